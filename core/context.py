@@ -1,0 +1,58 @@
+"""What a technique may ask of the run that it is part of."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from core.spec import ModelSpec
+from core.tasks.base import Task
+
+
+class Record(Protocol):
+    """Where a run reports to: the store (worker/recorder.py), a terminal (app/cli.py) or a test's list."""
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Say how much of the current step is done (0..1). Raises Cancelled or Interrupted when asked to stop."""
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Add a point to a curve of the current step."""
+
+    def event(self, level: str, message: str) -> None:
+        """Add a line to the log: level is info, warning or error."""
+
+
+class Resolve(Protocol):
+    """How a model reference becomes a model in evaluation mode on the run's device."""
+
+    def __call__(self, reference: ModelSpec | str) -> nn.Module: ...
+
+
+@dataclass
+class Context:
+    """Device, randomness, calibration data, teachers and reporting, for one step of one run."""
+
+    device: torch.device
+    task: Task
+    seed_material: str  # seed and stage key: a step's randomness never depends on what ran before it
+    record: Record
+    resolve: Resolve
+    checkpoint: Path | None = None  # where a long training keeps its place; None: nowhere
+    calibration_batch_size: int = field(default=32)
+
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator of its own for each purpose, the same for the same run and step."""
+        digest = hashlib.sha256(f"{self.seed_material}/{purpose}".encode()).digest()
+        return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def calibration(self, n_examples: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of the calibration split (which is part of train), on the run's device."""
+        split = self.task.split("calibration")
+        order = torch.randperm(len(split), generator=self.generator("calibration"))[:n_examples]
+        for start in range(0, len(order), self.calibration_batch_size):
+            batch = split.batch(order[start : start + self.calibration_batch_size])
+            yield {key: value.to(self.device) for key, value in batch.items()}

@@ -1,0 +1,38 @@
+"""What can be wrong with what a user asked for. Loads no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend: where it is, what stands there, what is wrong and what to do."""
+
+    field: str  # "recipe[2].rtn.bits"
+    value: object
+    message: str  # "must be at most 8"
+    remedy: str  # "Choose a number from 2 to 8."
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value!r}: {self.message}. {self.remedy}"
+
+
+class SpecError(ValueError):
+    """A spec that cannot run; every problem names its field, its value and the remedy."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = list(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def of(cls, field: str, value: object, message: str, remedy: str) -> "SpecError":
+        """The error of a single problem."""
+        return cls([Problem(field, value, message, remedy)])
+
+
+class Cancelled(Exception):
+    """The user asked this run to stop."""
+
+
+class Interrupted(Exception):
+    """The worker must stop: what was reached is saved and the run goes back to the queue."""

@@ -1,0 +1,1 @@
+"""The modules that techniques swap in, and the reference Transformer."""

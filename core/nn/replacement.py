@@ -1,0 +1,48 @@
+"""What a module must offer to be swapped into a model, saved, loaded, counted and timed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class WeightCount:
+    """What a module's weights amount to, as mathematics (not as bytes)."""
+
+    weights: int  # entries of the matrices it stands for, zeros included
+    nonzeros: int
+    bits: float  # nominal bits a stored weight, scales left out
+
+
+class Replacement(nn.Module):
+    """Base of every module that techniques swap in; listed in `core/nn/catalogue.py`.
+
+    The constructor takes only JSON values (`arguments` gives them back) and creates parameters and
+    buffers of the final shapes and dtypes, also on the meta device: the artifact's manifest names the class and
+    its arguments, and the tensors are loaded strictly. `forward` always works, on every device, if
+    need be by unpacking; `kernel` tells whether something faster than unpacking runs it.
+    """
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments that construct an equal module, without its tensors."""
+        raise NotImplementedError(type(self).__name__)
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Name of the kernel that executes the packed form here; None: it must be unpacked (size only).
+
+        Modules whose form needs no special kernel (low rank, attention) name the plain one: "dense".
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def prepare(self) -> None:
+        """Lay the weights out for the kernel, once, after loading or moving; nothing of it is saved."""
+
+    def count(self) -> WeightCount | None:
+        """What its own weights amount to; None: the ordinary parameters inside tell (attention, low rank)."""
+        return None
+
+    def dense(self) -> nn.Module | None:
+        """The ordinary module that later steps can work on (nn.Linear); None: they take it as it is."""
+        return None

@@ -1,0 +1,53 @@
+"""What whoever runs the server sets, each as SLIMBOARD_<NAME>. Loads no torch."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, computed_field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings from the environment; the defaults are the embedded, one-machine ones."""
+
+    model_config = SettingsConfigDict(env_prefix="SLIMBOARD_", extra="ignore")
+
+    home: Path = Field(Path(".slimboard"), description="folder for all that Slimboard writes itself")
+    database: str = Field("", alias="SLIMBOARD_DATABASE_URL", description="SQLAlchemy address of the store")
+    redis: str = Field("", alias="SLIMBOARD_REDIS_URL", description="address of the queue")
+    artifacts: str = Field("", description="folder or fsspec address of the artifacts")
+    data: str = Field("", description="folders, separated by ':', in which `file:` and folder sources may lie")
+    port: int = Field(8501, description="port of the dashboard")
+    host: str = Field("127.0.0.1", description="address that the dashboard listens on")
+    upload_mb: int = Field(2000, description="largest upload in megabytes")
+    auth: str = Field("none", description="none, or oidc (Streamlit's secrets.toml then names the provider)")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def database_url(self) -> str:
+        """The store: SQLite below `home` unless another was named."""
+        return self.database or f"sqlite:///{self.home.absolute() / 'slimboard.db'}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def redis_url(self) -> str:
+        """The queue: the private server's socket below `home` unless another was named."""
+        return self.redis or f"redis+socket://{self.home.absolute() / 'redis.sock'}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def artifacts_url(self) -> str:
+        """Where artifacts lie."""
+        return self.artifacts or str(self.home.absolute() / "artifacts")
+
+    @property
+    def data_folders(self) -> list[Path]:
+        """Folders in which a user's files may lie: the uploads, and what `data` names."""
+        named = [Path(part) for part in self.data.split(":") if part]
+        return [self.home.absolute() / "uploads", *named]
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

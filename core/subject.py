@@ -1,0 +1,57 @@
+"""The live thing that a recipe works on, while a run executes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.tasks.base import Task
+
+
+@dataclass
+class Constraint:
+    """A property of one parameter that later steps keep; today's kind is "mask" (True = kept)."""
+
+    kind: str
+    tensor: Tensor
+
+
+@dataclass
+class Subject:
+    """Named models ("main", later "draft"), their task, and the properties that steps leave behind."""
+
+    models: dict[str, nn.Module]
+    task: Task
+    configs: dict[str, dict[str, Any]]  # model name -> what `core.models.build` makes the bare model from
+    trained: bool = False
+    compressed: bool = False
+    constraints: dict[str, Constraint] = field(default_factory=dict)  # "main.blocks.0.ffn.up.weight" -> ...
+    details: dict[str, Any] = field(default_factory=dict)  # what the last step reports: tables by layer, notes
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is being compressed."""
+        return self.models["main"]
+
+    def constrain(self, parameter: str, *, mask: Tensor) -> None:
+        """Set the masked weights of a parameter of the main model to zero, now and in later steps."""
+        weight = self.model.get_parameter(parameter)
+        with torch.no_grad():
+            weight.mul_(mask)
+        self.constraints[f"main.{parameter}"] = Constraint("mask", mask)
+
+    def mask(self, parameter: str) -> Tensor | None:
+        """The mask of a parameter of the main model, None where it has none."""
+        constraint = self.constraints.get(f"main.{parameter}")
+        return constraint.tensor if constraint is not None else None
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put `module` (of a class in `core.nn.replacements`) in place of the main model's module `name`.
+
+        Constraints on parameters that the new module no longer has are dropped: it carries them itself.
+        """
+        self.model.set_submodule(name, module)
+        kept = {f"main.{fqn}" for fqn, _ in self.model.named_parameters()}
+        self.constraints = {fqn: c for fqn, c in self.constraints.items() if fqn in kept}

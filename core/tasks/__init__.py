@@ -1,0 +1,1 @@
+"""Data sets and how a model's answers to them are scored."""

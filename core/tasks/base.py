@@ -1,0 +1,99 @@
+"""What a task is: splits that never depend on a run's seed, a training loss, and per-example scores."""
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+SPLITS = ("train", "calibration", "validation", "test")
+
+
+class Kind(enum.StrEnum):
+    """What goes into a model and what comes out."""
+
+    IMAGE_CLASSIFICATION = "image classification"  # pixel_values [B, C, H, W] -> logits [B, n_classes]
+    TEXT_CLASSIFICATION = "text classification"  # input_ids, attention_mask [B, T] -> logits [B, n_classes]
+    LANGUAGE_MODELLING = "language modelling"  # input_ids [B, T] -> logits [B, T, vocab_size]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A quantity that a task reports."""
+
+    name: str  # "accuracy", "bits per character"
+    unit: str  # "%", "bits"
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a model wants its inputs; a task prepares its data for it once (`Task.prepare`)."""
+
+    tokenizer: Any = None  # has encode(text) -> list[int], decode(ids) -> str, vocab_size, pad_id
+    length: int | None = None  # tokens of a window
+    image_size: int | None = None  # pixels; None keeps the data's own
+    channels: int | None = None
+    mean: tuple[float, ...] | None = None  # of each channel, in 0..1
+    std: tuple[float, ...] | None = None
+
+
+class Split(Protocol):
+    """Examples in a fixed order."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The examples as a model's keyword arguments, and `labels` (already shifted for language modelling)."""
+        ...
+
+
+class Task(Protocol):
+    """Data and how answers to it are scored."""
+
+    name: str  # its source: "builtin:digits"
+    kind: Kind
+    score: Score  # the principal one
+    n_classes: int | None
+    image_shape: tuple[int, int, int] | None  # channels, height, width of the raw data
+    length: int | None  # tokens of a window, for text
+    content_hash: str  # of the data and of what determines the splits
+
+    def prepare(self, format: InputFormat) -> None:
+        """Encode the data as the model wants it; before `split`."""
+
+    def split(self, name: str) -> Split:
+        """One of SPLITS; calibration is a part of train."""
+        ...
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The training loss, a scalar: mean over examples (over tokens for language modelling)."""
+        ...
+
+    def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Quantities of each example [B] from which `summarize` makes scores ("correct"; "nats", "characters")."""
+        ...
+
+    def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
+        """All scores by name, the principal one first, of examples [N] as `per_example` gives them.
+
+        A ratio of sums where that is the score (bits per character): so any subset or resample of the
+        examples can be scored, which the bootstrap does.
+        """
+        ...
+
+    def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:
+        """Examples for people: {"image": PNG bytes} or {"text": str}, and {"label": str}."""
+        ...
+
+
+def inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model is called with."""
+    return {key: value for key, value in batch.items() if key != "labels"}
+
+
+def logits_of(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Call a built-in model (returns logits) or a Hugging Face one (returns an object that has them)."""
+    output = model(**inputs(batch))
+    return output if isinstance(output, Tensor) else output.logits

@@ -1,0 +1,132 @@
+"""What a technique is: typed settings, and one of two ways to act on a subject.
+
+A technique's pydantic fields are its settings; their ranges and descriptions become the form, the
+validation and the documentation. `OneShot` acts at once, `TrainingMethod` takes part in a training.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from core.context import Context
+    from core.subject import Subject
+
+
+class Family(enum.StrEnum):
+    """What charts colour by and folders are named after."""
+
+    TRAINING = "training"
+    QUANTIZATION = "quantization"
+    PRUNING = "pruning"
+    SPARSE_TRAINING = "sparse training"
+    DISTILLATION = "distillation"
+    LOW_RANK = "low rank"
+    MIXTURE_OF_EXPERTS = "mixture of experts"
+    ATTENTION = "attention"
+    ARCHITECTURE = "architecture"
+    EARLY_EXIT = "early exit"
+    DECODING = "decoding"
+
+
+class Technique(BaseModel):
+    """One named method with typed settings; its name is its key in the catalogue."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=False)
+
+    family: ClassVar[Family]
+    paper: ClassVar[str]  # where it is published
+    requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
+    compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
+
+    def check(self, subject: "Subject") -> None:
+        """Raise SpecError where this subject (its models on the meta device) cannot take the technique.
+
+        Fields in the error are relative to the step: `n`, `rank`; the pipeline prefixes its place.
+        """
+
+    def label(self) -> str:
+        """A few words for charts: the settings that tell this step from others of its name."""
+        changed = self.model_dump(exclude_defaults=True)
+        return " ".join(f"{key} {value}" for key, value in changed.items() if isinstance(value, (int, float, str)))
+
+
+class OneShot(Technique):
+    """Changes the subject at once, with calibration batches if it needs them."""
+
+    def apply(self, subject: "Subject", context: "Context") -> None:
+        """Change `subject` in place."""
+        raise NotImplementedError(type(self).__name__)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of the optimizer: which one, of how many, and the optimizer itself."""
+
+    index: int  # 0-based
+    total: int
+    optimizer: torch.optim.Optimizer
+    learning_rate: float
+
+
+@dataclass
+class Losses:
+    """What a method adds to a batch's loss, by name, and what it leaves of the task's own loss."""
+
+    terms: dict[str, Tensor] = field(default_factory=dict)  # scalars; summed into the loss and drawn as curves
+    task_weight: float = 1.0  # the weights of several methods multiply
+
+
+class TrainingMethod(Technique):
+    """Takes part in a training. Every hook is optional; private attributes hold its state.
+
+    The training calls `begin`, then per update: `batch`, `losses` (after the forward pass; gradients
+    flow), `before_optimizer` (gradients are unscaled and not yet clipped), `after_optimizer`; then `end`.
+    """
+
+    takes_over: ClassVar[frozenset[str]] = frozenset()  # kinds of constraint it manages itself: "mask", ...
+
+    def begin(self, subject: "Subject", context: "Context") -> None:
+        """Prepare the subject: register parametrizations, load a teacher, add parameters."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Own parameters as optimizer groups (`lr`, `weight_decay`, `maximize` for ascent)."""
+        return []
+
+    def taps(self) -> Iterable[str]:
+        """Full names of the modules whose outputs `losses` wants to see."""
+        return ()
+
+    def batch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch to train on: the given one, or another (on-policy data)."""
+        return batch
+
+    def losses(self, batch: Mapping[str, Tensor], logits: Tensor, taps: Mapping[str, Tensor]) -> Losses:
+        """Further loss terms of this batch."""
+        return Losses()
+
+    def before_optimizer(self, update: Update) -> None:
+        """Change the gradients."""
+
+    def after_optimizer(self, update: Update) -> None:
+        """Change the weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to resume with (tensors and plain numbers)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state; called after `begin`."""
+
+    def end(self, subject: "Subject") -> None:
+        """Leave the subject plain: fold parametrizations in, set constraints."""
+
+
+def linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Every dense linear layer with its full name."""
+    return [(name, m) for name, m in module.named_modules() if type(m) is nn.Linear]
