@@ -1,0 +1,112 @@
+"""How quantities read on every page: one format and one unit each."""
+
+import datetime as dt
+import time
+
+NOTHING = "–"
+_SIZES = ("B", "kB", "MB", "GB", "TB")
+_COUNTS = ("", " k", " M", " G", " T")
+
+
+def _significant(value: float, digits: int = 3) -> str:
+    """`value` with about `digits` significant digits and never an exponent: 1.24, 12.4, 124, 1240."""
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    decimals = digits - 1
+    while magnitude >= 10 and decimals > 0:
+        magnitude /= 10
+        decimals -= 1
+    while 0 < magnitude < 1 and decimals < 6:
+        magnitude *= 10
+        decimals += 1
+    return f"{value:.{decimals}f}"
+
+
+def _scaled(value: float, units: tuple[str, ...], base: float = 1000.0) -> tuple[float, str]:
+    for unit in units[:-1]:
+        if abs(value) < base * 0.9995:
+            return value, unit
+        value /= base
+    return value, units[-1]
+
+
+def size(n_bytes: float | None) -> str:
+    """Bytes in decimal units: "1.24 MB"."""
+    if n_bytes is None:
+        return NOTHING
+    value, unit = _scaled(float(n_bytes), _SIZES)
+    return f"{int(value)} B" if unit == "B" else f"{_significant(value)} {unit}"
+
+
+def count(number: float | None) -> str:
+    """A count: "853", "12.4 k", "1.24 M"."""
+    if number is None:
+        return NOTHING
+    value, unit = _scaled(float(number), _COUNTS)
+    return f"{value:g}" if unit == "" else f"{_significant(value)}{unit}"
+
+
+def milliseconds(ms: float | None) -> str:
+    """A latency: "0.412 ms", "12.4 ms", "1.24 s"."""
+    if ms is None:
+        return NOTHING
+    return f"{_significant(ms)} ms" if ms < 999.5 else f"{_significant(ms / 1000)} s"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one as a percentage: 0.9531 is "95.3 %"."""
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def ratio(value: float | None) -> str:
+    """A factor: "3.98×"."""
+    return NOTHING if value is None else f"{_significant(value)}×"
+
+
+def score(value: float | None, unit: str) -> str:
+    """A score with its unit; shares are stored as 0..1 and shown in percent: "95.3 %", "2.31 bits"."""
+    if value is None:
+        return NOTHING
+    return percent(value) if unit == "%" else f"{value:.3f} {unit}".rstrip()
+
+
+def score_change(delta: float | None, unit: str) -> str:
+    """A difference of two scores, with its sign: "+0.3 points", "−0.012 bits"."""
+    if delta is None:
+        return NOTHING
+    sign = "−" if delta < 0 else "+"
+    return f"{sign}{100 * abs(delta):.1f} points" if unit == "%" else f"{sign}{abs(delta):.3f} {unit}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in its two largest units: "0.4 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    for unit, below, lower in ((86400, "d", (3600, "h")), (3600, "h", (60, "min")), (60, "min", (1, "s"))):
+        if whole >= unit:
+            rest = whole % unit // lower[0]
+            return f"{whole // unit} {below}" + (f" {rest} {lower[1]}" if rest else "")
+    return f"{whole} s"
+
+
+def ago(at: float | None, now: float | None = None) -> str:
+    """How long ago a moment (seconds since 1970) was: "just now", "2 minutes ago", "3 days ago"."""
+    if at is None:
+        return NOTHING
+    passed = (time.time() if now is None else now) - at
+    if passed < 5:
+        return "just now"
+    for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        if passed >= unit:
+            n = int(passed // unit)
+            return f"{n} {name}{'' if n == 1 else 's'} ago"
+    return "just now"
+
+
+def moment(at: float | None) -> str:
+    """A moment in UTC: "2026-11-22 00:15"."""
+    return NOTHING if at is None else dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M")
