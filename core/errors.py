@@ -36,3 +36,7 @@ class Cancelled(Exception):
 
 class Interrupted(Exception):
     """The worker must stop: what was reached is saved and the run goes back to the queue."""
+
+
+class TechniqueFailure(RuntimeError):
+    """A technique could not do its work on this subject (a loss that is not finite, a singular matrix)."""

@@ -1,5 +1,31 @@
 """Every technique by its name: the one table to add a line to."""
 
-from core.techniques.base import Technique
+from pydantic import ValidationError
 
-TECHNIQUES: dict[str, type[Technique]] = {}
+from core.catalogue import nearest
+from core.errors import Problem, SpecError
+from core.plugins import plugged
+from core.spec import StepSpec
+from core.techniques.base import Technique
+from core.techniques.training.train import Train
+
+TECHNIQUES: dict[str, type[Technique]] = {
+    "train": Train,
+}
+
+
+def technique(step: StepSpec, field: str) -> Technique:
+    """The technique with its settings; raises SpecError at `field` where name or settings are wrong."""
+    offered = TECHNIQUES if step.technique in TECHNIQUES else TECHNIQUES | plugged("techniques")
+    if step.technique not in offered:
+        raise SpecError.of(field, step.technique, "is not a known technique", nearest(step.technique, offered))
+    try:
+        return offered[step.technique].model_validate(step.settings)
+    except ValidationError as error:
+        raise SpecError([_problem(e, f"{field}.{step.technique}") for e in error.errors()]) from error
+
+
+def _problem(error: object, field: str) -> Problem:
+    path = ".".join([field, *(str(part) for part in error["loc"])])  # type: ignore[index]
+    message = error["msg"].removeprefix("Value error, ")  # type: ignore[index]
+    return Problem(path, error["input"], message, "Change it to a value that is allowed.")  # type: ignore[index]

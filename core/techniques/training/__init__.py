@@ -1,0 +1,1 @@
+"""Training: the step that every other method can take part in."""

@@ -1,0 +1,87 @@
+"""Train: gradient descent on the task's loss, with any number of methods taking part.
+
+The optimizer's defaults are those of AdamW (https://arxiv.org/abs/1711.05101): decay apart from the
+gradient, none on vectors (norms, biases), linear warm-up and a cosine down to zero.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from core.context import Context
+from core.errors import SpecError
+from core.nn.replacement import Replacement
+from core.spec import StepSpec
+from core.subject import Subject
+from core.techniques.base import Family, OneShot, TrainingMethod
+from core.training import Plan, Training
+
+
+class Train(OneShot):
+    """Train the model on the task, with methods that prune, distil or quantize meanwhile."""
+
+    family = Family.TRAINING
+    paper = "https://arxiv.org/abs/1711.05101"
+    compresses = False  # its methods may
+
+    steps: int = Field(500, ge=1, le=10_000_000, description="updates of the optimizer")
+    batch_size: int = Field(64, ge=1, le=65_536, description="examples an update (windows for text)")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="decay of matrices; vectors have none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the updates in which the rate rises from zero")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after that")
+    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the forward pass")
+    evaluations: int = Field(5, ge=0, le=1000, description="how often the validation score is drawn")
+    methods: list[Any] = Field(
+        default=[], description="methods that take part", json_schema_extra={"role": "methods"}
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _parse_methods(cls, value: list[Any]) -> list[Any]:
+        return [StepSpec.model_validate(item).model_dump() for item in value]
+
+    def bound_methods(self) -> list[TrainingMethod]:
+        """The methods as techniques; raises SpecError where one is unknown or no training method."""
+        from core.techniques.catalogue import technique  # the catalogue lists this very class
+
+        bound = []
+        for index, item in enumerate(self.methods):
+            method = technique(StepSpec.model_validate(item), f"methods[{index}]")
+            if not isinstance(method, TrainingMethod):
+                name = next(iter(item))
+                raise SpecError.of(f"methods[{index}]", name, "is a step of its own", "Put it into the recipe.")
+            bound.append(method)
+        return bound
+
+    def label(self) -> str:
+        """The methods, or the number of updates."""
+        methods = " + ".join(
+            f"{next(iter(item))} {method.label()}".strip()
+            for item, method in zip(self.methods, self.bound_methods(), strict=True)
+        )
+        return methods or f"{self.steps} updates"
+
+    def check(self, subject: Subject) -> None:
+        """Packed integer weights cannot be trained; each method checks the subject itself."""
+        for name, module in subject.model.named_modules():
+            if isinstance(module, Replacement) and module.dense() is not None:
+                raise SpecError.of(
+                    "train", name, f"is a packed {type(module).__name__}, which has no gradient",
+                    "Put train before the step that packs the weights.",
+                )
+        for method in self.bound_methods():
+            method.check(subject)
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Train in place; taken up from the context's checkpoint where there is one."""
+        plan = Plan(**{name: getattr(self, name) for name in Plan.__dataclass_fields__})
+        methods = self.bound_methods()
+        training = Training(subject, context, plan, methods)
+        training.load()
+        training.run()
+        subject.trained = True
+        subject.compressed |= any(method.compresses for method in methods)
