@@ -43,6 +43,14 @@ class Replacement(nn.Module):
         """What its own weights amount to; None: the ordinary parameters inside tell (attention, low rank)."""
         return None
 
+    def macs(self, shape: torch.Size) -> int | None:
+        """Multiply-accumulates that its kernel executes on an input of this shape.
+
+        None: every entry of `count().weights` meets every row (the last axis is the features), or, where
+        `count` is None too, what `forward` is seen to execute.
+        """
+        return None
+
     def dense(self) -> nn.Module | None:
         """The ordinary module that later steps can work on (nn.Linear); None: they take it as it is."""
         return None
