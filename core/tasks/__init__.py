@@ -1,1 +1,24 @@
-"""Data sets and how a model's answers to them are scored."""
+"""Data sets and how a model's answers to them are scored. Loads torch only when a task is loaded."""
+
+from typing import TYPE_CHECKING
+
+from core.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from core.tasks.base import Task
+
+
+def load(spec: TaskSpec) -> "Task":
+    """The task that a spec names, its data read and split. Raises SpecError where it cannot be."""
+    from core.tasks.catalogue import read
+    from core.tasks.data import CorpusData, ImageData
+    from core.tasks.images import ImageTask
+    from core.tasks.language import LanguageTask
+    from core.tasks.texts import TextTask
+
+    data = read(spec)
+    if isinstance(data, ImageData):
+        return ImageTask(spec.source, data)
+    if isinstance(data, CorpusData):
+        return LanguageTask(spec.source, data)
+    return TextTask(spec.source, data)

@@ -1,30 +1,14 @@
 """What a task is: splits that never depend on a run's seed, a training loss, and per-example scores."""
 
-import enum
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-SPLITS = ("train", "calibration", "validation", "test")
+from core.tasks.kinds import SPLITS, Kind, Score
 
-
-class Kind(enum.StrEnum):
-    """What goes into a model and what comes out."""
-
-    IMAGE_CLASSIFICATION = "image classification"  # pixel_values [B, C, H, W] -> logits [B, n_classes]
-    TEXT_CLASSIFICATION = "text classification"  # input_ids, attention_mask [B, T] -> logits [B, n_classes]
-    LANGUAGE_MODELLING = "language modelling"  # input_ids [B, T] -> logits [B, T, vocab_size]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A quantity that a task reports."""
-
-    name: str  # "accuracy", "bits per character"
-    unit: str  # "%", "bits"
-    higher_is_better: bool
+__all__ = ["SPLITS", "InputFormat", "Kind", "Score", "Split", "Task", "inputs", "logits_of"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class Task(Protocol):
         ...
 
     def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
-        """All scores by name, the principal one first, of examples [N] as `per_example` gives them.
+        """All scores by name in their units, the principal one first, of examples [N] as `per_example` gives them.
 
         A ratio of sums where that is the score (bits per character): so any subset or resample of the
         examples can be scored, which the bootstrap does.

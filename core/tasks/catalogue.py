@@ -1,0 +1,46 @@
+"""Every source of tasks by its name: the one table to add a line to. Loads no torch."""
+
+from pydantic import BaseModel, ValidationError
+
+from core.catalogue import nearest
+from core.errors import Problem, SpecError
+from core.plugins import plugged
+from core.spec import TaskSpec
+from core.tasks.data import Data, TaskSource
+from core.tasks.sources.digits import Digits
+from core.tasks.sources.python_docs import PythonDocs
+
+TASKS: dict[str, type[BaseModel]] = {
+    "builtin:digits": Digits,
+    "builtin:python-docs": PythonDocs,
+}
+
+
+def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
+    """The checked settings of the task's source, and what follows its name: a path, a repository.
+
+    Raises SpecError for an unknown source and for each setting that it does not take.
+    """
+    kind, _, name = spec.source.partition(":")
+    sources = {**plugged("tasks"), **TASKS}
+    known = sources.get(spec.source) or sources.get(kind)
+    if known is None or not name:
+        raise SpecError.of("task.source", spec.source, "is not a known source of data", nearest(spec.source, sources))
+    try:
+        return known.model_validate(spec.settings), name  # type: ignore[return-value]
+    except ValidationError as error:
+        raise SpecError([_problem(each, known) for each in error.errors()]) from error
+
+
+def read(spec: TaskSpec) -> Data:
+    """The task's data, split. Raises SpecError where it cannot be read."""
+    source, name = source_of(spec)
+    return source.read(name)
+
+
+def _problem(error: object, source: type[BaseModel]) -> Problem:
+    loc, kind, message, value = (error[key] for key in ("loc", "type", "msg", "input"))  # type: ignore[index]
+    field = ".".join(["task", *map(str, loc)])
+    if kind == "extra_forbidden":
+        return Problem(field, value, "is not a setting of this task", f"Choose from {', '.join(source.model_fields)}.")
+    return Problem(field, value, message.lower(), "Change it to a value that is allowed.")

@@ -1,0 +1,41 @@
+"""How answers to a classification are scored, whatever goes into the model."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.tasks.kinds import Score
+
+ACCURACY = Score("accuracy", "%", higher_is_better=True)
+
+
+class Classification:
+    """Loss and scores of tasks whose logits are [B, n_classes] and whose labels are [B]."""
+
+    score = ACCURACY
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Mean cross entropy of the examples, in nats."""
+        return F.cross_entropy(logits.float(), batch["labels"])
+
+    def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of each example [B]: `correct` (0 or 1), `nats` (its cross entropy), `label` and `predicted` classes."""
+        labels, predicted = batch["labels"], logits.argmax(dim=-1)
+        return {
+            "correct": (predicted == labels).float(),
+            "nats": F.cross_entropy(logits.float(), labels, reduction="none"),
+            "label": labels,
+            "predicted": predicted,
+        }
+
+    def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
+        """Accuracy and balanced accuracy (mean over the classes present) in %, cross entropy in nats."""
+        correct, label = examples["correct"].double(), examples["label"].long()
+        of_class = torch.zeros(int(label.max()) + 1, dtype=torch.double).index_add(0, label.cpu(), correct.cpu())
+        n_of_class = label.cpu().bincount(minlength=len(of_class))
+        present = n_of_class > 0
+        return {
+            "accuracy": 100 * correct.mean().item(),
+            "balanced accuracy": 100 * (of_class[present] / n_of_class[present]).mean().item(),
+            "cross entropy": examples["nats"].double().mean().item(),
+        }

@@ -1,0 +1,85 @@
+"""Data as it was read, before any model: pixels and texts in NumPy and str. Loads no torch.
+
+Each has the splits train, validation and test; which example lies where is settled when the data is
+read and never depends on a run's seed. The calibration split is taken from train (`calibration_indices`).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from core.tasks.kinds import Kind
+
+DATA_SPLITS = ("train", "validation", "test")
+CALIBRATION_EXAMPLES = 1024  # enough for every method's published calibration set
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images of one size; the pixels of a split are read or rendered when they are first asked for."""
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # channels, height, width
+    labels: Mapping[str, np.ndarray]  # split -> int64 [N]
+    pixels: Callable[[str], np.ndarray]  # split -> uint8 [N, height, width, channels]
+    content_hash: str
+    warnings: tuple[str, ...] = ()
+    kind = Kind.IMAGE_CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Labelled texts, each at most `length` tokens long for a model."""
+
+    class_names: tuple[str, ...]
+    labels: Mapping[str, np.ndarray]  # split -> int64 [N]
+    texts: Mapping[str, Sequence[str]]  # split -> N texts
+    length: int
+    content_hash: str
+    warnings: tuple[str, ...] = ()
+    kind = Kind.TEXT_CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class CorpusData:
+    """Running text for language modelling, cut into windows of `length` tokens."""
+
+    texts: Mapping[str, str]  # split -> text
+    length: int
+    content_hash: str
+    entropy: float | None = None  # bits per character of the source, where it is known
+    warnings: tuple[str, ...] = ()
+    kind = Kind.LANGUAGE_MODELLING
+
+
+Data = ImageData | TextData | CorpusData
+
+
+class TaskSource(BaseModel):
+    """The settings of one source of tasks; its key in the catalogue is the source's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def read(self, name: str) -> Data:
+        """The data that `name` names: what follows "file:" or "hf:", else the builtin's own name."""
+        raise NotImplementedError(type(self).__name__)
+
+    def identity(self, *content: Any) -> str:
+        """Hash of the settings and of what was read; equal only for equal examples in equal splits."""
+        digest = hashlib.sha256(
+            json.dumps([type(self).__name__, self.model_dump(mode="json")], sort_keys=True).encode()
+        )
+        for part in content:
+            digest.update(part if isinstance(part, bytes) else str(part).encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+
+def calibration_indices(n_train: int) -> np.ndarray:
+    """Which examples of train are the calibration split: at most 1,024, evenly spread [n]."""
+    return np.linspace(0, n_train - 1, min(n_train, CALIBRATION_EXAMPLES)).round().astype(np.int64)
