@@ -1,7 +1,7 @@
 """What can be wrong with what a user asked for. Loads no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class SpecError(ValueError):
     def of(cls, field: str, value: object, message: str, remedy: str) -> "SpecError":
         """The error of a single problem."""
         return cls([Problem(field, value, message, remedy)])
+
+    def at(self, place: str) -> "SpecError":
+        """The same error with its fields, which are relative to `place`, named in full."""
+        return SpecError([replace(p, field=f"{place}.{p.field}") for p in self.problems])
 
 
 class Cancelled(Exception):

@@ -1,0 +1,231 @@
+"""What a stage leaves on disk, and how it becomes a model again, in this process or in a fresh one.
+
+A folder: `manifest.json` (written last), `model.safetensors` (packed: what ships), `working.safetensors`
+where later steps need more than the packed form (dense weights and their masks), `probe.safetensors`
+(inputs and the outputs they must give again), `examples.safetensors` (per-example test results), and
+the tokenizer's files. Nothing is pickled, and a manifest can name no class outside `core.nn.catalogue`.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from core.models import build
+from core.models.meta import empty_weights, tied_parameters
+from core.nn.catalogue import REPLACEMENTS
+from core.nn.replacement import Replacement
+from core.nn.sparse_linear import SparseLinear
+from core.subject import Constraint, Subject
+from core.tasks.base import Task, inputs, logits_of
+
+FORMAT = 1
+MANIFEST, PACKED, WORKING = "manifest.json", "model.safetensors", "working.safetensors"
+PROBE, EXAMPLES = "probe.safetensors", "examples.safetensors"
+PROBE_EXAMPLES = 4
+_MASK = "mask:"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that was swapped in: where, of which class, made with which arguments."""
+
+    name: str
+    cls: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One saved form of the models: what was swapped into each, and which names share a tensor."""
+
+    replacements: dict[str, list[Module]] = field(default_factory=dict)
+    tied: dict[str, list[list[str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says."""
+
+    configs: dict[str, dict[str, Any]]
+    packed: Form
+    working: Form | None
+    trained: bool
+    compressed: bool
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest in a folder; raises ValueError for a format that this release does not know."""
+        data = json.loads((folder / MANIFEST).read_text())
+        if data["format"] != FORMAT:
+            raise ValueError(f"{folder.name} has artifact format {data['format']}; this release reads format {FORMAT}")
+        forms = {key: _form(data[key]) for key in ("packed", "working")}
+        return cls(**{**data, **forms})
+
+    def write(self, folder: Path) -> str:
+        """Write it and return its SHA-256."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / MANIFEST).write_text(text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _form(data: dict[str, Any] | None) -> Form | None:
+    if data is None:
+        return None
+    modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
+    return Form(modules, data["tied"])
+
+
+def save(subject: Subject, folder: Path, tokenizer_files: dict[str, bytes] | None = None) -> str:
+    """Write a subject's packed and, where it differs, working form; returns the manifest's SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    deployed = deploy(subject)
+    packed = _write_form(deployed, folder / PACKED, {})
+    masks = {f"{_MASK}{fqn}": c.tensor for fqn, c in subject.constraints.items() if c.kind == "mask"}
+    working = _write_form(subject.models, folder / WORKING, masks) if masks else None
+    _write_probe(deployed["main"], subject.task, folder)
+    for name, content in (tokenizer_files or {}).items():
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        (folder / "tokenizer" / name).write_bytes(content)
+    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed).write(folder)
+
+
+def deploy(subject: Subject) -> dict[str, nn.Module]:
+    """Copies of the models with every masked linear layer packed, where packing makes it smaller."""
+    models = {name: copy.deepcopy(model).eval().requires_grad_(False) for name, model in subject.models.items()}
+    for fqn, constraint in subject.constraints.items():
+        model, _, parameter = fqn.partition(".")
+        owner, _, attribute = parameter.rpartition(".")
+        module = models[model].get_submodule(owner)
+        if attribute == "weight" and type(module) is nn.Linear and not _is_tied(models[model], parameter):
+            packed = SparseLinear.pack(module, constraint.tensor)
+            if _payload(packed) < _payload(module):
+                models[model].set_submodule(owner, packed)
+    return models
+
+
+def _is_tied(model: nn.Module, parameter: str) -> bool:
+    return any(parameter in group for group in tied_parameters(model))
+
+
+def _payload(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _write_form(models: dict[str, nn.Module], file: Path, extra: dict[str, Tensor]) -> Form:
+    tensors, form = dict(extra), Form()
+    for name, model in models.items():
+        form.replacements[name] = replacements(model)
+        form.tied[name] = tied_parameters(model)
+        again = {fqn for group in form.tied[name] for fqn in group[1:]}
+        tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
+    save_file({fqn: tensor.detach().cpu().contiguous() for fqn, tensor in tensors.items()}, file)
+    return form
+
+
+def replacements(model: nn.Module) -> list[Module]:
+    """Every swapped-in module, outer ones before those inside them."""
+    names = {cls: name for name, cls in REPLACEMENTS.items()}
+    return [
+        Module(fqn, names[type(module)], module.arguments())
+        for fqn, module in model.named_modules()
+        if isinstance(module, Replacement)
+    ]
+
+
+def probe_batch(task: Task) -> dict[str, Tensor]:
+    """A few validation inputs."""
+    split = task.split("validation")
+    return inputs(split.batch(torch.arange(min(PROBE_EXAMPLES, len(split)))))
+
+
+@torch.inference_mode()
+def _write_probe(model: nn.Module, task: Task, folder: Path) -> None:
+    device = next(iter(model.state_dict().values())).device
+    batch = {key: value.to(device) for key, value in probe_batch(task).items()}
+    outputs = logits_of(model, batch).float()
+    probe = {**{f"input.{key}": value for key, value in batch.items()}, "output": outputs}
+    save_file({key: value.cpu().contiguous() for key, value in probe.items()}, folder / PROBE)
+
+
+def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bool = False) -> dict[str, nn.Module]:
+    """The models of an artifact: packed and ready to execute, or in the form that later steps work on."""
+    manifest = Manifest.read(folder)
+    use_working = working and manifest.working is not None
+    form = manifest.working if use_working else manifest.packed
+    assert form is not None
+    tensors = load_file(folder / (WORKING if use_working else PACKED), device=str(device))
+    models = {}
+    for name, config in manifest.configs.items():
+        prefix = f"{name}."
+        state = {fqn.removeprefix(prefix): t for fqn, t in tensors.items() if fqn.startswith(prefix)}
+        models[name] = _rebuild(config, form.replacements[name], form.tied[name], state).to(device).eval()
+        if not working:
+            prepare(models[name])
+    return models
+
+
+def _rebuild(
+    config: dict[str, Any], modules: Iterable[Module], tied: list[list[str]], state: dict[str, Tensor]
+) -> nn.Module:
+    with empty_weights():
+        model = build(config)
+        for module in modules:
+            model.set_submodule(module.name, REPLACEMENTS[module.cls](**module.arguments))
+    for first, *others in tied:
+        state |= {fqn: state[first] for fqn in others}
+    model.load_state_dict(state, strict=True, assign=True)
+    for first, *others in tied:
+        for fqn in others:
+            owner, _, attribute = fqn.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
+    return model
+
+
+def prepare(model: nn.Module) -> None:
+    """Lay out every packed module's weights for its kernel."""
+    for module in model.modules():
+        if isinstance(module, Replacement):
+            module.prepare()
+
+
+def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
+    """The subject as the next step receives it: weights it can change, and the constraints on them."""
+    manifest = Manifest.read(folder)
+    models = load_models(folder, device, working=True)
+    subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
+    if manifest.working is not None:
+        with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
+            masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict
+            subject.constraints = {
+                name.removeprefix(_MASK): Constraint("mask", file.get_tensor(name)) for name in masks
+            }
+    return subject
+
+
+@torch.inference_mode()
+def reload_error(folder: Path, device: str = "cpu") -> float:
+    """Largest difference between the outputs that were stored and those of the artifact loaded now."""
+    stored = load_file(folder / PROBE, device=device)
+    batch = {key.removeprefix("input."): value for key, value in stored.items() if key.startswith("input.")}
+    outputs = logits_of(load_models(folder, device)["main"], batch).float()
+    return float((outputs - stored["output"]).abs().max())
+
+
+def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
+    """Keep per-example test results, so that any two stages can be compared pairwise later."""
+    save_file({name: values.cpu().contiguous() for name, values in examples.items()}, folder / EXAMPLES)
+
+
+def load_examples(folder: Path) -> dict[str, Tensor]:
+    """Per-example test results as `save_examples` kept them."""
+    return load_file(folder / EXAMPLES)

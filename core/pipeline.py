@@ -1,0 +1,339 @@
+"""Executes a spec stage by stage: apply a step, save what it leaves, measure the packed copy, record.
+
+A step always receives the subject loaded from the artifact of the stage before it, whether that was
+computed now or found, and its randomness follows from the seed and the stage's key alone: a run that
+reuses stages gives the same result as one that does not.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from core import artifact, models, tasks
+from core.artifact_store import ArtifactStore
+from core.context import Context, Record
+from core.errors import SpecError
+from core.measure.stage import StageMeasurer
+from core.measured import FoundStage, StageRecord
+from core.models.meta import empty_weights
+from core.spec import ModelSpec, RunSpec, StepSpec
+from core.stage_key import software, stage_key
+from core.subject import Subject
+from core.tasks.base import Task
+from core.techniques.base import OneShot, Technique
+from core.techniques.catalogue import technique
+
+REPORT = "report.json"  # what a step says of itself, beside its artifact
+REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
+APPLY_SHARE = 0.7  # of a step's progress; the rest is measuring
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A finished run that this one starts from or compares with."""
+
+    last_key: str
+    reference_key: str | None
+
+
+class RunRecord(Record, Protocol):
+    """Where a run reports to, and what it may ask about earlier ones."""
+
+    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
+        """A step begins; progress that follows is a share of it. Raises Interrupted where another run computes `key`."""
+
+    def find_stage(self, key: str) -> FoundStage | None:
+        """The recorded stage with this key."""
+
+    def find_run(self, run_id: int) -> FoundRun | None:
+        """A finished run."""
+
+    def stage(self, record: StageRecord) -> None:
+        """Keep a measured stage at its place in the run; twice is the same as once."""
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """Keep what the run executes on: versions, hardware."""
+
+
+@dataclass
+class Road:
+    """A source and the steps from it, with the key of every stage along the way."""
+
+    source: ModelSpec
+    steps: list[tuple[StepSpec, Technique]]
+    keys: list[str] = field(default_factory=list)
+
+
+def execute(
+    spec: RunSpec, record: RunRecord, *, artifacts: ArtifactStore, device: str = "cpu", resume: Path | None = None
+) -> list[StageRecord]:
+    """Execute a spec and return its measured stages; `device` is cpu or gpu, `resume` a folder for checkpoints."""
+    return Execution(spec, record, artifacts, torch.device("cuda" if device == "gpu" else "cpu"), resume).run()
+
+
+def check(spec: RunSpec) -> None:
+    """Raise SpecError for what only the model can tell; builds it on the meta device and computes nothing."""
+    task = tasks.load(spec.task)
+    steps = bound_steps(spec.recipe, "recipe")
+    if spec.model.source.startswith("run:"):
+        return
+    with empty_weights():
+        loaded = models.load(spec.model, task, torch.Generator(), weights=False)
+    subject = Subject({"main": loaded.module}, task, {"main": loaded.config}, loaded.trained)
+    problems = []
+    for index, (step, bound) in enumerate(steps):
+        try:
+            bound.check(subject)
+        except SpecError as error:
+            problems += error.at(f"recipe[{index}].{step.technique}").problems
+    if problems:
+        raise SpecError(problems)
+
+
+def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
+    """The recipe's techniques with their settings; raises SpecError."""
+    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
+
+
+class Execution:
+    """One run of a spec."""
+
+    def __init__(
+        self, spec: RunSpec, record: RunRecord, artifacts: ArtifactStore, device: torch.device, resume: Path | None
+    ):
+        self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
+        self.task: Task = tasks.load(spec.task)
+        self.sources: dict[str, models.Loaded] = {}
+        self.main = Road(spec.model, bound_steps(spec.recipe, "recipe"))
+        main_source = self._source(self.main.source)
+        self.task.prepare(main_source.input_format)
+        self._set_keys(self.main)
+        self.measurer = StageMeasurer(spec.measure, self.task, device, record)
+        self.reference_key: str | None = None
+
+    def run(self) -> list[StageRecord]:
+        """Compute or find every stage in order, and record each as soon as it is measured."""
+        self.record.note_environment({"software": software(), **self.measurer.environment()})
+        stages = []
+        explicit = self._explicit_reference()
+        if explicit is not None:
+            stages += self._bring_reference(*explicit)
+        for position in range(len(self.main.keys)):
+            stages.append(self._stage(self.main, position))
+            self.record.stage(stages[-1])
+        return [stage for stage in stages if stage.position >= 0]
+
+    def _stage(self, road: Road, position: int, shown_position: int | None = None) -> StageRecord:
+        key = road.keys[position]
+        shown = position if shown_position is None else shown_position
+        self.record.begin_step(shown, len(self.main.keys), self._label(road, position), key)
+        found = self.record.find_stage(key)
+        reused = found is not None and self.artifacts.has(key)
+        folder = self.realize(road, position)
+        manifest = artifact.Manifest.read(folder)
+        if self.reference_key is None and manifest.trained and not manifest.compressed:
+            self.reference_key = key
+        report = json.loads((folder / REPORT).read_text())
+        return self.measurer.measure(
+            position=shown,
+            key=key,
+            folder=folder,
+            identity=self._identity(road, position, report, manifest),
+            found=found if reused else None,
+            reference_key=self.reference_key if manifest.trained else None,
+            reference_folder=self._reference_folder() if manifest.trained else None,
+            address=self.artifacts.address(key),
+        )
+
+    def realize(self, road: Road, position: int) -> Path:
+        """The folder of a stage's artifact; computes it, and those before it, where it is not there yet."""
+        key = road.keys[position]
+        if self.artifacts.has(key):
+            return self.artifacts.open(key)
+        started = time.monotonic()
+        subject = self._source_subject(road) if position == 0 else self._apply(road, position)
+        draft = self.artifacts.draft()
+        report = {"seconds": time.monotonic() - started, "details": subject.details}
+        (draft / REPORT).write_text(json.dumps(report))
+        source = self._source(road.source)
+        artifact.save(subject, draft, source)
+        folder = self.artifacts.publish(draft, key)
+        checkpoint = self._checkpoint(key)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return folder
+
+    def _apply(self, road: Road, position: int) -> Subject:
+        subject = artifact.load_subject(self.realize(road, position - 1), self.task, self.device)
+        step, bound = road.steps[position - 1]
+        assert isinstance(bound, OneShot), "validation lets only steps into a recipe"
+        context = Context(
+            device=self.device,
+            task=self.task,
+            seed_material=f"{self.spec.seed}/{road.keys[position]}",
+            record=_Share(self.record, APPLY_SHARE),
+            resolve=lambda reference: self._resolve(road, position, reference),
+            checkpoint=self._checkpoint(road.keys[position]),
+        )
+        try:
+            bound.check(subject)
+        except SpecError as error:
+            raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        bound.apply(subject, context)
+        subject.compressed |= bound.compresses
+        return subject
+
+    def _checkpoint(self, key: str) -> Path | None:
+        return None if self.resume is None else self.resume / f"{key}.safetensors"
+
+    def _source(self, spec: ModelSpec) -> models.Loaded:
+        """The model as it comes, loaded once."""
+        name = spec.model_dump_json()
+        if name not in self.sources:
+            if spec.source.startswith("run:"):
+                self.sources[name] = artifact.load_source(self.artifacts.open(self._run(spec).last_key))
+            else:
+                seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
+                self.sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
+        return self.sources[name]
+
+    def _source_subject(self, road: Road) -> Subject:
+        if road.source.source.startswith("run:"):
+            return artifact.load_subject(self.artifacts.open(self._run(road.source).last_key), self.task, self.device)
+        loaded = self._source(road.source)
+        return Subject(
+            {"main": loaded.module.to(self.device).eval()}, self.task, {"main": loaded.config}, loaded.trained
+        )
+
+    def _run(self, spec: ModelSpec) -> FoundRun:
+        number = spec.source.removeprefix("run:")
+        found = self.record.find_run(int(number)) if number.isdecimal() else None
+        if found is None:
+            raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
+        return found
+
+    def _set_keys(self, road: Road) -> None:
+        """Keys of all stages of a road, before anything is computed."""
+        source = (
+            self._run(road.source).last_key
+            if road.source.source.startswith("run:")
+            else self._source(road.source).content_hash
+        )
+        steps: list[dict[str, Any]] = []
+        for position in range(len(road.steps) + 1):
+            if position:
+                step, bound = road.steps[position - 1]
+                steps.append({step.technique: self._determining(road, bound)})
+            road.keys.append(
+                stage_key(
+                    source=source,
+                    task=self.task.content_hash,
+                    seed=self.spec.seed,
+                    steps=steps,
+                    device_type=self.device.type,
+                    test_examples=self.spec.measure.test_examples,
+                )
+            )
+
+    def _determining(self, road: Road, bound: Technique) -> dict[str, Any]:
+        """A technique's settings, defaults included, with every model that they name replaced by its key."""
+        settings = bound.model_dump(mode="json")
+        for name, info in type(bound).model_fields.items():
+            extra = info.json_schema_extra
+            role = extra.get("role") if isinstance(extra, dict) else None
+            if role == "model" and settings[name] is not None:
+                settings[name] = self._key_of(road, ModelSpec.model_validate(settings[name]))
+            elif role == "methods":
+                methods = [technique(StepSpec.model_validate(item), name) for item in settings[name]]
+                settings[name] = [
+                    {next(iter(item)): self._determining(road, method)}
+                    for item, method in zip(settings[name], methods, strict=True)
+                ]
+        return settings
+
+    def _key_of(self, road: Road, reference: ModelSpec) -> str:
+        target, position = self._target(road, reference)
+        return target.keys[position]
+
+    def _target(self, road: Road, reference: ModelSpec) -> tuple[Road, int]:
+        """The road and the position that a model reference means."""
+        if reference.source.startswith("stage:"):
+            return road, int(reference.source.removeprefix("stage:"))
+        other = Road(reference, bound_steps(reference.recipe, "recipe"))
+        self._set_keys(other)
+        return other, len(other.steps)
+
+    def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
+        """The model that a step's settings name, ready to execute."""
+        target, at = self._target(road, ModelSpec.model_validate(reference))
+        if target is road and at >= position:
+            raise SpecError.of("teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}.")
+        return artifact.load_models(self.realize(target, at), self.device)["main"]
+
+    def _explicit_reference(self) -> tuple[Road, int] | None:
+        """The reference that the spec names, or that the run it starts from had."""
+        if self.spec.reference is not None:
+            return self._target(self.main, self.spec.reference)
+        if self.spec.model.source.startswith("run:"):
+            self.reference_key = self._run(self.spec.model).reference_key
+        return None
+
+    def _bring_reference(self, road: Road, position: int) -> list[StageRecord]:
+        self.reference_key = road.keys[position]
+        if road is self.main:
+            self.realize(road, position)
+            return []
+        stage = self._stage(road, position, REFERENCE_POSITION)
+        self.record.stage(stage)
+        return [stage]
+
+    def _reference_folder(self) -> Path | None:
+        return None if self.reference_key is None else self.artifacts.open(self.reference_key)
+
+    def _label(self, road: Road, position: int) -> str:
+        if position == 0:
+            return road.source.source
+        step, bound = road.steps[position - 1]
+        return f"{step.technique} {bound.label()}".strip()
+
+    def _identity(
+        self, road: Road, position: int, report: dict[str, Any], manifest: artifact.Manifest
+    ) -> dict[str, Any]:
+        """The columns of a stage that say what it is."""
+        step, bound = road.steps[position - 1] if position else (None, None)
+        return {
+            "technique": step.technique if step else "source",
+            "family": bound.family.value if bound else "source",
+            "label": self._label(road, position),
+            "settings": step.settings if step else road.source.settings,
+            "model": self.spec.model.source,
+            "task": self.spec.task.source,
+            "task_hash": self.task.content_hash,
+            "trained": manifest.trained,
+            "compressed": manifest.compressed,
+            "seconds": report["seconds"],
+            "details": report["details"],
+        }
+
+
+class _Share:
+    """A record whose progress is the first part of a step's."""
+
+    def __init__(self, record: Record, share: float):
+        self.record, self.share = record, share
+
+    def progress(self, fraction: float, text: str) -> None:
+        self.record.progress(fraction * self.share, text)
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        self.record.curve(name, step, value)
+
+    def event(self, level: str, message: str) -> None:
+        self.record.event(level, message)

@@ -1,0 +1,54 @@
+"""The key of a stage: a hash of all that determines it, so that equal work is done once."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CORE = Path(__file__).parent
+
+
+def stage_key(
+    *,
+    source: str,
+    task: str,
+    seed: int,
+    steps: Sequence[Mapping[str, Any]],
+    device_type: str,
+    test_examples: int | None,
+) -> str:
+    """SHA-256 over the contents of model and data, the seed, the steps so far, the device type and the software."""
+    determining = {
+        "source": source,
+        "task": task,
+        "seed": seed,
+        "steps": list(steps),
+        "device": device_type,
+        "test_examples": test_examples,
+        "software": software(),
+    }
+    return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def software() -> str:
+    """What computes: torch's version, and the digest of `core/` (equal for every checkout of a release)."""
+    digest = hashlib.sha256()
+    for file in sorted(CORE.rglob("*.py")):
+        if "store" not in file.relative_to(CORE).parts:  # how results are kept does not change them
+            digest.update(file.relative_to(CORE).as_posix().encode())
+            digest.update(file.read_bytes())
+    return f"slimboard {release()} {digest.hexdigest()[:16]} torch {torch.__version__}"
+
+
+def release() -> str:
+    """Slimboard's version."""
+    try:
+        return distribution("slimboard").version
+    except PackageNotFoundError:
+        return "unreleased"
