@@ -1,0 +1,89 @@
+"""Where models come from: the zoo, Hugging Face repositories and folders, earlier runs.
+
+`describe` reads no weights, `load` does, `build` makes the bare model of a config that `load` gave.
+"""
+
+import difflib
+import hashlib
+import json
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from core.errors import Problem, SpecError
+from core.models import huggingface, zoo
+from core.models.catalogue import MODELS, entry_of
+from core.models.loaded import Described, Loaded
+from core.spec import ModelSpec
+from core.tasks.base import Kind, Task
+
+__all__ = ["Described", "Loaded", "build", "describe", "load"]
+
+
+def describe(spec: ModelSpec, task: Task) -> Described:
+    """The model's resolved config and input format; raises SpecError where the source does not fit the task."""
+    settings = _settings(spec)
+    if isinstance(settings, huggingface.HuggingFaceSettings):
+        return huggingface.describe(spec.source, settings, task)
+    _require_kind(spec.source, task)
+    assert isinstance(settings, zoo.BuiltinSettings)
+    config, input_format = zoo.resolve(spec.source, settings, task)
+    return Described(config=config, input_format=input_format, trained=False)
+
+
+def load(spec: ModelSpec, task: Task, generator: torch.Generator) -> Loaded:
+    """The model with its weights, on the CPU; fresh weights depend on `generator` alone.
+
+    `run:` and `stage:` references are the pipeline's to resolve and are refused here.
+    """
+    settings = _settings(spec)
+    if isinstance(settings, huggingface.HuggingFaceSettings):
+        return huggingface.load(spec.source, settings, task, generator)
+    described = describe(spec, task)
+    return Loaded(
+        config=described.config,
+        input_format=described.input_format,
+        trained=False,
+        module=zoo.initialized(described.config, generator).eval(),
+        content_hash=hashlib.sha256(json.dumps(described.config, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """The bare model of a resolved config, in evaluation mode; its weights mean nothing yet."""
+    if config["source"] == "hf":
+        return huggingface.build(config).eval()
+    return zoo.build(config).eval()
+
+
+def _settings(spec: ModelSpec) -> BaseModel:
+    entry = entry_of(spec.source)
+    if entry is None or entry == "run":
+        near = difflib.get_close_matches(spec.source, MODELS, n=1)
+        remedy = (
+            f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(zoo.SETTINGS)}, or hf:<repo or folder>."
+        )
+        raise SpecError.of("model.source", spec.source, "is not a source that a model can be loaded from", remedy)
+    try:
+        return MODELS[entry](**spec.settings)
+    except ValidationError as error:
+        raise SpecError([_problem(MODELS[entry], e) for e in error.errors()]) from error
+
+
+def _problem(settings: type[BaseModel], error: Any) -> Problem:
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, settings.model_fields, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else "Remove it."
+        return Problem(f"model.{name}", error["input"], "is not a known setting", remedy)
+    return Problem(f"model.{name}", error["input"], error["msg"].lower(), "Change it to a value that is allowed.")
+
+
+def _require_kind(source: str, task: Task) -> None:
+    if zoo.KINDS[source] is task.kind:
+        return
+    fitting = [name for name, kind in zoo.KINDS.items() if kind is task.kind]
+    message = f"is for {Kind(zoo.KINDS[source])}, and {task.name} is {Kind(task.kind)}"
+    raise SpecError.of("model.source", source, message, f"Choose one of {', '.join(fitting)}, or hf:<repo or folder>.")

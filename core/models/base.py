@@ -1,0 +1,77 @@
+"""What the settings of the built-in models share."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import SpecError
+
+
+class ModelSettings(BaseModel):
+    """Settings of a model source; its fields become the form and the documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def divisors(number: int) -> list[int]:
+    """All numbers that divide `number`, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+class TransformerSettings(ModelSettings):
+    """Size and parts of the reference Transformer."""
+
+    dim: int = Field(192, ge=8, le=8192, description="width of the residual stream")
+    depth: int = Field(6, ge=1, le=128, description="blocks")
+    heads: int | None = Field(None, ge=1, le=256, description="attention heads; as many as 64 goes into dim if empty")
+    ffn_ratio: float = Field(4.0, gt=0, le=16, description="hidden width of the feed-forward network, times dim")
+    ffn: Literal["mlp", "swiglu"] = Field(
+        "mlp", description="feed-forward network; swiglu takes 2/3 of the hidden width"
+    )
+    attention: Literal["full", "sliding_window"] = Field("full", description="attention of every block")
+    window: int | None = Field(None, ge=1, le=131072, description="tokens that sliding_window attention sees")
+
+    def resolve_blocks(self, kv_heads: int | None = None) -> dict[str, Any]:
+        """Keyword arguments of `core.nn.transformer.Transformer` that these settings determine."""
+        heads = self._heads()
+        if kv_heads is not None and heads % kv_heads:
+            options = ", ".join(map(str, divisors(heads)))
+            raise SpecError.of(
+                "model.kv_heads", kv_heads, f"does not divide the {heads} heads", f"Choose one of {options}."
+            )
+        return {
+            "dim": self.dim,
+            "depth": self.depth,
+            "heads": heads,
+            "kv_heads": kv_heads or heads,
+            "attention": self.attention,
+            "attention_settings": self._attention_settings(),
+            "ffn": self.ffn,
+            "ffn_dim": self._ffn_dim(),
+        }
+
+    def _heads(self) -> int:
+        fitting = divisors(self.dim)
+        if self.heads is None:
+            return max(h for h in fitting if h <= max(1, self.dim // 64))
+        if self.heads not in fitting:
+            options = ", ".join(str(h) for h in fitting if h <= 256)
+            raise SpecError.of(
+                "model.heads", self.heads, f"does not divide dim {self.dim}", f"Choose one of {options}."
+            )
+        return self.heads
+
+    def _ffn_dim(self) -> int:
+        if self.ffn == "mlp":
+            return max(1, round(self.ffn_ratio * self.dim))
+        return max(8, round(self.ffn_ratio * self.dim * 2 / 3 / 8) * 8)  # as many weights as the two-layer one
+
+    def _attention_settings(self) -> dict[str, Any]:
+        if self.attention == "full":
+            if self.window is not None:
+                remedy = "Remove it, or set attention: sliding_window."
+                raise SpecError.of("model.window", self.window, "is only for sliding_window attention", remedy)
+            return {}
+        if self.window is None:
+            raise SpecError.of("model.window", None, "is missing for sliding_window attention", "Add it: 64, say.")
+        return {"window": self.window}

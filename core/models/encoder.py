@@ -1,0 +1,72 @@
+"""`builtin:encoder`: a text classifier on the reference Transformer.
+
+Paper: https://arxiv.org/abs/1810.04805 (BERT). Here pre-norm, on bytes, and trained for its classes from scratch.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.models.base import TransformerSettings
+from core.models.tokenizer import ByteTokenizer
+from core.nn.transformer import Transformer, initialize_blocks_, truncated_normal_
+from core.tasks.base import InputFormat, Task
+
+
+class EncoderSettings(TransformerSettings):
+    """A bidirectional text classifier, trained from scratch."""
+
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
+    pooling: Literal["mean", "cls"] = Field("mean", description="what the classes are read from")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Encoder` is made from, and how it wants its text."""
+        tokenizer = ByteTokenizer()
+        length = self.length or task.length or 256
+        config = {
+            **self.resolve_blocks(),
+            "length": length,
+            "vocab_size": tokenizer.vocab_size,
+            "pooling": self.pooling,
+            "n_classes": task.n_classes,
+        }
+        return config, InputFormat(tokenizer=tokenizer, length=length)
+
+
+class Encoder(Transformer):
+    """Tokens through a bidirectional Transformer to the logits of the text's class."""
+
+    def __init__(self, *, vocab_size: int, length: int, pooling: str, n_classes: int, **blocks: Any):
+        super().__init__(outputs=n_classes, **blocks)
+        self.embedding = nn.Embedding(vocab_size, self.dim)
+        self.cls = nn.Parameter(torch.zeros(1, 1, self.dim)) if pooling == "cls" else None
+        self.position_embedding = nn.Embedding(length, self.dim)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits [B, n_classes] of input_ids [B, T]; attention_mask [B, T] is 0 at padding."""
+        x = self.embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]  # [B, T, dim]
+        mask = attention_mask.bool() if attention_mask is not None else None
+        if self.cls is not None:
+            x = torch.cat((self.cls.expand(len(x), -1, -1), x), dim=1)
+            mask = F.pad(mask, (1, 0), value=True) if mask is not None else None
+        x = self.transform(x, mask=mask)
+        return self.head(x[:, 0] if self.cls is not None else masked_mean(x, mask))
+
+    def initialize_(self, generator: torch.Generator | None) -> None:
+        """Fresh weights."""
+        initialize_blocks_(self, generator)
+        truncated_normal_(self.embedding.weight, 0.02, generator)
+        truncated_normal_(self.position_embedding.weight, 0.02, generator)
+        if self.cls is not None:
+            truncated_normal_(self.cls, 0.02, generator)
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens of x [B, T, dim] whose mask [B, T] is True."""
+    if mask is None:
+        return x.mean(dim=1)
+    weight = mask.to(x.dtype)[:, :, None]  # [B, T, 1]
+    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)

@@ -1,0 +1,108 @@
+"""`builtin:gpt`: a causal language model on the reference Transformer.
+
+Paper: https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf (GPT-2).
+Here on bytes, and with rotary positions (https://arxiv.org/abs/2104.09864) if asked.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from core.errors import SpecError
+from core.models.base import TransformerSettings
+from core.models.tokenizer import ByteTokenizer
+from core.nn.cache import Cache
+from core.nn.transformer import Transformer, initialize_blocks_, truncated_normal_
+from core.tasks.base import InputFormat, Task
+
+
+class GptSettings(TransformerSettings):
+    """A decoder that predicts the next byte, trained from scratch."""
+
+    kv_heads: int | None = Field(None, ge=1, le=256, description="heads of keys and values; as many as heads if empty")
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of the context; the task's if empty")
+    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
+    tied: bool = Field(True, description="the output head shares the embedding's weights")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Gpt` is made from, and how it wants its text."""
+        tokenizer = ByteTokenizer()
+        length = self.length or task.length or 256
+        config = {
+            **self.resolve_blocks(self.kv_heads),
+            "length": length,
+            "vocab_size": tokenizer.vocab_size,
+            "positions": self.positions,
+            "tied": self.tied,
+        }
+        if self.positions == "rotary" and (config["dim"] // config["heads"]) % 2:
+            remedy = "Choose another number of heads, or learned positions."
+            raise SpecError.of("model.heads", config["heads"], "leaves heads of odd width to rotary positions", remedy)
+        return config, InputFormat(tokenizer=tokenizer, length=length)
+
+
+class Gpt(Transformer):
+    """Tokens through a causal Transformer to the logits of the next one."""
+
+    def __init__(self, *, vocab_size: int, length: int, positions: str, tied: bool, **blocks: Any):
+        rotary = 10000.0 if positions == "rotary" else None
+        super().__init__(outputs=vocab_size, causal=True, rotary=rotary, head_bias=False, **blocks)
+        self.length = length
+        self.embedding = nn.Embedding(vocab_size, self.dim)
+        self.position_embedding = nn.Embedding(length, self.dim) if positions == "learned" else None
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, input_ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits [B, T, vocab_size] of the token after each of input_ids [B, T].
+
+        With a cache (`make_cache`) these tokens continue those that it has seen, and are added to it.
+        """
+        start = cache[0].length if cache is not None else 0
+        positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
+        x = self.embedding(input_ids)  # [B, T, dim]
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(positions)
+        return self.head(self.transform(x, cache=cache, positions=positions))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue input_ids [B, T] by sampling: [B, T + max_new_tokens]; temperature 0 takes the likeliest."""
+        total = input_ids.shape[1] + max_new_tokens
+        if self.position_embedding is not None and total > self.length:
+            raise ValueError(f"{total} tokens do not fit the context of {self.length}")
+        cache = self.make_cache(total)
+        tokens = [input_ids]
+        for _ in range(max_new_tokens):
+            logits = self(tokens[-1], cache=cache)[:, -1]  # [B, vocab_size]
+            tokens.append(sample(logits, temperature, top_k, generator))
+        return torch.cat(tokens, dim=1)
+
+    def initialize_(self, generator: torch.Generator | None) -> None:
+        """Fresh weights."""
+        initialize_blocks_(self, generator, scale_by_depth=True)
+        truncated_normal_(self.embedding.weight, 0.02, generator)
+        if self.position_embedding is not None:
+            truncated_normal_(self.position_embedding.weight, 0.02, generator)
+
+
+def sample(
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """One token [B, 1] from logits [B, vocab_size], among the `top_k` likeliest; temperature 0 takes the likeliest."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits / temperature
+    if top_k is not None:
+        least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)

@@ -1,0 +1,71 @@
+"""What every attention of the reference Transformer shares: its projections, heads and rotary positions."""
+
+import torch
+from torch import Tensor, nn
+
+from core.nn.cache import LayerCache
+from core.nn.rotary import Rotary
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate q, k, v, o linears; `kv_heads` < `heads` shares keys among queries (GQA).
+
+    `rotary` is the base of rotary positions, None where positions come from elsewhere.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        causal: bool = False,
+        rotary: float | None = None,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.dim = dim
+        self.heads = heads
+        self.kv_heads = kv_heads or heads
+        self.head_dim = head_dim or dim // heads
+        self.causal = causal
+        self.q = nn.Linear(dim, self.heads * self.head_dim, bias=bias)
+        self.k = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.v = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.o = nn.Linear(self.heads * self.head_dim, dim, bias=bias)
+        self.rotary = Rotary(self.head_dim, rotary) if rotary is not None else None
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Mix tokens x [B, T, dim].
+
+        `mask` [B, T] is True where a token may be seen; `cache` is this layer's own (`make_cache`);
+        `positions` [T] are absolute and needed only by rotary positions: 0..T-1 when left out.
+        """
+        q = self._split(self.q(x))  # [B, heads, T, head_dim]
+        k, v = self._split(self.k(x)), self._split(self.v(x))  # [B, kv_heads, T, head_dim]
+        if self.rotary is not None:
+            if positions is None:
+                start = cache.length if cache is not None else 0
+                positions = torch.arange(start, start + x.shape[1], device=x.device)
+            q, k = self.rotary(q, k, positions)
+        mixed = self.attend(q, k, v, mask, cache)  # [B, heads, T, head_dim]
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """The mixing itself: [B, heads, T, head_dim] from queries, keys and values of as many tokens."""
+        raise NotImplementedError(type(self).__name__)
+
+    def make_cache(self, max_length: int) -> LayerCache:
+        """An empty cache for decoding up to `max_length` tokens."""
+        raise NotImplementedError(type(self).__name__)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, self.head_dim)).transpose(1, 2)

@@ -1,0 +1,17 @@
+"""The Transformer's two-layer feed-forward network with GELU."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Mlp(nn.Module):
+    """up, GELU, down."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.up = nn.Linear(dim, hidden)
+        self.down = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., hidden] -> [..., dim]."""
+        return self.down(F.gelu(self.up(x)))
