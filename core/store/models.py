@@ -7,7 +7,19 @@ particular; a stage that twenty runs share is one row, and one point in every ch
 import enum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.store.clock import now
@@ -126,20 +138,19 @@ class Run(Base):
     model: Mapped[str] = mapped_column(String(300))  # the sources' names, for filters
     task: Mapped[str] = mapped_column(String(300))
     recipe: Mapped[str] = mapped_column(Text)  # "train → sr_ste → rtn", for tables
+    search: Mapped[str] = mapped_column(String(1000), default="")  # lower case: name, recipe, model, task, tags
     device: Mapped[str] = mapped_column(String(10), default="any")  # any | cpu | gpu
-    requires: Mapped[list[Any]]  # what a worker must provide
     status: Mapped[RunStatus] = mapped_column(_enum(RunStatus), default=RunStatus.QUEUED)
     priority: Mapped[int] = mapped_column(default=0)  # higher first
-    position: Mapped[float] = mapped_column(Float, default=0.0)  # lower first among equal priorities
-    waiting_for: Mapped[str] = mapped_column(Text, default="")  # why no worker takes it, in words
+    position: Mapped[float] = mapped_column(default=now())  # lower first among equal priorities
     cancel_requested: Mapped[bool] = mapped_column(default=False)
 
     attempt: Mapped[int] = mapped_column(default=0)  # every write of a child is conditional on it
     attempts_left: Mapped[int] = mapped_column(default=3)
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("worker.id"))
     lease_until: Mapped[float | None]
-    computing_key: Mapped[str | None] = mapped_column(String(64))  # the stage being computed now
-    next_key: Mapped[str | None] = mapped_column(String(64))  # the stage it would compute next
+    computing_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # the stage it alone computes now
+    next_key: Mapped[str | None] = mapped_column(String(64))  # the stage it waits for another run to compute
 
     progress: Mapped[float] = mapped_column(default=0.0)  # 0..1 of the whole run
     progress_text: Mapped[str] = mapped_column(String(300), default="")
@@ -155,10 +166,22 @@ class Run(Base):
     ended_at: Mapped[float | None]
 
     __table_args__ = (
-        Index("ix_run_queue", "status", "priority", "position"),
-        Index("ix_run_project_created", "project_id", "created_at"),
-        Index("ix_run_project_status", "project_id", "status"),
+        Index("ix_run_queue", "status", priority.desc(), "position", "id"),
+        Index("ix_run_project_status", "project_id", "status", "id"),
+        Index("ix_run_project_owner", "project_id", "owner_id", "id"),
+        Index("ix_run_project_model", "project_id", "model", "id"),
+        Index("ix_run_project_task", "project_id", "task", "id"),
+        Index("ix_run_project_search", "project_id", "search"),
+        Index("ix_run_worker", "worker_id", "status"),
     )
+
+
+class RunNeed(Base):
+    """What a worker must provide to take a run: "cuda", "technique:rtn", "technique:rtn#<schema hash>"."""
+
+    __tablename__ = "run_need"
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    need: Mapped[str] = mapped_column(String(200), primary_key=True)
 
 
 class RunTechnique(Base):
@@ -166,7 +189,8 @@ class RunTechnique(Base):
 
     __tablename__ = "run_technique"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    technique: Mapped[str] = mapped_column(String(100), primary_key=True, index=True)
+    technique: Mapped[str] = mapped_column(String(100), primary_key=True)
+    __table_args__ = (Index("ix_run_technique_technique_run_id", "technique", "run_id"),)
 
 
 class Stage(Base):
@@ -213,12 +237,14 @@ class RunStage(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)  # 0 is the source, n the n-th step
     stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id"), index=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))  # the run's
     reference_stage_id: Mapped[int | None] = mapped_column(ForeignKey("stage.id"))
     reused: Mapped[bool]
     p_value: Mapped[float | None]  # paired test of the score against the reference
     score_delta: Mapped[float | None]
     score_delta_low: Mapped[float | None]
     score_delta_high: Mapped[float | None]
+    __table_args__ = (Index("ix_run_stage_points", "project_id", "stage_id", "run_id", "reference_stage_id"),)
 
 
 class OperatingPoint(Base):
@@ -274,6 +300,7 @@ class Point(Base):
     curve: Mapped[str] = mapped_column(String(100), primary_key=True)  # "2/loss": position / name
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float]
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012  the key is the order in which curves are read
 
 
 class Event(Base):
@@ -312,3 +339,14 @@ class Tag(Base):
     __tablename__ = "tag"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(60), primary_key=True, index=True)
+
+
+class SpecCheck(Base):
+    """What a worker says about a spec after building it on the meta device, by the spec's hash."""
+
+    __tablename__ = "spec_check"
+    spec_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    asked_at: Mapped[float] = mapped_column(default=now())
+    answered_at: Mapped[float | None]
+    problems: Mapped[list[Any]] = mapped_column(default=list)  # field, value, message, remedy of each; empty: fine

@@ -1,0 +1,173 @@
+"""The table of runs: filtered, sorted and paged in SQL. The caller owns the session."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from core.store.clock import now
+from core.store.models import UNFINISHED, Run, RunStage, RunStatus, RunTechnique, Stage, Tag, User, Worker
+
+Order = Literal["newest", "oldest", "name", "model", "task", "owner", "status", "longest", "shortest"]
+ORDERS: dict[str, tuple[ColumnElement[Any], ...]] = {
+    "newest": (Run.id.desc(),),
+    "oldest": (Run.id.asc(),),
+    "name": (Run.name.asc(), Run.id.desc()),
+    "model": (Run.model.asc(), Run.id.desc()),
+    "task": (Run.task.asc(), Run.id.desc()),
+    "owner": (Run.owner_id.asc(), Run.id.desc()),
+    "status": (Run.status.asc(), Run.id.desc()),
+    "longest": (Run.compute_seconds.desc(), Run.id.desc()),
+    "shortest": (Run.compute_seconds.asc(), Run.id.desc()),
+}
+COLUMNS = (
+    Run.id,
+    Run.name,
+    Run.model,
+    Run.task,
+    Run.recipe,
+    Run.device,
+    Run.status,
+    Run.cancel_requested,
+    Run.priority,
+    Run.progress,
+    Run.progress_text,
+    Run.seconds_left,
+    Run.compute_seconds,
+    Run.failure,
+    Run.failure_message,
+    Run.worker_id,
+    Run.owner_id,
+    Run.created_at,
+    Run.started_at,
+    Run.ended_at,
+)
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs of a project are listed; what is empty does not filter."""
+
+    project_id: int
+    statuses: tuple[RunStatus, ...] = ()
+    owner_id: int | None = None
+    model: str = ""
+    task: str = ""
+    technique: str = ""
+    tag: str = ""
+    text: str = ""  # anywhere in name, model, task, tags or recipe
+
+
+def list_runs(
+    session: Session, chosen: RunFilter, order: Order = "newest", page: int = 1, page_size: int = 50
+) -> Sequence[Row[Any]]:
+    """One page (from 1) of runs: `COLUMNS` and the owner's name as `owner`."""
+    ids = (
+        select(Run.id)
+        .where(*_conditions(chosen))
+        .order_by(*ORDERS[order])
+        .limit(page_size)
+        .offset((page - 1) * page_size)
+    )
+    query = select(*COLUMNS, User.name.label("owner")).join(User, User.id == Run.owner_id)
+    return session.execute(query.where(Run.id.in_(ids)).order_by(*ORDERS[order])).all()
+
+
+def count_runs(session: Session, chosen: RunFilter) -> int:
+    """How many runs the filter leaves."""
+    return session.scalar(select(func.count()).select_from(Run).where(*_conditions(chosen))) or 0
+
+
+def list_run_ids(session: Session, chosen: RunFilter, limit: int = 10_000) -> list[int]:
+    """Ids of all runs that the filter leaves, for what is done to many at once."""
+    return list(session.scalars(select(Run.id).where(*_conditions(chosen)).order_by(Run.id.desc()).limit(limit)))
+
+
+def count_by_status(session: Session, project_id: int) -> dict[RunStatus, int]:
+    """How many runs of a project stand where."""
+    query = select(Run.status, func.count()).where(Run.project_id == project_id).group_by(Run.status)
+    return {status: count for status, count in session.execute(query)}
+
+
+def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
+    """What the runs of a project can be filtered by: models, tasks, techniques, owners and tags, by name."""
+    mine = Run.project_id == project_id
+    queries = {
+        "models": select(Run.model).where(mine).distinct(),
+        "tasks": select(Run.task).where(mine).distinct(),
+        "owners": select(User.name).where(User.id.in_(select(Run.owner_id).where(mine).distinct())),
+        "techniques": select(RunTechnique.technique).distinct(),
+        "tags": select(Tag.name).distinct(),
+    }
+    return {name: sorted(session.scalars(query)) for name, query in queries.items()}
+
+
+def list_last_stages(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
+    """The last stage of each run beside its reference: run_id, size, score and what they are compared with."""
+    last = (
+        select(RunStage.run_id, func.max(RunStage.position).label("position"))
+        .where(RunStage.run_id.in_(list(run_ids)))
+        .group_by(RunStage.run_id)
+        .subquery()
+    )
+    reference = aliased(Stage)
+    query = (
+        select(
+            RunStage.run_id,
+            RunStage.position,
+            Stage.id.label("stage_id"),
+            Stage.label,
+            Stage.family,
+            Stage.trained,
+            Stage.size_bytes,
+            Stage.score,
+            Stage.score_low,
+            Stage.score_high,
+            Stage.score_name,
+            Stage.score_unit,
+            Stage.higher_is_better,
+            RunStage.score_delta,
+            reference.size_bytes.label("reference_size_bytes"),
+            reference.score.label("reference_score"),
+        )
+        .join(last, (last.c.run_id == RunStage.run_id) & (last.c.position == RunStage.position))
+        .join(Stage, Stage.id == RunStage.stage_id)
+        .outerjoin(reference, reference.id == RunStage.reference_stage_id)
+    )
+    return session.execute(query).all()
+
+
+def list_queue(session: Session, project_id: int | None = None, limit: int = 200) -> Sequence[Row[Any]]:
+    """Running runs, then queued ones in the order in which they will be taken, with owner and worker."""
+    rank = (Run.status == RunStatus.QUEUED).label("waits")
+    query: Select[Any] = (
+        select(*COLUMNS, User.name.label("owner"), Worker.name.label("worker"), now().label("now"))
+        .join(User, User.id == Run.owner_id)
+        .outerjoin(Worker, Worker.id == Run.worker_id)
+        .where(Run.status.in_(UNFINISHED))
+        .order_by(rank, Run.priority.desc(), Run.position, Run.id)
+        .limit(limit)
+    )
+    if project_id is not None:
+        query = query.where(Run.project_id == project_id)
+    return session.execute(query).all()
+
+
+def _conditions(chosen: RunFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [Run.project_id == chosen.project_id]
+    if chosen.statuses:
+        conditions.append(Run.status.in_(chosen.statuses))
+    if chosen.owner_id is not None:
+        conditions.append(Run.owner_id == chosen.owner_id)
+    if chosen.model:
+        conditions.append(Run.model == chosen.model)
+    if chosen.task:
+        conditions.append(Run.task == chosen.task)
+    if chosen.technique:
+        conditions.append(Run.id.in_(select(RunTechnique.run_id).where(RunTechnique.technique == chosen.technique)))
+    if chosen.tag:
+        conditions.append(Run.id.in_(select(Tag.run_id).where(Tag.name == chosen.tag)))
+    conditions += [Run.search.contains(word, autoescape=True) for word in chosen.text.lower().split()]
+    return conditions

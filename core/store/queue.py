@@ -1,0 +1,313 @@
+"""The queue: who takes which run next, who still holds one, and how one ends.
+
+Every change that two processes may want at once is one statement. What a child writes is conditional
+on (run, attempt), so that a run given to another worker cannot be written by the first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Row, Update, case, exists, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from core.store.clock import now
+from core.store.models import Event, FailureClass, Run, RunNeed, RunStatus, Stage, Worker
+from core.store.runs import ENDED, MAX_ATTEMPTS
+
+RETRIED = (FailureClass.INFRASTRUCTURE, FailureClass.LOST)
+FREED: dict[str, Any] = {"lease_until": None, "computing_key": None}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child's work on a run ended; `failure` None with status DONE or CANCELLED."""
+
+    status: RunStatus
+    failure: FailureClass | None = None
+    message: str = ""
+    seconds: float = 0.0  # the child's wall time
+
+
+def claim_next_run(
+    session: Session, worker_id: int, device: str, provides: Iterable[str], lease_seconds: float
+) -> Run | None:
+    """Take the first queued run that this worker can do, for an attempt with a lease; None where there is none.
+
+    Passed over: runs with a need that the worker does not provide, and runs that wait for a stage
+    which another run is computing right now.
+    """
+    waiting, busy = aliased(Run), aliased(Run)
+    unmet = exists().where(RunNeed.run_id == waiting.id, RunNeed.need.not_in(list(provides)))
+    computed_elsewhere = exists().where(busy.computing_key == waiting.next_key)
+    candidate = (
+        select(waiting.id)
+        .where(
+            waiting.status == RunStatus.QUEUED,
+            waiting.device.in_((device, "any")),
+            ~unmet,
+            ~computed_elsewhere,
+        )
+        .order_by(waiting.priority.desc(), waiting.position, waiting.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=waiting)
+    )
+    claim = (
+        update(Run)
+        .where(Run.id == candidate.scalar_subquery())
+        .values(
+            status=RunStatus.RUNNING,
+            attempt=Run.attempt + 1,
+            attempts_left=Run.attempts_left - 1,
+            worker_id=worker_id,
+            lease_until=now() + lease_seconds,
+            started_at=func.coalesce(Run.started_at, now()),
+            next_key=None,
+            computing_key=None,
+            progress_text="starting",
+        )
+        .returning(Run)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalars(claim).one_or_none()
+
+
+def renew_lease(session: Session, run_id: int, attempt: int, lease_seconds: float) -> bool | None:
+    """Keep a run for longer. Returns whether it is to be cancelled; None when it is no longer ours."""
+    renewed = (
+        update(Run)
+        .where(*_ours(run_id, attempt))
+        .values(lease_until=now() + lease_seconds)
+        .returning(Run.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(renewed).scalar_one_or_none()
+
+
+def is_ours(session: Session, run_id: int, attempt: int) -> bool | None:
+    """Lock the run's row for this transaction and tell whether it is to be cancelled; None when it is not ours."""
+    touched = (
+        update(Run)
+        .where(*_ours(run_id, attempt))
+        .values(attempt=Run.attempt)
+        .returning(Run.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(touched).scalar_one_or_none()
+
+
+def set_progress(
+    session: Session, run_id: int, attempt: int, progress: float, text: str, seconds_left: float | None
+) -> bool | None:
+    """Say how far a run is. Returns whether it is to be cancelled; None when it is no longer ours."""
+    told = (
+        update(Run)
+        .where(*_ours(run_id, attempt))
+        .values(progress=progress, progress_text=text[:300], seconds_left=seconds_left)
+        .returning(Run.cancel_requested)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(told).scalar_one_or_none()
+
+
+def start_computing(session: Session, run_id: int, attempt: int, key: str) -> bool:
+    """Announce the stage that a run computes now; False where another run is computing it already."""
+    if session.scalar(select(Stage.id).where(Stage.key == key)) is not None:
+        stop_computing(session, run_id, attempt)
+        return True
+    try:
+        with session.begin_nested():
+            _changed(session, update(Run).where(*_ours(run_id, attempt)).values(computing_key=key))
+    except IntegrityError:  # the column is unique: of two runs at the same moment one is refused
+        return False
+    return True
+
+
+def stop_computing(session: Session, run_id: int, attempt: int) -> None:
+    """The stage stands; others that waited for it may go on."""
+    _changed(session, update(Run).where(*_ours(run_id, attempt)).values(computing_key=None))
+
+
+def give_back(session: Session, run_id: int, attempt: int, seconds: float = 0.0, next_key: str | None = None) -> bool:
+    """Return a run to its place in the queue without costing an attempt; to wait for `next_key` where given."""
+    values = {
+        "status": case((Run.cancel_requested, RunStatus.CANCELLED), else_=RunStatus.QUEUED),
+        "ended_at": case((Run.cancel_requested, now()), else_=None),
+        "attempts_left": Run.attempts_left + 1,
+        "compute_seconds": Run.compute_seconds + seconds,
+        "next_key": next_key,
+        "progress_text": "waiting for another run's stage" if next_key else "given back by its worker",
+        "seconds_left": None,
+        **FREED,
+    }
+    return _changed(session, update(Run).where(*_ours(run_id, attempt)).values(values))
+
+
+def finish_run(session: Session, run_id: int, attempt: int, ended: Ended) -> bool:
+    """End an attempt; what was not the run's own fault is queued again while it has attempts left."""
+    retried = ended.failure in RETRIED
+    again = Run.attempts_left > 0 if retried else Run.id < 0
+    values = {
+        "status": case(
+            (Run.cancel_requested & (ended.status != RunStatus.DONE), RunStatus.CANCELLED),
+            (again, RunStatus.QUEUED),
+            else_=ended.status,
+        ),
+        "ended_at": case((again & ~Run.cancel_requested, None), else_=now()),
+        "failure": ended.failure,
+        "failure_message": ended.message,
+        "compute_seconds": Run.compute_seconds + ended.seconds,
+        "seconds_left": None,
+        **FREED,
+    }
+    if ended.status == RunStatus.DONE:
+        values |= {"progress": 1.0, "progress_text": ""}
+    return _changed(session, update(Run).where(*_ours(run_id, attempt)).values(values))
+
+
+def cancel_run(session: Session, run_id: int) -> bool:
+    """Stop a run: at once while it is queued, else by asking its worker; False when it had already ended."""
+    queued = Run.status == RunStatus.QUEUED
+    values = {
+        "cancel_requested": True,
+        "status": case((queued, RunStatus.CANCELLED), else_=Run.status),
+        "ended_at": case((queued, now()), else_=Run.ended_at),
+    }
+    return _changed(session, update(Run).where(Run.id == run_id, Run.status.not_in(ENDED)).values(values))
+
+
+def requeue_run(session: Session, run_id: int) -> bool:
+    """Queue an ended run again, behind the others, with all its attempts; False when it had not ended.
+
+    Its stages stand, so it goes on where it failed.
+    """
+    values = {
+        "status": RunStatus.QUEUED,
+        "cancel_requested": False,
+        "attempts_left": MAX_ATTEMPTS,
+        "position": now(),
+        "failure": None,
+        "failure_message": "",
+        "progress": 0.0,
+        "progress_text": "",
+        "started_at": None,
+        "ended_at": None,
+        "next_key": None,
+        "worker_id": None,
+        **FREED,
+    }
+    return _changed(session, update(Run).where(Run.id == run_id, Run.status.in_(ENDED)).values(values))
+
+
+def return_lost_runs(session: Session) -> Sequence[Row[Any]]:
+    """Take runs whose lease has ended from their workers: (id, status) of each.
+
+    They are queued again, or failed as lost where no attempt is left, or cancelled where that was asked.
+    """
+    spent = Run.attempts_left <= 0
+    returned = (
+        update(Run)
+        .where(Run.status == RunStatus.RUNNING, Run.lease_until < now())
+        .values(
+            status=case((Run.cancel_requested, RunStatus.CANCELLED), (spent, RunStatus.FAILED), else_=RunStatus.QUEUED),
+            failure=case((spent & ~Run.cancel_requested, FailureClass.LOST), else_=None),
+            failure_message=case((spent, "Its workers stopped answering."), else_=""),
+            ended_at=case((or_(Run.cancel_requested, spent), now()), else_=None),
+            progress_text="lost by its worker",
+            seconds_left=None,
+            **FREED,
+        )
+        .returning(Run.id, Run.status, Run.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    lost = session.execute(returned).all()
+    session.add_all(
+        Event(
+            run_id=row.id,
+            attempt=row.attempt,
+            level="warning",
+            message="The worker stopped answering; run taken from it.",
+        )
+        for row in lost
+    )
+    session.flush()
+    return lost
+
+
+def move_run(session: Session, run_id: int, where: str) -> bool:
+    """Move a queued run to the "top", one "up" or one "down"; False when it is not queued or already there."""
+    run = session.get(Run, run_id, populate_existing=True)
+    if run is None or run.status != RunStatus.QUEUED:
+        return False
+    neighbour = _neighbour(session, run, where)
+    if neighbour is None:
+        return False
+    if where == "top":
+        place = {"priority": neighbour.priority, "position": neighbour.position - 1.0}
+        return _changed(session, _queued(run.id).values(place))
+    mine = {"priority": run.priority, "position": run.position}
+    theirs = {"priority": neighbour.priority, "position": neighbour.position}
+    return _changed(session, _queued(run.id).values(theirs)) and _changed(session, _queued(neighbour.id).values(mine))
+
+
+def has_work(session: Session, device: str) -> bool:
+    """Whether any run is queued for a device."""
+    query = select(Run.id).where(Run.status == RunStatus.QUEUED, Run.device.in_((device, "any"))).limit(1)
+    return session.scalar(query) is not None
+
+
+def waiting_for(session: Session, run_ids: Iterable[int], seen_within: float) -> dict[int, str]:
+    """Why queued runs are not taken, in words, for those that no living worker can take."""
+    workers = session.execute(
+        select(Worker.device, Worker.provides, Worker.offers).where(
+            Worker.stopped_at.is_(None), Worker.last_seen_at > now() - seen_within
+        )
+    ).all()
+    needs: dict[int, list[str]] = {}
+    for run_id, need in session.execute(select(RunNeed.run_id, RunNeed.need).where(RunNeed.run_id.in_(list(run_ids)))):
+        needs.setdefault(run_id, []).append(need)
+    devices = session.execute(select(Run.id, Run.device).where(Run.id.in_(list(run_ids)))).all()
+    sets = [(worker.device, provided(worker.provides, worker.offers)) for worker in workers]
+    words = {row.id: _missing(row.device, needs.get(row.id, []), sets) for row in devices}
+    return {run_id: text for run_id, text in words.items() if text}
+
+
+def provided(provides: Iterable[str], offers: dict[str, Any]) -> set[str]:
+    """Every need that a worker meets: its properties, and its offers without and with the schema's hash."""
+    return {*provides, *offers, *(f"{name}#{digest}" for name, digest in offers.items())}
+
+
+def _missing(device: str, needs: list[str], workers: list[tuple[str, set[str]]]) -> str:
+    fitting = [have for kind, have in workers if device in ("any", kind)]
+    if not fitting:
+        return "a worker" if device == "any" else f"a worker with a {device.upper()}"
+    unmet = min(([need for need in needs if need not in have] for have in fitting), key=len)
+    return f"a worker that provides {', '.join(need.partition('#')[0] for need in unmet)}" if unmet else ""
+
+
+def _neighbour(session: Session, run: Run, where: str) -> Run | None:
+    before = or_(Run.priority > run.priority, (Run.priority == run.priority) & (Run.position < run.position))
+    after = or_(Run.priority < run.priority, (Run.priority == run.priority) & (Run.position > run.position))
+    query = select(Run).where(Run.status == RunStatus.QUEUED, Run.id != run.id).limit(1)
+    first_first = (Run.priority.desc(), Run.position)
+    last_first = (Run.priority, Run.position.desc())
+    orders = {
+        "top": query.where(before).order_by(*first_first),
+        "up": query.where(before).order_by(*last_first),
+        "down": query.where(after).order_by(*first_first),
+    }
+    return session.scalars(orders[where]).one_or_none()
+
+
+def _queued(run_id: int) -> Update:
+    return update(Run).where(Run.id == run_id, Run.status == RunStatus.QUEUED)
+
+
+def _ours(run_id: int, attempt: int) -> tuple[Any, ...]:
+    return Run.id == run_id, Run.attempt == attempt, Run.status == RunStatus.RUNNING
+
+
+def _changed(session: Session, statement: Update) -> bool:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast("CursorResult[Any]", result).rowcount == 1

@@ -1,0 +1,149 @@
+"""Stages: what runs leave behind, measured, and shared by all runs that need the same. The caller commits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select
+from sqlalchemy.orm import Session, aliased
+
+from core.measured import Comparison, LatencyRow, MeasuredStage
+from core.store.models import Artifact, Latency, OperatingPoint, Run, RunStage, RunStatus, Stage
+from core.store.upsert import upsert
+
+
+def find_stage(session: Session, key: str) -> tuple[int, MeasuredStage, str] | None:
+    """Id, measurements and artifact address of the recorded stage with this key; None where there is none."""
+    row = session.execute(
+        select(Stage, Artifact.address).join(Artifact, Artifact.stage_id == Stage.id).where(Stage.key == key)
+    ).one_or_none()
+    if row is None:
+        return None
+    stage, address = row
+    return (
+        stage.id,
+        MeasuredStage(**{field.name: getattr(stage, field.name) for field in fields(MeasuredStage)}),
+        address,
+    )
+
+
+def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
+    """Record a stage with its artifact and return its id; the one that stands where its key is recorded already."""
+    upsert(session, Stage, [asdict(measured)], ["key"])
+    stage_id = session.scalars(select(Stage.id).where(Stage.key == measured.key)).one()
+    artifact = {"stage_id": stage_id, "address": address, "bytes": n_bytes, "manifest_sha256": manifest_sha256}
+    upsert(session, Artifact, [artifact], ["stage_id"])
+    return stage_id
+
+
+def attach_stage(
+    session: Session,
+    run_id: int,
+    position: int,
+    stage_id: int,
+    *,
+    reused: bool,
+    reference_stage_id: int | None,
+    comparison: Comparison | None,
+) -> None:
+    """Say that a run has a stage at a position (0 is its source); doing it again changes nothing."""
+    row = {
+        "run_id": run_id,
+        "position": position,
+        "stage_id": stage_id,
+        "project_id": session.scalars(select(Run.project_id).where(Run.id == run_id)).one(),
+        "reference_stage_id": reference_stage_id,
+        "reused": reused,
+        "score_delta": comparison.delta if comparison else None,
+        "score_delta_low": comparison.low if comparison else None,
+        "score_delta_high": comparison.high if comparison else None,
+        "p_value": comparison.p_value if comparison else None,
+    }
+    changed = set(row) - {"run_id", "position", "reused"}
+    upsert(session, RunStage, [row], ["run_id", "position"], changed)
+
+
+def set_latencies(
+    session: Session, run_id: int, stage_id: int, rows: Iterable[LatencyRow], reference_stage_id: int | None
+) -> None:
+    """What a run measured of a stage's latency; takes the place of what it measured of it before."""
+    session.execute(delete(Latency).where(Latency.run_id == run_id, Latency.stage_id == stage_id))
+    common = {"run_id": run_id, "stage_id": stage_id, "reference_stage_id": reference_stage_id}
+    values = [{**common, **asdict(row)} for row in rows]
+    if values:
+        session.execute(insert(Latency), values)
+
+
+def add_operating_points(session: Session, stage_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Settings of a stage that need no new weights: name, value, score, score_low, score_high, macs."""
+    changed = ("score", "score_low", "score_high", "macs")
+    upsert(
+        session, OperatingPoint, [{"stage_id": stage_id, **row} for row in rows], ["stage_id", "name", "value"], changed
+    )
+
+
+def list_run_stages(session: Session, run_id: int) -> Sequence[Row[Any]]:
+    """A run's stages in order: RunStage, Stage, Artifact, and the reference's size_bytes and macs."""
+    reference = aliased(Stage)
+    query = (
+        select(
+            RunStage,
+            Stage,
+            Artifact,
+            reference.size_bytes.label("reference_size_bytes"),
+            reference.macs.label("reference_macs"),
+            reference.score.label("reference_score"),
+        )
+        .join(Stage, Stage.id == RunStage.stage_id)
+        .outerjoin(Artifact, Artifact.stage_id == Stage.id)
+        .outerjoin(reference, reference.id == RunStage.reference_stage_id)
+        .where(RunStage.run_id == run_id)
+        .order_by(RunStage.position)
+    )
+    return session.execute(query).all()
+
+
+def list_latencies(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
+    """What runs measured of latency, stage by stage: run_id, position and every column of `latency`."""
+    query = (
+        select(RunStage.position, *Latency.__table__.columns)
+        .join(RunStage, (RunStage.run_id == Latency.run_id) & (RunStage.stage_id == Latency.stage_id))
+        .where(Latency.run_id.in_(list(run_ids)))
+        .order_by(Latency.run_id, RunStage.position, Latency.runtime, Latency.batch, Latency.phase)
+    )
+    return session.execute(query).all()
+
+
+def list_operating_points(session: Session, stage_ids: Iterable[int]) -> Sequence[OperatingPoint]:
+    """Operating points of stages."""
+    query = select(OperatingPoint).where(OperatingPoint.stage_id.in_(list(stage_ids)))
+    return session.scalars(query.order_by(OperatingPoint.stage_id, OperatingPoint.name, OperatingPoint.value)).all()
+
+
+def list_runs_with_stage(session: Session, stage_id: int, limit: int = 50) -> Sequence[Row[Any]]:
+    """Runs that share a stage, the first one first: id, name, status, position."""
+    query = (
+        select(Run.id, Run.name, Run.status, RunStage.position)
+        .join(RunStage, RunStage.run_id == Run.id)
+        .where(RunStage.stage_id == stage_id)
+        .order_by(Run.id)
+        .limit(limit)
+    )
+    return session.execute(query).all()
+
+
+def find_run_stage(session: Session, run_id: int, position: int | None = None) -> tuple[str, str] | None:
+    """Key and artifact address of a finished run's stage (its last one by default): what `run:<id>` names."""
+    query = (
+        select(Stage.key, Artifact.address)
+        .join(RunStage, RunStage.stage_id == Stage.id)
+        .join(Artifact, Artifact.stage_id == Stage.id)
+        .join(Run, Run.id == RunStage.run_id)
+        .where(Run.id == run_id, Run.status == RunStatus.DONE)
+        .order_by(RunStage.position.desc())
+        .limit(1)
+    )
+    if position is not None:
+        query = query.where(RunStage.position == position)
+    row = session.execute(query).one_or_none()
+    return (row.key, row.address) if row is not None else None

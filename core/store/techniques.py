@@ -1,0 +1,35 @@
+"""The published catalogue: what workers offer, each entry by kind, name and schema hash. The caller commits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from core.store.clock import now
+from core.store.models import Technique, Worker
+from core.store.upsert import upsert
+
+
+def publish(session: Session, entries: Iterable[tuple[str, str, str, Mapping[str, Any]]]) -> None:
+    """Publish (kind, name, hash, entry) of techniques, models and tasks; what is published already stays."""
+    rows = [{"kind": kind, "name": name, "hash": digest, "entry": dict(entry)} for kind, name, digest, entry in entries]
+    upsert(session, Technique, rows, ["kind", "name", "hash"])
+
+
+def list_published(session: Session) -> Sequence[Row[tuple[str, str, str, dict[str, Any]]]]:
+    """(kind, name, hash, entry) of all that was ever published, later ones last."""
+    query = select(Technique.kind, Technique.name, Technique.hash, Technique.entry).order_by(Technique.published_at)
+    return session.execute(query).all()
+
+
+def list_offers(session: Session, seen_within: float = 60.0) -> dict[str, dict[str, list[str]]]:
+    """Which living workers offer what: "technique:rtn" -> schema hash -> names of the workers."""
+    query = select(Worker.name, Worker.offers).where(
+        Worker.stopped_at.is_(None), Worker.last_seen_at > now() - seen_within
+    )
+    offers: dict[str, dict[str, list[str]]] = {}
+    for worker, offered in session.execute(query):
+        for name, digest in offered.items():
+            offers.setdefault(name, {}).setdefault(digest, []).append(worker)
+    return offers

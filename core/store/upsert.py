@@ -1,0 +1,33 @@
+"""Insert rows that may be there already: the same statement in SQLite and Postgres."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from core.store.models import Base
+
+MAX_VARIABLES = 30_000  # SQLite refuses more than 32,766 in one statement
+
+
+def upsert(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    key: Iterable[str],
+    changed: Iterable[str] = (),
+) -> None:
+    """Insert rows; where one with the same `key` columns stands, set its `changed` columns (none: leave it)."""
+    if not rows:
+        return
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    per_statement = max(1, MAX_VARIABLES // len(rows[0]))
+    for start in range(0, len(rows), per_statement):
+        statement = insert(table).values([dict(row) for row in rows[start : start + per_statement]])
+        updates = {name: statement.excluded[name] for name in changed}
+        if updates:
+            statement = statement.on_conflict_do_update(index_elements=list(key), set_=updates)
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=list(key))
+        session.execute(statement)
