@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from app import data
 from core.settings import settings
 from core.store import users
 from core.store.engine import session
@@ -43,7 +44,6 @@ def user() -> User:
     if known is None or known.name != name:
         with session() as s:
             known = User(users.enrol(s, name).id, name)
-            s.commit()
         st.session_state["_user"] = known
     return known
 
@@ -78,7 +78,5 @@ def _signed_in_name() -> str:
     return str(name)
 
 
-@st.cache_data(ttl=10, show_spinner=False)
 def _projects(user_id: int) -> list[Project]:
-    with session() as s:
-        return [Project(*row) for row in users.list_projects(s, user_id)]
+    return [Project(*row) for row in data.load_projects(user_id)]
