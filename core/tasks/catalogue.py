@@ -8,11 +8,15 @@ from core.plugins import plugged
 from core.spec import TaskSpec
 from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
+from core.tasks.sources.markov import Markov
 from core.tasks.sources.python_docs import PythonDocs
+from core.tasks.sources.shapes import Shapes
 
 TASKS: dict[str, type[BaseModel]] = {
     "builtin:digits": Digits,
+    "builtin:markov": Markov,
     "builtin:python-docs": PythonDocs,
+    "builtin:shapes": Shapes,
 }
 
 

@@ -43,7 +43,7 @@ def require_examples(splits: dict[str, np.ndarray], field: str, value: object) -
 
 
 def contiguous(text: str, validation: float, test: float) -> dict[str, str]:
-    """The text in three parts, in the order train, validation, test, each cut at the end of a line where there is one."""
+    """The text in three parts in the order train, validation, test, cut at line ends where there are any near."""
     first = _line_end(text, round(len(text) * (1 - validation - test)))
     second = max(first, _line_end(text, round(len(text) * (1 - test))))
     return {"train": text[:first], "validation": text[first:second], "test": text[second:]}

@@ -8,9 +8,9 @@ task's identity with it.
 
 import hashlib
 from collections.abc import Mapping
+from pydoc_data.topics import topics as shipped_topics
 
 from pydantic import Field
-from pydoc_data.topics import topics as shipped_topics
 
 from core.tasks.data import CorpusData, TaskSource
 

@@ -1,0 +1,173 @@
+"""Drawn shapes: rotated, shifted, scaled, partly covered, noisy; as many as statistics need.
+
+Every image is made from fixed seeds, so that everybody has the same ones. Rendering takes some seconds a
+split and is kept below the home folder.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from core.settings import settings
+from core.tasks.data import ImageData, TaskSource
+
+VERSION = 1  # of the drawing: another one makes another task
+EXAMPLES = {"train": 20_000, "validation": 4_000, "test": 20_000}
+SEEDS = {"train": 30_001, "validation": 30_002, "test": 30_003}
+SIZE = 32  # pixels
+SUPERSAMPLING = 2  # points per pixel and direction
+CHUNK = 1_000  # images rendered at once
+SCALE = (0.4, 0.85)  # radius of the shape, in half images
+SHIFT = 0.25  # largest shift, in half images
+CONTRAST = 0.35  # least distance between the colours of shape and background
+
+
+def _corners_inside(x: np.ndarray, y: np.ndarray, n_corners: int) -> np.ndarray:
+    """How many of the sides of a regular polygon of radius 1 a point lies inside of [n, points]."""
+    angles = 2 * np.pi * (np.arange(n_corners) + 0.5) / n_corners
+    inner = np.float32(np.cos(np.pi / n_corners))
+    sides = zip(np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32), strict=True)
+    count = np.zeros(x.shape, dtype=np.int8)
+    for cos, sin in sides:
+        count += x * cos + y * sin <= inner
+    return count
+
+
+def _polygon(n_corners: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda x, y: _corners_inside(x, y, n_corners) == n_corners
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Five points: inside of at least four of the five lines that a pentagram is drawn with."""
+    stretch = np.float32(np.cos(np.pi / 5) / np.cos(2 * np.pi / 5))  # puts the star's tips at radius 1
+    return _corners_inside(x * stretch, y * stretch, 5) >= 4
+
+
+def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x * x + y * y <= 0.8
+
+
+def _plus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), np.abs(y)
+    return (np.minimum(x, y) <= 0.28) & (np.maximum(x, y) <= 0.9)
+
+
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disc": _disc,
+    "half disc": lambda x, y: (x * x + (y - 0.4) ** 2 <= 1) & (y <= 0.4),
+    "ring": lambda x, y: _disc(x, y) & (x * x + y * y >= 0.3),
+    "crescent": lambda x, y: _disc(x, y) & ((x - 0.45) ** 2 + y * y >= 0.45),
+    "triangle": _polygon(3),
+    "square": _polygon(4),
+    "pentagon": _polygon(5),
+    "star": _star,
+    "plus": _plus,
+    "bar": lambda x, y: (np.abs(x) <= 0.95) & (np.abs(y) <= 0.35),
+}
+
+
+class Shapes(TaskSource):
+    """Drawn shapes of ten classes, 32x32 pixels in colour: 20,000 test images, for differences that digits cannot tell."""
+
+    noise: float = Field(0.15, ge=0, le=0.5, description="largest deviation of the pixel noise (black 0, white 1)")
+    occlusion: float = Field(0.4, ge=0, le=0.8, description="largest width of the bar over the image, in half images")
+
+    def read(self, name: str) -> ImageData:
+        """The classes in turn, so that each has the same share of every split."""
+        identity = self.identity(VERSION, EXAMPLES, SEEDS)
+        return ImageData(
+            class_names=tuple(SHAPES),
+            shape=(3, SIZE, SIZE),
+            labels={split: np.arange(n, dtype=np.int64) % len(SHAPES) for split, n in EXAMPLES.items()},
+            pixels=lambda split: _kept(
+                settings().home / "cache" / f"shapes-{identity[:16]}-{split}.npy",
+                lambda: render(EXAMPLES[split], SEEDS[split], self.noise, self.occlusion),
+            ),
+            content_hash=identity,
+        )
+
+
+def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in the file, made and written first where there is none."""
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    array = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    unfinished.replace(path)
+    return array
+
+
+def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarray:
+    """`n_images` pictures, image i of class i modulo 10: uint8 [n, 32, 32, 3].
+
+    Every chunk has a seed of its own, so that a picture does not depend on how many are asked for.
+    """
+    chunks = [
+        _render_chunk(np.random.default_rng([seed, start]), noise, occlusion)[: n_images - start]
+        for start in range(0, n_images, CHUNK)
+    ]
+    return np.concatenate(chunks)
+
+
+def _render_chunk(random: np.random.Generator, noise: float, occlusion: float) -> np.ndarray:
+    """CHUNK pictures: a shape on a background, a bar over it, averaged to pixels, with noise."""
+    shape_colour, background = _two_colours(random)  # each [n, 1, 1, 3]
+    bar_colour = random.random((CHUNK, 1, 1, 3), dtype=np.float32)
+    bar, shape = _bars(random, occlusion), _shapes(random)  # masks [n, points]
+    by_bar, by_shape = _share_of_pixels(bar), _share_of_pixels(shape & ~bar)  # [n, SIZE, SIZE, 1]
+    image = background + by_shape * (shape_colour - background) + by_bar * (bar_colour - background)
+    deviation = random.uniform(0, noise, (CHUNK, 1, 1, 1)).astype(np.float32)
+    image += deviation * random.standard_normal(image.shape, dtype=np.float32)
+    return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _share_of_pixels(mask: np.ndarray) -> np.ndarray:
+    """How much of each pixel a mask [n, points] covers: [n, SIZE, SIZE, 1]."""
+    points = mask.reshape(CHUNK, SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING)
+    return points.mean(axis=(2, 4), dtype=np.float32)[..., None]
+
+
+def _two_colours(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of shape and background, at least CONTRAST apart in one of red, green and blue; each [n, 1, 1, 3]."""
+    colours = random.random((2, CHUNK, 1, 1, 3), dtype=np.float32)
+    while (alike := np.abs(colours[0] - colours[1]).max(axis=-1)[:, 0, 0] < CONTRAST).any():
+        colours[:, alike] = random.random((2, int(alike.sum()), 1, 1, 3), dtype=np.float32)
+    return colours[0], colours[1]
+
+
+def _points() -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates x and y of the sampled points, from -1 to 1, row by row [points]."""
+    n = SIZE * SUPERSAMPLING
+    centres = ((np.arange(n, dtype=np.float32) + 0.5) / n) * 2 - 1
+    return np.tile(centres, n), np.repeat(centres, n)
+
+
+def _turned(random: np.random.Generator, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """The points in the frames of CHUNK things, each shifted and turned by any angle [n, points]."""
+    angle = random.uniform(0, 2 * np.pi, (CHUNK, 1)).astype(np.float32)
+    right, down = random.uniform(-shift, shift, (2, CHUNK, 1)).astype(np.float32)
+    x, y = (axis[None] for axis in _points())
+    x, y = x - right, y - down
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def _shapes(random: np.random.Generator) -> np.ndarray:
+    """Masks of the shapes, each drawn in a frame of its own size [n, points]."""
+    radius = random.uniform(*SCALE, (CHUNK, 1)).astype(np.float32)
+    x, y = (axis / radius for axis in _turned(random, SHIFT))
+    masks = np.empty(x.shape, dtype=bool)
+    for i, inside in enumerate(SHAPES.values()):
+        masks[i :: len(SHAPES)] = inside(x[i :: len(SHAPES)], y[i :: len(SHAPES)])
+    return masks
+
+
+def _bars(random: np.random.Generator, occlusion: float) -> np.ndarray:
+    """Masks of bars across the images, up to `occlusion` wide (the image's width is 2) [n, points]."""
+    across, _ = _turned(random, 0.6)
+    return np.abs(across) <= random.uniform(0, occlusion / 2, (CHUNK, 1)).astype(np.float32)
