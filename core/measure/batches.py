@@ -1,0 +1,38 @@
+"""What a model is fed while it is scored, counted and timed."""
+
+import torch
+from torch import Tensor, nn
+
+from core.tasks.base import Task
+
+Batch = dict[str, Tensor]
+
+
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """The type that a model's inputs have: its first floating-point parameter's, float32 if it has none."""
+    floating = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """The batch on a device, its floating-point tensors in the model's type."""
+    return {
+        key: value.to(device, dtype) if value.is_floating_point() else value.to(device) for key, value in batch.items()
+    }
+
+
+def timed_batch(task: Task, batch_size: int, length: int | None = None) -> Batch:
+    """A model's keyword arguments, without labels: the first test examples, as often as the batch needs.
+
+    Text is cut, or repeated, to `length` tokens; None keeps the task's own.
+    """
+    examples = task.split("test")
+    batch = examples.batch(torch.arange(batch_size) % len(examples))
+    return {key: _of_length(value, length) for key, value in batch.items() if key != "labels"}
+
+
+def _of_length(tokens: Tensor, length: int | None) -> Tensor:
+    if length is None or tokens.dim() != 2:
+        return tokens
+    repeats = -(-length // tokens.shape[1])
+    return tokens.repeat(1, repeats)[:, :length]

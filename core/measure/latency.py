@@ -1,0 +1,264 @@
+"""Latency: a stage and its reference timed in turn, so that a machine that drifts slows both alike."""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.measure.batches import Batch
+from core.measure.contention import Contention, Watch
+from core.measured import LatencyRow
+from core.runtimes.base import Runner
+from core.runtimes.decode import Decoder
+
+SHORTEST_MS = 2.0  # one timing lasts at least so long: calls are repeated inside it
+WARM_UP_SECONDS = 0.1
+WARM_UP_CALLS = (3, 100)  # at least, at most
+TRIES = 3  # of a measurement that something disturbed
+LEVEL = 0.95
+
+Sample = Callable[[], float]  # times once; milliseconds of one call, or of one token
+Tick = Callable[[], None]  # called between rounds; raises to stop
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What alternating a stage with its reference gave; times in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    reference_p50_ms: float | None
+    ratio: float | None  # of the medians, stage / reference
+    ratio_low: float | None  # 95 % bootstrap interval over rounds
+    ratio_high: float | None
+    repeats: int
+    disturbed: bool
+    contention: float
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and how a timing was taken; `length` is None for a model that does not read tokens."""
+
+    hardware: str
+    software: str
+    dtype: str
+    threads: int
+    repeats: int = 30
+    decode_tokens: int = 32
+
+
+def _nothing() -> None:
+    """The tick of a measurement that nobody watches."""
+
+
+def measure(
+    stage: Runner,
+    reference: Runner | None,
+    batch: Batch,
+    conditions: Conditions,
+    *,
+    language: bool,
+    tick: Tick = _nothing,
+) -> list[LatencyRow]:
+    """Rows for one batch (keyword arguments on the CPU or the device): forward; for language models prefill and decode.
+
+    `reference` is None for the reference itself. Decoding reads all but `decode_tokens` of the window and then
+    generates that many, so that no model is asked for more tokens than it holds.
+    """
+    batch = {key: value.to(stage.device) for key, value in batch.items() if key != "labels"}
+    length = batch["input_ids"].shape[1] if "input_ids" in batch else None
+    rows = []
+    with threads(conditions.threads), torch.inference_mode():
+        for phase in ("prefill", "decode") if language else ("forward",):
+            samples = [
+                _sample(runner, batch, phase, conditions.decode_tokens) for runner in (stage, reference) if runner
+            ]
+            if samples[0] is None:
+                continue
+            compared = samples[1] if len(samples) == 2 else None
+            timing = alternate(samples[0], compared, repeats=conditions.repeats, tick=tick)
+            rows.append(_row(stage, batch, length, phase, conditions, timing))
+    return rows
+
+
+def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tick: Tick = _nothing) -> Timing:
+    """Time stage and reference in turn; a disturbed measurement is taken again, the least disturbed one kept."""
+    best: tuple[Contention, NDArray[np.float64]] | None = None
+    samples = [stage] if reference is None else [stage, reference]
+    for sample in samples:
+        _warm_up(sample, tick)
+    for _ in range(TRIES):
+        with _no_garbage_collection():
+            watch = Watch()
+            times = _rounds(samples, repeats, tick)
+            contention = watch.stop()
+        if best is None or contention.share < best[0].share:
+            best = contention, times
+        if not contention.disturbed:
+            break
+    assert best is not None
+    return _summary(best[1], best[0])
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Compute on `n` CPU threads inside, on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def forward_sample(runner: Runner, batch: Batch) -> Sample:
+    """Times one forward pass, as the mean of as many as fill `SHORTEST_MS`."""
+    stopwatch = _stopwatch(runner.device)
+    calls = _calls_that_fill(lambda n: stopwatch(lambda: _repeat(lambda: runner(batch), n)))
+    return lambda: stopwatch(lambda: _repeat(lambda: runner(batch), calls)) / calls
+
+
+def decode_sample(decoder: Decoder, batch: Batch, n_tokens: int, device: torch.device) -> Sample:
+    """Times one generated token for the whole batch, as the mean of `n_tokens` after the prompt."""
+    stopwatch = _stopwatch(device)
+
+    def sample() -> float:
+        decoder.prefill(batch, n_tokens)
+        return stopwatch(lambda: _repeat(decoder.step, n_tokens)) / n_tokens
+
+    return sample
+
+
+def _sample(runner: Runner, batch: Batch, phase: str, decode_tokens: int) -> Sample | None:
+    if phase != "decode":
+        return forward_sample(runner, batch)
+    decoder = runner.decoder()
+    n_tokens = min(decode_tokens, batch["input_ids"].shape[1] - 1)
+    if decoder is None or n_tokens < 1:
+        return None
+    prompt = {"input_ids": batch["input_ids"][:, :-n_tokens]}
+    return decode_sample(decoder, prompt, n_tokens, runner.device)
+
+
+def _repeat(call: Callable[[], object], n: int) -> None:
+    for _ in range(n):
+        call()
+
+
+def _stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
+    """Milliseconds that a call takes: by CUDA events on a GPU, by the clock elsewhere."""
+
+    def by_clock(call: Callable[[], None]) -> float:
+        start = time.perf_counter_ns()
+        call()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def by_events(call: Callable[[], None]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize(device)
+        return float(start.elapsed_time(end))
+
+    return by_events if device.type == "cuda" else by_clock
+
+
+def _calls_that_fill(time_calls: Callable[[int], float]) -> int:
+    """How many calls last `SHORTEST_MS`, by the fastest of a few warm ones."""
+    time_calls(2)
+    fastest = min(time_calls(1) for _ in range(5))
+    return max(1, math.ceil(SHORTEST_MS / max(fastest, 1e-4)))
+
+
+def _warm_up(sample: Sample, tick: Tick) -> None:
+    start = time.perf_counter()
+    least, most = WARM_UP_CALLS
+    for i in range(most):
+        if i >= least and time.perf_counter() - start > WARM_UP_SECONDS:
+            return
+        sample()
+        tick()
+
+
+def _rounds(samples: list[Sample], repeats: int, tick: Tick) -> NDArray[np.float64]:
+    """Times [repeats, samples]; who goes first changes from round to round."""
+    times = np.empty((repeats, len(samples)))
+    for i in range(repeats):
+        order = range(len(samples)) if i % 2 == 0 else reversed(range(len(samples)))
+        for j in order:
+            times[i, j] = samples[j]()
+        tick()
+    return times
+
+
+def _summary(times: NDArray[np.float64], contention: Contention) -> Timing:
+    p50 = np.median(times, axis=0)
+    ratio = low = high = reference = None
+    if times.shape[1] == 2:
+        reference, ratio = float(p50[1]), float(p50[0] / p50[1])
+        low, high = ratio_interval(times)
+    return Timing(
+        p50_ms=float(p50[0]),
+        p95_ms=float(np.quantile(times[:, 0], 0.95)),
+        reference_p50_ms=reference,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        repeats=len(times),
+        disturbed=contention.disturbed,
+        contention=contention.share,
+    )
+
+
+def ratio_interval(times: NDArray[np.float64], *, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the ratio of medians of `times` [rounds, 2]; rounds are resampled whole."""
+    rounds = np.random.default_rng(seed).integers(len(times), size=(n_resamples, len(times)))
+    medians = np.median(times[rounds], axis=1)  # [n_resamples, 2]
+    low, high = np.quantile(medians[:, 0] / medians[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _row(
+    stage: Runner, batch: Batch, length: int | None, phase: str, conditions: Conditions, timing: Timing
+) -> LatencyRow:
+    return LatencyRow(
+        hardware=conditions.hardware,
+        software=conditions.software,
+        runtime=stage.name,
+        kernel=stage.kernel,
+        dtype=conditions.dtype,
+        threads=conditions.threads,
+        batch=len(next(iter(batch.values()))),
+        length=length,
+        phase=phase,
+        p50_ms=timing.p50_ms,
+        p95_ms=timing.p95_ms,
+        reference_p50_ms=timing.reference_p50_ms,
+        ratio=timing.ratio,
+        ratio_low=timing.ratio_low,
+        ratio_high=timing.ratio_high,
+        repeats=timing.repeats,
+        disturbed=timing.disturbed,
+        contention=timing.contention,
+    )

@@ -1,0 +1,35 @@
+"""Plain PyTorch."""
+
+import torch
+from torch import nn
+
+from core.runtimes.base import Batch, Refused, kernel_of
+from core.runtimes.decode import Decoder, decoder_of
+from core.tasks.base import inputs
+
+
+class EagerRunner:
+    """The model called as it is."""
+
+    name = "eager"
+
+    def __init__(self, model: nn.Module, device: torch.device, kernel: str):
+        self.model = model
+        self.device = device
+        self.kernel = kernel
+
+    def __call__(self, batch: Batch) -> object:
+        """One forward pass."""
+        return self.model(**inputs(batch))
+
+    def decoder(self) -> Decoder | None:
+        """The model as a generator of tokens, None for one that does not generate."""
+        return decoder_of(self.model)
+
+
+def eager(model: nn.Module, device: torch.device, dtype: torch.dtype) -> EagerRunner:
+    """The model on `device`, in evaluation mode; raises Refused where packed weights have no kernel here."""
+    kernel = kernel_of(model, device, dtype)
+    if kernel is None:
+        raise Refused("size only, no kernel here")
+    return EagerRunner(model.to(device).eval(), device, kernel)
