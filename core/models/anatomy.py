@@ -1,0 +1,230 @@
+"""Where a model's blocks, projections, feed-forward networks, norms, embeddings and heads are, by full name.
+
+Known are the reference Transformer and Hugging Face's LLaMA-like, OPT, GPT-2, BERT and ViT/DeiT families:
+anything whose blocks are named as theirs. Of other architectures only the linears are known.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from core.errors import SpecError
+from core.models.meta import tied_parameters
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """Names of a block's parts: relative in `LAYOUTS`, full in an `Anatomy`."""
+
+    attention: str
+    q: str
+    k: str
+    v: str
+    o: str
+    up: str
+    down: str
+    norm1: str  # on the way into attention; after it where `pre_norm` is False
+    norm2: str  # on the way into the feed-forward network; after it where `pre_norm` is False
+    gate: str | None = None
+    pre_norm: bool = True
+    name: str = ""
+
+    @property
+    def fused(self) -> bool:
+        """q, k and v are the rows of one linear, a third each (GPT-2)."""
+        return self.q == self.k == self.v
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The block's linears in the order of execution; those of a group share their input."""
+        qkv = [self.q] if self.fused else [self.q, self.k, self.v]
+        return [qkv, [self.o], [self.up] if self.gate is None else [self.gate, self.up], [self.down]]
+
+    @property
+    def linears(self) -> list[str]:
+        """All linears of the block in the order of execution."""
+        return [name for group in self.groups for name in group]
+
+    def within(self, block: str, pre_norm: bool) -> "BlockNames":
+        """The same with full names."""
+        full = {
+            key: f"{block}.{value}" for key, value in vars(self).items() if isinstance(value, str) and key != "name"
+        }
+        return BlockNames(**full, pre_norm=self.pre_norm and pre_norm, name=block)
+
+
+def _layout(attention: str, projections: str, ffn: str, norms: str, **more: Any) -> BlockNames:
+    q, k, v, o = projections.split()
+    *gate, up, down = ffn.split()
+    norm1, norm2 = norms.split()
+    return BlockNames(attention, q, k, v, o, up, down, norm1, norm2, gate[0] if gate else None, **more)
+
+
+_SELF = "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn."
+_OUTER = "attention.q_proj attention.k_proj attention.v_proj attention.o_proj"
+_VIT_NORMS = "layernorm_before layernorm_after"
+_BERT = "attention.self.query attention.self.key attention.self.value attention.output.dense"
+_OLD_VIT = "attention.attention.query attention.attention.key attention.attention.value attention.output.dense"
+_DENSE = "intermediate.dense output.dense"
+
+_LLAMA_FFN = "mlp.gate_proj mlp.up_proj mlp.down_proj"
+_BUILTIN = "attention.q attention.k attention.v attention.o"
+
+LAYOUTS: dict[str, BlockNames] = {
+    "builtin gated": _layout("attention", _BUILTIN, "ffn.gate ffn.up ffn.down", "norm1 norm2"),
+    "builtin": _layout("attention", _BUILTIN, "ffn.up ffn.down", "norm1 norm2"),
+    "gemma 2": _layout("self_attn", _SELF + "o_proj", _LLAMA_FFN, "input_layernorm pre_feedforward_layernorm"),
+    "llama": _layout("self_attn", _SELF + "o_proj", _LLAMA_FFN, "input_layernorm post_attention_layernorm"),
+    "opt": _layout("self_attn", _SELF + "out_proj", "fc1 fc2", "self_attn_layer_norm final_layer_norm"),
+    "gpt2": _layout("attn", "attn.c_attn attn.c_attn attn.c_attn attn.c_proj", "mlp.c_fc mlp.c_proj", "ln_1 ln_2"),
+    "bert": _layout("attention", _BERT, _DENSE, "attention.output.LayerNorm output.LayerNorm", pre_norm=False),
+    "vit": _layout("attention", _OUTER, "mlp.fc1 mlp.fc2", _VIT_NORMS),
+    "vit (transformers 4)": _layout("attention", _OLD_VIT, _DENSE, _VIT_NORMS),
+}
+
+_EMBEDDING_NAMES = ("patch_embedding", "patch_embeddings.projection")
+_OUTPUT_NAMES = (
+    "head",
+    "lm_head",
+    "classifier",
+    "score",
+    "cls_classifier",
+    "distillation_classifier",
+    "classifier.out_proj",
+)
+_NORM_NAMES = (
+    "norm",
+    "model.norm",
+    "model.decoder.final_layer_norm",
+    "transformer.ln_f",
+    "vit.layernorm",
+    "deit.layernorm",
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model's parts by full name; `blocks` is empty and the head counts are None where they are not known."""
+
+    architecture: str  # for people: "LlamaForCausalLM"
+    layout: str | None  # key of LAYOUTS
+    blocks: list[BlockNames]
+    blocks_list: str | None  # the nn.ModuleList that holds the blocks
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    causal: bool
+    norm: str | None  # the last one, before the head
+    embeddings: list[str]  # nn.Embedding, and the convolution that embeds patches
+    outputs: list[str]  # the layers that give logits
+    tied: bool  # the head shares an embedding's weights
+    linears: list[str]  # every dense nn.Linear
+
+    @property
+    def head(self) -> str | None:
+        """The layer that gives the logits."""
+        return self.outputs[0] if self.outputs else None
+
+    def require(self, part: str) -> None:
+        """Raise SpecError where `part` is unknown: blocks, heads, separate q, k, v, norm or head."""
+        known = {
+            "blocks": bool(self.blocks),
+            "heads": self.heads is not None,
+            "separate q, k, v": bool(self.blocks) and not self.blocks[0].fused,
+            "norm": self.norm is not None,
+            "head": self.head is not None,
+        }
+        if not known[part]:
+            message = f"is a {self.architecture}, whose {part} are not known here"
+            if part == "separate q, k, v" and self.blocks:
+                message = f"is a {self.architecture}, which has one linear for q, k and v"
+            remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave this step out."
+            raise SpecError.of("model.source", self.architecture, message, remedy)
+
+
+def anatomy(model: nn.Module) -> Anatomy:
+    """What can be told of a model's parts; also on the meta device, and after techniques replaced modules."""
+    modules = dict(model.named_modules())
+    blocks_list, layout = _find_blocks(modules)
+    blocks = _blocks(model, modules, blocks_list, layout)
+    embeddings = [n for n, m in modules.items() if isinstance(m, nn.Embedding) or n.endswith(_EMBEDDING_NAMES)]
+    outputs = [n for n in _OUTPUT_NAMES if n in modules and not list(modules[n].children())]
+    heads, kv_heads, head_dim = _heads(model, modules, blocks)
+    shared = [{name.removesuffix(".weight") for name in group} for group in tied_parameters(model)]
+    return Anatomy(
+        architecture=type(model).__name__,
+        layout=layout,
+        blocks=blocks,
+        blocks_list=blocks_list,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        causal=_is_causal(modules, blocks),
+        norm=next((n for n in _NORM_NAMES if n in modules), None) if blocks else None,
+        embeddings=embeddings,
+        outputs=outputs,
+        tied=any(group & set(embeddings) and group & set(outputs) for group in shared),
+        linears=[n for n, m in modules.items() if type(m) is nn.Linear],
+    )
+
+
+def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
+    """Full names of the layers of exactly these kinds; embeddings, output heads and what is tied to them left out."""
+    known = anatomy(model)
+    excluded = {*known.embeddings, *known.outputs}
+    for group in tied_parameters(model):
+        owners = {name.rpartition(".")[0] for name in group}
+        if owners & excluded:
+            excluded |= owners
+    return [name for name, module in model.named_modules() if type(module) in kinds and name not in excluded]
+
+
+def _find_blocks(modules: dict[str, nn.Module]) -> tuple[str | None, str | None]:
+    for name, module in modules.items():
+        if isinstance(module, nn.ModuleList) and len(module):
+            for layout, names in LAYOUTS.items():
+                if all(_has(block, part) for block in module for part in (*names.linears, names.norm1, names.norm2)):
+                    return name, layout
+    return None, None
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    for part in name.split("."):
+        if part not in module._modules:
+            return False
+        module = module._modules[part]  # type: ignore[assignment]
+    return True
+
+
+def _blocks(
+    model: nn.Module, modules: dict[str, nn.Module], blocks_list: str | None, layout: str | None
+) -> list[BlockNames]:
+    if blocks_list is None or layout is None:
+        return []
+    pre_norm = getattr(getattr(model, "config", None), "do_layer_norm_before", True)  # False for one size of OPT
+    return [LAYOUTS[layout].within(f"{blocks_list}.{name}", pre_norm) for name in modules[blocks_list]._modules]
+
+
+def _heads(
+    model: nn.Module, modules: dict[str, nn.Module], blocks: list[BlockNames]
+) -> tuple[int | None, int | None, int | None]:
+    if not blocks:
+        return None, None, None
+    attention: Any = modules[blocks[0].attention]
+    if hasattr(attention, "kv_heads"):
+        return attention.heads, attention.kv_heads, attention.head_dim
+    config: Any = getattr(model, "config", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if heads is None:
+        return None, None, None
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
+def _is_causal(modules: dict[str, nn.Module], blocks: list[BlockNames]) -> bool:
+    for part in modules[blocks[0].attention].modules() if blocks else ():
+        causal = getattr(part, "causal", getattr(part, "is_causal", None))
+        if causal is not None:
+            return bool(causal)
+    return False
