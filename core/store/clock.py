@@ -7,7 +7,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class now(FunctionElement[float]):  # noqa: N801  reads as the SQL function that it is
+class now(FunctionElement[float]):
     """Seconds since 1970 (UTC) by the database's clock, at the moment of the statement."""
 
     type = Float()

@@ -1,11 +1,12 @@
 """The runs' logs. The caller commits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.store.models import Event
+from core.store.rows import Rows
 
 MAX_MESSAGE = 20_000  # characters; a longer line is cut
 
@@ -28,7 +29,7 @@ def add_events(session: Session, run_id: int, attempt: int, lines: Iterable[tupl
 
 def list_events(
     session: Session, run_id: int, after_id: int = 0, levels: tuple[str, ...] = (), limit: int = 1000
-) -> Sequence[Row[tuple[int, int, float, str, str]]]:
+) -> Rows:
     """(id, attempt, at, level, message) of the lines after `after_id`, the oldest first."""
     query = select(Event.id, Event.attempt, Event.at, Event.level, Event.message).where(
         Event.run_id == run_id, Event.id > after_id
@@ -38,7 +39,7 @@ def list_events(
     return session.execute(query.order_by(Event.id).limit(limit)).all()
 
 
-def last_events(session: Session, run_id: int, limit: int = 200) -> Sequence[Row[tuple[int, int, float, str, str]]]:
+def last_events(session: Session, run_id: int, limit: int = 200) -> Rows:
     """(id, attempt, at, level, message) of the log's last lines, the oldest first."""
     query = select(Event.id, Event.attempt, Event.at, Event.level, Event.message).where(Event.run_id == run_id)
     return session.execute(query.order_by(Event.id.desc()).limit(limit)).all()[::-1]

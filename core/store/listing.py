@@ -1,14 +1,15 @@
 """The table of runs: filtered, sorted and paged in SQL. The caller owns the session."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from core.store.clock import now
 from core.store.models import UNFINISHED, Run, RunStage, RunStatus, RunTechnique, Stage, Tag, User, Worker
+from core.store.rows import Rows
 
 Order = Literal["newest", "oldest", "name", "model", "task", "owner", "status", "longest", "shortest"]
 ORDERS: dict[str, tuple[ColumnElement[Any], ...]] = {
@@ -60,9 +61,7 @@ class RunFilter:
     text: str = ""  # anywhere in name, model, task, tags or recipe
 
 
-def list_runs(
-    session: Session, chosen: RunFilter, order: Order = "newest", page: int = 1, page_size: int = 50
-) -> Sequence[Row[Any]]:
+def list_runs(session: Session, chosen: RunFilter, order: Order = "newest", page: int = 1, page_size: int = 50) -> Rows:
     """One page (from 1) of runs: `COLUMNS` and the owner's name as `owner`."""
     ids = (
         select(Run.id)
@@ -87,8 +86,8 @@ def list_run_ids(session: Session, chosen: RunFilter, limit: int = 10_000) -> li
 
 def count_by_status(session: Session, project_id: int) -> dict[RunStatus, int]:
     """How many runs of a project stand where."""
-    query = select(Run.status, func.count()).where(Run.project_id == project_id).group_by(Run.status)
-    return {status: count for status, count in session.execute(query)}
+    query = select(Run.status, func.count().label("n")).where(Run.project_id == project_id).group_by(Run.status)
+    return {row.status: row.n for row in session.execute(query)}
 
 
 def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
@@ -104,7 +103,7 @@ def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
     return {name: sorted(session.scalars(query)) for name, query in queries.items()}
 
 
-def list_last_stages(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
+def list_last_stages(session: Session, run_ids: Iterable[int]) -> Rows:
     """The last stage of each run beside its reference: run_id, size, score and what they are compared with."""
     last = (
         select(RunStage.run_id, func.max(RunStage.position).label("position"))
@@ -139,10 +138,10 @@ def list_last_stages(session: Session, run_ids: Iterable[int]) -> Sequence[Row[A
     return session.execute(query).all()
 
 
-def list_queue(session: Session, project_id: int | None = None, limit: int = 200) -> Sequence[Row[Any]]:
+def list_queue(session: Session, project_id: int | None = None, limit: int = 200) -> Rows:
     """Running runs, then queued ones in the order in which they will be taken, with owner and worker."""
     rank = (Run.status == RunStatus.QUEUED).label("waits")
-    query: Select[Any] = (
+    query: Select[*tuple[Any, ...]] = (
         select(*COLUMNS, User.name.label("owner"), Worker.name.label("worker"), now().label("now"))
         .join(User, User.id == Run.owner_id)
         .outerjoin(Worker, Worker.id == Run.worker_id)

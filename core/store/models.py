@@ -11,7 +11,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Enum,
-    Float,
     ForeignKey,
     Index,
     Integer,
@@ -300,7 +299,7 @@ class Point(Base):
     curve: Mapped[str] = mapped_column(String(100), primary_key=True)  # "2/loss": position / name
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float]
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012  the key is the order in which curves are read
+    __table_args__ = {"sqlite_with_rowid": False}  # the key is the order in which curves are read
 
 
 class Event(Base):

@@ -1,12 +1,12 @@
 """Curves: written in batches, read downsampled in SQL. The caller commits."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy import Integer, Row, cast, func, literal, select
+from sqlalchemy import Integer, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from core.store.models import Point
+from core.store.rows import Rows
 from core.store.upsert import upsert
 
 
@@ -17,7 +17,7 @@ def add_points(session: Session, run_id: int, points: Iterable[tuple[str, int, f
     upsert(session, Point, rows, ["run_id", "curve", "step"], ["value"])
 
 
-def list_curves(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
+def list_curves(session: Session, run_ids: Iterable[int]) -> Rows:
     """The curves of runs: run_id, curve, n_points, last_step."""
     query = (
         select(Point.run_id, Point.curve, func.count().label("n_points"), func.max(Point.step).label("last_step"))
@@ -28,7 +28,7 @@ def list_curves(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
     return session.execute(query).all()
 
 
-def read_curve(session: Session, run_id: int, curve: str, n_buckets: int = 500) -> Sequence[Row[Any]]:
+def read_curve(session: Session, run_id: int, curve: str, n_buckets: int = 500) -> Rows:
     """A curve in at most `n_buckets` rows: step (the bucket's first), n_points, low, mean, high."""
     mine = (Point.run_id == run_id, Point.curve == curve)
     first = select(func.min(Point.step)).where(*mine).scalar_subquery()

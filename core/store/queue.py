@@ -4,16 +4,17 @@ Every change that two processes may want at once is one statement. What a child 
 on (run, attempt), so that a run given to another worker cannot be written by the first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Row, Update, case, exists, func, or_, select, update
+from sqlalchemy import CursorResult, Update, case, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from core.store.clock import now
-from core.store.models import Event, FailureClass, Run, RunNeed, RunStatus, Stage, Worker
+from core.store.models import Event, FailureClass, Run, RunNeed, RunStatus, Stage
+from core.store.rows import Rows
 from core.store.runs import ENDED, MAX_ATTEMPTS
 
 RETRIED = (FailureClass.INFRASTRUCTURE, FailureClass.LOST)
@@ -200,7 +201,7 @@ def requeue_run(session: Session, run_id: int) -> bool:
     return _changed(session, update(Run).where(Run.id == run_id, Run.status.in_(ENDED)).values(values))
 
 
-def return_lost_runs(session: Session) -> Sequence[Row[Any]]:
+def return_lost_runs(session: Session) -> Rows:
     """Take runs whose lease has ended from their workers: (id, status) of each.
 
     They are queued again, or failed as lost where no attempt is left, or cancelled where that was asked.
@@ -235,73 +236,10 @@ def return_lost_runs(session: Session) -> Sequence[Row[Any]]:
     return lost
 
 
-def move_run(session: Session, run_id: int, where: str) -> bool:
-    """Move a queued run to the "top", one "up" or one "down"; False when it is not queued or already there."""
-    run = session.get(Run, run_id, populate_existing=True)
-    if run is None or run.status != RunStatus.QUEUED:
-        return False
-    neighbour = _neighbour(session, run, where)
-    if neighbour is None:
-        return False
-    if where == "top":
-        place = {"priority": neighbour.priority, "position": neighbour.position - 1.0}
-        return _changed(session, _queued(run.id).values(place))
-    mine = {"priority": run.priority, "position": run.position}
-    theirs = {"priority": neighbour.priority, "position": neighbour.position}
-    return _changed(session, _queued(run.id).values(theirs)) and _changed(session, _queued(neighbour.id).values(mine))
-
-
 def has_work(session: Session, device: str) -> bool:
     """Whether any run is queued for a device."""
     query = select(Run.id).where(Run.status == RunStatus.QUEUED, Run.device.in_((device, "any"))).limit(1)
     return session.scalar(query) is not None
-
-
-def waiting_for(session: Session, run_ids: Iterable[int], seen_within: float) -> dict[int, str]:
-    """Why queued runs are not taken, in words, for those that no living worker can take."""
-    workers = session.execute(
-        select(Worker.device, Worker.provides, Worker.offers).where(
-            Worker.stopped_at.is_(None), Worker.last_seen_at > now() - seen_within
-        )
-    ).all()
-    needs: dict[int, list[str]] = {}
-    for run_id, need in session.execute(select(RunNeed.run_id, RunNeed.need).where(RunNeed.run_id.in_(list(run_ids)))):
-        needs.setdefault(run_id, []).append(need)
-    devices = session.execute(select(Run.id, Run.device).where(Run.id.in_(list(run_ids)))).all()
-    sets = [(worker.device, provided(worker.provides, worker.offers)) for worker in workers]
-    words = {row.id: _missing(row.device, needs.get(row.id, []), sets) for row in devices}
-    return {run_id: text for run_id, text in words.items() if text}
-
-
-def provided(provides: Iterable[str], offers: dict[str, Any]) -> set[str]:
-    """Every need that a worker meets: its properties, and its offers without and with the schema's hash."""
-    return {*provides, *offers, *(f"{name}#{digest}" for name, digest in offers.items())}
-
-
-def _missing(device: str, needs: list[str], workers: list[tuple[str, set[str]]]) -> str:
-    fitting = [have for kind, have in workers if device in ("any", kind)]
-    if not fitting:
-        return "a worker" if device == "any" else f"a worker with a {device.upper()}"
-    unmet = min(([need for need in needs if need not in have] for have in fitting), key=len)
-    return f"a worker that provides {', '.join(need.partition('#')[0] for need in unmet)}" if unmet else ""
-
-
-def _neighbour(session: Session, run: Run, where: str) -> Run | None:
-    before = or_(Run.priority > run.priority, (Run.priority == run.priority) & (Run.position < run.position))
-    after = or_(Run.priority < run.priority, (Run.priority == run.priority) & (Run.position > run.position))
-    query = select(Run).where(Run.status == RunStatus.QUEUED, Run.id != run.id).limit(1)
-    first_first = (Run.priority.desc(), Run.position)
-    last_first = (Run.priority, Run.position.desc())
-    orders = {
-        "top": query.where(before).order_by(*first_first),
-        "up": query.where(before).order_by(*last_first),
-        "down": query.where(after).order_by(*first_first),
-    }
-    return session.scalars(orders[where]).one_or_none()
-
-
-def _queued(run_id: int) -> Update:
-    return update(Run).where(Run.id == run_id, Run.status == RunStatus.QUEUED)
 
 
 def _ours(run_id: int, attempt: int) -> tuple[Any, ...]:

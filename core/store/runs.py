@@ -1,9 +1,9 @@
 """Reads and writes of single runs. The caller owns the session and its commit."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from core.spec import RunSpec, StepSpec
@@ -20,6 +20,7 @@ from core.store.models import (
     User,
     Worker,
 )
+from core.store.rows import Columns, Rows
 
 MAX_ATTEMPTS = 3
 ENDED = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
@@ -59,6 +60,7 @@ def submit_run(
     run.search = _search_text(run, ())
     session.add(run)
     session.flush()
+    run.position = now() + (run.id % 1000) * 1e-6  # runs submitted in the same instant keep an order
     session.add_all(RunTechnique(run_id=run.id, technique=name) for name in techniques)
     wanted = [f"technique:{name}" for name in techniques] if needs is None else needs
     session.add_all(RunNeed(run_id=run.id, need=need) for need in dict.fromkeys(wanted))
@@ -81,7 +83,7 @@ def find_run(session: Session, run_id: int) -> Run | None:
     return session.get(Run, run_id, populate_existing=True)
 
 
-def run_details(session: Session, run_id: int) -> Row[Any] | None:
+def run_details(session: Session, run_id: int) -> Columns | None:
     """A run's row with the names of its owner, project and worker; None where there is none."""
     query = (
         select(
@@ -100,7 +102,7 @@ def run_details(session: Session, run_id: int) -> Row[Any] | None:
     return session.execute(query).one_or_none()
 
 
-def find_identical(session: Session, project_id: int, spec_hash: str) -> Sequence[Row[Any]]:
+def find_identical(session: Session, project_id: int, spec_hash: str) -> Rows:
     """Runs of the project that ask for the same, the newest first: id, status, created_at."""
     query = (
         select(Run.id, Run.status, Run.created_at)
@@ -167,7 +169,7 @@ def add_note(session: Session, run_id: int, user_id: int, text: str) -> Note:
     return note
 
 
-def list_notes(session: Session, run_id: int) -> Sequence[Row[Any]]:
+def list_notes(session: Session, run_id: int) -> Rows:
     """A run's notes, the oldest first: id, text, author, created_at."""
     query = (
         select(Note.id, Note.text, User.name.label("author"), Note.created_at)

@@ -4,27 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session, aliased
 
-from core.measured import Comparison, LatencyRow, MeasuredStage
+from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage
 from core.store.models import Artifact, Latency, OperatingPoint, Run, RunStage, RunStatus, Stage
+from core.store.rows import Rows
 from core.store.upsert import upsert
 
 
-def find_stage(session: Session, key: str) -> tuple[int, MeasuredStage, str] | None:
-    """Id, measurements and artifact address of the recorded stage with this key; None where there is none."""
-    row = session.execute(
-        select(Stage, Artifact.address).join(Artifact, Artifact.stage_id == Stage.id).where(Stage.key == key)
-    ).one_or_none()
-    if row is None:
+def find_stage(session: Session, key: str) -> FoundStage | None:
+    """The recorded stage with this key and what was measured of its latency; None where there is none."""
+    stage = session.scalars(select(Stage).where(Stage.key == key)).one_or_none()
+    if stage is None:
         return None
-    stage, address = row
-    return (
-        stage.id,
-        MeasuredStage(**{field.name: getattr(stage, field.name) for field in fields(MeasuredStage)}),
-        address,
-    )
+    measured = MeasuredStage(**{field.name: getattr(stage, field.name) for field in fields(MeasuredStage)})
+    return FoundStage(stage.id, measured, _latest_latencies(session, stage.id))
 
 
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
@@ -82,7 +77,7 @@ def add_operating_points(session: Session, stage_id: int, rows: Sequence[Mapping
     )
 
 
-def list_run_stages(session: Session, run_id: int) -> Sequence[Row[Any]]:
+def list_run_stages(session: Session, run_id: int) -> Rows:
     """A run's stages in order: RunStage, Stage, Artifact, and the reference's size_bytes and macs."""
     reference = aliased(Stage)
     query = (
@@ -103,7 +98,7 @@ def list_run_stages(session: Session, run_id: int) -> Sequence[Row[Any]]:
     return session.execute(query).all()
 
 
-def list_latencies(session: Session, run_ids: Iterable[int]) -> Sequence[Row[Any]]:
+def list_latencies(session: Session, run_ids: Iterable[int]) -> Rows:
     """What runs measured of latency, stage by stage: run_id, position and every column of `latency`."""
     query = (
         select(RunStage.position, *Latency.__table__.columns)
@@ -120,7 +115,7 @@ def list_operating_points(session: Session, stage_ids: Iterable[int]) -> Sequenc
     return session.scalars(query.order_by(OperatingPoint.stage_id, OperatingPoint.name, OperatingPoint.value)).all()
 
 
-def list_runs_with_stage(session: Session, stage_id: int, limit: int = 50) -> Sequence[Row[Any]]:
+def list_runs_with_stage(session: Session, stage_id: int, limit: int = 50) -> Rows:
     """Runs that share a stage, the first one first: id, name, status, position."""
     query = (
         select(Run.id, Run.name, Run.status, RunStage.position)
@@ -147,3 +142,33 @@ def find_run_stage(session: Session, run_id: int, position: int | None = None) -
         query = query.where(RunStage.position == position)
     row = session.execute(query).one_or_none()
     return (row.key, row.address) if row is not None else None
+
+
+def find_reference_key(session: Session, run_id: int) -> str | None:
+    """Key of the stage that a run's last stage was compared with."""
+    query = (
+        select(Stage.key)
+        .join(RunStage, RunStage.reference_stage_id == Stage.id)
+        .where(RunStage.run_id == run_id)
+        .order_by(RunStage.position.desc())
+        .limit(1)
+    )
+    return session.scalar(query)
+
+
+def _latest_latencies(session: Session, stage_id: int) -> list[tuple[str | None, LatencyRow]]:
+    """Of each set of conditions, what was measured last, with the key of the reference it was measured against."""
+    reference = aliased(Stage)
+    query = (
+        select(Latency, reference.key)
+        .outerjoin(reference, reference.id == Latency.reference_stage_id)
+        .where(Latency.stage_id == stage_id, Latency.operating_point_id.is_(None))
+        .order_by(Latency.id)
+    )
+    names = [field.name for field in fields(LatencyRow)]
+    last: dict[tuple[Any, ...], tuple[str | None, LatencyRow]] = {}
+    for latency, key in session.execute(query):
+        row = LatencyRow(**{name: getattr(latency, name) for name in names})
+        conditions = (row.hardware, row.software, row.runtime, row.dtype, row.threads, row.batch, row.length, row.phase)
+        last[(key, *conditions)] = (key, row)
+    return list(last.values())

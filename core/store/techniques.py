@@ -1,13 +1,14 @@
 """The published catalogue: what workers offer, each entry by kind, name and schema hash. The caller commits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.store.clock import now
 from core.store.models import Technique, Worker
+from core.store.rows import Rows
 from core.store.upsert import upsert
 
 
@@ -17,7 +18,7 @@ def publish(session: Session, entries: Iterable[tuple[str, str, str, Mapping[str
     upsert(session, Technique, rows, ["kind", "name", "hash"])
 
 
-def list_published(session: Session) -> Sequence[Row[tuple[str, str, str, dict[str, Any]]]]:
+def list_published(session: Session) -> Rows:
     """(kind, name, hash, entry) of all that was ever published, later ones last."""
     query = select(Technique.kind, Technique.name, Technique.hash, Technique.entry).order_by(Technique.published_at)
     return session.execute(query).all()

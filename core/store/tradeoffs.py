@@ -1,6 +1,6 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Integer,
-    Row,
     Select,
     Subquery,
     and_,
@@ -22,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from core.store.models import Latency, RunStage, Stage
+from core.store.rows import Rows
 
 AXES = {  # axis -> whether less of it is better; a score's direction is its task's
     "size_bytes": True,
@@ -65,7 +65,7 @@ class PointFilter:
     conditions: Conditions | None = None  # without one, latencies are empty
 
 
-def list_tasks(session: Session, project_id: int) -> Sequence[Row[Any]]:
+def list_tasks(session: Session, project_id: int) -> Rows:
     """Tasks with measured stages: task, task_hash, score_name, score_unit, higher_is_better, n_stages."""
     mine = select(RunStage.stage_id).where(RunStage.project_id == project_id).distinct().subquery()
     columns = (Stage.task, Stage.task_hash, Stage.score_name, Stage.score_unit, Stage.higher_is_better)
@@ -104,7 +104,7 @@ def list_conditions(session: Session, project_id: int, task_hash: str) -> list[t
 
 def list_points(
     session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = 4000
-) -> Sequence[Row[Any]]:
+) -> Rows:
     """Points with both axes known: every column of `_points`, and `n` of points that a row stands for.
 
     More than `limit` points are thinned: of each cell of a grid over the two axes one stage is kept, and
@@ -118,13 +118,13 @@ def list_points(
     return session.execute(_thinned(known, x, y, limit)).all()
 
 
-def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> Sequence[Row[Any]]:
+def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> Rows:
     """The points of these stages, for the table below the chart."""
     points = _points(chosen).subquery("points")
     return session.execute(select(points).where(points.c.stage_id.in_(list(stage_ids)))).all()
 
 
-def _points(chosen: PointFilter) -> Select[Any]:
+def _points(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
     attached = _attached(chosen)
     reference = aliased(Stage)
     query = (
@@ -182,7 +182,7 @@ def _attached(chosen: PointFilter) -> Subquery:
     return query.subquery("attached")
 
 
-def _with_latency(query: Select[Any], conditions: Conditions | None) -> Select[Any]:
+def _with_latency(query: Select[*tuple[Any, ...]], conditions: Conditions | None) -> Select[*tuple[Any, ...]]:
     """The last latency of each stage under the conditions."""
     if conditions is None:
         empty = cast(None, Float)
@@ -211,7 +211,7 @@ def _with_latency(query: Select[Any], conditions: Conditions | None) -> Select[A
     )
 
 
-def _thinned(known: Select[Any], x: str, y: str, limit: int) -> Select[Any]:
+def _thinned(known: Select[*tuple[Any, ...]], x: str, y: str, limit: int) -> Select[*tuple[Any, ...]]:
     points = known.cte("known")
     low_x, low_y = (_ascending(points.c[axis], points, axis) for axis in (x, y))
     spread = select(

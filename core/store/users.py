@@ -1,12 +1,11 @@
 """Users, projects and roles. The caller owns the session and its commit."""
 
-from collections.abc import Sequence
-
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.store.models import Membership, Project, Role, User
+from core.store.rows import Rows
 
 LOCAL_USER = "local"
 DEFAULT_PROJECT = "default"
@@ -42,7 +41,7 @@ def _default_project(session: Session) -> Project:
     return project
 
 
-def list_projects(session: Session, user_id: int) -> Sequence[Row[tuple[int, str, Role]]]:
+def list_projects(session: Session, user_id: int) -> Rows:
     """(id, name, role) of each project that the user has a role in, the oldest first."""
     query = (
         select(Project.id, Project.name, Membership.role)
@@ -59,7 +58,7 @@ def find_role(session: Session, user_id: int, project_id: int) -> Role | None:
     return membership.role if membership is not None else None
 
 
-def list_members(session: Session, project_id: int) -> Sequence[Row[tuple[int, str, Role | None]]]:
+def list_members(session: Session, project_id: int) -> Rows:
     """(id, name, role in the project or None) of every user, by name."""
     query = (
         select(User.id, User.name, Membership.role)

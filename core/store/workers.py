@@ -1,13 +1,14 @@
 """Workers: who they are, what they offer, when they were last seen. The caller commits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, delete, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.store.clock import now
 from core.store.models import Run, RunStatus, Worker
+from core.store.rows import Rows
 
 KEPT_SECONDS = 3600.0  # a worker that stopped or was lost is shown for this long
 
@@ -44,7 +45,7 @@ def stop_worker(session: Session, worker_id: int) -> None:
     session.execute(update(Worker).where(Worker.id == worker_id).values(last_seen_at=now(), stopped_at=now()))
 
 
-def list_workers(session: Session, lost_after: float = 60.0) -> Sequence[Row[Any]]:
+def list_workers(session: Session, lost_after: float = 60.0) -> Rows:
     """Workers that live or did lately: every column, what they run, `age` in seconds since seen, and `lost`."""
     age = now() - Worker.last_seen_at
     query = (
