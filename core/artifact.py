@@ -19,18 +19,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from core.models import build
-from core.models.meta import empty_weights, tied_parameters
+from core.models import Described, Loaded, build
+from core.models.meta import assign_weights, empty_weights, tied_parameters
+from core.models.tokenizer import ByteTokenizer
 from core.nn.catalogue import REPLACEMENTS
 from core.nn.replacement import Replacement
 from core.nn.sparse_linear import SparseLinear
 from core.subject import Constraint, Subject
-from core.tasks.base import Task, inputs, logits_of
+from core.tasks.base import InputFormat, Task, inputs, logits_of
 
 FORMAT = 1
 MANIFEST, PACKED, WORKING = "manifest.json", "model.safetensors", "working.safetensors"
 PROBE, EXAMPLES = "probe.safetensors", "examples.safetensors"
+TOKENIZER = "tokenizer"
 PROBE_EXAMPLES = 4
+_FORMAT_FIELDS = ("length", "image_size", "channels", "mean", "std")
 _MASK = "mask:"
 
 
@@ -45,10 +48,9 @@ class Module:
 
 @dataclass(frozen=True)
 class Form:
-    """One saved form of the models: what was swapped into each, and which names share a tensor."""
+    """One saved form of the models: what was swapped into each."""
 
     replacements: dict[str, list[Module]] = field(default_factory=dict)
-    tied: dict[str, list[list[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Manifest:
     working: Form | None
     trained: bool
     compressed: bool
+    input_format: dict[str, Any]
     format: int = FORMAT
 
     @classmethod
@@ -73,30 +76,62 @@ class Manifest:
 
     def write(self, folder: Path) -> str:
         """Write it and return its SHA-256."""
-        text = json.dumps(asdict(self), indent=1)
-        (folder / MANIFEST).write_text(text)
-        return hashlib.sha256(text.encode()).hexdigest()
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1))
+        return manifest_digest(folder)
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of the manifest in a folder."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def _form(data: dict[str, Any] | None) -> Form | None:
     if data is None:
         return None
     modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
-    return Form(modules, data["tied"])
+    return Form(modules)
 
 
-def save(subject: Subject, folder: Path, tokenizer_files: dict[str, bytes] | None = None) -> str:
-    """Write a subject's packed and, where it differs, working form; returns the manifest's SHA-256."""
+def save(subject: Subject, folder: Path, source: Described) -> str:
+    """Write a subject's packed and, where it differs, working form; returns the manifest's SHA-256.
+
+    `source` is the model that the subject began as: its tokenizer and input format go along.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     deployed = deploy(subject)
     packed = _write_form(deployed, folder / PACKED, {})
     masks = {f"{_MASK}{fqn}": c.tensor for fqn, c in subject.constraints.items() if c.kind == "mask"}
     working = _write_form(subject.models, folder / WORKING, masks) if masks else None
+    prepare(deployed["main"])
     _write_probe(deployed["main"], subject.task, folder)
-    for name, content in (tokenizer_files or {}).items():
-        (folder / "tokenizer").mkdir(exist_ok=True)
-        (folder / "tokenizer" / name).write_bytes(content)
-    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed).write(folder)
+    for name, content in source.tokenizer_files.items():
+        (folder / TOKENIZER).mkdir(exist_ok=True)
+        (folder / TOKENIZER / name).write_bytes(content)
+    input_format = _describe_format(source.input_format)
+    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed, input_format).write(folder)
+
+
+def _describe_format(input_format: InputFormat) -> dict[str, Any]:
+    tokenizer = input_format.tokenizer
+    kind = None if tokenizer is None else "bytes" if isinstance(tokenizer, ByteTokenizer) else "files"
+    return {**{name: getattr(input_format, name) for name in _FORMAT_FIELDS}, "tokenizer": kind}
+
+
+def load_source(folder: Path) -> Loaded:
+    """An artifact as a model to start from: its packed weights, and the tokenizer and format it came with."""
+    manifest = Manifest.read(folder)
+    described = dict(manifest.input_format)
+    kind = described.pop("tokenizer")
+    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
+    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if kind == "files" else {}
+    return Loaded(
+        config=manifest.configs["main"],
+        input_format=InputFormat(tokenizer=tokenizer, **described),
+        trained=manifest.trained,
+        tokenizer_files=files,
+        module=load_models(folder)["main"],
+        content_hash=manifest_digest(folder),
+    )
 
 
 def deploy(subject: Subject) -> dict[str, nn.Module]:
@@ -125,8 +160,7 @@ def _write_form(models: dict[str, nn.Module], file: Path, extra: dict[str, Tenso
     tensors, form = dict(extra), Form()
     for name, model in models.items():
         form.replacements[name] = replacements(model)
-        form.tied[name] = tied_parameters(model)
-        again = {fqn for group in form.tied[name] for fqn in group[1:]}
+        again = {fqn for group in tied_parameters(model) for fqn in group[1:]}
         tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
     save_file({fqn: tensor.detach().cpu().contiguous() for fqn, tensor in tensors.items()}, file)
     return form
@@ -168,26 +202,18 @@ def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bo
     for name, config in manifest.configs.items():
         prefix = f"{name}."
         state = {fqn.removeprefix(prefix): t for fqn, t in tensors.items() if fqn.startswith(prefix)}
-        models[name] = _rebuild(config, form.replacements[name], form.tied[name], state).to(device).eval()
+        models[name] = _rebuild(config, form.replacements[name], state).to(device).eval()
         if not working:
             prepare(models[name])
     return models
 
 
-def _rebuild(
-    config: dict[str, Any], modules: Iterable[Module], tied: list[list[str]], state: dict[str, Tensor]
-) -> nn.Module:
+def _rebuild(config: dict[str, Any], modules: Iterable[Module], state: dict[str, Tensor]) -> nn.Module:
     with empty_weights():
         model = build(config)
         for module in modules:
             model.set_submodule(module.name, REPLACEMENTS[module.cls](**module.arguments))
-    for first, *others in tied:
-        state |= {fqn: state[first] for fqn in others}
-    model.load_state_dict(state, strict=True, assign=True)
-    for first, *others in tied:
-        for fqn in others:
-            owner, _, attribute = fqn.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
+    assign_weights(model, state)
     return model
 
 

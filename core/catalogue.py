@@ -18,7 +18,10 @@ FILE = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Entries by name; each has `hash`, `summary` and `schema`, a technique also `family`, `paper`, `forms`, `requires`."""
+    """Entries by name, each with `hash`, `summary`, `doc` and `schema`.
+
+    A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves` and `refuses`.
+    """
 
     techniques: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     models: Mapping[str, dict[str, Any]] = field(default_factory=dict)

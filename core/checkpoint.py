@@ -1,7 +1,6 @@
 """Nested state of tensors and plain values in one safetensors file: no pickle, and never half-written."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def save_state(path: Path, state: Any) -> None:
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, partial, metadata={"tree": tree})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_state(path: Path, device: str = "cpu") -> Any:

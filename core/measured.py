@@ -78,6 +78,7 @@ class FoundStage:
 
     stage_id: int
     measured: MeasuredStage
+    latencies: list[tuple[str | None, LatencyRow]] = field(default_factory=list)  # with the reference's key
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,11 @@ class StageRecord:
     reference_key: str | None
     comparison: Comparison | None
     latencies: list[LatencyRow]
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A finished run that this one starts from or compares with."""
+
+    last_key: str
+    reference_key: str | None

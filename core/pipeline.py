@@ -21,7 +21,7 @@ from core.artifact_store import ArtifactStore
 from core.context import Context, Record
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
-from core.measured import FoundStage, StageRecord
+from core.measured import FoundRun, FoundStage, StageRecord
 from core.models.meta import empty_weights
 from core.spec import ModelSpec, RunSpec, StepSpec
 from core.stage_key import software, stage_key
@@ -35,19 +35,11 @@ REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
 APPLY_SHARE = 0.7  # of a step's progress; the rest is measuring
 
 
-@dataclass(frozen=True)
-class FoundRun:
-    """A finished run that this one starts from or compares with."""
-
-    last_key: str
-    reference_key: str | None
-
-
 class RunRecord(Record, Protocol):
     """Where a run reports to, and what it may ask about earlier ones."""
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """A step begins; progress that follows is a share of it. Raises Interrupted where another run computes `key`."""
+        """A step begins; progress that follows is a share of it. Interrupted where another run computes `key`."""
 
     def find_stage(self, key: str) -> FoundStage | None:
         """The recorded stage with this key."""
@@ -84,9 +76,10 @@ def check(spec: RunSpec) -> None:
     steps = bound_steps(spec.recipe, "recipe")
     if spec.model.source.startswith("run:"):
         return
+    described = models.describe(spec.model, task)
     with empty_weights():
-        loaded = models.load(spec.model, task, torch.Generator(), weights=False)
-    subject = Subject({"main": loaded.module}, task, {"main": loaded.config}, loaded.trained)
+        module = models.build(described.config)
+    subject = Subject({"main": module}, task, {"main": described.config}, described.trained)
     problems = []
     for index, (step, bound) in enumerate(steps):
         try:
@@ -274,7 +267,9 @@ class Execution:
         """The model that a step's settings name, ready to execute."""
         target, at = self._target(road, ModelSpec.model_validate(reference))
         if target is road and at >= position:
-            raise SpecError.of("teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}.")
+            raise SpecError.of(
+                "teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}."
+            )
         return artifact.load_models(self.realize(target, at), self.device)["main"]
 
     def _explicit_reference(self) -> tuple[Road, int] | None:

@@ -41,6 +41,8 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
         "forms": [form for form, base in forms.items() if issubclass(technique, base)],
         "requires": sorted(technique.requires),
         "compresses": technique.compresses,
+        "leaves": sorted(technique.leaves),
+        "refuses": dict(technique.refuses),
     }
 
 

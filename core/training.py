@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from core import checkpoint
 from core.context import Context
 from core.errors import Interrupted, TechniqueFailure
-from core.measure.score import evaluate
+from core.measure.score import evaluate, principal
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.base import Losses, TrainingMethod, Update
@@ -217,7 +217,7 @@ class Training:
         examples = evaluate(
             self.model, task, "validation", device=self.context.device, batch_size=256, limit=VALIDATION_EXAMPLES
         )
-        self.context.record.curve(f"validation {task.score.name}", self.index, task.summarize(examples)[task.score.name])
+        self.context.record.curve(f"validation {task.score.name}", self.index, principal(task, examples))
 
     def save(self) -> None:
         """Write the place reached, if the run has somewhere to keep it."""

@@ -1,6 +1,6 @@
 """A spec against the published schemas: all that can be refused before a worker is asked. Loads no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -19,8 +19,23 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
         problems += _source_problems("models", spec.reference, "reference", catalogue, len(spec.recipe))
     for index, step in enumerate(spec.recipe):
         problems += _step_problems(step, f"recipe[{index}]", "step", catalogue, index)
+    problems += _order_problems(spec.recipe, catalogue)
     if problems:
         raise SpecError(problems)
+
+
+def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterator[Problem]:
+    """Steps that refuse what an earlier step leaves."""
+    left: dict[str, str] = {}  # property -> the step that left it
+    for index, step in enumerate(recipe):
+        methods = [_method(item) for item in step.settings.get("methods") or ()]
+        entries = [catalogue.techniques.get(part.technique, {}) for part in (step, *filter(None, methods))]
+        for entry in entries:
+            for name, remedy in entry.get("refuses", {}).items():
+                if name in left:
+                    message = f"cannot follow {left[name]}, which leaves {name}"
+                    yield Problem(f"recipe[{index}]", step.technique, message, remedy)
+        left |= {name: step.technique for entry in entries for name in entry.get("leaves", ())}
 
 
 def _source_problems(
@@ -85,7 +100,10 @@ def _nested_problems(
                 else:
                     yield from _step_problems(method, f"{place}.{key}[{index}]", "method", catalogue, position)
         elif property_schema.get("role") == "model" and isinstance(value, (str, dict)):
-            reference = ModelSpec.model_validate(value if isinstance(value, str) or "source" in value else {"source": ""})
+            if isinstance(value, dict) and "source" not in value:
+                yield Problem(f"{place}.{key}.source", "", "is missing", "Name a model: builtin:vit, stage:1, run:12.")
+                continue
+            reference = ModelSpec.model_validate(value)
             yield from _source_problems("models", reference, f"{place}.{key}", catalogue, position)
 
 

@@ -42,10 +42,7 @@ def evaluate(
     `progress` is told the share done before each batch and may raise to stop. The model's mode is restored.
     """
     examples = task.split(split)
-    indices = torch.arange(len(examples))
-    if limit is not None and limit < len(examples):
-        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(SUBSET_SEED))
-        indices = order[:limit].sort().values
+    indices = scored_indices(len(examples), limit)
     dtype = float_dtype(model)
     parts: list[Examples] = []
     was_training = model.training
@@ -63,6 +60,14 @@ def evaluate(
     if not parts:
         raise ValueError(f"the split {split!r} of {task.name} has no examples")
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def scored_indices(n_examples: int, limit: int | None) -> Tensor:
+    """Which of a split's examples `evaluate` scores, ascending: all, or the same random subset for every model."""
+    if limit is None or limit >= n_examples:
+        return torch.arange(n_examples)
+    order = torch.randperm(n_examples, generator=torch.Generator().manual_seed(SUBSET_SEED))
+    return order[:limit].sort().values
 
 
 def principal(task: Task, examples: Examples) -> float:

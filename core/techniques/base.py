@@ -34,6 +34,12 @@ class Family(enum.StrEnum):
     DECODING = "decoding"
 
 
+MASK = "a mask"
+INTEGER_CODES = "integer codes"
+LOW_RANK = "low-rank factors"
+HALF_PRECISION = "half precision"
+
+
 class Technique(BaseModel):
     """One named method with typed settings; its name is its key in the catalogue."""
 
@@ -43,6 +49,8 @@ class Technique(BaseModel):
     paper: ClassVar[str]  # where it is published
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
+    leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
+    refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
 
     def check(self, subject: "Subject") -> None:
         """Raise SpecError where this subject (its models on the meta device) cannot take the technique.

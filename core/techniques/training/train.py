@@ -13,7 +13,7 @@ from core.errors import SpecError
 from core.nn.replacement import Replacement
 from core.spec import StepSpec
 from core.subject import Subject
-from core.techniques.base import Family, OneShot, TrainingMethod
+from core.techniques.base import HALF_PRECISION, INTEGER_CODES, Family, OneShot, TrainingMethod
 from core.training import Plan, Training
 
 
@@ -23,6 +23,10 @@ class Train(OneShot):
     family = Family.TRAINING
     paper = "https://arxiv.org/abs/1711.05101"
     compresses = False  # its methods may
+    refuses = {
+        INTEGER_CODES: "Integer codes have no gradient: put train before the step that quantizes.",
+        HALF_PRECISION: "Half-precision weights lose small updates: put train before cast, or set precision: bfloat16.",
+    }
 
     steps: int = Field(500, ge=1, le=10_000_000, description="updates of the optimizer")
     batch_size: int = Field(64, ge=1, le=65_536, description="examples an update (windows for text)")
@@ -35,9 +39,7 @@ class Train(OneShot):
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the forward pass")
     evaluations: int = Field(5, ge=0, le=1000, description="how often the validation score is drawn")
-    methods: list[Any] = Field(
-        default=[], description="methods that take part", json_schema_extra={"role": "methods"}
-    )
+    methods: list[Any] = Field(default=[], description="methods that take part", json_schema_extra={"role": "methods"})
 
     @field_validator("methods")
     @classmethod
@@ -70,7 +72,9 @@ class Train(OneShot):
         for name, module in subject.model.named_modules():
             if isinstance(module, Replacement) and module.dense() is not None:
                 raise SpecError.of(
-                    "train", name, f"is a packed {type(module).__name__}, which has no gradient",
+                    "train",
+                    name,
+                    f"is a packed {type(module).__name__}, which has no gradient",
                     "Put train before the step that packs the weights.",
                 )
         for method in self.bound_methods():

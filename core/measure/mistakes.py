@@ -1,0 +1,53 @@
+"""The inputs that a compressed model gets wrong and its reference gets right, kept for people to look at."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.measure.score import Examples, scored_indices
+from core.tasks.base import Task
+
+MOST = 24
+
+
+def save(
+    folder: Path, task: Task, examples: Examples, reference: Examples, reference_key: str, limit: int | None
+) -> None:
+    """Write `mistakes-<reference>.json` beside an artifact: the worst first, each with the input itself.
+
+    `examples` and `reference` hold per-example results of the same test examples, of which `limit` were scored.
+    """
+    worse = _loss(examples) - _loss(reference)
+    if "correct" in examples and "label" in examples:
+        lost = reference["correct"].bool() & ~examples["correct"].bool()
+        worse = worse.masked_fill(~lost, -torch.inf)
+    order = worse.argsort(descending=True)[:MOST]
+    rows = order[worse[order] > 0].tolist()
+    indices = scored_indices(len(task.split("test")), limit)[rows].tolist() if rows else []
+    shown = task.show("test", indices) if indices else []
+    items = [
+        {"index": index, **_plain(item), **_answers(examples, reference, row)}
+        for index, row, item in zip(indices, rows, shown, strict=True)
+    ]
+    (folder / f"mistakes-{reference_key}.json").write_text(json.dumps(items))
+
+
+def _loss(examples: Examples) -> Tensor:
+    """Loss of each example: nats, per token where an example has several."""
+    return examples["nats"] / examples["tokens"].clamp(min=1) if "tokens" in examples else examples["nats"]
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in item.items()}
+
+
+def _answers(examples: Examples, reference: Examples, row: int) -> dict[str, Any]:
+    answers: dict[str, Any] = {"nats": float(_loss(examples)[row]), "reference_nats": float(_loss(reference)[row])}
+    if "predicted" in examples:
+        answers["predicted"] = int(examples["predicted"][row])
+        answers["reference_predicted"] = int(reference["predicted"][row])
+    return answers

@@ -1,0 +1,204 @@
+"""Measures one stage, from its artifact alone: size, score, compute, memory, reload, latency."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core import artifact
+from core.context import Record
+from core.errors import TechniqueFailure
+from core.measure import compute, latency, lock, memory, mistakes, score, size
+from core.measure.batches import float_dtype, timed_batch
+from core.measure.hardware import hardware_name
+from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
+from core.runtimes import RUNTIMES
+from core.runtimes.base import Refused, Runner
+from core.spec import MeasureSpec
+from core.stage_key import release
+from core.tasks.base import Kind, Task
+
+RELOAD_TOLERANCE = 1e-3  # of the largest output: the order of float additions may differ between processes
+APPLIED, SCORED, RELOADED = 0.7, 0.85, 0.9  # shares of a step's progress that are done by then
+
+
+class StageMeasurer:
+    """Measures the stages of one run under the same conditions."""
+
+    def __init__(self, spec: MeasureSpec, task: Task, device: torch.device, record: Record):
+        self.spec, self.task, self.device, self.record = spec, task, device, record
+        self.threads = spec.threads or torch.get_num_threads()
+
+    def environment(self) -> dict[str, Any]:
+        """What the run executes on."""
+        return {
+            "hardware": hardware_name(self.device.type),
+            "threads": self.threads,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+        }
+
+    def measure(
+        self,
+        *,
+        position: int,
+        key: str,
+        folder: Path,
+        identity: dict[str, Any],
+        found: FoundStage | None,
+        reference_key: str | None,
+        reference_folder: Path | None,
+        address: str,
+    ) -> StageRecord:
+        """The stage in `folder`; scores and sizes of a found one are taken over, latency only from this hardware."""
+        model = artifact.load_models(folder, self.device)["main"]
+        examples = self._examples(folder, model)
+        measured = found.measured if found else self._measured(key, folder, model, examples, identity)
+        rows = self._known_latencies(found, reference_key)
+        if not rows and measured.trained:
+            rows = self._latencies(model, None if key == reference_key else reference_folder)
+        comparison = None
+        if reference_folder is not None and key != reference_key:
+            comparison = self._comparison(folder, examples, reference_folder, reference_key)
+        self.record.progress(1.0, "measured")
+        return StageRecord(
+            position=position,
+            measured=measured,
+            artifact=address,
+            artifact_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+            manifest_sha256=artifact.manifest_digest(folder),
+            reused=found is not None,
+            reference_key=reference_key,
+            comparison=comparison,
+            latencies=rows,
+        )
+
+    def _examples(self, folder: Path, model: nn.Module | None = None) -> score.Examples:
+        """Per-example test results: those kept in the artifact, or computed and kept now."""
+        if (folder / artifact.EXAMPLES).exists():
+            return artifact.load_examples(folder)
+        model = model or artifact.load_models(folder, self.device)["main"]
+
+        def progress(share: float) -> None:
+            self.record.progress(APPLIED + (SCORED - APPLIED) * share, "scoring on the test split")
+
+        examples = score.evaluate(
+            model, self.task, "test", device=self.device, limit=self.spec.test_examples, progress=progress
+        )
+        artifact.save_examples(folder, examples)
+        return examples
+
+    def _measured(
+        self, key: str, folder: Path, model: nn.Module, examples: score.Examples, identity: dict[str, Any]
+    ) -> MeasuredStage:
+        interval = score.interval(self.task, examples)
+        language = self.task.kind is Kind.LANGUAGE_MODELLING
+        batch = {k: v.to(self.device) for k, v in timed_batch(self.task, 1, self.spec.length).items()}
+        counted = compute.count(model, batch, per_token=language, decode=language)
+        peak, error = self._reload(folder) if identity["trained"] else (None, None)
+        details = dict(identity["details"])
+        if counted.decode_macs is not None:
+            details["decode_macs"] = counted.decode_macs
+        return MeasuredStage(
+            **{name: identity[name] for name in identity if name != "details"},
+            key=key,
+            size_bytes=size.tensor_payload(folder / artifact.PACKED),
+            score_name=self.task.score.name,
+            score_unit=self.task.score.unit,
+            higher_is_better=self.task.score.higher_is_better,
+            score=interval.value,
+            score_low=interval.low,
+            score_high=interval.high,
+            scores=self.task.summarize(examples),
+            parameters=counted.parameters,
+            active_parameters=counted.active_parameters,
+            nonzeros=counted.nonzeros,
+            macs=counted.macs,
+            nominal_bits=counted.bits,
+            nominal_sparsity=counted.sparsity,
+            peak_memory_bytes=peak,
+            reload_max_error=error,
+            details=details,
+        )
+
+    def _reload(self, folder: Path) -> tuple[int | None, float]:
+        """Load the artifact in a fresh process: its peak memory, and how far its outputs are off."""
+        self.record.progress(SCORED, "loading the artifact in a fresh process")
+        report = memory.reload(folder, self.device.type)
+        if not report.error <= RELOAD_TOLERANCE * report.scale:
+            raise TechniqueFailure(
+                f"the artifact does not reload to the same outputs: they differ by {report.error:.3g} "
+                f"where the largest is {report.scale:.3g}"
+            )
+        return report.peak_bytes if self.spec.memory else None, report.error
+
+    def _known_latencies(self, found: FoundStage | None, reference_key: str | None) -> list[LatencyRow]:
+        """Rows of an earlier run under exactly these conditions and against the same reference; else none."""
+        if found is None:
+            return []
+        here = (hardware_name(self.device.type), _software(), self.threads)
+        rows = [
+            row
+            for known_reference, row in found.latencies
+            if (row.hardware, row.software, row.threads) == here and known_reference == reference_key
+        ]
+        wanted = {(runtime, batch) for runtime in self.spec.runtimes for batch in self.spec.batch_sizes}
+        rows = [row for row in rows if (row.runtime, row.batch) in wanted and not row.disturbed]
+        return rows if wanted <= {(row.runtime, row.batch) for row in rows} else []
+
+    def _latencies(self, model: nn.Module, reference_folder: Path | None) -> list[LatencyRow]:
+        reference = artifact.load_models(reference_folder, self.device)["main"] if reference_folder else None
+        rows = []
+        for name in self.spec.runtimes:
+            for index, batch_size in enumerate(self.spec.batch_sizes):
+                share = index / len(self.spec.batch_sizes)
+                text = f"timing, {name}, batch {batch_size}"
+                self.record.progress(RELOADED + (1 - RELOADED) * share, text)
+                rows += self._timed(name, model, reference, batch_size, text)
+        return rows
+
+    def _timed(
+        self, runtime: str, model: nn.Module, reference: nn.Module | None, batch_size: int, text: str
+    ) -> list[LatencyRow]:
+        """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
+        batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
+        try:
+            runners = [self._runner(runtime, m, batch) for m in (model, reference) if m is not None]
+        except Refused as refusal:
+            self.record.event("info", f"{text}: {refusal}")
+            return []
+        conditions = latency.Conditions(
+            hardware=hardware_name(self.device.type),
+            software=_software(),
+            dtype=str(float_dtype(model)).removeprefix("torch."),
+            threads=self.threads,
+            repeats=self.spec.repeats,
+            decode_tokens=self.spec.decode_tokens,
+        )
+        with lock.measuring(tick=lambda: self.record.progress(RELOADED, f"{text}: waiting for another measurement")):
+            return latency.measure(
+                runners[0],
+                runners[1] if len(runners) > 1 else None,
+                batch,
+                conditions,
+                language=self.task.kind is Kind.LANGUAGE_MODELLING,
+                tick=lambda: self.record.progress(RELOADED, text),
+            )
+
+    def _runner(self, runtime: str, model: nn.Module, batch: dict[str, torch.Tensor]) -> Runner:
+        return RUNTIMES[runtime](model, self.device, float_dtype(model), batch)
+
+    def _comparison(
+        self, folder: Path, examples: score.Examples, reference_folder: Path, reference_key: str | None
+    ) -> Comparison:
+        assert reference_key is not None
+        reference = self._examples(reference_folder)
+        mistakes.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
+        return score.paired(self.task, examples, reference)
+
+
+def _software() -> str:
+    return f"torch {torch.__version__}, slimboard {release()}"

@@ -1,0 +1,58 @@
+"""A run's record in memory: for runs in the foreground, and for tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+from core.measured import FoundRun, FoundStage, StageRecord
+
+
+def _quiet(fraction: float, text: str) -> None:
+    """Tells nobody."""
+
+
+class MemoryRecord:
+    """Keeps everything that a run reports; `on_progress` is told the share of the whole run (0..1) and a text."""
+
+    def __init__(self, on_progress: Callable[[float, str], None] = _quiet):
+        self.on_progress = on_progress
+        self.place = (0, 1, "")  # position, positions, label
+        self.stages: list[StageRecord] = []
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.events: list[tuple[str, str]] = []
+        self.environment: dict[str, Any] = {}
+
+    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
+        """Note where the run is."""
+        self.place = (position, n_positions, label)
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Pass the progress on, as a share of the run."""
+        position, n_positions, label = self.place
+        self.on_progress((max(position, 0) + fraction) / n_positions, f"{label}: {text}")
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Add a point; curves are named `<position>/<name>`."""
+        self.curves.setdefault(f"{self.place[0]}/{name}", []).append((step, value))
+
+    def event(self, level: str, message: str) -> None:
+        """Add a line to the log."""
+        self.events.append((level, message))
+
+    def find_stage(self, key: str) -> FoundStage | None:
+        """A stage that this record holds already."""
+        for stage in self.stages:
+            if stage.measured.key == key:
+                return FoundStage(0, stage.measured, [(stage.reference_key, row) for row in stage.latencies])
+        return None
+
+    def find_run(self, run_id: int) -> FoundRun | None:
+        """There are no other runs here."""
+        return None
+
+    def stage(self, record: StageRecord) -> None:
+        """Keep a stage."""
+        self.stages.append(record)
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """Keep what the run executes on."""
+        self.environment = environment

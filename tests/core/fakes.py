@@ -1,0 +1,75 @@
+"""A task and a model small enough to compute by hand, and a context around them."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.context import Context
+from core.recording import MemoryRecord
+from core.subject import Subject
+from core.tasks.base import Kind, Score
+
+
+class PlaneTask:
+    """Points of the plane in two classes, by the sign of their first coordinate."""
+
+    name = "test:plane"
+    kind = Kind.IMAGE_CLASSIFICATION
+    score = Score("accuracy", "%", higher_is_better=True)
+    n_classes = 2
+    image_shape = None
+    length = None
+    content_hash = "plane"
+
+    def __init__(self, n_examples: int = 64, n_features: int = 8):
+        points = torch.randn(n_examples, n_features, generator=torch.Generator().manual_seed(0))
+        self.points, self.labels = points, (points[:, 0] > 0).long()
+
+    def prepare(self, format: object) -> None:
+        """Nothing to encode."""
+
+    def split(self, name: str) -> "PlaneTask":
+        return self
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        return {"x": self.points[indices], "labels": self.labels[indices]}
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(logits, batch["labels"])
+
+    def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"correct": (logits.argmax(-1) == batch["labels"]).float()}
+
+    def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
+        return {"accuracy": 100 * float(examples["correct"].mean())}
+
+
+class TwoLayers(nn.Module):
+    """Two linear layers with a ReLU between them."""
+
+    def __init__(self, n_features: int = 8):
+        super().__init__()
+        self.up = nn.Linear(n_features, 16)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.up(x)))
+
+
+def plane_subject(seed: int = 0) -> Subject:
+    torch.manual_seed(seed)
+    return Subject({"main": TwoLayers()}, PlaneTask(), {"main": {}})
+
+
+def context(subject: Subject, record: MemoryRecord | None = None, **options: object) -> Context:
+    return Context(
+        device=torch.device("cpu"),
+        task=subject.task,
+        seed_material="test",
+        record=record or MemoryRecord(),
+        resolve=lambda reference: subject.model,
+        **options,
+    )
