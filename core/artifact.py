@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.models import Described, Loaded, build
+from core.models.huggingface import load_tokenizer
 from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.tokenizer import ByteTokenizer
 from core.nn.catalogue import REPLACEMENTS
@@ -236,15 +237,6 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
                 name.removeprefix(_MASK): Constraint("mask", file.get_tensor(name)) for name in masks
             }
     return subject
-
-
-@torch.inference_mode()
-def reload_error(folder: Path, device: str = "cpu") -> float:
-    """Largest difference between the outputs that were stored and those of the artifact loaded now."""
-    stored = load_file(folder / PROBE, device=device)
-    batch = {key.removeprefix("input."): value for key, value in stored.items() if key.startswith("input.")}
-    outputs = logits_of(load_models(folder, device)["main"], batch).float()
-    return float((outputs - stored["output"]).abs().max())
 
 
 def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
