@@ -1,10 +1,15 @@
 """What whoever runs the server sets, each as SLIMBOARD_<NAME>. Loads no torch."""
 
+import hashlib
+import os
+import tempfile
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field, computed_field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LONGEST_SOCKET_PATH = 103  # bytes that fit in a sockaddr_un with its final zero: 107 on Linux, 103 on macOS
 
 
 class Settings(BaseSettings):
@@ -17,6 +22,7 @@ class Settings(BaseSettings):
     redis: str = Field("", alias="SLIMBOARD_REDIS_URL", description="address of the queue")
     artifacts: str = Field("", description="folder or fsspec address of the artifacts")
     data: str = Field("", description="folders, separated by ':', in which `file:` and folder sources may lie")
+    lock: str = Field("", description="file that is locked while something is timed; one for all containers of a host")
     port: int = Field(8501, description="port of the dashboard")
     host: str = Field("127.0.0.1", description="address that the dashboard listens on")
     upload_mb: int = Field(2000, description="largest upload in megabytes")
@@ -32,7 +38,16 @@ class Settings(BaseSettings):
     @property
     def redis_url(self) -> str:
         """The queue: the private server's socket below `home` unless another was named."""
-        return self.redis or f"redis+socket://{self.home.absolute() / 'redis.sock'}"
+        return self.redis or f"redis+socket://{self.redis_socket}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """The private Redis server's socket: below `home`, or where a long `home` would not fit in an address."""
+        socket = self.home.absolute() / "redis.sock"
+        if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
+            return socket
+        digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"slimboard-{os.getuid()}-{digest}" / "redis.sock"
 
     @computed_field  # type: ignore[prop-decorator]
     @property

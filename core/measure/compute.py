@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.measure.batches import Batch
+from core.measure.batches import Batch, float_dtype, place
 from core.nn.replacement import Replacement
 from core.runtimes.decode import decoder_of
 from core.tasks.base import inputs
@@ -55,7 +55,8 @@ def count(model: nn.Module, batch: Batch, *, per_token: bool = False, decode: bo
     `per_token` divides the forward pass by the window's tokens; `decode` also counts a token that is generated
     with kept keys and values.
     """
-    example = {key: value[:1] for key, value in inputs(batch).items()}
+    first = {key: value[:1] for key, value in inputs(batch).items()}
+    example = place(first, next(iter(first.values())).device, float_dtype(model))
     total = macs(model, example)
     decode_macs = _decode_macs(model, example) if decode else None
     weights = count_weights(model)

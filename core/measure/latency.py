@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.measure.batches import Batch
+from core.measure.batches import Batch, place
 from core.measure.contention import Contention, Watch
 from core.measured import LatencyRow
 from core.runtimes.base import Runner
@@ -20,6 +20,7 @@ from core.runtimes.decode import Decoder
 SHORTEST_MS = 2.0  # one timing lasts at least so long: calls are repeated inside it
 WARM_UP_SECONDS = 0.1
 WARM_UP_CALLS = (3, 100)  # at least, at most
+RECOVERY_SECONDS = 0.5
 TRIES = 3  # of a measurement that something disturbed
 LEVEL = 0.95
 
@@ -67,12 +68,13 @@ def measure(
     language: bool,
     tick: Tick = _nothing,
 ) -> list[LatencyRow]:
-    """Rows for one batch (keyword arguments on the CPU or the device): forward; for language models prefill and decode.
+    """Rows for one batch of keyword arguments: forward; for language models prefill and decode.
 
-    `reference` is None for the reference itself. Decoding reads all but `decode_tokens` of the window and then
-    generates that many, so that no model is asked for more tokens than it holds.
+    Each runner gets the batch on its device and in its type; `reference` is None for the reference itself.
+    Decoding reads all but `decode_tokens` of the window and then generates that many, so that no model is
+    asked for more tokens than it holds.
     """
-    batch = {key: value.to(stage.device) for key, value in batch.items() if key != "labels"}
+    batch = {key: value for key, value in batch.items() if key != "labels"}
     length = batch["input_ids"].shape[1] if "input_ids" in batch else None
     rows = []
     with threads(conditions.threads), torch.inference_mode():
@@ -94,7 +96,8 @@ def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tic
     samples = [stage] if reference is None else [stage, reference]
     for sample in samples:
         _warm_up(sample, tick)
-    for _ in range(TRIES):
+    for i in range(TRIES):
+        _let_others_finish(i, tick)
         with _no_garbage_collection():
             watch = Watch()
             times = _rounds(samples, repeats, tick)
@@ -137,6 +140,7 @@ def decode_sample(decoder: Decoder, batch: Batch, n_tokens: int, device: torch.d
 
 
 def _sample(runner: Runner, batch: Batch, phase: str, decode_tokens: int) -> Sample | None:
+    batch = place(batch, runner.device, runner.dtype)
     if phase != "decode":
         return forward_sample(runner, batch)
     decoder = runner.decoder()
@@ -187,6 +191,14 @@ def _warm_up(sample: Sample, tick: Tick) -> None:
             return
         sample()
         tick()
+
+
+def _let_others_finish(n_disturbed: int, tick: Tick) -> None:
+    """Wait, the longer the oftener it was disturbed: who computes here pauses only at its next step."""
+    end = time.monotonic() + RECOVERY_SECONDS * n_disturbed
+    while time.monotonic() < end:
+        tick()
+        time.sleep(0.05)
 
 
 def _rounds(samples: list[Sample], repeats: int, tick: Tick) -> NDArray[np.float64]:

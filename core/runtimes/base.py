@@ -21,6 +21,7 @@ class Runner(Protocol):
     name: str  # eager, compile, onnxruntime
     kernel: str  # which kernel executes the weights
     device: torch.device
+    dtype: torch.dtype  # of its floating-point inputs
 
     def __call__(self, batch: Batch) -> object:
         """One forward pass on keyword arguments that lie on `device`; a GPU may still be busy with it."""

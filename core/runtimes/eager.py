@@ -13,9 +13,10 @@ class EagerRunner:
 
     name = "eager"
 
-    def __init__(self, model: nn.Module, device: torch.device, kernel: str):
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, kernel: str):
         self.model = model
         self.device = device
+        self.dtype = dtype
         self.kernel = kernel
 
     def __call__(self, batch: Batch) -> object:
@@ -27,9 +28,9 @@ class EagerRunner:
         return decoder_of(self.model)
 
 
-def eager(model: nn.Module, device: torch.device, dtype: torch.dtype) -> EagerRunner:
+def eager(model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> EagerRunner:
     """The model on `device`, in evaluation mode; raises Refused where packed weights have no kernel here."""
     kernel = kernel_of(model, device, dtype)
     if kernel is None:
         raise Refused("size only, no kernel here")
-    return EagerRunner(model.to(device).eval(), device, kernel)
+    return EagerRunner(model.to(device).eval(), device, dtype, kernel)

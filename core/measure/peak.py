@@ -1,0 +1,91 @@
+"""The most memory that a function holds at once, taken in a fresh process."""
+
+import ctypes
+import gc
+import re
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+from core.measure.fresh import in_fresh_process
+
+Value = TypeVar("Value")
+
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+MAPPED_ABOVE = 64 * 1024  # larger blocks go back to the system as soon as they are freed
+RESET_PEAK = "5"  # what /proc/self/clear_refs wants to hear
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a function returned, and the most memory that it held at once."""
+
+    value: Any
+    peak_bytes: int
+
+
+def peak(
+    function: Callable[..., object],
+    *args: Any,
+    device_type: str = "cpu",
+    timeout: float = 600,
+    tick: Callable[[], object] | None = None,
+) -> Peak:
+    """Run an importable function in a fresh process and take its peak.
+
+    It runs twice: the first time brings in program code, kernels and their caches, which are no part of a model.
+    """
+    return in_fresh_process(_measured, function, args, device_type, timeout=timeout, tick=tick)
+
+
+def _measured(function: Callable[..., object], args: tuple[Any, ...], device_type: str) -> Peak:
+    _return_freed_memory()
+    function(*args)
+    gc.collect()
+    if device_type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        value = function(*args)
+        return Peak(value, torch.cuda.max_memory_allocated() - before)
+    _trim()
+    before = _start_peak()
+    value = function(*args)
+    return Peak(value, max(0, _peak_bytes() - before))
+
+
+def _return_freed_memory() -> None:
+    """Keep glibc from holding freed blocks back, so that what was loaded first is gone before the second time."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE)
+
+
+def _trim() -> None:
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _start_peak() -> int:
+    """Bytes resident now, from where the peak is counted anew (Linux; elsewhere it is that of the whole process)."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+        return int(psutil.Process().memory_info().rss)
+    return _peak_bytes()
+
+
+def _peak_bytes() -> int:
+    if sys.platform == "linux":
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -1,0 +1,109 @@
+"""ONNX Runtime on the CPU, for float32 models of ordinary layers."""
+
+import importlib.util
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.measure.batches import place
+from core.runtimes.base import Batch, Refused, kernel_of
+from core.runtimes.decode import Decoder
+from core.tasks.base import inputs, logits_of
+
+OPSET = 17
+TOLERANCE = 1e-3  # of the largest output: what else differs was lost when the model was traced
+EXPORT_ERRORS = (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError)
+
+
+class _Logits(nn.Module):
+    """A model that takes tensors in a fixed order and gives logits: what an ONNX graph is."""
+
+    def __init__(self, model: nn.Module, names: list[str]):
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return logits_of(self.model, dict(zip(self.names, tensors, strict=True)))
+
+
+class OnnxRuntimeRunner:
+    """An exported graph for one shape of inputs; its session has as many threads as PyTorch has when it is called."""
+
+    name = "onnxruntime"
+    kernel = "dense"
+
+    def __init__(self, graph: bytes):
+        self.graph = graph
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+        self._session: Any = None
+        self._threads = 0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """One forward pass: the logits."""
+        session = self._session_with(torch.get_num_threads())
+        return torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in inputs(batch).items()})[0])
+
+    def decoder(self) -> Decoder | None:
+        """None: the graph keeps no keys and values."""
+        return None
+
+    def _session_with(self, threads: int) -> Any:
+        if self._session is None or threads != self._threads:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            options.log_severity_level = 3
+            # Threads that go on spinning after a run would slow what is timed next.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+            self._session = onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
+            self._threads = threads
+        return self._session
+
+
+def exported(model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> OnnxRuntimeRunner:
+    """The model as an ONNX graph for the example's shapes; raises Refused, with the reason, for what has none."""
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+        raise Refused("ONNX Runtime is not installed on this worker (pip install 'slimboard[onnx]')")
+    if device.type != "cpu" or dtype != torch.float32:
+        raise Refused(f"ONNX Runtime is used for float32 on a CPU, not for {dtype} on {device.type}")
+    kernel = kernel_of(model, device, dtype)
+    if kernel != "dense":
+        raise Refused(f"its packed layers ({kernel or 'no kernel here'}) have no ONNX form")
+    model = model.to(device).eval()
+    example = place(inputs(example), device, dtype)
+    runner = OnnxRuntimeRunner(_graph(model, example))
+    with torch.inference_mode():
+        expected, found = logits_of(model, example), runner(example)
+    if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
+        raise Refused("the exported graph gives other outputs than the model")
+    return runner
+
+
+def _graph(model: nn.Module, example: Batch) -> bytes:
+    names = list(example)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every branch on a shape; the outputs are compared below
+        file = Path(folder) / "model.onnx"
+        try:
+            # The exporter that needs no further package (the newer one imports onnxscript).
+            torch.onnx.export(
+                _Logits(model, names),
+                tuple(example.values()),
+                file,
+                input_names=names,
+                output_names=["logits"],
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except EXPORT_ERRORS as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise Refused(f"it cannot be exported to ONNX: {reason[0]}") from error
+        return file.read_bytes()
