@@ -8,6 +8,8 @@ from core.plugins import plugged
 from core.spec import TaskSpec
 from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
+from core.tasks.sources.file import File
+from core.tasks.sources.hugging_face import HuggingFaceData
 from core.tasks.sources.markov import Markov
 from core.tasks.sources.python_docs import PythonDocs
 from core.tasks.sources.shapes import Shapes
@@ -17,6 +19,8 @@ TASKS: dict[str, type[BaseModel]] = {
     "builtin:markov": Markov,
     "builtin:python-docs": PythonDocs,
     "builtin:shapes": Shapes,
+    "file": File,
+    "hf": HuggingFaceData,
 }
 
 

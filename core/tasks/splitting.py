@@ -1,7 +1,7 @@
 """Who lies in which split: settled by the examples' content, never by a run's seed or their order. Loads no torch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def digest_of(content: bytes) -> str:
 
 
 def stratified(digests: Sequence[str], labels: np.ndarray, validation: float, test: float) -> dict[str, np.ndarray]:
-    """Indices of each split in ascending order; every class gives the same shares.
+    """Indices of each split, in the order of the digests; every class gives the same shares.
 
     Within a class the examples with the smallest digests are the test split, the next ones the validation
     split. Equal examples (equal digests) lie in one split, under the label that the first of them bears.
@@ -23,23 +23,46 @@ def stratified(digests: Sequence[str], labels: np.ndarray, validation: float, te
     label_of: dict[str, int] = {}
     for digest, label in zip(digests, labels.tolist(), strict=True):
         label_of.setdefault(digest, label)
+    ranked: dict[int, list[str]] = {}
+    for digest in sorted(label_of):
+        ranked.setdefault(label_of[digest], []).append(digest)
     split_of: dict[str, str] = {}
-    for label in sorted(set(label_of.values())):
-        ranked = sorted(digest for digest, its_label in label_of.items() if its_label == label)
-        n_test, n_held_out = round(test * len(ranked)), round((test + validation) * len(ranked))
-        for rank, digest in enumerate(ranked):
+    for members in ranked.values():
+        n_test, n_held_out = round(test * len(members)), round((test + validation) * len(members))
+        for rank, digest in enumerate(members):
             split_of[digest] = "test" if rank < n_test else "validation" if rank < n_held_out else "train"
-    places = np.array([split_of[digest] for digest in digests])
-    return {split: np.flatnonzero(places == split) for split in DATA_SPLITS}
+    order = _by_digest(digests, np.arange(len(digests)))
+    places = np.array([split_of[digests[i]] for i in order])
+    return {split: order[places == split] for split in DATA_SPLITS}
 
 
-def require_examples(splits: dict[str, np.ndarray], field: str, value: object) -> None:
-    """Raise SpecError where a split has no example."""
+def completed(
+    given: Mapping[str, np.ndarray], digests: Sequence[str], labels: np.ndarray, validation: float, test: float
+) -> dict[str, np.ndarray]:
+    """The splits that the data came with, in the order of the digests; what is missing is cut from train.
+
+    `given` has the indices of "train" and possibly of the others. Raises SpecError where a split remains empty.
+    """
+    train = given["train"]
+    shares = {"validation": validation, "test": test}
+    cut = {split: 0.0 if split in given else share for split, share in shares.items()}
+    splits = {
+        split: train[indices]
+        for split, indices in stratified([digests[i] for i in train], labels[train], **cut).items()
+    }
+    splits |= {split: _by_digest(digests, given[split]) for split in shares if split in given}
     for split, indices in splits.items():
         if len(indices) == 0:
+            field = "task.source" if split == "train" else f"task.{split}"
+            message = f"leaves the {split} split empty: there are {len(digests):,} examples in all"
             raise SpecError.of(
-                field, value, f"has too few examples: its {split} split is empty", "Add examples, or raise the shares."
+                field, shares.get(split, ""), message, "Add examples, or change the shares of the splits."
             )
+    return splits
+
+
+def _by_digest(digests: Sequence[str], indices: np.ndarray) -> np.ndarray:
+    return np.array(sorted(indices.tolist(), key=lambda i: (digests[i], i)), dtype=np.int64)
 
 
 def contiguous(text: str, validation: float, test: float) -> dict[str, str]:

@@ -20,9 +20,9 @@ SEEDS = {"train": 30_001, "validation": 30_002, "test": 30_003}
 SIZE = 32  # pixels
 SUPERSAMPLING = 2  # points per pixel and direction
 CHUNK = 1_000  # images rendered at once
-SCALE = (0.4, 0.85)  # radius of the shape, in half images
-SHIFT = 0.25  # largest shift, in half images
-CONTRAST = 0.35  # least distance between the colours of shape and background
+SCALE = (0.55, 0.9)  # radius of the shape, in half images
+SHIFT = 0.15  # largest shift, in half images
+CONTRAST = 0.3  # by which a shape is at least brighter than its background (black 0, white 1)
 
 
 def _corners_inside(x: np.ndarray, y: np.ndarray, n_corners: int) -> np.ndarray:
@@ -70,7 +70,7 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class Shapes(TaskSource):
-    """Drawn shapes of ten classes, 32x32 pixels in colour: 20,000 test images, for differences that digits cannot tell."""
+    """Drawn shapes of ten classes, 32x32 pixels in grey: its 20,000 test images show differences that digits cannot."""
 
     noise: float = Field(0.15, ge=0, le=0.5, description="largest deviation of the pixel noise (black 0, white 1)")
     occlusion: float = Field(0.4, ge=0, le=0.8, description="largest width of the bar over the image, in half images")
@@ -80,7 +80,7 @@ class Shapes(TaskSource):
         identity = self.identity(VERSION, EXAMPLES, SEEDS)
         return ImageData(
             class_names=tuple(SHAPES),
-            shape=(3, SIZE, SIZE),
+            shape=(1, SIZE, SIZE),
             labels={split: np.arange(n, dtype=np.int64) % len(SHAPES) for split, n in EXAMPLES.items()},
             pixels=lambda split: _kept(
                 settings().home / "cache" / f"shapes-{identity[:16]}-{split}.npy",
@@ -104,7 +104,7 @@ def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarray:
-    """`n_images` pictures, image i of class i modulo 10: uint8 [n, 32, 32, 3].
+    """`n_images` pictures, image i of class i modulo 10: uint8 [n, 32, 32, 1].
 
     Every chunk has a seed of its own, so that a picture does not depend on how many are asked for.
     """
@@ -117,11 +117,12 @@ def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarr
 
 def _render_chunk(random: np.random.Generator, noise: float, occlusion: float) -> np.ndarray:
     """CHUNK pictures: a shape on a background, a bar over it, averaged to pixels, with noise."""
-    shape_colour, background = _two_colours(random)  # each [n, 1, 1, 3]
-    bar_colour = random.random((CHUNK, 1, 1, 3), dtype=np.float32)
+    background = random.uniform(0, 1 - CONTRAST, (CHUNK, 1, 1, 1)).astype(np.float32)
+    bright = background + random.uniform(CONTRAST, 1 - background).astype(np.float32)
+    bar_grey = random.random((CHUNK, 1, 1, 1), dtype=np.float32)
     bar, shape = _bars(random, occlusion), _shapes(random)  # masks [n, points]
     by_bar, by_shape = _share_of_pixels(bar), _share_of_pixels(shape & ~bar)  # [n, SIZE, SIZE, 1]
-    image = background + by_shape * (shape_colour - background) + by_bar * (bar_colour - background)
+    image = background + by_shape * (bright - background) + by_bar * (bar_grey - background)
     deviation = random.uniform(0, noise, (CHUNK, 1, 1, 1)).astype(np.float32)
     image += deviation * random.standard_normal(image.shape, dtype=np.float32)
     return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
@@ -131,14 +132,6 @@ def _share_of_pixels(mask: np.ndarray) -> np.ndarray:
     """How much of each pixel a mask [n, points] covers: [n, SIZE, SIZE, 1]."""
     points = mask.reshape(CHUNK, SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING)
     return points.mean(axis=(2, 4), dtype=np.float32)[..., None]
-
-
-def _two_colours(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of shape and background, at least CONTRAST apart in one of red, green and blue; each [n, 1, 1, 3]."""
-    colours = random.random((2, CHUNK, 1, 1, 3), dtype=np.float32)
-    while (alike := np.abs(colours[0] - colours[1]).max(axis=-1)[:, 0, 0] < CONTRAST).any():
-        colours[:, alike] = random.random((2, int(alike.sum()), 1, 1, 3), dtype=np.float32)
-    return colours[0], colours[1]
 
 
 def _points() -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,83 @@
+"""A look at data before it is used. Loads no torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.spec import TaskSpec
+from core.tasks.catalogue import read
+from core.tasks.data import DATA_SPLITS, CorpusData, Data, ImageData, TextData, calibration_indices
+from core.tasks.kinds import Kind
+from core.tasks.pictures import png
+
+N_ITEMS = 12
+FIRST_CHARACTERS = 600  # of a text that is shown
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example as people see it: a picture or a text."""
+
+    label: str
+    image: bytes | None = None  # PNG
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a task's data is."""
+
+    kind: Kind
+    counts: dict[str, int]  # split -> examples; characters for language modelling
+    unit: str  # what is counted: "examples" or "characters"
+    classes: dict[str, int]  # class -> examples in all splits; empty for language modelling
+    image_shape: tuple[int, int, int] | None  # channels, height, width
+    items: list[Item]  # of validation; for language modelling the beginning of train
+    warnings: tuple[str, ...]
+
+
+def preview(spec: TaskSpec) -> Preview:
+    """Counts and examples of a task's data. Raises SpecError where it cannot be read."""
+    data = read(spec)
+    classes, counts = _classes(data), _counts(data)
+    return Preview(
+        kind=data.kind,
+        counts=counts,
+        unit="characters" if isinstance(data, CorpusData) else "examples",
+        classes=classes,
+        image_shape=data.shape if isinstance(data, ImageData) else None,
+        items=list(_items(data)),
+        warnings=data.warnings,
+    )
+
+
+def _counts(data: Data) -> dict[str, int]:
+    if isinstance(data, CorpusData):
+        return {split: len(text) for split, text in data.texts.items()}
+    n = {split: len(labels) for split, labels in data.labels.items()}
+    return {"train": n["train"], "calibration": len(calibration_indices(n["train"])), **n}
+
+
+def _classes(data: Data) -> dict[str, int]:
+    if isinstance(data, CorpusData):
+        return {}
+    labels = np.concatenate([data.labels[split] for split in DATA_SPLITS])
+    n = np.bincount(labels, minlength=len(data.class_names)).tolist()
+    return dict(zip(data.class_names, n, strict=True))
+
+
+def _items(data: Data) -> Iterator[Item]:
+    """Examples spread over the validation split, the smallest that may be looked at."""
+    if isinstance(data, CorpusData):
+        yield Item("", text=data.texts["train"][:FIRST_CHARACTERS])
+        return
+    labels = data.labels["validation"]
+    chosen = np.linspace(0, len(labels) - 1, min(N_ITEMS, len(labels))).astype(int)
+    pixels = data.pixels("validation") if isinstance(data, ImageData) else None
+    for i in chosen:
+        name = data.class_names[labels[i]]
+        if pixels is not None:
+            yield Item(name, image=png(pixels[i]))
+        elif isinstance(data, TextData):
+            yield Item(name, text=data.texts["validation"][i][:FIRST_CHARACTERS])

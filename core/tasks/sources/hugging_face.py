@@ -1,0 +1,173 @@
+"""A data set of the Hugging Face Hub, or a folder that `datasets` can read. No code of the data set is run."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+
+from core.errors import SpecError
+from core.paths import find_permitted, get_permitted
+from core.settings import settings
+from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, classes_of, find_column, get_column
+from core.tasks.data import CorpusData, Data, ImageData, TextData
+from core.tasks.kinds import Kind
+from core.tasks.pictures import common_shape, pixels_of, require_reasonable
+from core.tasks.sources.own_data import Labelled, OwnData, corpus_data, image_data, text_data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
+MOST_CHARACTERS = 512 * 2**20
+
+
+class HuggingFaceData(OwnData):
+    """A data set of the Hugging Face Hub or a folder of it: texts, labelled texts or labelled pictures."""
+
+    config: str | None = Field(None, description="configuration of the data set, where it has several")
+    revision: str | None = Field(None, description="branch, tag or commit; the newest if empty")
+    train_split: str | None = Field(None, description="name of its split for training; 'train' if empty")
+    validation_split: str | None = Field(None, description="its split for choosing; cut from train if there is none")
+    test_split: str | None = Field(None, description="its split for the final score; cut from train if there is none")
+    image_column: str | None = Field(None, description="column of the pictures; found by its name if empty")
+    max_examples: int = Field(
+        100_000, ge=100, le=2_000_000, description="most examples read of each split, from its start"
+    )
+
+    def read(self, name: str) -> Data:
+        """The data set or folder `name`."""
+        splits = self._splits(_load(name, self.config, self.revision))
+        columns = splits["train"].column_names
+        kind = Kind(self.kind) if self.kind is not None else self._kind_of(columns)
+        if kind is Kind.LANGUAGE_MODELLING:
+            return self._corpus(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"))
+        label = get_column(columns, self.label_column, LABEL_COLUMNS, "label")
+        splits = {split: rows for split, rows in splits.items() if not _is_unlabelled(rows, label)}
+        if kind is Kind.IMAGE_CLASSIFICATION:
+            return self._images(splits, get_column(columns, self.image_column, IMAGE_COLUMNS, "image"), label)
+        return self._texts(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"), label)
+
+    def _splits(self, loaded: Mapping[str, "Dataset"]) -> dict[str, "Dataset"]:
+        """What the data set has of train, validation and test, each at most `max_examples` long."""
+        wanted = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+        splits = {}
+        for split, given in wanted.items():
+            names = (given,) if given else SPLIT_NAMES[split]
+            found = next((name for name in names if name in loaded), None)
+            if found is not None:
+                splits[split] = loaded[found].select(range(min(self.max_examples, len(loaded[found]))))
+            elif given or split == "train":
+                message = f"is not a split of the data set, which has: {', '.join(loaded)}"
+                raise SpecError.of(
+                    f"task.{split}_split", given or "train", message, f"Set {split}_split to one of them."
+                )
+        return splits
+
+    def _kind_of(self, columns: list[str]) -> Kind:
+        if find_column(columns, self.image_column, IMAGE_COLUMNS) is not None:
+            return Kind.IMAGE_CLASSIFICATION
+        if find_column(columns, self.label_column, LABEL_COLUMNS) is not None:
+            return Kind.TEXT_CLASSIFICATION
+        return Kind.LANGUAGE_MODELLING
+
+    def _corpus(self, splits: Mapping[str, "Dataset"], column: str) -> CorpusData:
+        texts = {split: "\n".join(_texts_of(rows, column)) for split, rows in splits.items()}
+        n_characters = sum(map(len, texts.values()))
+        if n_characters > MOST_CHARACTERS:
+            message = f"leaves {n_characters:,} characters of text"
+            raise SpecError.of(
+                "task.max_examples", self.max_examples, message, f"Choose less than {MOST_CHARACTERS:,}."
+            )
+        return corpus_data(self, texts)
+
+    def _texts(self, splits: Mapping[str, "Dataset"], text: str, label: str) -> TextData:
+        texts = [each for rows in splits.values() for each in _texts_of(rows, text)]
+        return text_data(self, texts, _labelled(splits, label))
+
+    def _images(self, splits: Mapping[str, "Dataset"], image: str, label: str) -> ImageData:
+        examples = _labelled(splits, label)
+        headers = [(picture.size, picture.mode) for picture in _pictures_of(splits, image)]
+        shape = common_shape([size for size, _ in headers], [mode for _, mode in headers], self.image_size)
+        channels, height, width = shape
+        pixels = np.empty((len(headers), height, width, channels), dtype=np.uint8)
+        for i, picture in enumerate(_pictures_of(splits, image)):
+            pixels[i] = pixels_of(picture, shape)
+        return image_data(self, pixels, examples)
+
+
+def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "Dataset"]:
+    """All splits, from a folder below the data folders or else from the Hub."""
+    import datasets  # seconds to import, which only this source needs
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
+
+    source = f"hf:{name}"
+    folder = get_permitted("task.source", source, name) if name.startswith(("/", ".")) else find_permitted(name)
+    cache = str(settings().home.absolute() / "cache" / "datasets")
+    try:
+        if folder is None:
+            return datasets.load_dataset(name, config, revision=revision, cache_dir=cache)
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            saved = datasets.load_from_disk(str(folder))
+            return saved if isinstance(saved, Mapping) else {"train": saved}
+        return datasets.load_dataset(str(folder), config, cache_dir=cache)
+    except (DatasetNotFoundError, DataFilesNotFoundError) as error:
+        message = f"cannot be had: {error}"
+        remedy = "Check the name. A gated or private data set needs HF_TOKEN in the worker's environment."
+        raise SpecError.of("task.source", source, message, remedy) from error
+    except (ValueError, RuntimeError, DatasetGenerationError) as error:  # no such configuration, a script, broken files
+        raise SpecError.of(
+            "task.source", source, f"cannot be loaded: {error}", "Set config, or choose another."
+        ) from error
+
+
+def _is_unlabelled(rows: "Dataset", label: str) -> bool:
+    return label in rows.column_names and set(rows.unique(label)) == {UNLABELLED}
+
+
+def _texts_of(rows: "Dataset", column: str) -> list[str]:
+    texts = rows[column][:]
+    for row, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            message = f"holds {text!r} in row {row:,}, which is not a text"
+            raise SpecError.of("task.text_column", column, message, "Choose a column of texts.")
+    return texts
+
+
+def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[Image.Image]:
+    """The pictures of all splits, one after the other. Raises SpecError for what is none, naming its row."""
+    for split, rows in splits.items():
+        for row in range(len(rows)):
+            try:
+                picture = rows[row][column]
+                if isinstance(picture, Image.Image):
+                    require_reasonable(picture, f"{split} row {row:,}")
+                    picture.load()
+            except (UnidentifiedImageError, OSError) as error:
+                raise _no_picture(column, split, row) from error
+            if not isinstance(picture, Image.Image):
+                raise _no_picture(column, split, row)
+            yield picture
+
+
+def _no_picture(column: str, split: str, row: int) -> SpecError:
+    return SpecError.of(
+        "task.image_column", column, f"has no readable picture in row {row:,} of {split}", "Mend the data."
+    )
+
+
+def _labelled(splits: Mapping[str, "Dataset"], label: str) -> Labelled:
+    """Classes by the names that the data set gives them, else by the labels themselves."""
+    raw = [value for rows in splits.values() for value in rows[label][:]]
+    names = getattr(splits["train"].features[label], "names", None)
+    if names:
+        unlabelled = [row for row, value in enumerate(raw, start=1) if value is None or value == UNLABELLED]
+        if unlabelled:
+            message = f"has no label in {len(unlabelled):,} rows, the first is {unlabelled[0]:,}"
+            raise SpecError.of("task.label_column", label, message, "Choose splits whose examples are all labelled.")
+    class_names, labels = (tuple(names), np.array(raw, dtype=np.int64)) if names else classes_of(raw)
+    ends = np.cumsum([len(rows) for rows in splits.values()])
+    given = {split: np.arange(end - len(splits[split]), end) for split, end in zip(splits, ends, strict=True)}
+    return Labelled(labels, class_names, given)

@@ -1,0 +1,102 @@
+"""What the sources of a user's own data have in common: their settings, and how examples become splits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from core.tasks.data import DATA_SPLITS, CorpusData, ImageData, TaskSource, TextData
+from core.tasks.splitting import completed, contiguous, digest_of
+
+FEW_TEST_EXAMPLES = 200
+FEW_OF_A_CLASS = 5
+
+
+class OwnData(TaskSource):
+    """Settings of data that may be text or pictures and may still have to be split."""
+
+    kind: Literal["image classification", "text classification", "language modelling"] | None = Field(
+        None, description="what the data is for; told from the data itself if empty"
+    )
+    length: int = Field(256, ge=8, le=4096, description="tokens of a window, or the most of a labelled text")
+    image_size: int | None = Field(
+        None, ge=8, le=512, description="pixels that pictures are scaled to; their own if empty and all are equal"
+    )
+    text_column: str | None = Field(None, description="column of the texts; found by its name if empty")
+    label_column: str | None = Field(None, description="column of the labels; found by its name if empty")
+    validation: float = Field(0.1, ge=0.01, le=0.45, description="share that is held out for choosing")
+    test: float = Field(0.2, ge=0.01, le=0.45, description="share that is held out for the final score")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Classes of N examples, and the splits that the data came with."""
+
+    labels: np.ndarray  # int64 [N]
+    class_names: tuple[str, ...]
+    given: Mapping[str, np.ndarray]  # split -> indices; always "train", the others where the data has them
+
+
+def image_data(source: OwnData, pixels: np.ndarray, examples: Labelled) -> ImageData:
+    """Pictures, uint8 [N, H, W, C], in splits."""
+    splits, digests = _split(source, [picture.tobytes() for picture in pixels], examples)
+    _, height, width, channels = pixels.shape
+    return ImageData(
+        class_names=examples.class_names,
+        shape=(channels, height, width),
+        labels={split: examples.labels[indices] for split, indices in splits.items()},
+        pixels=lambda split: pixels[splits[split]],
+        content_hash=_identity(source, splits, digests, examples),
+        warnings=tuple(_warnings(splits, digests, examples)),
+    )
+
+
+def text_data(source: OwnData, texts: Sequence[str], examples: Labelled) -> TextData:
+    """N texts in splits."""
+    splits, digests = _split(source, [text.encode() for text in texts], examples)
+    return TextData(
+        class_names=examples.class_names,
+        labels={split: examples.labels[indices] for split, indices in splits.items()},
+        texts={split: [texts[i] for i in indices] for split, indices in splits.items()},
+        length=source.length,
+        content_hash=_identity(source, splits, digests, examples),
+        warnings=tuple(_warnings(splits, digests, examples)),
+    )
+
+
+def corpus_data(source: OwnData, given: Mapping[str, str]) -> CorpusData:
+    """Running text; the splits that are missing are the last parts of train, in the order validation, test."""
+    shares = {"validation": source.validation, "test": source.test}
+    cut = contiguous(given["train"], **{split: 0 if split in given else share for split, share in shares.items()})
+    texts = {split: cut[split] if split == "train" else given.get(split, cut[split]) for split in DATA_SPLITS}
+    return CorpusData(texts=texts, length=source.length, content_hash=source.identity(*texts.values()))
+
+
+def _split(source: OwnData, contents: list[bytes], examples: Labelled) -> tuple[dict[str, np.ndarray], list[str]]:
+    digests = [digest_of(content) for content in contents]
+    return completed(examples.given, digests, examples.labels, source.validation, source.test), digests
+
+
+def _identity(source: OwnData, splits: Mapping[str, np.ndarray], digests: list[str], examples: Labelled) -> str:
+    placed = [(split, [digests[i] for i in splits[split]], examples.labels[splits[split]].tolist()) for split in splits]
+    return source.identity(examples.class_names, placed)
+
+
+def _warnings(splits: Mapping[str, np.ndarray], digests: list[str], examples: Labelled) -> Iterator[str]:
+    """What a user should know before trusting scores on this data."""
+    n_test = len(splits["test"])
+    if n_test < FEW_TEST_EXAMPLES:
+        yield f"The test split has only {n_test} examples: small differences in accuracy cannot be told from chance."
+    train = np.bincount(examples.labels[splits["train"]], minlength=len(examples.class_names))
+    rare = [name for name, n in zip(examples.class_names, train, strict=True) if n < FEW_OF_A_CLASS]
+    if rare:
+        yield f"Classes with fewer than {FEW_OF_A_CLASS} examples to train on: {', '.join(rare[:10])}."
+    learned = {digests[i] for i in splits["train"]}
+    n_seen = sum(digests[i] in learned for i in splits["test"])
+    if n_seen:
+        yield f"{n_seen} examples of the test split are also in train: scores will be too good."
+    n_repeated = len(digests) - len(set(digests))
+    if n_repeated:
+        yield f"{n_repeated} examples occur more than once; equal ones were kept in one split where we split the data."
