@@ -1,8 +1,7 @@
 """What pages read. The only place in app/ that opens a read session.
 
 Every function is cached for a time that suits it and returns plain data (dicts, lists, data frames), never
-rows bound to a session. Filter outside the cache. What a page must see right after the user's own action
-is cleared by `app/actions.py`.
+rows bound to a session. Filter outside the cache; call `forget_runs` after the user's own action.
 """
 
 from typing import Any
@@ -11,9 +10,11 @@ import streamlit as st
 from sqlalchemy import select
 
 from core.catalogue import Catalogue, built_in
-from core.store import users
+from core.errors import Problem
+from core.spec import RunSpec
+from core.store import checks, estimates, listing, runs, techniques, users
 from core.store.engine import read_session
-from core.store.models import Role, Run, Technique
+from core.store.models import Role, Run, RunStatus
 
 LIVE = 2  # seconds: what changes while a run executes
 SLOW = 30  # seconds: what changes when someone acts or a worker starts
@@ -30,8 +31,8 @@ def load_projects(user_id: int) -> list[tuple[int, str, Role]]:
 def load_catalogue() -> Catalogue:
     """Techniques, models and tasks: the built-in ones and what workers published."""
     with read_session() as s:
-        published = s.execute(select(Technique.kind, Technique.name, Technique.entry)).all()
-    return built_in().merged((kind, name, entry) for kind, name, entry in published)
+        published = techniques.list_published(s)
+        return built_in().merged((kind, name, entry) for kind, name, _, entry in published)
 
 
 @st.cache_data(ttl=SLOW, show_spinner=False)
@@ -39,3 +40,45 @@ def load_spec(run_id: int, project_id: int) -> dict[str, Any] | None:
     """The spec of a run of this project, None where there is no such run."""
     with read_session() as s:
         return s.scalar(select(Run.spec).where(Run.id == run_id, Run.project_id == project_id))
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_run_titles(project_id: int, only_done: bool = False) -> list[tuple[int, str]]:
+    """(number, title) of the project's last runs, to choose one from."""
+    chosen = listing.RunFilter(project_id, statuses=(RunStatus.DONE,) if only_done else ())
+    with read_session() as s:
+        found = listing.list_runs(s, chosen, page_size=200)
+    return [(row.id, row.name or f"{row.model}: {row.recipe}") for row in found]
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_identical(project_id: int, spec_hash: str) -> list[tuple[int, str, float]]:
+    """(number, status, created_at) of the project's runs that ask for exactly the same, the newest first."""
+    with read_session() as s:
+        return [(row.id, row.status.value, row.created_at) for row in runs.find_identical(s, project_id, spec_hash)]
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_estimate(spec: dict[str, Any], spec_hash: str) -> float | None:
+    """Seconds that a run may take by earlier ones, None where they tell nothing."""
+    parsed = RunSpec.parse(spec)
+    with read_session() as s:
+        whole = runs.typical_seconds(s, spec_hash, parsed.model.source, parsed.task.source, runs.recipe_text(parsed))
+        if whole is not None:
+            return whole
+        steps = [(step.technique, step.settings) for step in parsed.recipe]
+        seconds = estimates.step_seconds(s, parsed.model.source, parsed.task.source, steps)
+    return sum(filter(None, seconds)) if seconds and None not in seconds else None
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_answer(spec_hash: str) -> list[Problem] | None:
+    """What a worker found wrong with a spec; empty where it fits, None where none has answered yet."""
+    with read_session() as s:
+        return checks.find_answer(s, spec_hash)
+
+
+def forget_runs() -> None:
+    """Read anew what the user's own action has changed."""
+    for read in (load_run_titles, load_identical, load_estimate):
+        read.clear()

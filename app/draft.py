@@ -22,6 +22,19 @@ class Step:
     settings: dict[str, Any] = field(default_factory=dict)
     id: int = field(default_factory=lambda: next(_numbers))
 
+    @property
+    def words(self) -> str:
+        """The settings in a line: "bits 8, symmetric no", the methods of a training by name."""
+        parts = []
+        for name, value in self.settings.items():
+            if isinstance(value, list) and name == "methods":
+                parts += [f"with {_name(item)}" for item in value]
+            elif isinstance(value, bool):
+                parts.append(f"{name.replace('_', ' ')} {'yes' if value else 'no'}")
+            elif isinstance(value, (int, float, str)):
+                parts.append(f"{name.replace('_', ' ')} {value}")
+        return ", ".join(parts)
+
 
 @dataclass
 class Draft:
@@ -97,6 +110,10 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(methods, list):
         plain["methods"] = [_method(item) for item in methods]
     return plain
+
+
+def _name(item: Any) -> str:
+    return str(next(iter(item), "")) if isinstance(item, dict) else str(item)
 
 
 def _method(item: Any) -> Any:

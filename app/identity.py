@@ -7,6 +7,7 @@ secrets.toml names the provider); roles are ours, in SQL, and `app/actions.py` c
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from app import data
 from core.settings import settings
@@ -39,6 +40,7 @@ class Project:
 
 def user() -> User:
     """The signed-in user; ends the page with the sign-in button where nobody is."""
+    _enter_through_main()
     name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
     known: User | None = st.session_state.get("_user")
     if known is None or known.name != name:
@@ -67,6 +69,17 @@ def choose_project() -> None:
     if settings().auth != "none":
         st.sidebar.caption(user().name)
         st.sidebar.button("Sign out", on_click=st.logout)
+
+
+def _enter_through_main() -> None:
+    """Run main.py where Streamlit skipped it.
+
+    A folder called pages makes Streamlit take the first visitor of a page's own address past main.py, until
+    `st.navigation` was called once in the server's life.
+    """
+    if PagesManager.uses_pages_directory:
+        PagesManager.uses_pages_directory = False
+        st.rerun()
 
 
 def _signed_in_name() -> str:

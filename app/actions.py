@@ -1,0 +1,162 @@
+"""What a user may do. Each action checks the role, commits, and only then tells the workers.
+
+Pages and the command line call these. Nobody waits for a worker: a run is a committed row, and where the
+message that there is work gets lost, the workers' own timers find it.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
+
+from core.catalogue import Catalogue
+from core.errors import Problem
+from core.spec import RunSpec
+from core.store import checks, queue, runs, users
+from core.store.engine import session
+from core.store.models import Role, Run
+from core.validation import validate
+from worker import celery_app
+
+log = logging.getLogger(__name__)
+
+
+class NotAllowed(Exception):
+    """The user's role does not permit the action; the text says what would."""
+
+
+def submit(user_id: int, project_id: int, spec: RunSpec, catalogue: Catalogue, cloned_from: int | None = None) -> int:
+    """Queue a run and return its number; raises SpecError for a spec that cannot run, NotAllowed for a viewer."""
+    validate(spec, catalogue)
+    with session() as s:
+        _role(s, user_id, project_id, "submit a run")
+        run = runs.submit_run(
+            s,
+            spec,
+            project_id=project_id,
+            owner_id=user_id,
+            needs=needs(spec, catalogue),
+            cloned_from_id=cloned_from,
+        )
+        run_id = run.id
+    _wake(spec.device)
+    return run_id
+
+
+def needs(spec: RunSpec, catalogue: Catalogue) -> list[str]:
+    """What a worker must provide: the techniques, each as its form was published, and what they require."""
+    techniques = spec.techniques()
+    named = [
+        f"technique:{name}#{catalogue.techniques[name]['hash']}"
+        if name in catalogue.techniques
+        else f"technique:{name}"
+        for name in techniques
+    ]
+    return [*named, *sorted(catalogue.requires(techniques))]
+
+
+def ask(spec: RunSpec) -> list[Problem] | None:
+    """What a worker finds wrong once it has built the model without weights; None until one has answered."""
+    with session() as s:
+        answer = checks.ask(s, spec)
+    if answer is None:
+        with _perhaps_no_broker():
+            celery_app.enqueue_check(spec.hash, spec.device)
+    return answer
+
+
+def cancel(user_id: int, run_ids: Iterable[int]) -> int:
+    """Stop runs: at once while queued, else by asking their worker. Returns how many had not ended yet."""
+    with session() as s:
+        return sum(queue.cancel_run(s, run.id) for run in _own(s, user_id, run_ids, "cancel"))
+
+
+def requeue(user_id: int, run_ids: Iterable[int]) -> int:
+    """Queue ended runs again; their finished stages stand. Returns how many had ended."""
+    devices = set()
+    with session() as s:
+        again = 0
+        for run in _own(s, user_id, run_ids, "requeue"):
+            device = run.device
+            if queue.requeue_run(s, run.id):
+                again += 1
+                devices.add(device)
+    for device in devices:
+        _wake(device)
+    return again
+
+
+def move(user_id: int, run_id: int, where: str) -> bool:
+    """Move a queued run to the "top", one "up" or one "down"; False where it is there already."""
+    with session() as s:
+        _own(s, user_id, [run_id], "move")
+        return queue.move_run(s, run_id, where)
+
+
+def annotate(user_id: int, run_id: int, text: str) -> None:
+    """Add a note to a run; every member may."""
+    with session() as s:
+        _role(s, user_id, runs.get_run(s, run_id).project_id, "write a note")
+        runs.add_note(s, run_id, user_id, text.strip())
+
+
+def rename(user_id: int, run_id: int, name: str) -> None:
+    """Give a run another name."""
+    with session() as s:
+        _own(s, user_id, [run_id], "rename")
+        runs.rename_run(s, run_id, name.strip())
+
+
+def tag(user_id: int, run_id: int, name: str) -> None:
+    """Tag a run; every member may."""
+    with session() as s:
+        _role(s, user_id, runs.get_run(s, run_id).project_id, "tag a run")
+        runs.add_tag(s, run_id, name.strip())
+
+
+def untag(user_id: int, run_id: int, name: str) -> None:
+    """Take a tag off a run; every member may."""
+    with session() as s:
+        _role(s, user_id, runs.get_run(s, run_id).project_id, "untag a run")
+        runs.remove_tag(s, run_id, name)
+
+
+def set_role(user_id: int, project_id: int, member_id: int, role: Role | None) -> None:
+    """Give someone a role in a project, or none; owners may. Raises ValueError for the last owner."""
+    with session() as s:
+        if users.find_role(s, user_id, project_id) != Role.OWNER:
+            raise NotAllowed("Only an owner of the project can give roles.")
+        users.set_role(s, member_id, project_id, role)
+
+
+def _role(s: Session, user_id: int, project_id: int, what: str) -> Role:
+    """The user's role in the project, member at least."""
+    role = users.find_role(s, user_id, project_id)
+    if role not in (Role.MEMBER, Role.OWNER):
+        raise NotAllowed(f"To {what} you must be a member of the project; ask one of its owners.")
+    return role
+
+
+def _own(s: Session, user_id: int, run_ids: Iterable[int], what: str) -> list[Run]:
+    """The runs, each the user's own or in a project that the user owns."""
+    found = [runs.get_run(s, run_id) for run_id in run_ids]
+    for run in found:
+        if _role(s, user_id, run.project_id, f"{what} a run") != Role.OWNER and run.owner_id != user_id:
+            raise NotAllowed(f"Run {run.id} is someone else's; only they or an owner of the project can {what} it.")
+    return found
+
+
+def _wake(device: str) -> None:
+    with _perhaps_no_broker():
+        celery_app.enqueue(device)
+
+
+@contextmanager
+def _perhaps_no_broker() -> Iterator[None]:
+    """The row is committed: without a broker, the workers' timers find it a few seconds later."""
+    try:
+        yield
+    except OperationalError as error:
+        log.warning("The queue's Redis cannot be reached (%s); workers will look by themselves.", error)

@@ -1,0 +1,29 @@
+"""A store of its own for each test of the front end, and no broker."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+
+from core import settings as settings_module
+from core.store import engine
+from worker import celery_app
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """An empty, migrated SQLite store below a home of its own; yields the devices that were woken."""
+    monkeypatch.setenv("SLIMBOARD_HOME", str(tmp_path))
+    for name in ("SLIMBOARD_DATABASE_URL", "SLIMBOARD_REDIS_URL", "SLIMBOARD_ARTIFACTS", "SLIMBOARD_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    settings_module.settings.cache_clear()
+    st.cache_data.clear()
+    woken: list[str] = []
+    monkeypatch.setattr(celery_app, "enqueue", woken.append)
+    monkeypatch.setattr(celery_app, "enqueue_check", lambda spec_hash, device: None)
+    engine.upgrade()
+    yield woken
+    engine.engine().dispose()
+    settings_module.settings.cache_clear()
+    st.cache_data.clear()
