@@ -30,9 +30,8 @@ def resolve(python: str, extras: str, constraints: Pins) -> tuple[str, Pins]:
         limits.write_text("".join(f"{name}=={version}\n" for name, version in constraints.items()))
         report = Path(folder) / "report.json"
         wanted = f"{ROOT}[{extras}]"
-        subprocess.run(
-            [*pip, "install", "-q", "--dry-run", "--ignore-installed", "--report", report, "-c", limits, wanted], check=True
-        )
+        options = ["-q", "--dry-run", "--ignore-installed", "--report", report, "-c", limits]
+        subprocess.run([*pip, "install", *options, wanted], check=True)
         found = json.loads(report.read_text())
     pins = {}
     for item in found["install"]:

@@ -1,0 +1,291 @@
+"""`slimboard ...`: what the pages do, from a shell. Only `run` and `worker` load torch."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app import formats, shell, terminal
+from app.service import UpError
+from app.shell import CommandError, Who
+from core import catalogue as published
+from core.errors import SpecError
+from core.settings import settings
+from core.spec import RunSpec
+from core.store import engine, events, listing, runs, stages, users
+from core.store.models import UNFINISHED, RunStatus
+
+cli = typer.Typer(
+    help="Compression experiments for neural networks: queue recipes, run them, look at what came of it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+RunId = Annotated[int, typer.Argument(metavar="ID", help="number of a run")]
+Recipe = Annotated[typer.FileText, typer.Argument(metavar="RECIPE.yaml", help="a spec in YAML; - reads it from stdin")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+class Device(StrEnum):
+    """What a run or a worker computes on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@cli.callback()
+def common(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="act as this user")] = users.LOCAL_USER,
+    project: Annotated[str, typer.Option(help="in this project; the user's first one by default")] = "",
+) -> None:
+    context.obj = Who(user, project)
+
+
+@cli.command()
+def up(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 by default")] = None,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="CPU workers; each GPU has its own besides")] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="queue the demonstration recipes")] = False,
+) -> None:
+    """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
+    from app import local
+
+    local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
+
+
+@cli.command()
+def serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+) -> None:
+    """Run the dashboard alone; queue, store and workers are elsewhere."""
+    from app import local
+
+    command = local.front_end_command(host or settings().host, port or settings().port)
+    os.chdir(local.ROOT)
+    os.execv(command[0], command)
+
+
+@cli.command()
+def worker(device: Annotated[Device, typer.Option(help="what it computes on")] = Device.CPU) -> None:
+    """Run a worker: one device, one run at a time."""
+    from worker.celery_app import worker_arguments
+
+    command = [sys.executable, "-m", "celery", *worker_arguments(device.value)]
+    os.execv(command[0], command)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the store to this version's schema."""
+    engine.upgrade()
+    typer.echo(f"The store is at revision {engine.revision()[0]}.")
+
+
+@cli.command()
+def run(
+    recipe: Recipe,
+    as_json: AsJson = False,
+    device: Annotated[Device | None, typer.Option(help="cpu or gpu; as the spec says, by default")] = None,
+) -> None:
+    """Execute a recipe here and now, without queue or store, and print its stages."""
+    from app import foreground
+
+    result, units = foreground.execute(RunSpec.from_yaml(recipe.read()), device and device.value)
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(terminal.stage_table(result["stages"], units))
+    error = result["reload_max_error"]
+    typer.echo(f"\nartifact: {result['artifact']}")
+    if error is not None:
+        typer.echo(f"loaded again in a fresh process, its outputs differ by at most {error:.2g}")
+
+
+@cli.command()
+def submit(
+    context: typer.Context,
+    recipe: Recipe,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for its end; exit status 1 unless it is done")] = False,
+) -> None:
+    """Queue a recipe and print the number of its run."""
+    spec = RunSpec.from_yaml(recipe.read())
+    with shell.store(), shell.acting() as actions:
+        user_id, project_id = context.obj.ids()
+        run_id = actions.submit(user_id, project_id, spec, shell.catalogue())
+        typer.echo(run_id)
+        if wait and _wait_for(run_id) != RunStatus.DONE:
+            _print_run(run_id)
+            raise typer.Exit(1)
+
+
+@cli.command("runs")
+def list_runs(
+    context: typer.Context,
+    as_json: AsJson = False,
+    status: Annotated[list[RunStatus] | None, typer.Option(help="only these; may be given several times")] = None,
+    text: Annotated[str, typer.Option(help="words in name, model, task, tags or recipe")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+) -> None:
+    """List the newest runs."""
+    with shell.store():
+        _, project_id = context.obj.ids()
+        chosen = listing.RunFilter(project_id, tuple(status or ()), text=text)
+        with engine.read_session() as s:
+            rows = listing.list_runs(s, chosen, page_size=limit)
+    if as_json:
+        _print_json([dict(row._mapping) for row in rows])
+        return
+    head = ("run", "status", "name", "model", "task", "recipe", "compute", "queued")
+    cells = [
+        [
+            str(row.id),
+            f"{row.status.value} {formats.percent(row.progress, 0)}" if row.status == RunStatus.RUNNING else row.status,
+            row.name,
+            row.model,
+            row.task,
+            row.recipe,
+            formats.duration(row.compute_seconds),
+            formats.ago(row.created_at),
+        ]
+        for row in rows
+    ]
+    typer.echo(terminal.table(head, cells))
+
+
+@cli.command()
+def show(run_id: RunId, as_json: AsJson = False) -> None:
+    """Show a run: how it stands, its stages, and the end of its log where it failed."""
+    with shell.store():
+        _print_run(run_id, as_json)
+
+
+@cli.command("techniques")
+def list_techniques(as_json: AsJson = False) -> None:
+    """List the techniques of this installation and of the workers that it knows."""
+    known = shell.catalogue().techniques if shell.store_exists() else published.built_in().techniques
+    if as_json:
+        _print_json(known)
+        return
+    head = ("technique", "family", "used as", "what it does")
+    rows = [[name, entry["family"], ", ".join(entry["forms"]), entry["summary"]] for name, entry in known.items()]
+    typer.echo(terminal.table(head, rows))
+
+
+@cli.command()
+def export(
+    run_id: RunId,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="folder to make")],
+    stage: Annotated[int | None, typer.Option(min=0, help="which stage; the last one by default")] = None,
+) -> None:
+    """Copy the artifact of a finished run's stage to a folder."""
+    from core.artifact_store import ArtifactStore
+
+    with shell.store(), engine.read_session() as s:
+        found = stages.find_run_stage(s, run_id, stage)
+    if found is None:
+        raise CommandError(f"Run {run_id} is not done or has no such stage; `slimboard show {run_id}` tells.")
+    if destination.exists():
+        raise CommandError(f"{destination} is there already. Remove it, or name another folder.")
+    folder = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").open(found[0])
+    shutil.copytree(folder, destination)
+    typer.echo(destination)
+
+
+@cli.command()
+def cancel(context: typer.Context, run_id: RunId) -> None:
+    """Cancel a queued or running run."""
+    with shell.store(), shell.acting() as actions:
+        stopped = actions.cancel(context.obj.ids()[0], [run_id])
+    typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} had ended already")
+
+
+@cli.command()
+def requeue(context: typer.Context, run_id: RunId) -> None:
+    """Queue an ended run again; its finished stages stand."""
+    with shell.store(), shell.acting() as actions:
+        again = actions.requeue(context.obj.ids()[0], [run_id])
+    typer.echo(f"run {run_id} is queued again" if again else f"run {run_id} has not ended yet")
+
+
+def main() -> None:
+    """The console script: errors of the user as lines on stderr, 2 for a spec and 1 for the rest."""
+    try:
+        cli()
+    except SpecError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        sys.exit(2)
+    except (CommandError, UpError) as error:
+        typer.echo(str(error), err=True)
+        sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print_run(run_id: int, as_json: bool = False) -> None:
+    with engine.read_session() as s:
+        row = runs.run_details(s, run_id)
+        if row is None:
+            raise CommandError(f"There is no run {run_id}.")
+        latencies: dict[int, list[Any]] = {}
+        for latency in stages.list_latencies(s, [run_id]):
+            latencies.setdefault(latency.position, []).append(latency)
+        found = [(place.position, stage) for place, stage, *_ in stages.list_run_stages(s, run_id)]
+        lines = events.last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
+        described = {
+            "id": run_id,
+            "name": row.Run.name,
+            "status": row.Run.status.value,
+            "project": row.project,
+            "owner": row.owner,
+            "worker": row.worker,
+            "progress": row.Run.progress,
+            "failure": row.Run.failure and row.Run.failure.value,
+            "failure_message": row.Run.failure_message,
+            "attempt": row.Run.attempt,
+            "spec": row.Run.spec,
+            "stages": [terminal.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
+        }
+        units = [stage.score_unit for at, stage in found if at >= 0]
+    if as_json:
+        _print_json(described)
+        return
+    typer.echo(f"run {run_id} {described['name']}: {described['status']}")
+    if described["failure"]:
+        typer.echo(f"{described['failure']}: {described['failure_message']}")
+    if units:
+        typer.echo(terminal.stage_table(described["stages"], units))
+    for line in lines:
+        typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
+
+
+def _wait_for(run_id: int) -> RunStatus:
+    """Wait until a run has ended, its progress on stderr."""
+    shown = terminal.ProgressLine()
+    while True:
+        with engine.read_session() as s:
+            found = runs.get_run(s, run_id)
+            status, text = (
+                found.status,
+                f"run {run_id} {found.status.value}: {found.progress:.0%} {found.progress_text}",
+            )
+        if status not in UNFINISHED:
+            shown.clear()
+            return status
+        shown.update(text)
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()
