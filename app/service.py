@@ -70,9 +70,7 @@ class Service:
             self.restart_at = now + pause
             self._kill_group()  # what it left behind
             how = self.how_it_ended()
-            say(
-                f"The {self.name} ended ({self.how_it_ended()}); starting it again in {pause:.0f} s. Its log: {self.log}"
-            )
+            say(f"The {self.name} ended ({how}); starting again in {pause:.0f} s. Its log: {self.log}")
         elif now >= self.restart_at:
             self.restart_at = 0.0
             self.start()

@@ -1,3 +1,4 @@
+import itertools
 import os
 import re
 import signal
@@ -27,11 +28,14 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_numbers = itertools.count()
+
+
 class Up:
     """A real `slimboard up` in a home of its own."""
 
     def __init__(self, home: Path, *arguments: str):
-        self.home, self.output = home, home.with_suffix(".out")
+        self.home, self.output = home, home.parent / f"{home.name}-{next(_numbers)}.out"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SLIMBOARD_")}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
