@@ -1,26 +1,232 @@
-"""`hf:<repo or folder>`: placeholder until the loader stands."""
+"""`hf:<repo or folder>`: trained models of Hugging Face's transformers, loaded from safetensors.
 
-from typing import Any
+Causal language models, sequence classifiers and image classifiers. The config of a loaded model holds
+the whole of transformers' config, so that it is built again without the repository.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
+from core.errors import SpecError
+from core.models.anatomy import anatomy
 from core.models.base import ModelSettings
+from core.models.checkpoint import content_hash, locate, weight_files
+from core.models.conv1d import convert_conv1d_
 from core.models.loaded import Described, Loaded
-from core.tasks.base import Task
+from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
+from core.tasks.base import InputFormat, Kind, Task
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO_CLASSES = {
+    Kind.LANGUAGE_MODELLING: "AutoModelForCausalLM",
+    Kind.TEXT_CLASSIFICATION: "AutoModelForSequenceClassification",
+    Kind.IMAGE_CLASSIFICATION: "AutoModelForImageClassification",
+}
 
 
 class HuggingFaceSettings(ModelSettings):
     """A model of a Hugging Face repository or folder, with its trained weights."""
 
+    revision: str | None = Field(None, max_length=100, description="branch, tag or commit of the repository")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type that weights are loaded as")
+    attention: Literal["sdpa", "eager"] = Field("sdpa", description="how transformers computes attention")
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of a window; the task's if empty")
+    new_head: bool = Field(False, description="put a new, untrained classification head on the model")
+
 
 def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Described:
-    raise NotImplementedError
-
-
-def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torch.Generator) -> Loaded:
-    raise NotImplementedError
+    """The model's config and input format, from its small files; raises SpecError where it does not fit the task."""
+    folder = locate(source, settings.revision, weights=False)
+    hf_config = _read_config(source, folder)
+    model_class = _model_class(source, hf_config, task, settings.new_head)
+    _fit_labels(source, hf_config, task, settings.new_head)
+    tokenizer = None
+    if task.kind is Kind.IMAGE_CLASSIFICATION:
+        input_format = _image_format(folder, hf_config)
+    else:
+        length = _length(hf_config, settings, task)
+        tokenizer = _read_tokenizer(source, folder, length if task.kind is Kind.TEXT_CLASSIFICATION else None)
+        input_format = InputFormat(tokenizer=tokenizer, length=length)
+        if task.kind is Kind.TEXT_CLASSIFICATION and hf_config.pad_token_id is None:
+            hf_config.pad_token_id = tokenizer.pad_id  # decoders look for the last token before the padding
+    hf_config.architectures = [model_class.__name__]
+    hf_config.use_cache = False  # decoding asks for it; training and scoring do without
+    plain = json.loads(hf_config.to_json_string(use_diff=False))
+    config = {
+        "source": "hf",
+        "auto_class": AUTO_CLASSES[Kind(task.kind)],
+        "config": {key: value for key, value in plain.items() if key not in ("_name_or_path", "auto_map")},
+        "attention": settings.attention,
+        "dtype": settings.dtype,
+        "conv1d_as_linear": True,
+    }
+    files = tokenizer.files() if tokenizer is not None else {}
+    return Described(config=config, input_format=input_format, trained=not settings.new_head, tokenizer_files=files)
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    raise NotImplementedError
+    """The bare model of a config that `describe` gave."""
+    auto_class, hf_config, options = _unpack(config)
+    model = auto_class.from_config(hf_config, **options)
+    convert_conv1d_(model)
+    return model
+
+
+def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torch.Generator) -> Loaded:
+    """The model with its weights, on the CPU; a new head's depend on `generator` alone."""
+    described = describe(source, settings, task)
+    folder = locate(source, settings.revision, weights=True)
+    files = weight_files(source, folder)
+    model, missing = _from_pretrained(source, folder, described.config, settings.new_head)
+    if settings.new_head:
+        _initialize_head_(model, missing, generator)
+    elif missing:
+        message = f"has no trained {', '.join(missing[:4])}"
+        remedy = "Set new_head: true to train a new head." if _is_head(model, missing) else "Save the model again."
+        raise SpecError.of("model.source", source, message, remedy)
+    convert_conv1d_(model)
+    return Loaded(**vars(described), module=model.eval(), content_hash=content_hash(described.config, files))
+
+
+def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head: bool) -> tuple[nn.Module, list[str]]:
+    """The model, and the names of the parameters that the files do not hold or hold in another shape."""
+    auto_class, hf_config, options = _unpack(config)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, info = auto_class.from_pretrained(
+                folder,
+                config=hf_config,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=new_head,
+                output_loading_info=True,
+                **options,
+            )
+    except RuntimeError as error:  # shapes; the message says which
+        message = f"holds weights that do not fit its config: {str(error).strip().splitlines()[-1]}"
+        raise SpecError.of("model.source", source, message, "Save the model again with its config.") from error
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    return model, sorted({*info["missing_keys"], *mismatched})
+
+
+def _unpack(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Auto class, its config and its options. They may come from a manifest: nothing but these is constructed."""
+    import transformers
+
+    if config["auto_class"] not in AUTO_CLASSES.values() or config["attention"] not in ("sdpa", "eager"):
+        raise ValueError(f"{config['auto_class']} with {config['attention']} attention is not built from a config")
+    options = dict(config["config"])
+    hf_config = transformers.CONFIG_MAPPING[options.pop("model_type")].from_dict(options)
+    made = {"attn_implementation": config["attention"], "dtype": DTYPES[config["dtype"]], "trust_remote_code": False}
+    return getattr(transformers, config["auto_class"]), hf_config, made
+
+
+def _read_config(source: str, folder: Path) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    options = json.loads((folder / "config.json").read_text())
+    model_type = options.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        code = " and brings its own code, which is never run" if "auto_map" in options else ""
+        message = f"is of the type {model_type!r}, which this transformers does not know{code}"
+        raise SpecError.of("model.source", source, message, "Choose a model that transformers itself implements.")
+    if "quantization_config" in options:
+        remedy = "Choose the model it was made from; Slimboard quantizes it itself."
+        raise SpecError.of("model.source", source, "is quantized already, in a form of another tool", remedy)
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _model_class(source: str, hf_config: Any, task: Task, new_head: bool) -> type[nn.Module]:
+    """The class that serves the task; raises SpecError for a model that was made for something else."""
+    import transformers
+
+    mapping = getattr(transformers, AUTO_CLASSES[Kind(task.kind)])._model_mapping
+    saved = list(hf_config.architectures or [])
+    known = mapping.get(type(hf_config), ())
+    classes: tuple[type[nn.Module], ...] = known if isinstance(known, tuple) else (known,)
+    for model_class in classes:
+        if model_class.__name__ in saved:
+            return model_class
+    is_language = task.kind is Kind.LANGUAGE_MODELLING
+    if not classes or (is_language and (saved or getattr(hf_config, "is_decoder", None) is False)):
+        message = f"is a {saved[0] if saved else hf_config.model_type}, and {task.name} is {Kind(task.kind)}"
+        raise SpecError.of("model.source", source, message, "Choose a model or a task of the other's kind.")
+    if is_language and new_head:
+        raise SpecError.of("model.new_head", True, "is only for classification", "Remove it.")
+    return classes[0]
+
+
+def _fit_labels(source: str, hf_config: Any, task: Task, new_head: bool) -> None:
+    if task.kind is Kind.LANGUAGE_MODELLING or hf_config.num_labels == task.n_classes:
+        return
+    if not new_head:
+        message = f"has {hf_config.num_labels} classes, and {task.name} has {task.n_classes}"
+        remedy = "Set new_head: true to train a new head, or choose a model made for these classes."
+        raise SpecError.of("model.source", source, message, remedy)
+    hf_config.num_labels = task.n_classes
+
+
+def _length(hf_config: Any, settings: HuggingFaceSettings, task: Task) -> int:
+    longest = getattr(hf_config, "max_position_embeddings", None)
+    if longest is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        longest -= hf_config.pad_token_id + 1  # their positions begin after the padding's
+    if settings.length is None:
+        return min(task.length or 256, longest or 256)
+    if longest is not None and settings.length > longest:
+        message = f"is more than the {longest} tokens that the model takes"
+        raise SpecError.of("model.length", settings.length, message, f"Choose at most {longest}.")
+    return settings.length
+
+
+def _read_tokenizer(source: str, folder: Path, length: int | None) -> PretrainedTokenizer:
+    try:
+        return read_tokenizer(folder, length)
+    except (OSError, ValueError, ImportError) as error:
+        message = "has no tokenizer that can be read here"
+        raise SpecError.of("model.source", source, message, "Save its tokenizer.json beside the model.") from error
+
+
+def _image_format(folder: Path, hf_config: Any) -> InputFormat:
+    file = folder / "preprocessor_config.json"
+    options = json.loads(file.read_text()) if file.is_file() else {}
+    size = getattr(hf_config, "image_size", None) or options.get("size")
+    if isinstance(size, dict):
+        size = size.get("height", size.get("shortest_edge"))
+    channels = getattr(hf_config, "num_channels", 3)
+    normalized = options.get("do_normalize", True)
+    mean, std = options.get("image_mean", 0.5), options.get("image_std", 0.5)
+    return InputFormat(
+        image_size=size[0] if isinstance(size, list) else size,
+        channels=channels,
+        mean=_per_channel(mean if normalized else 0.0, channels),
+        std=_per_channel(std if normalized else 1.0, channels),
+    )
+
+
+def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
+    values = value if isinstance(value, list) else [value] * channels
+    return tuple(map(float, values))
+
+
+def _is_head(model: nn.Module, names: list[str]) -> bool:
+    heads = (*anatomy(model).outputs, "pooler")
+    return all(any(head in name for head in heads) for name in names)
+
+
+@torch.no_grad()
+def _initialize_head_(model: nn.Module, missing: list[str], generator: torch.Generator) -> None:
+    """Fresh weights for the output layer and for what else the checkpoint does not hold."""
+    if not _is_head(model, missing):
+        raise ValueError(f"the checkpoint lacks more than a head: {', '.join(missing)}")
+    std = getattr(model.config, "initializer_range", 0.02)
+    fresh = {*missing, *(f"{name}.{kind}" for name in anatomy(model).outputs for kind in ("weight", "bias"))}
+    for name, parameter in model.named_parameters():
+        if name in fresh and parameter.ndim > 1:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        elif name in fresh:
+            parameter.zero_()

@@ -1,10 +1,16 @@
-"""Text as the bytes of its UTF-8: the tokenizer of the built-in text models."""
+"""How text becomes tokens: bytes for the built-in models, a checkpoint's own tokenizer for Hugging Face's."""
 
+import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_OPTIONS = "slimboard.json"
 
 
 class ByteTokenizer:
-    """One token a byte, and one to pad with; every text can be encoded and comes back the same."""
+    """One token a byte of the text's UTF-8, and one to pad with; every text comes back the same."""
 
     pad_id = 256
     vocab_size = 257
@@ -16,3 +22,50 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these bytes; padding is left out, broken sequences become U+FFFD."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class PretrainedTokenizer:
+    """A checkpoint's tokenizer.
+
+    With `length`, a text is encoded by itself, as a classifier wants it: with the special tokens and cut to
+    `length`, keeping them. Without, as a part of running text: neither.
+    """
+
+    def __init__(self, tokenizer: Any, length: int | None):
+        self._tokenizer = tokenizer
+        self._length = length
+        self.vocab_size: int = len(tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.pad_id: int = pad if pad is not None else 0  # padded tokens are masked: any will do
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`."""
+        if self._length is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+        return list(self._tokenizer.encode(text, truncation=True, max_length=self._length))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens."""
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def files(self) -> dict[str, bytes]:
+        """The files that `load_tokenizer` makes an equal tokenizer from, by name."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._tokenizer.save_pretrained(folder)
+            saved = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
+        return {**saved, _OPTIONS: json.dumps({"length": self._length}).encode()}
+
+
+def load_tokenizer(folder: Path) -> PretrainedTokenizer:
+    """The tokenizer that `PretrainedTokenizer.files` left in a folder."""
+    options = json.loads((folder / _OPTIONS).read_text())
+    return read_tokenizer(folder, options["length"])
+
+
+def read_tokenizer(folder: Path, length: int | None) -> PretrainedTokenizer:
+    """The tokenizer of a checkpoint's folder; raises OSError or ValueError where there is none that can be read."""
+    from transformers import AutoTokenizer
+
+    return PretrainedTokenizer(
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False), length
+    )

@@ -1,0 +1,118 @@
+"""Finding a Hugging Face checkpoint's files: in the user's folders or on the Hub, safetensors only.
+
+A folder is taken only from below the folders that `SLIMBOARD_DATA` names (and the uploads). Nothing that
+can run code is read: no pickle, no repository's own Python.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from core.errors import SpecError
+from core.settings import settings
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_SMALL = ["*.json", "*.txt", "*.model", "*.jinja"]
+_LARGE = [WEIGHTS, "model-*.safetensors"]
+_REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def locate(source: str, revision: str | None, *, weights: bool) -> Path:
+    """The folder with the files of `hf:<repo or folder>`, downloaded if need be; only small ones without `weights`.
+
+    Raises SpecError for a source that is not there, not allowed, gated, or out of reach.
+    """
+    name = source.removeprefix("hf:")
+    folder = _own_folder(name)
+    if folder is not None:
+        _refuse_escapes(source, folder, folder)
+    elif not _REPOSITORY.fullmatch(name):
+        raise SpecError.of(
+            "model.source",
+            source,
+            "is no folder within the folders that users' files may lie in, and no name of a repository",
+            "Start the server with SLIMBOARD_DATA naming the folder that it lies in, or write hf:<owner>/<name>.",
+        )
+    else:
+        folder = _download(source, name, revision, _SMALL + _LARGE if weights else _SMALL)
+        _refuse_escapes(source, folder, folder.parents[1])  # the Hub's cache links to files beside the snapshots
+    if not (folder / "config.json").is_file():
+        raise SpecError.of("model.source", source, "has no config.json", "Choose a model saved by save_pretrained.")
+    return folder
+
+
+def weight_files(source: str, folder: Path) -> list[Path]:
+    """The safetensors files that make up the model; raises SpecError where there are none, naming what is there."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        if missing:
+            message = f"lacks {', '.join(missing)}, which its index names"
+            raise SpecError.of("model.source", source, message, "Complete it, or save the model again.")
+        return [folder / name for name in names]
+    unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in UNSAFE)
+    found = f", only {', '.join(unsafe)}, a format that can run code when it is read" if unsafe else ""
+    raise SpecError.of(
+        "model.source",
+        source,
+        f"has no {WEIGHTS}{found}",
+        "Save it as safetensors where you trust it (save_pretrained does), or choose a repository that has it.",
+    )
+
+
+def content_hash(config: dict[str, object], files: list[Path]) -> str:
+    """SHA-256 of a config and of the contents of its weight files, read a piece at a time."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _own_folder(name: str) -> Path | None:
+    for root in settings().data_folders:
+        root = root.resolve()
+        folder = (root / name).resolve()  # an absolute name stands for itself
+        if folder != root and folder.is_relative_to(root) and folder.is_dir():
+            return folder
+    return None
+
+
+def _refuse_escapes(source: str, folder: Path, root: Path) -> None:
+    for file in folder.iterdir():
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            message = f"has a link, {file.name}, that leads out of it"
+            raise SpecError.of("model.source", source, message, "Put the file itself there.")
+
+
+def _download(source: str, name: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        remedy = "Ask for access on its page, and give the worker HF_TOKEN, the token of the account that has it."
+        raise SpecError.of("model.source", source, "is gated", remedy) from error
+    except RepositoryNotFoundError as error:
+        remedy = "Check its spelling; for a private one give the worker HF_TOKEN, a token that may read it."
+        raise SpecError.of("model.source", source, "is not on the Hugging Face Hub", remedy) from error
+    except RevisionNotFoundError as error:
+        remedy = "Choose a branch, tag or commit that it has."
+        raise SpecError.of("model.revision", revision, f"is no revision of {name}", remedy) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
+        remedy = "Connect the worker, or put the model in a folder that SLIMBOARD_DATA names."
+        message = "is not on this worker, and the Hugging Face Hub cannot be reached from it"
+        raise SpecError.of("model.source", source, message, remedy) from error
