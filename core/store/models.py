@@ -227,6 +227,10 @@ class Stage(Base):
     details: Mapped[dict[str, Any]]  # per-layer tables and what else is particular
     seconds: Mapped[float]  # to apply the step
     created_at: Mapped[float] = mapped_column(default=now(), index=True)
+    __table_args__ = (
+        Index("ix_stage_task_hash", "task_hash", "trained"),
+        Index("ix_stage_history", "technique", "model", "task"),
+    )
 
 
 class RunStage(Base):
@@ -288,7 +292,20 @@ class Latency(Base):
     repeats: Mapped[int]
     disturbed: Mapped[bool]  # something else used the machine even in the repeated measurement
     contention: Mapped[float]  # share of the cores that others used meanwhile
-    __table_args__ = (Index("ix_latency_conditions", "stage_id", "hardware", "runtime", "batch", "phase"),)
+    __table_args__ = (
+        Index(
+            "ix_latency_conditions",
+            "stage_id",
+            "hardware",
+            "runtime",
+            "dtype",
+            "threads",
+            "batch",
+            "length",
+            "phase",
+            "operating_point_id",
+        ),
+    )
 
 
 class Point(Base):

@@ -1,23 +1,25 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Float,
     Integer,
     Select,
-    Subquery,
     and_,
     case,
-    cast,
+    exists,
     func,
     literal,
     or_,
     select,
+    union_all,
 )
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
 from core.store.models import Latency, RunStage, Stage
@@ -35,7 +37,7 @@ AXES = {  # axis -> whether less of it is better; a score's direction is its tas
     "compression_ratio": False,
     "speed_up": False,
 }
-TIMED = {"p50_ms", "p95_ms", "speed_up"}
+TIMED = {"p50_ms": Latency.p50_ms, "p95_ms": Latency.p95_ms, "speed_up": 1.0 / Latency.ratio}
 GRID = 60  # cells along each axis when points are thinned
 
 
@@ -67,35 +69,24 @@ class PointFilter:
 
 def list_tasks(session: Session, project_id: int) -> Rows:
     """Tasks with measured stages: task, task_hash, score_name, score_unit, higher_is_better, n_stages."""
-    mine = select(RunStage.stage_id).where(RunStage.project_id == project_id).distinct().subquery()
-    columns = (Stage.task, Stage.task_hash, Stage.score_name, Stage.score_unit, Stage.higher_is_better)
-    query = (
-        select(*columns, func.count().label("n_stages"))
-        .join(mine, mine.c.stage_id == Stage.id)
-        .where(Stage.trained)
-        .group_by(*columns)
-        .order_by(func.count().desc())
+    counted = (
+        select(Stage.task_hash, func.max(Stage.id).label("last_id"), func.count().label("n_stages"))
+        .where(Stage.trained, _of_project(project_id))
+        .group_by(Stage.task_hash)
+        .subquery()
     )
-    return session.execute(query).all()
+    columns = (Stage.task, Stage.task_hash, Stage.score_name, Stage.score_unit, Stage.higher_is_better)
+    query = select(*columns, counted.c.n_stages).join(counted, counted.c.last_id == Stage.id)
+    return session.execute(query.order_by(counted.c.n_stages.desc())).all()
 
 
 def list_conditions(session: Session, project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
     """Conditions under which stages of a task were timed, the most frequent first, with their counts."""
-    mine = select(RunStage.stage_id).where(RunStage.project_id == project_id).distinct().subquery()
-    columns = (
-        Latency.hardware,
-        Latency.runtime,
-        Latency.dtype,
-        Latency.threads,
-        Latency.batch,
-        Latency.length,
-        Latency.phase,
-    )
+    columns = [getattr(Latency, field.name) for field in fields(Conditions)]
     query = (
         select(*columns, func.count().label("n"))
-        .join(mine, mine.c.stage_id == Latency.stage_id)
         .join(Stage, Stage.id == Latency.stage_id)
-        .where(Stage.task_hash == task_hash)
+        .where(Stage.task_hash == task_hash, Stage.trained, _of_project(project_id))
         .group_by(*columns)
         .order_by(func.count().desc())
     )
@@ -104,149 +95,160 @@ def list_conditions(session: Session, project_id: int, task_hash: str) -> list[t
 
 def list_points(
     session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = 4000
-) -> Rows:
-    """Points with both axes known: every column of `_points`, and `n` of points that a row stands for.
+) -> list[dict[str, Any]]:
+    """Points of which both axes are known: the columns of `_details`, and `n` of points that a row stands for.
 
-    More than `limit` points are thinned: of each cell of a grid over the two axes one stage is kept, and
-    every stage on the two axes' frontier or serving as a reference.
+    More than `limit` points are thinned: each cell of a grid over the two axes keeps one stage, and every
+    stage on the two axes' frontier stays.
     """
-    points = _points(chosen).subquery("points")
-    known = select(points).where(points.c[x].is_not(None), points.c[y].is_not(None))
-    n_points = session.scalar(select(func.count()).select_from(known.subquery())) or 0
-    if n_points <= limit:
-        return session.execute(known.add_columns(literal(1).label("n")).order_by(points.c.stage_id)).all()
-    return session.execute(_thinned(known, x, y, limit)).all()
+    n = {row.stage_id: row.n for row in session.execute(_thinned(chosen, x, y, limit))}
+    query = _details(chosen).where(Stage.id.in_(list(n))).order_by(Stage.id)
+    return [{**row, "n": n[row["stage_id"]]} for row in session.execute(query).mappings()]
 
 
-def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> Rows:
+def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
     """The points of these stages, for the table below the chart."""
-    points = _points(chosen).subquery("points")
-    return session.execute(select(points).where(points.c.stage_id.in_(list(stage_ids)))).all()
+    query = _details(chosen).where(Stage.id.in_(list(stage_ids)), *_conditions(chosen))
+    return [dict(row) for row in session.execute(query.order_by(Stage.id)).mappings()]
 
 
-def _points(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
-    attached = _attached(chosen)
-    reference = aliased(Stage)
-    query = (
-        select(
-            Stage.id.label("stage_id"),
-            attached.c.run_id,
-            attached.c.n_runs,
-            Stage.technique,
-            Stage.family,
-            Stage.label,
-            Stage.model,
-            Stage.compressed,
-            Stage.size_bytes,
-            Stage.score,
-            Stage.score_low,
-            Stage.score_high,
-            Stage.higher_is_better,
-            Stage.macs,
-            Stage.peak_memory_bytes,
-            Stage.parameters,
-            Stage.nonzeros,
-            Stage.nominal_bits,
-            Stage.nominal_sparsity,
-            attached.c.reference_stage_id,
-            (cast(reference.size_bytes, Float) / Stage.size_bytes).label("compression_ratio"),
-        )
-        .join(attached, attached.c.stage_id == Stage.id)
-        .outerjoin(reference, reference.id == attached.c.reference_stage_id)
-        .where(Stage.task_hash == chosen.task_hash, Stage.trained)
-    )
-    for column, values in (
-        (Stage.model, chosen.models),
-        (Stage.family, chosen.families),
-        (Stage.technique, chosen.techniques),
-    ):
-        if values:
-            query = query.where(column.in_(values))
-    return _with_latency(query, chosen.conditions)
-
-
-def _attached(chosen: PointFilter) -> Subquery:
-    """Each stage of the project once, with the last of the runs that have it."""
-    query = (
-        select(
-            RunStage.stage_id,
-            func.max(RunStage.run_id).label("run_id"),
-            func.count().label("n_runs"),
-            func.max(RunStage.reference_stage_id).label("reference_stage_id"),
-        )
-        .where(RunStage.project_id == chosen.project_id)
-        .group_by(RunStage.stage_id)
-    )
-    if chosen.run_ids:
-        query = query.where(RunStage.run_id.in_(chosen.run_ids))
-    return query.subquery("attached")
-
-
-def _with_latency(query: Select[*tuple[Any, ...]], conditions: Conditions | None) -> Select[*tuple[Any, ...]]:
-    """The last latency of each stage under the conditions."""
-    if conditions is None:
-        empty = cast(None, Float)
-        names = ("p50_ms", "p95_ms", "speed_up", "speed_up_low", "speed_up_high")
-        return query.add_columns(*(empty.label(name) for name in names), cast(None, Integer).label("disturbed"))
-    alike = aliased(Latency)
-    same: list[ColumnElement[bool]] = [
-        alike.stage_id == Stage.id,
-        alike.hardware == conditions.hardware,
-        alike.runtime == conditions.runtime,
-        alike.dtype == conditions.dtype,
-        alike.threads == conditions.threads,
-        alike.batch == conditions.batch,
-        alike.length.is_(None) if conditions.length is None else alike.length == conditions.length,
-        alike.phase == conditions.phase,
-        alike.operating_point_id.is_(None),
-    ]
-    last = select(func.max(alike.id)).where(and_(*same)).correlate(Stage).scalar_subquery()
-    return query.outerjoin(Latency, Latency.id == last).add_columns(
-        Latency.p50_ms,
-        Latency.p95_ms,
-        (1.0 / Latency.ratio).label("speed_up"),
-        (1.0 / Latency.ratio_high).label("speed_up_low"),
-        (1.0 / Latency.ratio_low).label("speed_up_high"),
-        cast(Latency.disturbed, Integer).label("disturbed"),
-    )
-
-
-def _thinned(known: Select[*tuple[Any, ...]], x: str, y: str, limit: int) -> Select[*tuple[Any, ...]]:
-    points = known.cte("known")
-    low_x, low_y = (_ascending(points.c[axis], points, axis) for axis in (x, y))
-    spread = select(
-        func.min(points.c[x]).label("x0"),
-        func.max(points.c[x]).label("x1"),
-        func.min(points.c[y]).label("y0"),
-        func.max(points.c[y]).label("y1"),
-    ).cte("spread")
-    cell_x = _cell(points.c[x], spread.c.x0, spread.c.x1)
-    cell_y = _cell(points.c[y], spread.c.y0, spread.c.y1)
-    best_before = func.min(low_y).over(order_by=(low_x, low_y), rows=(None, -1))
-    ranked = (
-        select(
-            points,
-            func.row_number().over(partition_by=(cell_x, cell_y), order_by=low_y).label("place"),
-            func.count().over(partition_by=(cell_x, cell_y)).label("n"),
-            best_before.label("best_before"),
-            low_y.label("low_y"),
-        )
+def _thinned(chosen: PointFilter, x: str, y: str, limit: int) -> Select[*tuple[Any, ...]]:
+    """Ids of the stages that are drawn, with how many each stands for."""
+    columns = [_axis(chosen, x).label("x"), _axis(chosen, y).label("y")]
+    every = select(Stage.id.label("stage_id"), Stage.higher_is_better, *columns).where(*_conditions(chosen))
+    if {x, y} & set(TIMED):
+        every = every.join_from(Stage, Latency, Latency.id == _last_latency(chosen))
+    points = every.cte("points")
+    known = and_(points.c.x.is_not(None), points.c.y.is_not(None))
+    better_x, better_y = (_falling(points.c[name], points, axis) for name, axis in (("x", x), ("y", y)))
+    best_before = func.min(better_y).over(order_by=(better_x, better_y), rows=(None, -1))
+    ranked = select(points.c.stage_id, better_y.label("y"), best_before.label("best")).where(known).subquery("ranked")
+    spread = _spread(points).where(known).cte("spread")
+    cells = (
+        select(func.min(points.c.stage_id).label("stage_id"), func.count().label("n"))
         .join(spread, literal(True))
-        .subquery("ranked")
+        .where(known)
+        .group_by(
+            _cell(points.c.x, spread.c.x0, spread.c.x1, points.c.stage_id, spread.c.n > limit),
+            _cell(points.c.y, spread.c.y0, spread.c.y1, points.c.stage_id, spread.c.n > limit),
+        )
     )
-    on_frontier = or_(ranked.c.best_before.is_(None), ranked.c.low_y < ranked.c.best_before)
-    n = case((ranked.c.place == 1, ranked.c.n), else_=1).label("n")
-    columns = [ranked.c[column.name] for column in points.c]
-    return select(*columns, n).where(or_(ranked.c.place == 1, on_frontier)).order_by(ranked.c.stage_id).limit(2 * limit)
+    frontier = select(ranked.c.stage_id, literal(1).label("n")).where(
+        or_(ranked.c.best.is_(None), ranked.c.y < ranked.c.best)
+    )
+    drawn = union_all(cells, frontier).subquery("drawn")
+    return select(drawn.c.stage_id, func.max(drawn.c.n).label("n")).group_by(drawn.c.stage_id)
 
 
-def _ascending(column: ColumnElement[Any], points: Any, axis: str) -> ColumnElement[Any]:
+def _spread(points: CTE) -> Select[*tuple[Any, ...]]:
+    return select(
+        func.count().label("n"),
+        func.min(points.c.x).label("x0"),
+        func.max(points.c.x).label("x1"),
+        func.min(points.c.y).label("y0"),
+        func.max(points.c.y).label("y1"),
+    )
+
+
+def _cell(
+    column: ColumnElement[Any],
+    low: ColumnElement[Any],
+    high: ColumnElement[Any],
+    stage_id: ColumnElement[int],
+    crowded: ColumnElement[bool],
+) -> ColumnElement[int]:
+    """The grid's cell along one axis; a cell of its own for every stage where they are few."""
+    place = case((high > low, (column - low) * float(GRID) / (high - low)), else_=0.0)
+    return case((crowded, sql_cast(place, Integer)), else_=stage_id)
+
+
+def _falling(column: ColumnElement[Any], points: CTE, axis: str) -> ColumnElement[Any]:
     """The axis turned so that less is better."""
     if axis == "score":
         return case((points.c.higher_is_better, -column), else_=column)
     return column if AXES[axis] else -column
 
 
-def _cell(column: ColumnElement[Any], low: ColumnElement[Any], high: ColumnElement[Any]) -> ColumnElement[int]:
-    width = (high - low) / float(GRID)
-    return cast(case((width > 0, (column - low) / width), else_=0.0), Integer)
+def _axis(chosen: PointFilter, name: str) -> ColumnElement[Any]:
+    if name in TIMED:
+        return cast("ColumnElement[Any]", TIMED[name]) if chosen.conditions else sql_cast(None, Float)
+    if name == "compression_ratio":
+        return _compression_ratio(chosen.project_id)
+    return cast("ColumnElement[Any]", getattr(Stage, name))
+
+
+def _details(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
+    """A point's columns; a stage that several runs share is one point and leads to the last of them."""
+    mine = (RunStage.project_id == chosen.project_id, RunStage.stage_id == Stage.id)
+    last_run = select(func.max(RunStage.run_id)).where(*mine).correlate(Stage).scalar_subquery()
+    n_runs = select(func.count()).where(*mine).correlate(Stage).scalar_subquery()
+    reference = select(func.max(RunStage.reference_stage_id)).where(*mine).correlate(Stage).scalar_subquery()
+    names = (
+        "technique", "family", "label", "model", "compressed", "size_bytes", "score", "score_low", "score_high",
+        "higher_is_better", "macs", "peak_memory_bytes", "parameters", "nonzeros", "nominal_bits", "nominal_sparsity",
+    )  # fmt: skip
+    query = select(
+        Stage.id.label("stage_id"),
+        last_run.label("run_id"),
+        n_runs.label("n_runs"),
+        reference.label("reference_stage_id"),
+        *(getattr(Stage, name) for name in names),
+        _compression_ratio(chosen.project_id).label("compression_ratio"),
+    )
+    return (
+        query.select_from(Stage)
+        .outerjoin(Latency, Latency.id == _last_latency(chosen))
+        .add_columns(
+            *(column.label(name) for name, column in TIMED.items()),
+            (1.0 / Latency.ratio_high).label("speed_up_low"),
+            (1.0 / Latency.ratio_low).label("speed_up_high"),
+            Latency.kernel,
+            Latency.disturbed,
+        )
+    )
+
+
+def _conditions(chosen: PointFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        Stage.task_hash == chosen.task_hash,
+        Stage.trained == True,  # noqa: E712
+        _of_project(chosen.project_id, chosen.run_ids),
+    ]
+    for column, values in (
+        (Stage.model, chosen.models),
+        (Stage.family, chosen.families),
+        (Stage.technique, chosen.techniques),
+    ):
+        if values:
+            conditions.append(column.in_(values))
+    return conditions
+
+
+def _of_project(project_id: int, run_ids: tuple[int, ...] = ()) -> ColumnElement[bool]:
+    mine = exists().where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
+    return mine.where(RunStage.run_id.in_(run_ids)) if run_ids else mine
+
+
+def _compression_ratio(project_id: int) -> ColumnElement[Any]:
+    """The reference's size over the stage's."""
+    reference = aliased(Stage)
+    size = (
+        select(func.max(reference.size_bytes))
+        .join(RunStage, RunStage.reference_stage_id == reference.id)
+        .where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
+        .correlate(Stage)
+        .scalar_subquery()
+    )
+    return sql_cast(size, Float) / Stage.size_bytes
+
+
+def _last_latency(chosen: PointFilter) -> ColumnElement[Any]:
+    """Id of the stage's last latency under the conditions; of none where no conditions were chosen."""
+    if chosen.conditions is None:
+        return literal(-1)
+    alike = aliased(Latency)
+    same: list[ColumnElement[bool]] = [alike.stage_id == Stage.id, alike.operating_point_id.is_(None)]
+    for name, value in asdict(chosen.conditions).items():
+        column = getattr(alike, name)
+        same.append(column.is_(None) if value is None else column == value)
+    return select(func.max(alike.id)).where(*same).correlate(Stage).scalar_subquery()

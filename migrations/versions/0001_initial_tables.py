@@ -65,6 +65,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("stage", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_stage_created_at"), ["created_at"], unique=False)
+        batch_op.create_index("ix_stage_history", ["technique", "model", "task"], unique=False)
+        batch_op.create_index("ix_stage_task_hash", ["task_hash", "trained"], unique=False)
 
     op.create_table(
         "technique",
@@ -258,7 +260,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("latency", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_latency_conditions", ["stage_id", "hardware", "runtime", "batch", "phase"], unique=False
+            "ix_latency_conditions",
+            ["stage_id", "hardware", "runtime", "dtype", "threads", "batch", "length", "phase", "operating_point_id"],
+            unique=False,
         )
         batch_op.create_index(batch_op.f("ix_latency_run_id"), ["run_id"], unique=False)
 
