@@ -1,8 +1,14 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.attention.sliding_window import SlidingWindowAttention
+from core.nn.low_rank_linear import LowRankLinear
 from core.nn.replacement import Replacement
+from core.nn.sparse_conv2d import SparseConv2d
+from core.nn.sparse_linear import SparseLinear
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
+    "LowRankLinear": LowRankLinear,
+    "SparseConv2d": SparseConv2d,
+    "SparseLinear": SparseLinear,
     "SlidingWindowAttention": SlidingWindowAttention,
 }

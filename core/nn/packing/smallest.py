@@ -1,0 +1,39 @@
+"""Which layout writes a given mask down in the fewest bytes."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from core.nn.packing.bitmap import Bitmap
+from core.nn.packing.elias_fano import EliasFano
+from core.nn.packing.layout import Layout
+from core.nn.packing.nm import MAX_M, NM
+
+
+def make_layout(
+    name: str, rows: int, columns: int, *, nnz: int | None = None, n: int | None = None, m: int | None = None
+) -> Layout:
+    """The layout of this name: nm wants n and m, bitmap and elias_fano want nnz."""
+    if name == "nm" and n is not None and m is not None:
+        return NM(rows, columns, n, m)
+    if name in ("bitmap", "elias_fano") and nnz is not None:
+        return (Bitmap if name == "bitmap" else EliasFano)(rows, columns, nnz)
+    raise ValueError(f"no layout {name!r} of nnz={nnz}, n={n}, m={m}")
+
+
+def smallest_layout(mask: Tensor, value_bytes: int) -> Layout:
+    """The layout with the smallest sum of values (of `value_bytes` each) and places for a mask [rows, columns]."""
+    rows, columns = mask.shape
+    nnz = int(mask.sum())
+    candidates: list[Layout] = [Bitmap(rows, columns, nnz), EliasFano(rows, columns, nnz), *_patterns(mask)]
+    return min(candidates, key=lambda layout: layout.n_bytes + layout.n_values * value_bytes)
+
+
+def _patterns(mask: Tensor) -> Iterator[Layout]:
+    """The N:M layouts that hold the mask: for every M the fewest that the fullest group needs."""
+    rows, columns = mask.shape
+    for m in range(2, MAX_M + 1):
+        if columns % m == 0:
+            n = int(mask.reshape(-1, m).sum(1).max()) if mask.numel() else 0
+            if 0 < n < m:
+                yield NM(rows, columns, n, m)
