@@ -95,7 +95,7 @@ def _graph(model: nn.Module, example: Batch) -> bytes:
         try:
             # The exporter that needs no further package (the newer one imports onnxscript).
             torch.onnx.export(
-                _Logits(model, names),
+                _Logits(model, names).eval(),  # the exporter gives every module the mode of the outermost
                 tuple(example.values()),
                 file,
                 input_names=names,

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForSequenceClassification
+
+from core.nn.replacement import Replacement
+from core.runtimes.base import Refused
+from core.runtimes.onnxruntime import exported
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+CPU = torch.device("cpu")
+
+
+class Image(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 16, 4, stride=4)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, pixel_values):
+        x = self.patches(pixel_values).flatten(2).transpose(1, 2)
+        return self.head(F.scaled_dot_product_attention(x, x, x).mean(1))
+
+
+def test_the_exported_graph_gives_the_models_logits():
+    model = Image()
+    batch = {"pixel_values": torch.randn(2, 1, 8, 8), "labels": torch.zeros(2)}
+    runner = exported(model, CPU, torch.float32, batch)
+    other = {"pixel_values": torch.randn(2, 1, 8, 8)}
+    torch.testing.assert_close(runner(other), model(other["pixel_values"]), atol=1e-5, rtol=1e-4)
+    assert (runner.name, runner.kernel, runner.decoder()) == ("onnxruntime", "dense", None)
+
+
+def test_a_hugging_face_text_classifier_keeps_its_padding():
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2
+    )
+    model = BertForSequenceClassification(config).eval()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    batch = {"input_ids": torch.randint(30, (2, 4)), "attention_mask": mask}
+    runner = exported(model, CPU, torch.float32, batch)
+    other = {**batch, "attention_mask": mask.flip(0)}
+    with torch.no_grad():
+        torch.testing.assert_close(runner(other), model(**other).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_the_session_follows_the_number_of_threads():
+    batch = {"pixel_values": torch.randn(1, 1, 8, 8)}
+    runner = exported(Image(), CPU, torch.float32, batch)
+    first = runner._session
+    runner(batch)
+    assert runner._session is first
+    assert first.get_session_options().intra_op_num_threads == torch.get_num_threads()
+
+
+class Int8(Replacement):
+    def kernel(self, device, dtype):
+        return "int8"
+
+    def forward(self, pixel_values):
+        return pixel_values
+
+
+class Branching(nn.Linear):
+    """What is traced is not what other inputs meet."""
+
+    calls = 0
+
+    def forward(self, pixel_values):
+        self.calls += 1
+        return super().forward(pixel_values) * self.calls
+
+
+class Unexportable(nn.Linear):
+    def forward(self, pixel_values):
+        return torch.linalg.eigvals(super().forward(pixel_values)).real
+
+
+def test_what_the_graph_cannot_hold_is_refused_with_the_reason():
+    batch = {"pixel_values": torch.randn(4, 4)}
+    for model, dtype, reason in [
+        (nn.Sequential(Int8()), torch.float32, r"packed layers \(int8\) have no ONNX form"),
+        (nn.Linear(4, 4), torch.bfloat16, "float32 on a CPU, not for torch.bfloat16"),
+        (Branching(4, 4), torch.float32, "gives other outputs"),
+        (Unexportable(4, 4), torch.float32, "cannot be exported to ONNX"),
+    ]:
+        with pytest.raises(Refused, match=reason):
+            exported(model, CPU, dtype, batch)
