@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.models import Described, Loaded, build
-from core.models.huggingface import load_tokenizer
 from core.models.meta import assign_weights, empty_weights, tied_parameters
-from core.models.tokenizer import ByteTokenizer
+from core.models.tokenizer import ByteTokenizer, load_tokenizer
 from core.nn.catalogue import REPLACEMENTS
 from core.nn.replacement import Replacement
 from core.nn.sparse_linear import SparseLinear

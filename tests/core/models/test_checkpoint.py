@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -65,9 +66,8 @@ def test_pickled_weights_are_refused_with_the_reason(name, folder):
 
 def test_parts_are_those_that_the_index_names(folder):
     parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    (folder / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "%s", "b": "%s", "c": "%s"}}' % (parts[1], parts[0], parts[1])
-    )
+    index = {"weight_map": {"a": parts[1], "b": parts[0], "c": parts[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / parts[0]).write_bytes(b"")
     assert parts[1] in problem_of(weight_files, "hf:model", folder).message
     (folder / parts[1]).write_bytes(b"")
