@@ -30,3 +30,12 @@ def get_permitted(field: str, source: str, name: str) -> Path:
             "Upload it, or ask whoever runs the server to list its folder in SLIMBOARD_DATA.",
         )
     return path
+
+
+def refuse_escapes(field: str, source: str, folder: Path) -> None:
+    """Raise SpecError where a symbolic link in the folder leads out of it."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder):
+            name = str(path.relative_to(folder))
+            message = f"has a symbolic link that leads out of it: {name}"
+            raise SpecError.of(field, source, message, "Put the file itself there.")

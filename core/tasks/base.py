@@ -78,6 +78,11 @@ def inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def logits_of(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Call a built-in model (returns logits) or a Hugging Face one (returns an object that has them)."""
-    output = model(**inputs(batch))
-    return output if isinstance(output, Tensor) else output.logits
+    """Logits, always float32, of a built-in model (returns them) or a Hugging Face one (an object that has them).
+
+    Floating-point inputs are given in the type of the model's first floating-point parameter.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(batch).items()}
+    output = model(**given)
+    return (output if isinstance(output, Tensor) else output.logits).float()

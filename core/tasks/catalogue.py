@@ -14,7 +14,7 @@ from core.tasks.sources.markov import Markov
 from core.tasks.sources.python_docs import PythonDocs
 from core.tasks.sources.shapes import Shapes
 
-TASKS: dict[str, type[BaseModel]] = {
+TASKS: dict[str, type[TaskSource]] = {
     "builtin:digits": Digits,
     "builtin:markov": Markov,
     "builtin:python-docs": PythonDocs,
@@ -30,12 +30,12 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
     Raises SpecError for an unknown source and for each setting that it does not take.
     """
     kind, _, name = spec.source.partition(":")
-    sources = {**plugged("tasks"), **TASKS}
+    sources: dict[str, type[TaskSource]] = {**plugged("tasks"), **TASKS}
     known = sources.get(spec.source) or sources.get(kind)
     if known is None or not name:
         raise SpecError.of("task.source", spec.source, "is not a known source of data", nearest(spec.source, sources))
     try:
-        return known.model_validate(spec.settings), name  # type: ignore[return-value]
+        return known.model_validate(spec.settings), name
     except ValidationError as error:
         raise SpecError([_problem(each, known) for each in error.errors()]) from error
 

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"  # what part of a character decodes to
-
 
 def characters_of_tokens(tokenizer: Any) -> Tensor:
     """Characters that each token of the vocabulary begins [vocab_size].

@@ -40,19 +40,12 @@ def classes_of(labels: Sequence[object]) -> tuple[tuple[str, ...], np.ndarray]:
     for row, label in enumerate(labels, start=1):
         if label is None or not str(label).strip():
             raise SpecError.of("task.label_column", label, f"is empty in row {row:,}", "Give every row a label.")
-    distinct = {str(label).strip() for label in labels}
-    if len(distinct) < 2:
-        raise SpecError.of(
-            "task.label_column", *distinct, "is the only class", "Give examples of at least two classes."
-        )
-    if len(distinct) > MOST_CLASSES:
-        raise SpecError.of(
-            "task.label_column",
-            len(distinct),
-            f"different labels are more than {MOST_CLASSES:,}",
-            "Choose the column of classes.",
-        )
-    numeric = all(name.lstrip("-").isdigit() for name in distinct)
-    names = tuple(sorted(distinct, key=int if numeric else str))  # type: ignore[arg-type]
-    index = {name: i for i, name in enumerate(names)}
-    return names, np.array([index[str(label).strip()] for label in labels], dtype=np.int64)
+    names = [str(label).strip() for label in labels]
+    distinct = set(names)
+    if not 2 <= len(distinct) <= MOST_CLASSES:
+        message = f"are {len(distinct):,} different ones, where 2 to {MOST_CLASSES:,} make classes"
+        raise SpecError.of("task.label_column", f"{len(names):,} labels", message, "Choose the column of the classes.")
+    numeric = all(name.removeprefix("-").isdecimal() for name in distinct)
+    class_names = sorted(distinct, key=int) if numeric else sorted(distinct)
+    index = {name: i for i, name in enumerate(class_names)}
+    return tuple(class_names), np.array([index[name] for name in names], dtype=np.int64)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from core.tasks.base import InputFormat, Split
 from core.tasks.classification import Classification
 from core.tasks.data import ImageData, calibration_indices
+from core.tasks.kinds import Kind
 from core.tasks.pictures import png
 
 CENTRE, SPREAD = 0.5, 0.5  # what a model without statistics of its own gets: pixels from -1 to 1
@@ -20,11 +21,12 @@ CENTRE, SPREAD = 0.5, 0.5  # what a model without statistics of its own gets: pi
 class ImageTask(Classification):
     """A task on `ImageData`; resizing and normalizing happen as batches are made."""
 
-    length = None
-
     def __init__(self, name: str, data: ImageData):
-        self.name, self.data, self.kind = name, data, data.kind
-        self.n_classes, self.image_shape = len(data.class_names), data.shape
+        self.name, self.data = name, data
+        self.kind: Kind = data.kind
+        self.n_classes: int | None = len(data.class_names)
+        self.image_shape: tuple[int, int, int] | None = data.shape
+        self.length: int | None = None
         self.content_hash = data.content_hash
         self.format = InputFormat()
 

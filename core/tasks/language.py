@@ -11,7 +11,7 @@ from core.errors import SpecError
 from core.tasks.base import InputFormat, Split
 from core.tasks.characters import characters_of_tokens, excess_factor
 from core.tasks.data import CorpusData, calibration_indices
-from core.tasks.kinds import Score
+from core.tasks.kinds import Kind, Score
 
 BITS_PER_CHARACTER = Score("bits per character", "bits", higher_is_better=False)
 IGNORED = -100  # label of what is not predicted (cross entropy's own mark)
@@ -25,12 +25,13 @@ class LanguageTask:
     """
 
     score = BITS_PER_CHARACTER
-    n_classes = None
-    image_shape = None
 
     def __init__(self, name: str, data: CorpusData):
-        self.name, self.data, self.kind = name, data, data.kind
-        self.length: int = data.length
+        self.name, self.data = name, data
+        self.kind: Kind = data.kind
+        self.n_classes: int | None = None
+        self.image_shape: tuple[int, int, int] | None = None
+        self.length: int | None = data.length
         self.content_hash = data.content_hash
         self._tokenizer: Any = None
         self._windows: dict[str, WindowSplit] = {}
@@ -39,30 +40,30 @@ class LanguageTask:
     def prepare(self, format: InputFormat) -> None:
         """Encode every split with the model's tokenizer; windows are at most `format.length` tokens long."""
         self._tokenizer = format.tokenizer
-        self.length = min(self.data.length, format.length or self.data.length)
+        self.length = length = min(self.data.length, format.length or self.data.length)
         tokens = {split: torch.tensor(format.tokenizer.encode(text)) for split, text in self.data.texts.items()}
         counts = characters_of_tokens(format.tokenizer)
         self._characters = counts * excess_factor(counts, tokens["test"], self.data.texts["test"])
-        self._windows = {split: self._cut(split, encoded) for split, encoded in tokens.items()}
+        self._windows = {split: self._cut(split, encoded, length) for split, encoded in tokens.items()}
         train = self._windows["train"]
         chosen = torch.from_numpy(calibration_indices(len(train)))
         self._windows["calibration"] = WindowSplit(train.input_ids[chosen], train.labels[chosen])
 
-    def _cut(self, split: str, tokens: Tensor) -> "WindowSplit":
+    def _cut(self, split: str, tokens: Tensor, length: int) -> "WindowSplit":
         n_predicted = max(0, len(tokens) - 1)
-        n_windows = n_predicted // self.length if split == "train" else math.ceil(n_predicted / self.length)
+        n_windows = n_predicted // length if split == "train" else math.ceil(n_predicted / length)
         if n_windows == 0:
             raise SpecError.of(
                 "task.length",
-                self.length,
+                length,
                 f"leaves no window in the {split} split of {len(tokens):,} tokens",
                 "Choose shorter windows or a longer text.",
             )
-        end = min(n_predicted, n_windows * self.length)
-        filled = n_windows * self.length - end
+        end = min(n_predicted, n_windows * length)
+        filled = n_windows * length - end
         input_ids = F.pad(tokens[:end], (0, filled), value=self._tokenizer.pad_id)
         labels = F.pad(tokens[1 : end + 1], (0, filled), value=IGNORED)
-        return WindowSplit(input_ids.view(n_windows, self.length), labels.view(n_windows, self.length))
+        return WindowSplit(input_ids.view(n_windows, length), labels.view(n_windows, length))
 
     def split(self, name: str) -> Split:
         """Windows as `input_ids` and `labels` [B, T], the labels one token ahead."""

@@ -11,17 +11,18 @@ from torch.nn.utils.rnn import pad_sequence
 from core.tasks.base import InputFormat, Split
 from core.tasks.classification import Classification
 from core.tasks.data import TextData, calibration_indices
+from core.tasks.kinds import Kind
 
 
 class TextTask(Classification):
     """A task on `TextData`; a text longer than the model's length is cut at its end."""
 
-    image_shape = None
-
     def __init__(self, name: str, data: TextData):
-        self.name, self.data, self.kind = name, data, data.kind
-        self.n_classes = len(data.class_names)
-        self.length: int = data.length
+        self.name, self.data = name, data
+        self.kind: Kind = data.kind
+        self.n_classes: int | None = len(data.class_names)
+        self.image_shape: tuple[int, int, int] | None = None
+        self.length: int | None = data.length
         self.content_hash = data.content_hash
         self._tokenizer: Any = None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import SpecError
-from core.paths import get_permitted
+from core.paths import get_permitted, refuse_escapes
 from core.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, classes_of, get_column
 from core.tasks.data import Data, ImageData, TextData
 from core.tasks.kinds import Kind
@@ -30,6 +30,7 @@ class File(OwnData):
         return self._texts(path) if kind is Kind.TEXT_CLASSIFICATION else corpus_data(self, {"train": read_text(path)})
 
     def _images(self, folder: Path) -> ImageData:
+        refuse_escapes("task.source", folder.name, folder)
         pictures = list_pictures(folder)
         class_names, labels = classes_of([picture.label for picture in pictures])
         of_split = {

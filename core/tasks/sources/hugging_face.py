@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from core.errors import SpecError
-from core.paths import find_permitted, get_permitted
+from core.paths import find_permitted, get_permitted, refuse_escapes
 from core.settings import settings
 from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, classes_of, find_column, get_column
 from core.tasks.data import CorpusData, Data, ImageData, TextData
@@ -109,6 +109,7 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     try:
         if folder is None:
             return datasets.load_dataset(name, config, revision=revision, cache_dir=cache)
+        refuse_escapes("task.source", source, folder)
         if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
             saved = datasets.load_from_disk(str(folder))
             return saved if isinstance(saved, Mapping) else {"train": saved}

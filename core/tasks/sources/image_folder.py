@@ -61,9 +61,6 @@ def _require_pictures(folder: Path, pictures: list[Picture]) -> None:
         if picture.path.suffix.lower() not in PICTURE_SUFFIXES:
             name = str(picture.path.relative_to(folder))
             raise SpecError.of("task.source", name, "is not a picture", "Remove it, or save it as PNG or JPEG.")
-        if picture.path.is_symlink():
-            name = str(picture.path.relative_to(folder))
-            raise SpecError.of("task.source", name, "is a symbolic link", "Put the picture itself there.")
 
 
 def read_pixels(folder: Path, pictures: list[Picture], image_size: int | None) -> np.ndarray:
@@ -79,6 +76,12 @@ def read_pixels(folder: Path, pictures: list[Picture], image_size: int | None) -
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
             raise _damaged(folder, picture.path) from error
     return pixels
+
+
+def check_pictures(folder: Path, pictures: list[Picture]) -> None:
+    """Raise SpecError for a file that is no picture inside, without decoding its pixels."""
+    for picture in pictures:
+        _header(folder, picture.path)
 
 
 def _header(folder: Path, path: Path) -> tuple[tuple[int, int], str]:

@@ -1,0 +1,119 @@
+"""Files that users send: checked, unpacked and kept below the home folder by their content's hash. Loads no torch.
+
+Nothing that is sent is trusted: names are reduced, archives cannot write outside of their folder or grow
+without bound, and formats that can run code when they are read are refused.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError, safe_open
+
+from core.errors import SpecError
+from core.settings import settings
+from core.tasks.archive import copy_at_most, unpack
+from core.tasks.sources.image_folder import check_pictures, list_pictures
+from core.tasks.sources.table import TABLE_SUFFIXES, read_columns
+from core.tasks.sources.text_file import read_text
+
+RUNS_CODE = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".h5", ".keras"})
+MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})
+
+
+def save_upload(name: str, stream: BinaryIO, home: Path) -> str:
+    """Keep a text, a CSV or JSON Lines table, or a zip of class folders of pictures; returns the task's source.
+
+    Raises SpecError for what is too large, damaged or none of these.
+    """
+    with _incoming(home) as incoming:
+        received = content = _receive(name, stream, incoming / "received")
+        if received.suffix.lower() == ".zip":
+            content = unpack(received, incoming / "unpacked" / received.stem)
+            check_pictures(content, list_pictures(content))
+        elif received.suffix.lower() in TABLE_SUFFIXES:
+            read_columns(content)
+        else:
+            read_text(content)
+        return f"file:{_keep(incoming, content, _digest([received]), home)}"
+
+
+def save_model_upload(files: Sequence[tuple[str, BinaryIO]], home: Path) -> str:
+    """Keep a model's files (or one zip of them), as `save_pretrained` writes them; returns the model's source.
+
+    Raises SpecError for formats that can run code, damaged weights, and a folder without config or weights.
+    """
+    with _incoming(home) as incoming:
+        content = incoming / "model"
+        received = [_receive(name, stream, content) for name, stream in files]
+        if len(received) == 1 and received[0].suffix.lower() == ".zip":
+            content = unpack(received[0], incoming / "unpacked" / received[0].stem)
+        _require_model(content)
+        return f"hf:{_keep(incoming, content, _digest(received), home)}"
+
+
+@contextmanager
+def _incoming(home: Path) -> Iterator[Path]:
+    """A folder to work in, on the same file system as the uploads; removed with what is left in it."""
+    home = home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="incoming-", dir=home) as folder:
+        yield Path(folder)
+
+
+def _receive(name: str, stream: BinaryIO, folder: Path) -> Path:
+    """Write the stream to a file of a harmless name."""
+    path = folder / (re.sub(r"[^\w.-]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "data")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        copy_at_most(settings().upload_mb * 10**6, stream, file, name)
+    return path
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Hash of names and contents, independent of the files' order."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _require_model(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        if path.suffix.lower() in RUNS_CODE:
+            message = "is in a format that can run code when it is read"
+            raise SpecError.of("upload", path.name, message, "Save the model as safetensors, and leave this file out.")
+        if path.suffix.lower() not in MODEL_SUFFIXES or path.parent != folder:
+            message = "is no file of a model as save_pretrained writes it"
+            raise SpecError.of("upload", str(path.relative_to(folder)), message, "Leave it out.")
+    weights = [path for path in files if path.suffix.lower() == ".safetensors"]
+    if not weights or not (folder / "config.json").is_file():
+        missing = "config.json" if weights else "a .safetensors file"
+        raise SpecError.of("upload", folder.name, f"has no {missing}", "Send all that save_pretrained wrote.")
+    for path in weights:
+        try:
+            with safe_open(path, framework="np") as tensors:
+                tensors.keys()
+        except SafetensorError as error:
+            raise SpecError.of("upload", path.name, f"is damaged: {error}", "Save and send it again.") from error
+
+
+def _keep(incoming: Path, content: Path, digest: str, home: Path) -> str:
+    """Move what was received to its place; returns its path below the uploads."""
+    uploads = home.absolute() / "uploads"
+    uploads.mkdir(exist_ok=True)
+    place = incoming / digest
+    place.mkdir()
+    content.rename(place / content.name)
+    try:
+        place.rename(uploads / digest)
+    except OSError:  # it was sent before
+        if not (uploads / digest / content.name).exists():
+            raise
+    return f"{digest}/{content.name}"
