@@ -9,7 +9,7 @@ the tokenizer's files. Nothing is pickled, and a manifest can name no class outs
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
 from core.nn.catalogue import REPLACEMENTS
 from core.nn.replacement import Replacement
+from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
 from core.subject import Constraint, Subject
 from core.tasks.base import InputFormat, Task, inputs, logits_of
@@ -135,17 +136,23 @@ def load_source(folder: Path) -> Loaded:
 
 
 def deploy(subject: Subject) -> dict[str, nn.Module]:
-    """Copies of the models with every masked linear layer packed, where packing makes it smaller."""
+    """Copies of the models with every masked layer packed, where packing makes it smaller."""
     models = {name: copy.deepcopy(model).eval().requires_grad_(False) for name, model in subject.models.items()}
     for fqn, constraint in subject.constraints.items():
         model, _, parameter = fqn.partition(".")
         owner, _, attribute = parameter.rpartition(".")
         module = models[model].get_submodule(owner)
-        if attribute == "weight" and type(module) is nn.Linear and not _is_tied(models[model], parameter):
-            packed = SparseLinear.pack(module, constraint.tensor)
+        if attribute == "weight" and type(module) in _PACKERS and not _is_tied(models[model], parameter):
+            packed = _PACKERS[type(module)](module, constraint.tensor)
             if _payload(packed) < _payload(module):
                 models[model].set_submodule(owner, packed)
     return models
+
+
+_PACKERS: dict[type[nn.Module], Callable[..., Replacement]] = {
+    nn.Linear: SparseLinear.pack,
+    nn.Conv2d: SparseConv2d.pack,
+}
 
 
 def _is_tied(model: nn.Module, parameter: str) -> bool:
@@ -229,6 +236,7 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
     manifest = Manifest.read(folder)
     models = load_models(folder, device, working=True)
     subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
+    subject.dtype = float_dtype(subject.model)
     if manifest.working is not None:
         with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
             masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict

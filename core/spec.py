@@ -130,7 +130,9 @@ class RunSpec(_Spec):
         except yaml.YAMLError as error:
             line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
             problem = getattr(error, "problem", None) or "cannot be read"
-            raise SpecError.of(f"line {line}", text.splitlines()[line - 1 : line], problem, "Mend the YAML there.") from error
+            raise SpecError.of(
+                f"line {line}", text.splitlines()[line - 1 : line], problem, "Mend the YAML there."
+            ) from error
         return cls.parse(value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,5 +172,7 @@ def _problem(error: Any) -> Problem:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
     remedy = _REMEDIES.get(error["type"], "Change it to a value that is allowed.")
     value = "" if error["type"] == "missing" else error["input"]
-    message = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(error["type"], error["msg"].lower())
+    message = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(
+        error["type"], error["msg"].lower()
+    )
     return Problem(field or "spec", value, message, remedy)
