@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from core.catalogue import Catalogue
 from core.errors import Problem
 from core.spec import RunSpec
-from core.store import checks, queue, runs, users
+from core.store import checks, moves, queue, runs, users
 from core.store.engine import session
 from core.store.models import Role, Run
 from core.validation import validate
@@ -92,7 +92,7 @@ def move(user_id: int, run_id: int, where: str) -> bool:
     """Move a queued run to the "top", one "up" or one "down"; False where it is there already."""
     with session() as s:
         _own(s, user_id, [run_id], "move")
-        return queue.move_run(s, run_id, where)
+        return moves.move_run(s, run_id, where)
 
 
 def annotate(user_id: int, run_id: int, text: str) -> None:

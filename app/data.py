@@ -7,14 +7,14 @@ rows bound to a session. Filter outside the cache; call `forget_runs` after the 
 from typing import Any
 
 import streamlit as st
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 
 from core.catalogue import Catalogue, built_in
 from core.errors import Problem
 from core.spec import RunSpec
-from core.store import checks, estimates, listing, runs, techniques, users
+from core.store import checks, engine, estimates, listing, runs, techniques, users, waiting, workers
 from core.store.engine import read_session
-from core.store.models import Role, Run, RunStatus
+from core.store.models import Artifact, Role, Run, RunStatus, Stage
 
 LIVE = 2  # seconds: what changes while a run executes
 SLOW = 30  # seconds: what changes when someone acts or a worker starts
@@ -78,7 +78,64 @@ def load_answer(spec_hash: str) -> list[Problem] | None:
         return checks.find_answer(s, spec_hash)
 
 
+@st.cache_data(ttl=10, show_spinner=False)
+def load_offers() -> dict[str, dict[str, list[str]]]:
+    """Which living workers offer what: "technique:rtn" -> schema hash -> names of the workers."""
+    with read_session() as s:
+        return techniques.list_offers(s)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_workers() -> list[dict[str, Any]]:
+    """Workers that live or did lately, with what they run, `age` in seconds since seen, and whether `lost`."""
+    with read_session() as s:
+        return [dict(row._mapping) for row in workers.list_workers(s)]
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_waiting() -> dict[int, str]:
+    """Queued runs that no living worker can take, and what each waits for."""
+    with read_session() as s:
+        queued = s.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED).order_by(Run.id).limit(200)).all()
+        return waiting.waiting_for(s, queued, seen_within=60.0)
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def load_store_state() -> dict[str, Any]:
+    """Address without password, dialect, schema revision (found, expected), bytes, and how much is in it."""
+    url = engine.engine().url
+    with read_session() as s:
+        found = {
+            "bytes": s.scalar(text(_SIZE[url.get_backend_name()])),
+            "runs": s.scalar(select(func.count()).select_from(Run)),
+            "queued": s.scalar(select(func.count()).where(Run.status == RunStatus.QUEUED)),
+            "stages": s.scalar(select(func.count()).select_from(Stage)),
+            "artifact_bytes": s.scalar(select(func.coalesce(func.sum(Artifact.bytes), 0))),
+        }
+    address = url.render_as_string(hide_password=True)
+    return {**found, "address": address, "dialect": url.get_backend_name(), "revision": engine.revision()}
+
+
+_SIZE = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT pg_database_size(current_database())",
+}
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def load_members(project_id: int) -> list[tuple[int, str, Role | None]]:
+    """(id, name, role in the project or None) of every user."""
+    with read_session() as s:
+        return [(row.id, row.name, row.role) for row in users.list_members(s, project_id)]
+
+
 def forget_runs() -> None:
     """Read anew what the user's own action has changed."""
     for read in (load_run_titles, load_identical, load_estimate):
+        read.clear()
+
+
+def forget_system() -> None:
+    """Read the system's state anew."""
+    for read in (load_workers, load_waiting, load_store_state, load_offers):
         read.clear()

@@ -1,10 +1,13 @@
 """The front end's entry: who it is, and which pages there are."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from app import identity
 
 st.set_page_config(page_title="Slimboard", page_icon=":material/compress:", layout="wide")
+st.logo(Path(__file__).with_name("logo.svg"), size="large")
 identity.choose_project()
 
 pages = {

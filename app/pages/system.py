@@ -1,0 +1,109 @@
+"""Store, queue, workers, disk and versions: what is wrong, and what to do."""
+
+import pandas as pd
+import streamlit as st
+
+from app import actions, data, formats, identity, system
+from core.settings import settings
+from core.store.models import Role
+
+user, project = identity.user(), identity.project()
+store = data.load_store_state()
+workers = data.load_workers()
+queue = system.ask_queue(settings().redis_url)
+disk = system.look_at_disk(settings().artifacts_url)
+troubles = system.troubles(queue, disk, store["revision"], workers, data.load_waiting())
+
+head, again = st.columns([6, 1], vertical_alignment="bottom")
+head.title("System")
+if again.button("Refresh", icon=":material/refresh:", width="stretch"):
+    data.forget_system()
+    st.rerun()
+
+if not troubles:
+    st.success("Everything works.", icon=":material/check_circle:")
+for trouble in troubles:
+    show, icon = (st.error, ":material/error:") if trouble.serious else (st.warning, ":material/warning:")
+    show(f"**{trouble.what}**  \n{trouble.remedy}", icon=icon)
+
+first, second, third, fourth = st.columns(4)
+first.metric("Store", formats.size(store["bytes"]), store["dialect"], delta_color="off", delta_arrow="off", border=True)
+second.metric(
+    "Queue",
+    "unreachable" if queue.error else f"{store['queued']} waiting",
+    "Redis does not answer" if queue.error else f"Redis answers in {formats.milliseconds(queue.ping_ms)}",
+    delta_color="off",
+    delta_arrow="off",
+    border=True,
+)
+living = [worker for worker in workers if not worker["lost"] and worker["stopped_at"] is None]
+busy = sum(worker["run_id"] is not None for worker in living)
+third.metric("Workers", len(living), f"{busy} busy", delta_color="off", delta_arrow="off", border=True)
+used = f"{formats.size(store['artifact_bytes'])} of artifacts"
+free = "free space unknown" if disk.free_bytes is None else f"{formats.size(disk.free_bytes)} free"
+fourth.metric("Disk", used, free, delta_color="off", delta_arrow="off", border=True)
+
+st.subheader("Workers")
+if workers:
+    rows = [
+        {
+            "worker": worker["name"],
+            "device": worker["device"],
+            "state": system.worker_state(worker),
+            "doing": f"run {worker['run_id']}" if worker["run_id"] else "idle",
+            "last seen": f"{formats.duration(worker['age'])} ago",
+            "hardware": system.hardware_line(worker["hardware"]),
+            "software": system.software_line(worker["hardware"]),
+            "offers": len(worker["offers"]),
+        }
+        for worker in workers
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    with st.expander("Hardware in full"):
+        for worker in workers:
+            st.markdown(f"**{worker['name']}** provides {', '.join(worker['provides']) or 'nothing special'}")
+            st.json(worker["hardware"], expanded=False)
+else:
+    st.caption("None has reported yet.")
+
+left, right = st.columns(2, gap="large")
+with left:
+    st.subheader("Store and queue")
+    st.table(
+        {
+            "Store": store["address"],
+            "Schema": f"{store['revision'][0]}, this version's is {store['revision'][1]}",
+            "Rows": f"{formats.count(store['runs'])} runs, {formats.count(store['stages'])} stages",
+            "Redis": queue.error or f"{queue.version}, {formats.size(queue.memory_bytes)} in use",
+            "Messages waiting": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,
+            "Artifacts": disk.address,
+            "Disk": f"{free} of {formats.size(disk.total_bytes)}",
+            "Authentication": "none: everyone is the user local" if settings().auth == "none" else settings().auth,
+        },
+        border="horizontal",
+    )
+with right:
+    st.subheader("Versions of the front end")
+    st.table(system.versions(), border="horizontal")
+
+if project.role == Role.OWNER and settings().auth != "none":
+    st.subheader(f"Members of {project.name}")
+    for member_id, name, role in data.load_members(project.id):
+        who, what = st.columns([3, 1])
+        who.write(name)
+        roles = [None, *Role]
+        chosen = what.selectbox(
+            f"Role of {name}",
+            roles,
+            index=roles.index(role),
+            format_func=lambda role: role.value if role else "no role",
+            label_visibility="collapsed",
+        )
+        if chosen != role:
+            try:
+                actions.set_role(user.id, project.id, member_id, chosen)
+                data.load_members.clear()
+                data.load_projects.clear()
+                st.toast(f"{name} is now {chosen.value if chosen else 'without a role'}.")
+            except ValueError as error:
+                st.error(str(error))

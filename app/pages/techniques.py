@@ -1,0 +1,70 @@
+"""The catalogue: every technique with its family, paper and settings, and who can run it."""
+
+import pandas as pd
+import streamlit as st
+
+from app import data, identity
+from app.formats import NOTHING
+from app.schema import Field, fields
+
+identity.project()
+catalogue = data.load_catalogue()
+offers = data.load_offers()
+
+st.title("Techniques")
+st.caption(
+    f"{len(catalogue.techniques)} techniques. A step stands in a recipe; a method takes part in a train step. "
+    "What is listed here appears in the Submit form by itself."
+)
+
+wanted = st.query_params.get("technique", "")
+families = sorted({entry["family"] for entry in catalogue.techniques.values()})
+search, choice = st.columns([2, 3], vertical_alignment="bottom")
+text = search.text_input("Search", placeholder="name, family, words of the description", icon=":material/search:")
+chosen = choice.pills("Family", families, selection_mode="multi")
+
+
+def setting_row(field: Field) -> dict[str, str]:
+    """One line of a technique's table of settings."""
+    default = "required" if field.required else NOTHING if field.default in (None, [], {}) else str(field.default)
+    return {"setting": field.name, "default": default, "values": field.range, "what it is": field.description}
+
+
+def matches(name: str, entry: dict) -> bool:
+    """Whether the search and the chosen families leave a technique."""
+    words = f"{name} {entry['family']} {entry['doc']}".lower()
+    return all(word in words for word in text.lower().split()) and (not chosen or entry["family"] in chosen)
+
+
+shown = {name: entry for name, entry in catalogue.techniques.items() if matches(name, entry)}
+if wanted in catalogue.techniques and not text and not chosen:
+    shown = {wanted: catalogue.techniques[wanted], **{n: e for n, e in shown.items() if n != wanted}}
+if not shown:
+    st.info("No technique matches. Try fewer words, or another family.")
+
+for name, entry in shown.items():
+    forms = {"step": "step", "method": "method in train"}
+    able = offers.get(f"technique:{name}", {}).get(entry["hash"], [])
+    summary = entry["summary"].rstrip(".")
+    with st.expander(f"**{name}** &nbsp; {summary}", expanded=name == wanted, key=f"technique.{name}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.badge(entry["family"], color="blue")
+            for form in entry["forms"]:
+                st.badge(forms[form], color="gray")
+            for need in entry["requires"]:
+                st.badge(f"needs {need}", color="orange")
+            if able:
+                st.badge(f"{len(able)} worker{'s' if len(able) > 1 else ''}", icon=":material/check:", color="green")
+            else:
+                st.badge("no worker runs it now", icon=":material/warning:", color="orange")
+        st.markdown(entry["doc"])
+        rows = [setting_row(field) for field in fields(entry["schema"])]
+        if rows:
+            st.dataframe(pd.DataFrame(rows), hide_index=True)
+        else:
+            st.caption("No settings.")
+        with st.container(horizontal=True):
+            st.link_button("Paper", entry["paper"], icon=":material/open_in_new:")
+            st.link_button("Link to this technique", f"?technique={name}", icon=":material/link:", type="tertiary")
+            if able:
+                st.caption(f"Runs on {', '.join(able)}.")
