@@ -50,6 +50,13 @@ class TransformerSettings(ModelSettings):
             "ffn_dim": self._ffn_dim(),
         }
 
+    def check_pooling(self, pooling: str) -> str:
+        """The pooling, refused where the token that is read could not see the others."""
+        if pooling == "cls" and self.attention == "sliding_window":
+            message = "reads a token that sees only its own window"
+            raise SpecError.of("model.pooling", pooling, message, "Set pooling: mean.")
+        return pooling
+
     def _heads(self) -> int:
         fitting = divisors(self.dim)
         if self.heads is None:

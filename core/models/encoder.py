@@ -30,7 +30,7 @@ class EncoderSettings(TransformerSettings):
             **self.resolve_blocks(),
             "length": length,
             "vocab_size": tokenizer.vocab_size,
-            "pooling": self.pooling,
+            "pooling": self.check_pooling(self.pooling),
             "n_classes": task.n_classes,
         }
         return config, InputFormat(tokenizer=tokenizer, length=length)

@@ -30,7 +30,7 @@ class VitSettings(TransformerSettings):
             "image_size": [height, width],
             "channels": channels,
             "patch": self._patch(height, width),
-            "pooling": self.pooling,
+            "pooling": self.check_pooling(self.pooling),
             "n_classes": task.n_classes,
         }
         return config, InputFormat(channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
