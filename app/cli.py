@@ -39,6 +39,13 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+class Part(StrEnum):
+    """A part of Slimboard that has a container of its own."""
+
+    APP = "app"
+    WORKER = "worker"
+
+
 @cli.callback()
 def common(
     context: typer.Context,
@@ -88,6 +95,14 @@ def migrate() -> None:
     """Bring the store to this version's schema."""
     engine.upgrade()
     typer.echo(f"The store is at revision {engine.revision()[0]}.")
+
+
+@cli.command(hidden=True)
+def healthy(part: Part) -> None:
+    """Exit status 0 if this container's part works, else 1; for docker-compose."""
+    from app import health
+
+    raise typer.Exit(0 if (health.page_answers() if part is Part.APP else health.worker_beats()) else 1)
 
 
 @cli.command()
