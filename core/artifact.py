@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from core.measure.batches import float_dtype
 from core.models import Described, Loaded, build
 from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
