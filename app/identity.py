@@ -65,7 +65,7 @@ def choose_project() -> None:
     """The sidebar's project and user; silent on a single-user installation."""
     projects = {p.id: p.name for p in _projects(user().id)}
     if len(projects) > 1:
-        st.sidebar.selectbox("Project", list(projects), format_func=projects.get, key="project_id")
+        st.sidebar.selectbox("Project", list(projects), format_func=lambda i: projects[i], key="project_id")
     if settings().auth != "none":
         st.sidebar.caption(user().name)
         st.sidebar.button("Sign out", on_click=st.logout)

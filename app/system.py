@@ -57,8 +57,8 @@ def ask_queue(url: str) -> Queue:
         start = time.perf_counter()
         client.ping()
         ping_ms = 1000 * (time.perf_counter() - start)
-        info: dict[str, Any] = client.info()  # type: ignore[assignment]
-        messages = {name: int(client.llen(name)) for name in QUEUES}  # type: ignore[arg-type]
+        info: dict[str, Any] = client.info()
+        messages = {name: int(client.llen(name)) for name in QUEUES}
     except (redis.RedisError, OSError, ValueError) as error:
         return Queue(error=str(error))
     return Queue(ping_ms, str(info["redis_version"]), int(info["used_memory"]), messages)

@@ -57,9 +57,7 @@ def _use(draft: Draft, values: dict[str, Any], files: Files, save: Callable[[Fil
 
 
 def task_preview(task: dict[str, Any]) -> None:
-    """Counts, classes and examples of the task's data, on request."""
-    if not st.toggle("Preview the data", key="preview"):
-        return
+    """Counts, classes and examples of the task's data."""
     try:
         found = _preview(task)
     except SpecError as error:
@@ -82,9 +80,9 @@ def _preview(task: dict[str, Any]) -> Preview:
 
 
 def _examples(found: Preview) -> None:
-    pictures = [item for item in found.items if item.image is not None]
+    pictures = [(item.image, item.label) for item in found.items if item.image is not None]
     if pictures:
-        st.image([item.image for item in pictures], [item.label for item in pictures], width=72)
+        st.image([image for image, _ in pictures], [label for _, label in pictures], width=72)
     for item in found.items:
         if item.text is not None:
             st.text(f"{item.label}: {item.text}" if item.label else item.text)

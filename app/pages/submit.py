@@ -72,8 +72,11 @@ with left:
     st.subheader("Task")
     with st.container(border=True):
         forms.task_form(place(draft.task, "task"), "Data and score")
-        uploads.task_upload(draft)
-        uploads.task_preview(draft.task)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            uploads.task_upload(draft)
+            shown = st.toggle("Preview the data", key="preview")
+        if shown:
+            uploads.task_preview(draft.task)
 
     st.subheader("Recipe")
     if not draft.steps:
@@ -121,8 +124,7 @@ with left:
     ):
         st.caption("What ratios and changes are taken against: by default the first trained, uncompressed stage.")
         if draft.reference is None:
-            chosen = {"source": "stage:0"}
-            st.button("Choose another", on_click=editor.set_reference, args=(chosen,))
+            st.button("Choose another", on_click=editor.set_reference, args=({"source": "stage:0"},))
         else:
             forms.model_form(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
             st.button("Choose automatically", on_click=editor.set_reference, args=(None,))
@@ -169,14 +171,15 @@ with right, st.container(key="summary"):
             )
             st.button("Add the dense companion", on_click=editor.set_reference, args=(companion,))
 
-    if st.button(
+    submitted = st.button(
         "Submit",
         type="primary",
         icon=":material/send:",
         width="stretch",
         disabled=bool(problems) or spec is None or not project.may_submit,
         help=None if project.may_submit else "You are a viewer of this project; its owners can make you a member.",
-    ):
+    )
+    if submitted and spec is not None:
         try:
             st.session_state["submitted"] = actions.submit(user.id, project.id, spec, catalogue, draft.cloned_from)
             data.forget_runs()

@@ -1,6 +1,5 @@
 """Store, queue, workers, disk and versions: what is wrong, and what to do."""
 
-import pandas as pd
 import streamlit as st
 
 from app import actions, data, formats, identity, system
@@ -58,7 +57,7 @@ if workers:
         }
         for worker in workers
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(rows, hide_index=True)
     with st.expander("Hardware in full"):
         for worker in workers:
             st.markdown(f"**{worker['name']}** provides {', '.join(worker['provides']) or 'nothing special'}")

@@ -1,6 +1,5 @@
 """The catalogue: every technique with its family, paper and settings, and who can run it."""
 
-import pandas as pd
 import streamlit as st
 
 from app import data, identity
@@ -60,7 +59,7 @@ for name, entry in shown.items():
         st.markdown(entry["doc"])
         rows = [setting_row(field) for field in fields(entry["schema"])]
         if rows:
-            st.dataframe(pd.DataFrame(rows), hide_index=True)
+            st.dataframe(rows, hide_index=True)
         else:
             st.caption("No settings.")
         with st.container(horizontal=True):
