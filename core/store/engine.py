@@ -79,7 +79,11 @@ def _engine(url: str) -> Engine:
         return _sqlite(parsed)
     if parsed.drivername == "postgresql":  # psycopg 3 is the driver that is installed
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return sqlalchemy.create_engine(parsed, pool_pre_ping=True)  # a restarted server costs one reconnect, no error
+    return sqlalchemy.create_engine(
+        parsed,
+        pool_pre_ping=True,  # a restarted server costs one reconnect, no error
+        connect_args={"client_encoding": "utf8"},  # a database made in the C locale would hand out bytes
+    )
 
 
 def _sqlite(url: sqlalchemy.URL) -> Engine:
