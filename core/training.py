@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from core import checkpoint
 from core.context import Context
@@ -56,8 +57,8 @@ def leaf_parameter(model: nn.Module, name: str) -> nn.Parameter:
     """The parameter that an optimizer updates for `name`: below a parametrization, its original."""
     owner, _, attribute = name.rpartition(".")
     module = model.get_submodule(owner)
-    if "parametrizations" in module._modules and attribute in module.parametrizations:
-        return module.parametrizations[attribute].original
+    if parametrize.is_parametrized(module, attribute):
+        return module.get_parameter(f"parametrizations.{attribute}.original")
     return model.get_parameter(name)
 
 

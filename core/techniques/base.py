@@ -4,7 +4,6 @@ A technique's pydantic fields are its settings; their ranges and descriptions be
 validation and the documentation. `OneShot` acts at once, `TrainingMethod` takes part in a training.
 """
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,25 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from core.families import Family as Family  # technique files take it from here
+
 if TYPE_CHECKING:
     from core.context import Context
     from core.subject import Subject
-
-
-class Family(enum.StrEnum):
-    """What charts colour by and folders are named after."""
-
-    TRAINING = "training"
-    QUANTIZATION = "quantization"
-    PRUNING = "pruning"
-    SPARSE_TRAINING = "sparse training"
-    DISTILLATION = "distillation"
-    LOW_RANK = "low rank"
-    MIXTURE_OF_EXPERTS = "mixture of experts"
-    ATTENTION = "attention"
-    ARCHITECTURE = "architecture"
-    EARLY_EXIT = "early exit"
-    DECODING = "decoding"
 
 
 MASK = "a mask"

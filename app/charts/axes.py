@@ -1,0 +1,65 @@
+"""The quantities that a chart may show: their titles, units, directions and how one value reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from app import formats
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A quantity of a point; `column` is its name in the store."""
+
+    column: str
+    title: str
+    read: Callable[[float], str]  # one value with its unit
+    better: Literal["less", "more"]
+    units: tuple[tuple[float, str], ...] = ((1.0, ""),)  # factor and unit, ascending
+    log: bool = True
+    low: str = ""  # columns of its 95 % interval
+    high: str = ""
+
+    def unit_for(self, largest: float) -> tuple[float, str]:
+        """Factor and unit in which values up to `largest` read best."""
+        fitting = [unit for unit in self.units if largest >= unit[0]]
+        return fitting[-1] if fitting else self.units[0]
+
+
+BYTES = ((1.0, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
+COUNTS = ((1.0, ""), (1e3, "thousand"), (1e6, "million"), (1e9, "billion"))
+TIMES = ((1.0, "ms"), (1e3, "s"))
+
+_AXES = (
+    Axis("size_bytes", "Size", formats.size, "less", BYTES),
+    Axis("p50_ms", "Latency (median)", formats.milliseconds, "less", TIMES),
+    Axis("p95_ms", "Latency (95th percentile)", formats.milliseconds, "less", TIMES),
+    Axis("macs", "Multiply-accumulates", formats.count, "less", COUNTS),
+    Axis("peak_memory_bytes", "Peak memory", formats.size, "less", BYTES),
+    Axis("parameters", "Parameters", formats.count, "less", COUNTS),
+    Axis("nonzeros", "Nonzero parameters", formats.count, "less", COUNTS),
+    Axis("compression_ratio", "Compression", formats.ratio, "more", ((1.0, "×"),)),
+    Axis("speed_up", "Speed-up", formats.ratio, "more", ((1.0, "×"),), low="speed_up_low", high="speed_up_high"),
+)
+AXES = {axis.column: axis for axis in _AXES}
+
+
+def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
+    """The axis of a task's principal score."""
+    return Axis(
+        "score",
+        name.capitalize(),
+        lambda value: formats.score(value, unit),
+        "more" if higher_is_better else "less",
+        ((1.0, unit),),
+        log=False,
+        low="score_low",
+        high="score_high",
+    )
+
+
+def known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:
+    """The points that have a value on every axis."""
+    return points.dropna(subset=[axis.column for axis in axes])

@@ -1,0 +1,207 @@
+"""The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts.axes import Axis, known
+from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
+from core.frontier import frontier
+
+SELECTION = "chosen"
+PADDING = 0.06  # of an axis's span, on either side
+_DIRECTIONS = {"less": "min", "more": "max"}
+
+
+def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
+    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier` and what a hover says.
+
+    `limits` holds the worst allowed value of a column, in its stored unit.
+    """
+    shown = known(points, x, y).copy()
+    shown["is_reference"] = shown["stage_id"].isin(set(shown["reference_stage_id"].dropna()))
+    shown["feasible"] = feasible(shown, limits, axes)
+    directions = [_DIRECTIONS[x.better], _DIRECTIONS[y.better]]
+    shown["on_frontier"] = frontier(shown[[x.column, y.column]].to_numpy(), directions)
+    shown["strength"] = np.where(shown["on_frontier"] & shown["feasible"], PLAIN, PALE)
+    for axis in axes.values():
+        if axis.column in shown:
+            shown[f"{axis.column}_text"] = [_text(row, axis) for row in shown.to_dict("records")]
+    return shown
+
+
+def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
+    """Which points keep every limit; one whose value is not known does not."""
+    kept = pd.Series(True, index=points.index)
+    for column, limit in limits.items():
+        values = points[column]
+        kept &= values <= limit if axes[column].better == "less" else values >= limit
+    return kept
+
+
+def _text(row: dict[str, object], axis: Axis) -> str:
+    value = row[axis.column]
+    if value is None or pd.isna(value):
+        return "not measured"
+    text = axis.read(float(value))
+    low, high = row.get(axis.low), row.get(axis.high)
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return text
+    return f"{text}  (95 %: {axis.read(float(low))} to {axis.read(float(high))})"
+
+
+def scatter(
+    shown: pd.DataFrame,
+    x: Axis,
+    y: Axis,
+    limits: dict[str, float],
+    *,
+    size: Axis | None = None,
+    axes: dict[str, Axis],
+    log_x: bool = True,
+    log_y: bool = False,
+) -> alt.LayerChart:
+    """The chart of points that `annotate` has prepared; clicking one (with shift: several) selects it."""
+    scales = {"x": _Scale(shown, x, log_x), "y": _Scale(shown, y, log_y)}
+    drawn = shown.assign(**{f"{name}_shown": shown[s.axis.column] / s.factor for name, s in scales.items()})
+    layers = [
+        *_shading(scales, limits),
+        _frontier_line(drawn, scales),
+        *_intervals(drawn, scales),
+        _marks(drawn, scales, size, axes),
+        _reference_rings(drawn, scales),
+    ]
+    return alt.layer(*layers).properties(height=HEIGHT)
+
+
+class _Scale:
+    """An axis in one unit, over a range with a little room around the points."""
+
+    def __init__(self, points: pd.DataFrame, axis: Axis, log: bool):
+        self.axis = axis
+        values = points[axis.column].astype(float)
+        self.factor, self.unit = axis.unit_for(float(values.max()))
+        self.log = log and bool((values > 0).all())
+        ends = [values.min(), values.max()]
+        ends += [
+            points[c].dropna().agg(f).item() for c, f in ((axis.low, "min"), (axis.high, "max")) if self._has(points, c)
+        ]
+        self.low, self.high = self._padded(min(ends) / self.factor, max(ends) / self.factor)
+
+    @staticmethod
+    def _has(points: pd.DataFrame, column: str) -> bool:
+        return bool(column) and column in points and points[column].notna().any()
+
+    def _padded(self, low: float, high: float) -> tuple[float, float]:
+        if self.log and low > 0:
+            room = max((high / low) ** PADDING, 1.05)
+            return low / room, high * room
+        room = max((high - low) * PADDING, abs(high) * 0.002, 1e-9)
+        return low - room, high + room
+
+    def title(self) -> str:
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"{self.axis.title}{unit}, {'smaller' if self.axis.better == 'less' else 'larger'} is better"
+
+    def encoding(self, channel: type, field: str) -> alt.SchemaBase:
+        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
+        ticks = alt.Axis(format="~g", tickCount=6, labelOverlap="greedy", grid=True, gridOpacity=0.4)
+        return channel(f"{field}:Q", scale=scale, title=self.title(), axis=ticks)
+
+
+def _place(scales: dict[str, _Scale]) -> dict[str, alt.SchemaBase]:
+    return {"x": scales["x"].encoding(alt.X, "x_shown"), "y": scales["y"].encoding(alt.Y, "y_shown")}
+
+
+def _shading(scales: dict[str, _Scale], limits: dict[str, float]) -> list[alt.Chart]:
+    """What a limit on either axis forbids, shaded up to the edge of the chart."""
+    layers = []
+    for name, scale in scales.items():
+        limit = limits.get(scale.axis.column)
+        if limit is None:
+            continue
+        at = min(max(limit / scale.factor, scale.low), scale.high)
+        end = scale.high if scale.axis.better == "less" else scale.low
+        area = pd.DataFrame({"start": [at], "end": [end]})
+        channel, second = (alt.X, alt.X2) if name == "x" else (alt.Y, alt.Y2)
+        encoded = {name: scale.encoding(channel, "start"), f"{name}2": second("end")}
+        layers.append(alt.Chart(area).mark_rect(color=BAD, opacity=0.1).encode(**encoded))
+        layers.append(alt.Chart(area).mark_rule(color=BAD, strokeDash=[4, 4]).encode(**{name: encoded[name]}))
+    return layers
+
+
+def _frontier_line(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
+    """The edge of what has been reached: between two points only the worse value of both is."""
+    interpolate = "step-after" if scales["x"].axis.better == "less" else "step-before"
+    line = alt.Chart(drawn[drawn["on_frontier"]]).mark_line(
+        interpolate=interpolate, color=NEUTRAL, strokeWidth=1.5, strokeDash=[6, 3]
+    )
+    return line.encode(**_place(scales), order=alt.Order("x_shown:Q"))
+
+
+def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
+    layers = []
+    for name, scale in scales.items():
+        low, high = scale.axis.low, scale.axis.high
+        if not scale._has(drawn, low):
+            continue
+        bars = drawn.dropna(subset=[low, high]).assign(low=drawn[low] / scale.factor, high=drawn[high] / scale.factor)
+        place = _place(scales)
+        place[name] = scale.encoding(alt.X if name == "x" else alt.Y, "low")
+        place[f"{name}2"] = (alt.X2 if name == "x" else alt.Y2)("high")
+        layers.append(
+            alt.Chart(bars)
+            .mark_rule(strokeWidth=1)
+            .encode(**place, color=_colour(drawn, legend=False), opacity=alt.Opacity("strength:Q", scale=None))
+        )
+    return layers
+
+
+def _colour(drawn: pd.DataFrame, *, legend: bool) -> alt.Color:
+    families = [name for name in FAMILY_COLOURS if name in set(drawn["family"])]
+    scale = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])
+    return alt.Color("family:N", scale=scale, title="Family", legend=alt.Legend(orient="top") if legend else None)
+
+
+def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
+    families = [name for name in FAMILY_SHAPES if name in set(drawn["family"])]
+    shapes = alt.Scale(domain=families, range=[FAMILY_SHAPES[name] for name in families])
+    chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
+    channels = {
+        **_place(scales),
+        "color": _colour(drawn, legend=True),
+        "shape": alt.Shape("family:N", scale=shapes, title="Family", legend=alt.Legend(orient="top")),
+        "opacity": alt.condition(chosen, alt.Opacity("strength:Q", scale=None, legend=None), alt.value(PALE / 2)),
+        "tooltip": _tooltip(drawn, axes),
+    }
+    if size is not None:
+        channels["size"] = alt.Size(
+            f"{size.column}:Q",
+            title=size.title,
+            scale=alt.Scale(range=[40, 600], zero=False),
+            legend=alt.Legend(orient="right", format="~s"),
+        )
+    mark = alt.Chart(drawn).mark_point(filled=True, strokeWidth=1, size=110)
+    return mark.encode(**channels).add_params(chosen)
+
+
+def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
+    first = [
+        alt.Tooltip("label:N", title="Stage"),
+        alt.Tooltip("model:N", title="Model"),
+        alt.Tooltip("run_id:Q", title="Run"),
+    ]
+    values = [
+        alt.Tooltip(f"{axis.column}_text:N", title=axis.title)
+        for axis in axes.values()
+        if f"{axis.column}_text" in drawn and (drawn[f"{axis.column}_text"] != "not measured").any()
+    ]
+    kernel = [alt.Tooltip("kernel:N", title="Kernel")] if "kernel" in drawn else []
+    return [*first, *values, *kernel]
+
+
+def _reference_rings(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
+    """A ring and a word around every reference."""
+    references = alt.Chart(drawn[drawn["is_reference"]])
+    ring = references.mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
+    return ring.encode(**_place(scales), tooltip=alt.value(None))
