@@ -118,6 +118,7 @@ def _best_of_3(ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
         shift = block[order] * (n + 1)
         lowest = np.minimum.accumulate(np.where(is_left, third[order], n) - shift) + shift
         best[order[~is_left & (lowest <= third[order])]] = False
+        by_second = by_second[best[by_second]]  # whoever one of these would shut out, another does too
         half *= 2
     return best
 
@@ -144,7 +145,7 @@ def _shut_out(points: NDArray[np.intp], others: NDArray[np.intp]) -> NDArray[np.
     for axis in range(points.shape[1]):
         as_good &= others[None, :, axis] <= points[:, None, axis]
         equal &= others[None, :, axis] == points[:, None, axis]
-    found: NDArray[np.bool_] = (as_good & ~equal).any(axis=1)
+    found: NDArray[np.bool_] = np.logical_or.reduce(as_good & ~equal, axis=1)
     return found
 
 
