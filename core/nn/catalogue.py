@@ -1,13 +1,17 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.attention.sliding_window import SlidingWindowAttention
+from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
+from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
+    "DynamicInt8Linear": DynamicInt8Linear,
     "LowRankLinear": LowRankLinear,
+    "QuantLinear": QuantLinear,
     "SparseConv2d": SparseConv2d,
     "SparseLinear": SparseLinear,
     "SlidingWindowAttention": SlidingWindowAttention,

@@ -6,10 +6,28 @@ from core.catalogue import nearest
 from core.errors import Problem, SpecError
 from core.plugins import plugged
 from core.spec import StepSpec
+from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
+from core.techniques.distillation.distill_logits import DistillLogits
+from core.techniques.low_rank.svd import Svd
+from core.techniques.pruning.magnitude_pruning import MagnitudePruning
+from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.quantization.cast import Cast
+from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.rtn import Rtn
+from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.training.train import Train
 
 TECHNIQUES: dict[str, type[Technique]] = {
+    "distill_logits": DistillLogits,
+    "magnitude_pruning": MagnitudePruning,
+    "nm_pruning": NmPruning,
+    "sliding_window": SlidingWindow,
+    "sr_ste": SrSte,
+    "svd": Svd,
+    "cast": Cast,
+    "dynamic_int8": DynamicInt8,
+    "rtn": Rtn,
     "train": Train,
 }
 

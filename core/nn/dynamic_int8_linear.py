@@ -1,0 +1,141 @@
+"""Linear layer that multiplies int8 activations by int8 weights in integer arithmetic.
+
+Papers: https://arxiv.org/abs/2206.01861 (ZeroQuant: activations token by token), https://arxiv.org/abs/2208.07339
+(LLM.int8: the outer product of row and column scales). Weights have one scale for each output, activations one for
+each row, found when the row arrives. The product is exact in int32, so every way to compute it gives the same result.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from core.nn.integer_linear import IntegerLinear, dtype_name
+from core.nn.replacement import WeightCount
+
+Multiply = Callable[[Tensor], Tensor]  # int8 codes [rows, in] -> float32 [rows, out], scaled by output
+SMALLEST_SCALE = 1e-30
+
+
+class QuantizedRows(NamedTuple):
+    """Rows as int8 codes [rows, in] and float32 scales [rows, 1]."""
+
+    codes: Tensor
+    scales: Tensor
+
+
+def quantize_rows(x: Tensor) -> QuantizedRows:
+    """Round each row to 255 levels, symmetric about zero; NaN or infinity makes the row's scale so too."""
+    x = x.float()
+    largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
+    scales = largest.div_(127).clamp_min_(SMALLEST_SCALE)
+    return QuantizedRows((x * scales.reciprocal()).round_().to(torch.int8), scales)
+
+
+class DynamicInt8Linear(IntegerLinear):
+    """Weights int8 [out, in] with float32 scales [out]; what `prepare` lays out for the kernel is not saved."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dtype: str = "float32"):
+        super().__init__(in_features, out_features, bias=bias, dtype=dtype)
+        self.register_buffer("codes", torch.zeros(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scales", torch.ones(out_features))
+
+    @classmethod
+    @torch.no_grad()
+    def from_linear(cls, linear: nn.Linear) -> Self:
+        """The layer whose weights are those of `linear`, rounded row by row."""
+        has_bias = linear.bias is not None
+        layer = cls(linear.in_features, linear.out_features, bias=has_bias, dtype=dtype_name(linear.weight.dtype))
+        layer = layer.to(linear.weight.device)
+        rows = quantize_rows(linear.weight)
+        layer.codes, layer.scales = rows.codes, rows.scales[:, 0].contiguous()
+        if layer.bias is not None:
+            layer.bias.data.copy_(linear.bias.data)
+        return layer
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias is not None,
+            "dtype": dtype_name(self.dtype),
+        }
+
+    def multiply(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return self._multiply_with_gradient(x)
+        rows = quantize_rows(x)
+        multiply = self._kernel or self._unprepared()
+        product = multiply(rows.codes).mul_(rows.scales)
+        if self.bias is not None:
+            product.add_(self.bias)
+        return product.to(x.dtype)
+
+    def weight(self) -> Tensor:
+        return self.codes.float().mul_(self.scales[:, None])
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if device.type == "cpu" and has_onednn():
+            return "int8 oneDNN, scales by row"
+        if device.type == "cuda" and self._fits_cuda():
+            return "int8 cuBLASLt, scales by row"
+        return None
+
+    def prepare(self) -> None:
+        if self.codes.device.type == "cpu" and has_onednn():
+            self._kernel = onednn_multiply(self.codes, self.scales)
+
+    def count(self) -> WeightCount:
+        nonzeros = int(torch.count_nonzero(self.codes))
+        return WeightCount(weights=self.in_features * self.out_features, nonzeros=nonzeros, bits=8.0)
+
+    def _multiply_with_gradient(self, x: Tensor) -> Tensor:
+        """The same product, whose gradient passes the rounding of x straight through."""
+        with torch.no_grad():
+            rows = quantize_rows(x)
+            error = rows.scales * rows.codes.float() - x
+        return nn.functional.linear(x + error, self.weight(), self.bias).to(x.dtype)
+
+    def _unprepared(self) -> Multiply:
+        if self.codes.is_cuda and self._fits_cuda():
+            return self._multiply_cuda
+        return self._multiply_float
+
+    def _fits_cuda(self) -> bool:
+        return self.in_features % 8 == 0 and self.out_features % 8 == 0
+
+    def _multiply_cuda(self, x: Tensor) -> Tensor:
+        rows = len(x)
+        padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - rows)))  # the kernel wants more than 16 rows
+        return torch._int_mm(padded, self.codes.t())[:rows].float().mul_(self.scales)
+
+    def _multiply_float(self, x: Tensor) -> Tensor:
+        """Where there is no integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
+        return (x.double() @ self.codes.t().double()).float().mul_(self.scales)
+
+
+def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:
+    """The product with weights [out, in] of `scales` [out], packed for oneDNN (AMX or VNNI where there is one)."""
+    packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    zero_points = torch.zeros(len(codes), dtype=torch.int32)
+    multiply = torch.ops.onednn.qlinear_pointwise.default
+
+    def run(x: Tensor) -> Tensor:
+        return multiply(x, 1.0, 0, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], "")
+
+    return run
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether oneDNN's integer linear is here and exact: without VNNI its 16-bit sums of large codes saturate."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
+        return False
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    codes = torch.full((64, 64), 127, dtype=torch.int8)
+    codes[1::2] = -127
+    exact = (codes.double() @ codes.double().t()).float()
+    return torch.equal(onednn_multiply(codes, torch.ones(64))(codes), exact)

@@ -1,0 +1,74 @@
+"""What linear layers with integer weights share: a bias, any leading axes, and scales that no cast rounds."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from core.nn.replacement import Replacement
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name that DTYPES knows a dtype by."""
+    return str(dtype).removeprefix("torch.")
+
+
+class IntegerLinear(Replacement):
+    """Base of a linear layer [out, in] whose weights are integer `codes` times `scales`.
+
+    `dtype` is that of the bias and of the layer that `dense` gives. Casting the model changes it, not the scales.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    bias: nn.Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool, dtype: str):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.dtype = DTYPES[dtype]
+        self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
+        self._kernel: Callable[[Tensor], Tensor] | None = None  # what `prepare` laid out; never saved or copied
+
+    def weight(self) -> Tensor:
+        """The weights [out, in] that the codes stand for, float32."""
+        raise NotImplementedError(type(self).__name__)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """x [rows, in] -> [rows, out], bias included; there is at least one row."""
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out] in the dtype of x."""
+        rows = x.reshape(-1, self.in_features)
+        if rows.shape[0] == 0:
+            return x.new_empty(*x.shape[:-1], self.out_features)
+        return self.multiply(rows).view(*x.shape[:-1], self.out_features)
+
+    @torch.no_grad()
+    def dense(self) -> nn.Linear:
+        """An ordinary linear layer with the rounded weights."""
+        has_bias = self.bias is not None
+        linear = nn.Linear(self.in_features, self.out_features, has_bias, device="meta")
+        linear.weight = nn.Parameter(self.weight().to(self.dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().clone())
+        return linear
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        scales, self._kernel = self.scales, None
+        super()._apply(fn, recurse)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scales.device)).dtype
+        if self.scales.dtype != scales.dtype:
+            self.scales = scales.to(self.scales.device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernel": None}

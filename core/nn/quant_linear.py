@@ -1,0 +1,136 @@
+"""Linear layer with weights of 2 to 8 bits, packed without gaps and unpacked, or run by a kernel, when it is used."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.nn.bitpack import pack_bits, packed_length, unpack_bits
+from core.nn.integer_linear import DTYPES, IntegerLinear, dtype_name
+from core.nn.replacement import WeightCount
+from core.nn.weight_only import MAX_ROWS, WeightOnlyFormat, find_kernel, lay_out
+
+
+class QuantLinear(IntegerLinear):
+    """Weights `scale * (code - zero_point)`, one scale for each output channel or each group of its inputs.
+
+    `group_size` None means one group, the whole row; the last group is shorter where it does not divide. Symmetric
+    weights have the fixed zero point 2**(bits-1); the others store theirs, packed like the codes. Activations
+    keep their precision.
+    """
+
+    zero_points: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bits: int,
+        *,
+        group_size: int | None = None,
+        symmetric: bool = True,
+        scale_dtype: str = "float32",
+        bias: bool = True,
+        dtype: str = "float32",
+    ):
+        super().__init__(in_features, out_features, bias=bias, dtype=dtype)
+        self.bits = bits
+        self.group_size = group_size
+        self.symmetric = symmetric
+        self.n_groups = -(-in_features // group_size) if group_size else 1
+        code_bytes, zero_point_bytes = packed_length(in_features, bits), packed_length(self.n_groups, bits)
+        self.register_buffer("codes", torch.zeros(out_features, code_bytes, dtype=torch.uint8))
+        self.register_buffer("scales", torch.ones(out_features, self.n_groups, dtype=DTYPES[scale_dtype]))
+        zero_points = None if symmetric else torch.zeros(out_features, zero_point_bytes, dtype=torch.uint8)
+        self.register_buffer("zero_points", zero_points)
+
+    @classmethod
+    def of(
+        cls,
+        linear: nn.Linear,
+        codes: Tensor,
+        scales: Tensor,
+        zero_points: Tensor | None,
+        *,
+        bits: int,
+        group_size: int | None,
+    ) -> Self:
+        """The layer that replaces `linear`.
+
+        Codes [out, in] lie in 0..2**bits-1; scales and zero points are [out, n_groups]; no zero points: symmetric.
+        """
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            bits,
+            group_size=group_size,
+            symmetric=zero_points is None,
+            scale_dtype=dtype_name(scales.dtype),
+            bias=linear.bias is not None,
+            dtype=dtype_name(linear.weight.dtype),
+        ).to(linear.weight.device)
+        layer.codes = pack_bits(codes.to(torch.uint8), bits)
+        layer.scales = scales.contiguous()
+        if zero_points is not None:
+            layer.zero_points = pack_bits(zero_points.to(torch.uint8), bits)
+        if layer.bias is not None:
+            layer.bias.data.copy_(linear.bias.data)
+        return layer
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bits": self.bits,
+            "group_size": self.group_size,
+            "symmetric": self.symmetric,
+            "scale_dtype": dtype_name(self.scales.dtype),
+            "bias": self.bias is not None,
+            "dtype": dtype_name(self.dtype),
+        }
+
+    def multiply(self, x: Tensor) -> Tensor:
+        wants_gradient = torch.is_grad_enabled() and x.requires_grad
+        if self._kernel is not None and len(x) <= MAX_ROWS and x.dtype == torch.bfloat16 and not wants_gradient:
+            product = self._kernel(x)
+            return product if self.bias is None else product + self.bias
+        bias = self.bias.to(x.dtype) if self.bias is not None else None
+        return F.linear(x, self.weight().to(x.dtype), bias)
+
+    def weight(self) -> Tensor:
+        grouped = self._offsets().mul_(self.scales.float()[:, :, None])
+        return grouped.flatten(1)[:, : self.in_features].contiguous()
+
+    def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes [out, in], scales [out, n_groups] and zero points, the same or, if symmetric, [1, 1]."""
+        codes = self.codes if self.bits == 8 else unpack_bits(self.codes, self.bits, self.in_features)
+        if self.zero_points is None:
+            zero_points = self.codes.new_full((1, 1), 2 ** (self.bits - 1))
+        else:
+            zero_points = unpack_bits(self.zero_points, self.bits, self.n_groups)
+        return codes, self.scales, zero_points
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return find_kernel(self._format(), device, dtype)
+
+    def prepare(self) -> None:
+        if find_kernel(self._format(), self.codes.device, torch.bfloat16) is not None:
+            self._kernel = lay_out(self._format(), *self.unpacked())
+
+    def count(self) -> WeightCount:
+        return WeightCount(
+            weights=self.in_features * self.out_features,
+            nonzeros=int(torch.count_nonzero(self._offsets().flatten(1)[:, : self.in_features])),
+            bits=float(self.bits),
+        )
+
+    def _offsets(self) -> Tensor:
+        """Codes less zero points, float32 [out, n_groups, group]."""
+        codes, _, zero_points = self.unpacked()
+        group_size = self.group_size or self.in_features
+        padded = F.pad(codes, (0, self.n_groups * group_size - self.in_features))
+        return padded.unflatten(1, (self.n_groups, group_size)).float().sub_(zero_points.float()[:, :, None])
+
+    def _format(self) -> WeightOnlyFormat:
+        return WeightOnlyFormat(self.in_features, self.out_features, self.bits, self.group_size, self.symmetric)

@@ -1,0 +1,59 @@
+"""Which layers a weight quantization takes, and what it tells of each."""
+
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import SpecError
+from core.models.anatomy import anatomy, prunable
+from core.nn.integer_linear import IntegerLinear
+from core.subject import Subject
+
+
+def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[str]:
+    """Full names of the dense linear layers to quantize; raises SpecError where there is nothing to do.
+
+    Embeddings, and what shares its weights with one, keep their precision; so do layers that match a pattern of `skip`.
+    """
+    model = subject.model
+    for name, module in model.named_modules():
+        if isinstance(module, IntegerLinear):
+            message = f"is already a {type(module).__name__}"
+            raise SpecError.of("model", name, message, "Keep one of the two quantization steps.")
+    for pattern in skip:
+        if not any(fnmatch(name, pattern) for name, _ in model.named_modules()):
+            raise SpecError.of("skip", pattern, "names no module of this model", f"Use names like {_example(model)}.")
+    names = prunable(model)
+    known = anatomy(model)
+    if include_head and known.tied:
+        message = "would quantize the embedding too, with which the head shares its weights"
+        raise SpecError.of("include_head", True, message, "Leave the head out.")
+    if include_head:
+        names += [name for name in known.outputs if name in known.linears]
+    chosen = [name for name in names if not any(fnmatch(name, pattern) for pattern in skip)]
+    if not chosen:
+        message = "leaves no linear layer to quantize"
+        raise SpecError.of("skip", skip, message, "Choose a model with linear layers, or skip fewer of them.")
+    return chosen
+
+
+def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: int) -> dict[str, Any]:
+    """What rounding did to a layer's weights [out, in]: a row of the run page's table."""
+    weight = weight.float()
+    error = rounded - weight
+    energy = weight.square().mean().item()
+    mse = error.square().mean().item()
+    return {
+        "name": name,
+        "bits": bits,
+        "mse": mse,
+        "relative_error": (mse / energy) ** 0.5 if energy > 0 else 0.0,
+        "max_error": error.abs().max().item(),
+        "sparsity": 1 - torch.count_nonzero(rounded).item() / rounded.numel(),
+    }
+
+
+def _example(model: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if isinstance(module, nn.Linear)), "head")
