@@ -162,7 +162,7 @@ def _count(examples: Examples) -> int:
 
 
 def _take(examples: Examples, rows: Tensor) -> Examples:
-    return {key: value[rows] for key, value in examples.items()}
+    return {key: value.index_select(0, rows) for key, value in examples.items()}
 
 
 def _resamples(n: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
