@@ -55,7 +55,7 @@ def _write_entries(archive: Path, packed: zipfile.ZipFile, folder: Path) -> None
 
 def _is_litter(name: str) -> bool:
     """Whether a file is one of those that operating systems leave in archives."""
-    parts = [part for part in name.split("/") if part != ".."]
+    parts = [part for part in name.replace("\\", "/").split("/") if part != ".."]
     return parts[-1] == "Thumbs.db" or any(part.startswith((".", "__MACOSX")) for part in parts)
 
 

@@ -67,9 +67,9 @@ class HuggingFaceData(OwnData):
         return splits
 
     def _kind_of(self, columns: list[str]) -> Kind:
-        if find_column(columns, self.image_column, IMAGE_COLUMNS) is not None:
+        if self.image_column or find_column(columns, None, IMAGE_COLUMNS):
             return Kind.IMAGE_CLASSIFICATION
-        if find_column(columns, self.label_column, LABEL_COLUMNS) is not None:
+        if self.label_column or find_column(columns, None, LABEL_COLUMNS):
             return Kind.TEXT_CLASSIFICATION
         return Kind.LANGUAGE_MODELLING
 

@@ -8,10 +8,9 @@ which leaves even the best model an excess of some thousandths at the default le
 import string
 from bisect import bisect
 from functools import cache
-from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.tasks.data import CorpusData, TaskSource
 
@@ -20,7 +19,6 @@ VERSION = 1  # of what the fixed seeds below are turned into
 TRANSITION_SEED = 20_010
 TEXT_SEEDS = {"train": 20_011, "validation": 20_012, "test": 20_013}
 FLOOR = 0.01  # share of the uniform distribution in every transition: no letter is impossible
-MOST_CONTEXTS = 20_000
 
 
 class Markov(TaskSource):
@@ -30,14 +28,6 @@ class Markov(TaskSource):
     symbols: int = Field(16, ge=2, le=26, description="letters of the alphabet")
     concentration: float = Field(0.3, ge=0.05, le=10, description="small: predictable text; large: nearly uniform")
     length: int = Field(256, ge=8, le=4096, description="tokens of a window")
-
-    @model_validator(mode="after")
-    def _few_contexts(self) -> Self:
-        if self.symbols**self.order > MOST_CONTEXTS:
-            raise ValueError(
-                f"symbols ** order must be at most {MOST_CONTEXTS:,}; choose fewer letters or a lower order"
-            )
-        return self
 
     def read(self, name: str) -> CorpusData:
         """The three texts, each an independent sample that starts in the source's long-run distribution."""

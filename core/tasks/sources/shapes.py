@@ -20,12 +20,12 @@ SEEDS = {"train": 30_001, "validation": 30_002, "test": 30_003}
 SIZE = 32  # pixels
 SUPERSAMPLING = 2  # points per pixel and direction
 CHUNK = 1_000  # images rendered at once
-SCALE = (0.55, 0.9)  # radius of the shape, in half images
+SCALE = (0.6, 0.95)  # radius of the shape, in half images
 SHIFT = 0.15  # largest shift, in half images
 CONTRAST = 0.3  # by which a shape is at least brighter than its background (black 0, white 1)
 
 
-def _corners_inside(x: np.ndarray, y: np.ndarray, n_corners: int) -> np.ndarray:
+def _sides_inside(x: np.ndarray, y: np.ndarray, n_corners: int) -> np.ndarray:
     """How many of the sides of a regular polygon of radius 1 a point lies inside of [n, points]."""
     angles = 2 * np.pi * (np.arange(n_corners) + 0.5) / n_corners
     inner = np.float32(np.cos(np.pi / n_corners))
@@ -36,14 +36,14 @@ def _corners_inside(x: np.ndarray, y: np.ndarray, n_corners: int) -> np.ndarray:
     return count
 
 
-def _polygon(n_corners: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    return lambda x, y: _corners_inside(x, y, n_corners) == n_corners
+def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(x), np.abs(y)) <= 0.7
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Five points: inside of at least four of the five lines that a pentagram is drawn with."""
     stretch = np.float32(np.cos(np.pi / 5) / np.cos(2 * np.pi / 5))  # puts the star's tips at radius 1
-    return _corners_inside(x * stretch, y * stretch, 5) >= 4
+    return _sides_inside(x * stretch, y * stretch, 5) >= 4
 
 
 def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -60,9 +60,9 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "half disc": lambda x, y: (x * x + (y - 0.4) ** 2 <= 1) & (y <= 0.4),
     "ring": lambda x, y: _disc(x, y) & (x * x + y * y >= 0.3),
     "crescent": lambda x, y: _disc(x, y) & ((x - 0.45) ** 2 + y * y >= 0.45),
-    "triangle": _polygon(3),
-    "square": _polygon(4),
-    "pentagon": _polygon(5),
+    "triangle": lambda x, y: _sides_inside(x, y, 3) == 3,
+    "square": _square,
+    "frame": lambda x, y: _square(x, y) & ~_square(1.7 * x, 1.7 * y),
     "star": _star,
     "plus": _plus,
     "bar": lambda x, y: (np.abs(x) <= 0.95) & (np.abs(y) <= 0.35),
@@ -72,8 +72,8 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 class Shapes(TaskSource):
     """Drawn shapes of ten classes, 32x32 pixels in grey: its 20,000 test images show differences that digits cannot."""
 
-    noise: float = Field(0.15, ge=0, le=0.5, description="largest deviation of the pixel noise (black 0, white 1)")
-    occlusion: float = Field(0.4, ge=0, le=0.8, description="largest width of the bar over the image, in half images")
+    noise: float = Field(0.1, ge=0, le=0.5, description="largest deviation of the pixel noise (black 0, white 1)")
+    occlusion: float = Field(0.3, ge=0, le=0.8, description="largest width of the bar over the image, in half images")
 
     def read(self, name: str) -> ImageData:
         """The classes in turn, so that each has the same share of every split."""

@@ -1,0 +1,88 @@
+"""Folders that `datasets` reads; the Hub itself is out of a test's reach."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as Pillow
+
+from core.errors import SpecError
+from core.spec import TaskSpec
+from core.tasks.catalogue import read
+from core.tasks.kinds import Kind
+
+TEXTS = Features({"sentence": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+
+
+def texts(n: int, start: int = 0, label: int | None = None) -> Dataset:
+    rows = range(start, start + n)
+    labels = [i % 2 if label is None else label for i in rows]
+    return Dataset.from_dict({"sentence": [f"text {i}" for i in rows], "label": labels}, features=TEXTS)
+
+
+def test_saved_data_set_keeps_its_splits_and_names(data):
+    DatasetDict(train=texts(100), validation=texts(20, 100), test=texts(30, 200)).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    assert found.kind is Kind.TEXT_CLASSIFICATION and found.class_names == ("bad", "good")
+    assert {split: len(labels) for split, labels in found.labels.items()} == {
+        "train": 100,
+        "validation": 20,
+        "test": 30,
+    }
+    assert sorted(found.texts["test"]) == sorted(f"text {i}" for i in range(200, 230))
+    for text, label in zip(found.texts["test"], found.labels["test"], strict=True):
+        assert int(text.split()[1]) % 2 == label
+
+
+def test_missing_splits_are_cut_from_train(data):
+    texts(100).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    assert [len(found.labels[split]) for split in ("train", "validation", "test")] == [70, 10, 20]
+
+
+def test_test_split_with_secret_labels_is_passed_over(data):
+    DatasetDict(train=texts(100), test=texts(30, 200, label=-1)).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    assert len(found.labels["test"]) == 20 and not set(found.texts["test"]) & {f"text {i}" for i in range(200, 230)}
+
+
+def test_parquet_folder_of_running_text(data):
+    (data / "book").mkdir()
+    Dataset.from_dict({"text": [f"line {i}" for i in range(1000)]}).to_parquet(str(data / "book" / "train.parquet"))
+    found = read(TaskSpec(source="hf:book"))
+    assert found.kind is Kind.LANGUAGE_MODELLING and found.texts["train"].startswith("line 0\nline 1\n")
+
+
+def test_pictures(data):
+    pictures = [Pillow.fromarray(np.full((6, 6), i, dtype=np.uint8)) for i in range(50)]
+    features = Features({"img": Image(), "fine_label": ClassLabel(names=["even", "odd"])})
+    rows = {"img": pictures, "fine_label": [i % 2 for i in range(50)]}
+    DatasetDict(train=Dataset.from_dict(rows, features=features)).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    assert found.kind is Kind.IMAGE_CLASSIFICATION and found.shape == (1, 6, 6)
+    assert (found.pixels("test")[:, 0, 0, 0] % 2).tolist() == found.labels["test"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "words"),
+    [
+        ({"test_split": "exam"}, "task.test_split", "train, dev"),
+        ({"label_column": "mood"}, "task.label_column", "sentence, label"),
+        ({"kind": "image classification"}, "task.image_column", "sentence, label"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_right_ones(data, settings, field, words):
+    DatasetDict(train=texts(50), dev=texts(20, 50)).save_to_disk(str(data / "saved"))
+    with pytest.raises(SpecError) as error:
+        read(TaskSpec(source="hf:saved", **settings))
+    assert error.value.problems[0].field == field and words in error.value.problems[0].message
+
+
+def test_most_examples_bound_what_is_read(data):
+    texts(500).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved", max_examples=100))
+    assert sum(len(labels) for labels in found.labels.values()) == 100
+
+
+def test_folder_elsewhere_is_refused(data):
+    with pytest.raises(SpecError, match="SLIMBOARD_DATA"):
+        read(TaskSpec(source="hf:/etc"))
