@@ -72,11 +72,12 @@ class Draft:
             spec = RunSpec.parse(self.to_dict())
         except SpecError as error:
             return None, error.problems
+        problems = [_unnamed(field) for field in ("model", "task", "reference") if _lacks_name(getattr(self, field))]
         try:
             validate(spec, catalogue)
         except SpecError as error:
-            return spec, error.problems
-        return spec, []
+            problems += error.problems
+        return spec, problems
 
     def redraw(self) -> None:
         """Make every widget take its value from the draft again."""
@@ -101,6 +102,14 @@ class Draft:
         step = self.steps[index]
         self.steps.insert(index + 1, Step(step.technique, copy.deepcopy(step.settings)))
         self.redraw()
+
+
+def _lacks_name(source: Mapping[str, Any] | None) -> bool:
+    return source is not None and str(source.get("source", "")).endswith(":")
+
+
+def _unnamed(field: str) -> Problem:
+    return Problem(f"{field}.source", "", "is not named yet", "Say which one.")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

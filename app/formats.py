@@ -12,15 +12,8 @@ def _significant(value: float, digits: int = 3) -> str:
     """`value` with about `digits` significant digits and never an exponent: 1.24, 12.4, 124, 1240."""
     if value == 0:
         return "0"
-    magnitude = abs(value)
-    decimals = digits - 1
-    while magnitude >= 10 and decimals > 0:
-        magnitude /= 10
-        decimals -= 1
-    while 0 < magnitude < 1 and decimals < 6:
-        magnitude *= 10
-        decimals += 1
-    return f"{value:.{decimals}f}"
+    exponent = int(f"{value:.{digits - 1}e}".rpartition("e")[2])  # after rounding: 0.9999 counts as 1.00
+    return f"{value:.{min(max(digits - 1 - exponent, 0), 8)}f}"
 
 
 def _scaled(value: float, units: tuple[str, ...], base: float = 1000.0) -> tuple[float, str]:

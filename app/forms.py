@@ -36,7 +36,7 @@ def _stray_problems(place: Place, known: set[str]) -> None:
     for problem in place.problems:
         inner = problem.field.removeprefix(f"{place.field}.")
         if inner != problem.field and inner.partition(".")[0].partition("[")[0] not in known:
-            st.caption(f":red[:material/error: **{inner}** {problem.message}. {problem.remedy}]")
+            show_problem(problem, inner)
 
 
 def _object_form(field: Field, place: Place) -> None:

@@ -6,8 +6,11 @@ import streamlit as st
 
 from app import identity
 
-st.set_page_config(page_title="Slimboard", page_icon=":material/compress:", layout="wide")
-st.logo(Path(__file__).with_name("logo.svg"), size="large")
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="Slimboard", page_icon=HERE / "icon.png", layout="wide")
+st.logo(HERE / "logo.svg", size="large")
+st.html(HERE / "style.css")
 identity.choose_project()
 
 pages = {

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 import streamlit as st
 
 from app.draft import Draft
+from app.widgets import show_problem
 from core.errors import SpecError
 from core.settings import settings
 from core.spec import TaskSpec
@@ -62,7 +63,7 @@ def task_preview(task: dict[str, Any]) -> None:
         found = _preview(task)
     except SpecError as error:
         for problem in error.problems:
-            st.caption(f":red[:material/error: {problem.message}. {problem.remedy}]")
+            show_problem(problem)
         return
     counts = " · ".join(f"{n:,} {split}" for split, n in found.counts.items())
     st.markdown(f"**{found.kind.value.capitalize()}** — {found.unit}: {counts}")
@@ -81,8 +82,9 @@ def _preview(task: dict[str, Any]) -> Preview:
 
 def _examples(found: Preview) -> None:
     pictures = [(item.image, item.label) for item in found.items if item.image is not None]
-    if pictures:
-        st.image([image for image, _ in pictures], [label for _, label in pictures], width=72)
+    with st.container(horizontal=True):
+        for image, label in pictures:
+            st.image(image, label, width=72)
     for item in found.items:
         if item.text is not None:
             st.text(f"{item.label}: {item.text}" if item.label else item.text)

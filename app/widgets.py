@@ -35,11 +35,12 @@ class Place:
         return next((p for p in self.problems if p.field == full or p.field.startswith((f"{full}[", f"{full}."))), None)
 
 
-def show_problem(problem: Problem | None) -> None:
-    """A problem, below the field that it is about."""
+def show_problem(problem: Problem | None, name: str = "") -> None:
+    """A problem, below the field that it is about; `name` says which where that cannot be seen."""
     if problem is not None:
         message = f"{problem.message[:1].upper()}{problem.message[1:]}".rstrip(".")
-        st.caption(f":red[:material/error: {message}. {problem.remedy}]")
+        words = f"**{name}** {problem.message}" if name else message
+        st.markdown(f":small[:red[:material/error: {words}. {problem.remedy}]]")
 
 
 def draw(field: Field, place: Place) -> None:

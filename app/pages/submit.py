@@ -197,4 +197,4 @@ with right, st.container(key="summary"):
 
     st.text_area("YAML", key="yaml", height=420, on_change=editor.take_yaml, help="The same spec; edit either.")
     for problem in editor.yaml_problems():
-        st.caption(f":red[:material/error: **{problem.field}** {problem.message}. {problem.remedy}]")
+        show_problem(problem, problem.field)
