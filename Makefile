@@ -50,15 +50,16 @@ $(BIN)/python:
 
 # Everything is pinned by the lock, so the project itself is installed without looking for dependencies.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install -q --upgrade pip
-	$(PIP) install -q -r requirements.lock
-	$(PIP) install -q --no-deps --no-build-isolation --editable .
+	@echo "installing what requirements.lock names into $(VENV); the first time takes some minutes"
+	@$(PIP) install -q --upgrade pip
+	@$(PIP) install -q -r requirements.lock
+	@PYTHONWARNINGS=ignore $(PIP) install -q --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
-	$(PIP) install -q -r requirements.lock -r requirements-dev.lock
+	@$(PIP) install -q -r requirements.lock -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed-dev
-	$(PIP) install -q -r requirements.lock -r requirements-bench.lock
+	@$(PIP) install -q -r requirements.lock -r requirements-bench.lock
 	@touch $@
