@@ -84,7 +84,7 @@ def _field(name: str, prop: Mapping[str, Any], required: bool, root: Mapping[str
         name=name,
         kind=kind,
         description=outer.get("description", ""),
-        default=MISSING if required else outer.get("default"),
+        default=MISSING if required else outer.get("default", _EMPTY.get(kind)),
         nullable=nullable,
         minimum=inner.get("minimum"),
         maximum=inner.get("maximum"),
@@ -94,6 +94,9 @@ def _field(name: str, prop: Mapping[str, Any], required: bool, root: Mapping[str
         item=items.get("type", "string"),
         fields=tuple(_fields(inner, root)) if kind == "object" else (),
     )
+
+
+_EMPTY: dict[str, Any] = {"list": [], "choices": [], "methods": [], "object": {}}  # where a factory makes the default
 
 
 def _choices(inner: Mapping[str, Any]) -> list[Any]:
