@@ -18,7 +18,7 @@ from core import checkpoint
 from core.context import Context
 from core.errors import Interrupted, TechniqueFailure
 from core.measure.score import evaluate, principal
-from core.subject import Subject
+from core.subject import Constraint, Subject
 from core.tasks.base import logits_of
 from core.techniques.base import Losses, TrainingMethod, Update
 
@@ -246,6 +246,6 @@ class Training:
         for method, saved in zip(self.methods, state["methods"], strict=True):
             method.load_state_dict(saved)
         for fqn, mask in state["masks"].items():
-            self.subject.constraints[fqn].tensor = mask.to(self.context.device)
+            self.subject.constraints[fqn] = Constraint("mask", mask.to(self.context.device))
         torch.set_rng_state(state["random"])
         self.context.record.event("info", f"taken up at update {self.index} of {self.plan.steps}")

@@ -17,8 +17,8 @@ class LowRankLinear(Replacement):
         self.out_features = out_features
         self.rank = rank
         self.has_bias = bias
-        self.down: nn.Module = nn.Linear(in_features, rank, bias=False)
-        self.up: nn.Module = nn.Linear(rank, out_features, bias=bias)
+        self.down = nn.Linear(in_features, rank, bias=False)
+        self.up = nn.Linear(rank, out_features, bias=bias)
 
     @classmethod
     @torch.no_grad()

@@ -75,10 +75,10 @@ class SparseConv2d(SparseWeight):
     @torch.no_grad()
     def dense(self) -> nn.Conv2d:
         """An ordinary convolution with exactly the same weights."""
-        out_channels, _, *kernel_size = self.shape
+        out_channels, _, height, width = self.shape
         has_bias = self.bias is not None
-        conv = nn.Conv2d(  # type: ignore[call-overload]
-            self.in_channels, out_channels, tuple(kernel_size), bias=has_bias, device="meta", **self._geometry()
+        conv = nn.Conv2d(
+            self.in_channels, out_channels, (height, width), bias=has_bias, device="meta", **self._geometry()
         )
         conv.weight = nn.Parameter(self.weight())
         if self.bias is not None:

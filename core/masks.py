@@ -1,0 +1,85 @@
+"""Masks (True = kept) with exact counts: which weights may be pruned, and which of them to keep.
+
+Among equal scores the first by index is kept, so that masks are reproducible. Groups of N:M are M consecutive
+input channels of one output row; a convolution is seen as rows (R, S, K) of input channels.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import SpecError
+from core.models.anatomy import prunable
+from core.nn.packing import rows_of, weight_of
+from core.subject import Subject
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of linear layers and convolutions by full name; embeddings and output heads are left out.
+
+    Raises SpecError where there is none.
+    """
+    names = prunable(model, (nn.Linear, nn.Conv2d))
+    if not names:
+        remedy = "Prune before the steps that pack weights, or choose another model."
+        raise SpecError.of("model", type(model).__name__, "has no linear layer or convolution to prune", remedy)
+    return {f"{name}.weight": model.get_parameter(f"{name}.weight") for name in names}
+
+
+def keep_largest(scores: Tensor, n_kept: int) -> Tensor:
+    """Mask of exactly the `n_kept` largest scores, shaped like `scores`."""
+    flat = scores.flatten()
+    if n_kept <= 0 or n_kept >= flat.numel():
+        return torch.full_like(scores, n_kept > 0, dtype=torch.bool)
+    threshold = flat.kthvalue(flat.numel() - n_kept + 1).values
+    above, equal = flat > threshold, flat == threshold
+    mask = above | (equal & (equal.cumsum(0) <= n_kept - above.sum()))
+    return mask.view_as(scores)
+
+
+def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
+    """Mask of the `n` largest scores in every `m` consecutive input channels, shaped like `scores`.
+
+    Scores are those of a weight [K, C] or [K, C, R, S], C divisible by `m`.
+    """
+    rows = rows_of(scores)
+    groups = rows.reshape(-1, m)  # [n_groups, m]
+    slots = groups.t().contiguous()  # [m, n_groups]: long vectors, several times faster than sorting short groups
+    before = torch.zeros_like(slots, dtype=torch.uint8)  # how many of its group come before each
+    for i in range(m):
+        for j in range(i + 1, m):
+            first = slots[i] >= slots[j]
+            before[j] += first
+            before[i] += ~first
+    kept = (before < n).t().reshape(rows.shape)
+    return weight_of(kept, scores.shape)
+
+
+def check_pattern(model: nn.Module, n: int, m: int, indivisible: Literal["refuse", "skip"]) -> None:
+    """Raise SpecError where N:M is no pattern, or a layer's input channels cannot be grouped in `m`."""
+    if n >= m:
+        raise SpecError.of("n", n, f"must be less than m, which is {m}", f"Choose a number from 1 to {m - 1}.")
+    if indivisible == "skip":
+        return
+    for name, weight in prunable_weights(model).items():
+        if weight.shape[1] % m:
+            layer = name.removesuffix(".weight")
+            message = f"does not divide the {weight.shape[1]} input channels of {layer}"
+            raise SpecError.of("m", m, message, "Choose an m that divides them, or set indivisible: skip.")
+
+
+def divisible_weights(model: nn.Module, m: int) -> dict[str, nn.Parameter]:
+    """The prunable weights whose input channels can be grouped in `m`."""
+    return {name: weight for name, weight in prunable_weights(model).items() if weight.shape[1] % m == 0}
+
+
+def sparsity_by_layer(subject: Subject) -> list[dict[str, Any]]:
+    """A row for each layer that may be pruned: name, shape, weights, and the share that its mask zeroes."""
+    rows = []
+    for name, weight in prunable_weights(subject.model).items():
+        mask = subject.mask(name)
+        sparsity = 0.0 if mask is None else 1 - float(mask.float().mean())
+        layer = name.removesuffix(".weight")
+        rows.append({"name": layer, "shape": list(weight.shape), "weights": weight.numel(), "sparsity": sparsity})
+    return rows

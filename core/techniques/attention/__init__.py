@@ -1,0 +1,1 @@
+"""Other attentions in place of the full one."""

@@ -1,0 +1,54 @@
+"""Sliding window: every token attends only to its nearest neighbours, with the weights it has.
+
+Paper: https://arxiv.org/abs/2004.05150 (Longformer); as Mistral uses it, https://arxiv.org/abs/2310.06825. Here
+without global tokens and in every block. Causal models see the `window` last tokens, others
+window - 1 on either side.
+"""
+
+from pydantic import Field
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.nn.attention.full import FullAttention
+from core.nn.attention.sliding_window import SlidingWindowAttention
+from core.subject import Subject
+from core.techniques.base import OneShot
+
+
+class SlidingWindow(OneShot):
+    """Swap full attention for attention within a window; decoding then keeps only the window's keys and values."""
+
+    family = Family.ATTENTION
+    paper = "https://arxiv.org/abs/2004.05150"
+
+    window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
+
+    def label(self) -> str:
+        """The window's size."""
+        return f"{self.window} tokens"
+
+    def check(self, subject: Subject) -> None:
+        """The model has full attentions that can be swapped."""
+        self._attentions(subject)
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap every full attention; the projections stay the same, masks included."""
+        attentions = self._attentions(subject)
+        length = subject.task.length
+        if length is not None and length <= self.window:
+            context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
+        for name, attention in attentions.items():
+            subject.replace(name, SlidingWindowAttention.from_attention(attention, self.window))
+        subject.details["layers"] = [{"name": name, "window": self.window} for name in attentions]
+
+    def _attentions(self, subject: Subject) -> dict[str, FullAttention]:
+        found = {name: m for name, m in subject.model.named_modules() if type(m) is FullAttention}
+        if not found:
+            raise SpecError.of(
+                "model",
+                type(subject.model).__name__,
+                "has no attention that can be swapped: only the built-in Transformer's full attention can be",
+                "Choose builtin:vit, builtin:gpt or builtin:encoder.",
+            )
+        return found

@@ -1,0 +1,1 @@
+"""A teacher's answers as what a student learns from."""

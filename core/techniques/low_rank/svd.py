@@ -1,0 +1,86 @@
+"""SVD: every linear layer becomes the nearest product of two thin ones.
+
+Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936). Nearest in the weights' own norm, without
+data. A layer whose two factors would not be smaller is left alone.
+"""
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.models.anatomy import prunable
+from core.nn.low_rank_linear import LowRankLinear
+from core.subject import Subject
+from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, OneShot
+
+UNDOES_MASKS = "Factoring fills pruned weights again: put svd before the step that prunes."
+
+
+def rank_for(kept: float, in_features: int, out_features: int) -> int:
+    """Largest rank whose factors have at most `kept` times the weights of the matrix; at least 1."""
+    return max(1, int(kept * in_features * out_features / (in_features + out_features)))
+
+
+def saves(rank: int, in_features: int, out_features: int) -> bool:
+    """Whether the factors have fewer weights than the matrix."""
+    return rank * (in_features + out_features) < in_features * out_features
+
+
+class Svd(OneShot):
+    """Factor every linear layer into two thin ones by its singular value decomposition."""
+
+    family = Family.LOW_RANK
+    paper = "https://doi.org/10.1007/BF02288367"
+    leaves = frozenset({LOW_RANK})
+    refuses = {
+        INTEGER_CODES: "Integer codes cannot be factored: put svd before the step that quantizes.",
+        MASK: UNDOES_MASKS,
+    }
+
+    kept: float = Field(0.5, gt=0, lt=1, description="share of each layer's weights that its factors may have")
+    rank: int | None = Field(None, ge=1, description="rank of every layer, instead of `kept`")
+
+    def label(self) -> str:
+        """The rank, or the share of weights kept."""
+        return f"rank {self.rank}" if self.rank is not None else f"{100 * self.kept:g} %"
+
+    def check(self, subject: Subject) -> None:
+        """Some layer gets smaller, and none of them is masked."""
+        ranks = self._ranks(subject.model)
+        masked = next((name for name in ranks if subject.mask(f"{name}.weight") is not None), None)
+        if masked is not None:
+            raise SpecError.of("svd", masked, "is pruned", UNDOES_MASKS)
+        if not ranks:
+            field, value = ("rank", self.rank) if self.rank is not None else ("kept", self.kept)
+            raise SpecError.of(field, value, "makes no layer of this model smaller", "Choose a smaller one.")
+
+    @torch.no_grad()
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap in the factors."""
+        self.check(subject)
+        ranks = self._ranks(subject.model)
+        rows = []
+        for index, (name, rank) in enumerate(ranks.items()):
+            context.record.progress(index / len(ranks), name)
+            linear = subject.model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            layer = LowRankLinear.from_linear(linear, rank)
+            rest = linear.weight.float() - layer.up.weight.float() @ layer.down.weight.float()
+            error = float(rest.norm() / linear.weight.float().norm().clamp(min=1e-30))
+            rows.append({"name": name, "shape": list(linear.weight.shape), "rank": rank, "relative error": error})
+            subject.replace(name, layer)
+        subject.details["layers"] = rows
+
+    def _ranks(self, model: nn.Module) -> dict[str, int]:
+        ranks = {}
+        for name in prunable(model):
+            linear = model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            sizes = linear.in_features, linear.out_features
+            rank = self.rank if self.rank is not None else rank_for(self.kept, *sizes)
+            if saves(rank, *sizes):
+                ranks[name] = rank
+        return ranks

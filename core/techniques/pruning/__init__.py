@@ -1,0 +1,1 @@
+"""Weights, or whole parts, that are taken out."""

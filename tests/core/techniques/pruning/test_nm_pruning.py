@@ -1,0 +1,68 @@
+"""N:M pruning on whole models: exactly n of every m inputs, the largest, under masks that a training keeps."""
+
+import pytest
+import torch
+
+from core.errors import SpecError
+from core.masks import prunable_weights
+from core.models.resnet import Resnet
+from core.techniques.pruning.magnitude_pruning import MagnitudePruning
+from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.training.train import Train
+from tests.core.fakes import context, plane_subject
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 2), (3, 8)])
+def test_the_largest_n_of_every_m_inputs_survive(n, m):
+    subject = plane_subject()
+    before = subject.model.up.weight.detach().clone().view(-1, m)
+    NmPruning(n=n, m=m).apply(subject, context(subject))
+    after = subject.model.up.weight.detach().view(-1, m)
+    kept = after != 0
+    assert (kept.sum(dim=1) == n).all()
+    assert torch.equal(after[kept], before[kept])
+    assert (before.abs().masked_fill(~kept, 9).amin(1) > before.abs().masked_fill(kept, 0).amax(1)).all()
+    assert (subject.model.head.weight != 0).all()
+    assert subject.details["layers"] == [{"name": "up", "shape": [16, 8], "weights": 128, "sparsity": 1 - n / m}]
+
+
+def test_training_after_it_keeps_the_mask():
+    subject = plane_subject()
+    NmPruning().apply(subject, context(subject))
+    mask = subject.mask("up.weight").clone()
+    before = subject.model.up.weight.detach().clone()
+    Train(steps=5, evaluations=0).apply(subject, context(subject))
+    assert torch.equal(subject.model.up.weight != 0, mask)
+    assert not torch.equal(subject.model.up.weight, before)
+
+
+def test_what_was_pruned_stays_pruned_and_the_others_fill_the_group():
+    subject = plane_subject()
+    MagnitudePruning(sparsity=0.25).apply(subject, context(subject))
+    old = subject.mask("up.weight")
+    NmPruning().apply(subject, context(subject))
+    mask = subject.mask("up.weight")
+    assert not (mask & ~old).any()
+    assert torch.equal(mask.view(-1, 4).sum(1), old.view(-1, 4).sum(1).clamp(max=2))
+
+
+def test_layers_that_cannot_be_grouped_are_refused_or_skipped():
+    subject = plane_subject()
+    subject.models["main"] = Resnet(depth=8, width=4, image_size=(8, 8), channels=1, n_classes=10)
+    with pytest.raises(SpecError, match="the 1 input channels of conv"):
+        NmPruning().check(subject)
+    NmPruning(indivisible="skip").apply(subject, context(subject))
+    shares = {name: float((w == 0).float().mean()) for name, w in prunable_weights(subject.model).items()}
+    assert shares.pop("conv.weight") == 0
+    assert set(shares.values()) == {0.5}
+    row = subject.details["layers"][0]
+    assert (row["name"], row["sparsity"]) == ("conv", 0.0)
+
+
+def test_n_must_be_below_m():
+    with pytest.raises(SpecError, match="n = 4"):
+        NmPruning(n=4, m=4).check(plane_subject())
+
+
+def test_label_is_the_pattern():
+    assert NmPruning(n=1, m=8).label() == "1:8"

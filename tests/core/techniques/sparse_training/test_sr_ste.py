@@ -1,0 +1,188 @@
+"""SR-STE: the golden step of its paper's equations, its invariants, and what it leaves."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from core.errors import Interrupted, SpecError
+from core.masks import nm_mask
+from core.recording import MemoryRecord
+from core.subject import Subject
+from core.techniques.base import Update
+from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.sparse_training.sr_ste import SrSte
+from core.techniques.training.train import Train
+from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject
+
+GRADIENT = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+
+
+def one_layer() -> Subject:
+    model = nn.Sequential(nn.Linear(4, 1, bias=False))
+    model[0].weight.data = torch.tensor([[0.5, -0.1, 0.3, -0.8]])
+    return Subject({"main": model}, PlaneTask(), {"main": {}})
+
+
+def step(subject: Subject, method: SrSte, *, optimizer: type = torch.optim.SGD, **options: float) -> Tensor:
+    """One update on a loss whose gradient is GRADIENT; the dense weight after it."""
+    method.begin(subject, context(subject))
+    layer = subject.model[0]
+    weight = layer.parametrizations.weight.original
+    made = optimizer([weight], lr=0.1, **options)
+    (GRADIENT * layer.weight).sum().backward()
+    method.before_optimizer(Update(0, 1, made, 0.1))
+    made.step()
+    return weight.detach().clone()
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        (0.0, [0.49, -0.12, 0.27, -0.84]),
+        (2e-4, [0.49, -0.119998, 0.269994, -0.84]),
+        (1.0, [0.49, -0.11, 0.24, -0.84]),
+    ],
+)
+def test_golden_step(decay, expected):
+    weight = step(one_layer(), SrSte(lambda_=decay))
+    torch.testing.assert_close(weight, torch.tensor([expected]), atol=1e-7, rtol=0)
+
+
+def test_decoupled_decay_is_not_scaled_by_adam():
+    plain = step(one_layer(), SrSte(lambda_=0), optimizer=torch.optim.AdamW, weight_decay=0.0)
+    decoupled = step(one_layer(), SrSte(lambda_=1, decoupled=True), optimizer=torch.optim.AdamW, weight_decay=0.0)
+    pruned = torch.tensor([[0.0, -0.1, 0.3, 0.0]])
+    torch.testing.assert_close(decoupled, plain - 0.1 * pruned, atol=1e-7, rtol=0)
+    coupled = step(one_layer(), SrSte(lambda_=1), optimizer=torch.optim.AdamW, weight_decay=0.0)
+    assert not torch.allclose(coupled, decoupled)
+
+
+def test_zero_lambda_is_the_straight_through_estimator_bitwise():
+    torch.manual_seed(0)
+    subject = Subject({"main": TwoLayers()}, PlaneTask(), {"main": {}})
+    dense = subject.model.up.weight.detach().clone().requires_grad_()
+    head, bias = subject.model.head, subject.model.up.bias
+    method = SrSte(lambda_=0)
+    method.begin(subject, context(subject))
+    original = subject.model.up.parametrizations.weight.original
+    x = torch.randn(5, 8)
+    sgd, own = (torch.optim.SGD([weight], lr=0.5, momentum=0.9) for weight in (original, dense))
+    for index in range(4):
+        masked = (dense * nm_mask(dense.detach().abs(), 2, 4)).detach().requires_grad_()
+        head(torch.relu(nn.functional.linear(x, masked, bias))).square().sum().backward()
+        dense.grad = masked.grad
+        original.grad = None
+        subject.model(x).square().sum().backward()
+        method.before_optimizer(Update(index, 4, sgd, 0.5))
+        sgd.step()
+        own.step()
+        assert torch.equal(original, dense)
+
+
+def test_the_gradient_reaches_pruned_weights_and_the_forward_pass_does_not_see_them():
+    subject = one_layer()
+    SrSte().begin(subject, context(subject))
+    layer = subject.model[0]
+    assert torch.equal(layer.weight, torch.tensor([[0.5, 0.0, 0.0, -0.8]]))
+    (GRADIENT * layer.weight).sum().backward()
+    assert torch.equal(layer.parametrizations.weight.original.grad, GRADIENT)
+
+
+def test_with_a_mask_that_stays_and_masked_gradients_it_is_pruning_then_training():
+    """ASP: the largest weights are far above the others, so the mask cannot change."""
+    frozen, following = plane_subject(), plane_subject()
+    mask = nm_mask(frozen.model.up.weight.abs(), 2, 4)
+    for subject in (frozen, following):
+        subject.model.up.weight.data[mask] += 10 * subject.model.up.weight.data[mask].sign()
+    NmPruning().apply(frozen, context(frozen))
+    plan = {"steps": 10, "evaluations": 0, "optimizer": "sgd", "learning_rate": 0.01, "clip_norm": 0}
+    Train(**plan).apply(frozen, context(frozen))
+    Train(**plan, methods=[{"sr_ste": {"lambda": 0}}]).apply(following, context(following))
+    assert torch.equal(following.mask("up.weight"), mask)
+    torch.testing.assert_close(following.model.up.weight, frozen.model.up.weight, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 8)])
+def test_a_training_leaves_plain_weights_with_exactly_n_of_m(n, m):
+    subject, record = plane_subject(), MemoryRecord()
+    method = {"sr_ste": {"n": n, "m": m}}
+    Train(steps=30, learning_rate=0.05, evaluations=1, methods=[method]).apply(subject, context(subject, record))
+    layer = subject.model.up
+    assert type(layer) is nn.Linear
+    assert not parametrize.is_parametrized(layer)
+    assert isinstance(layer.weight, nn.Parameter)
+    assert ((layer.weight != 0).view(-1, m).sum(dim=1) == n).all()
+    assert torch.equal(subject.mask("up.weight"), layer.weight != 0)
+    assert "head.weight" in dict(subject.model.named_parameters())
+    assert subject.details["layers"][0]["sparsity"] == 1 - n / m
+    assert subject.compressed
+    divergence = [value for _, value in record.curves["0/mask divergence"]]
+    assert len(divergence) == 29
+    assert max(divergence) > 0
+    assert all(0 <= value <= 2 * n / m for value in divergence)
+
+
+def test_mask_divergence_counts_flipped_bits():
+    subject, record = one_layer(), MemoryRecord()
+    method = SrSte(lambda_=0)
+    method.begin(subject, context(subject, record))
+    layer = subject.model[0]
+    weight = layer.parametrizations.weight.original
+    for index, values in enumerate([[0.5, -0.1, 0.3, -0.8], [0.5, -0.1, 0.9, -0.8]]):  # kept 0, 3 then 2, 3
+        weight.data = torch.tensor([values])
+        layer.weight.sum().backward()
+        method.before_optimizer(Update(index, 2, torch.optim.SGD([weight], lr=0.1), 0.1))
+    assert record.curves["0/mask divergence"] == [(1, 0.5)]
+
+
+def test_a_mask_from_before_is_taken_over_and_others_stay():
+    subject = plane_subject()
+    subject.constrain("up.weight", mask=torch.zeros(16, 8, dtype=torch.bool))
+    head_mask = torch.rand(2, 16) > 0.5
+    subject.constrain("head.weight", mask=head_mask)
+    Train(steps=5, evaluations=0, methods=["sr_ste"]).apply(subject, context(subject))
+    assert int(subject.mask("up.weight").sum()) == 64
+    assert (subject.model.up.weight != 0).any()
+    assert torch.equal(subject.model.head.weight != 0, head_mask)
+
+
+class Stopping(MemoryRecord):
+    """Interrupts the training in its middle, once."""
+
+    stopped = False
+
+    def progress(self, fraction: float, text: str) -> None:
+        if fraction >= 0.5 and not self.stopped:
+            self.stopped = True
+            raise Interrupted
+
+
+def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path):
+    train = Train(steps=20, evaluations=0, methods=["sr_ste"])
+    record, again = MemoryRecord(), MemoryRecord()
+    whole, broken, resumed = plane_subject(), plane_subject(), plane_subject()
+    train.apply(whole, context(whole, record))
+    state: dict[str, object] = {"checkpoint": tmp_path / "state"}
+    with pytest.raises(Interrupted):
+        train.apply(broken, context(broken, Stopping(), **state))
+    train.apply(resumed, context(resumed, again, **state))
+    assert torch.equal(resumed.model.up.weight, whole.model.up.weight)
+    assert again.curves["0/mask divergence"] == record.curves["0/mask divergence"][9:]
+
+
+def test_settings_are_checked_and_lambda_goes_by_its_name():
+    assert SrSte.model_validate({"lambda": 0.5}).lambda_ == 0.5
+    assert "lambda" in SrSte.model_json_schema()["properties"]
+    with pytest.raises(SpecError, match="n = 4"):
+        SrSte(n=4).check(plane_subject())
+    with pytest.raises(SpecError, match="does not divide the 8 input channels of up"):
+        SrSte(m=32).check(plane_subject())
+
+
+def test_label_names_the_pattern_and_an_unusual_lambda():
+    assert [SrSte().label(), SrSte(lambda_=0).label(), SrSte(m=8, lambda_=0.1).label()] == [
+        "2:4",
+        "2:4 STE",
+        "2:8 λ 0.1",
+    ]
