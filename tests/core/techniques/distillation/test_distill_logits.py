@@ -108,7 +108,7 @@ def test_a_student_comes_to_answer_as_its_teacher_and_the_teacher_stays():
     x = subject.task.points
 
     def distance() -> float:
-        return float(F.mse_loss(subject.model(x).log_softmax(-1), teacher(x).log_softmax(-1)))
+        return float(F.mse_loss(subject.model(x).log_softmax(-1), teacher(x).log_softmax(-1)).detach())
 
     first = distance()
     method = {"distill_logits": {"teacher": {"source": "stage:1"}, "alpha": 1.0}}
