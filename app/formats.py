@@ -58,10 +58,10 @@ def ratio(value: float | None) -> str:
 
 
 def score(value: float | None, unit: str) -> str:
-    """A score with its unit; shares are stored as 0..1 and shown in percent: "95.3 %", "2.31 bits"."""
+    """A score with its unit, in which it is stored: "95.3 %", "2.310 bits"."""
     if value is None:
         return NOTHING
-    return percent(value) if unit == "%" else f"{value:.3f} {unit}".rstrip()
+    return f"{value:.1f} %" if unit == "%" else f"{value:.3f} {unit}".rstrip()
 
 
 def score_change(delta: float | None, unit: str) -> str:
@@ -69,7 +69,7 @@ def score_change(delta: float | None, unit: str) -> str:
     if delta is None:
         return NOTHING
     sign = "−" if delta < 0 else "+"
-    return f"{sign}{100 * abs(delta):.1f} points" if unit == "%" else f"{sign}{abs(delta):.3f} {unit}".rstrip()
+    return f"{sign}{abs(delta):.1f} points" if unit == "%" else f"{sign}{abs(delta):.3f} {unit}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

@@ -31,8 +31,8 @@ HARDWARE = "Example CPU, 8 cores"
 SOFTWARE = "torch 2.13, slimboard 0.1"
 MODELS = ("builtin:vit", "builtin:gpt", "builtin:encoder", "builtin:resnet")
 TASKS = {
-    "builtin:digits": ("accuracy", "%", True, 0.97),
-    "builtin:shapes": ("accuracy", "%", True, 0.91),
+    "builtin:digits": ("accuracy", "%", True, 97.0),
+    "builtin:shapes": ("accuracy", "%", True, 91.0),
     "builtin:python-docs": ("bits per character", "bits", False, 2.1),
 }
 STEPS = (  # technique, family, settings, share of the size kept, loss of score, share of the time
@@ -80,8 +80,8 @@ def measured(key: str, **changes: Any) -> MeasuredStage:
     values: dict[str, Any] = {
         "key": key, "technique": "rtn", "family": "quantization", "label": "rtn bits 8", "settings": {"bits": 8},
         "model": "builtin:vit", "task": "builtin:digits", "task_hash": "0" * 64, "trained": True, "compressed": True,
-        "size_bytes": 1_000_000, "score_name": "accuracy", "score_unit": "%", "higher_is_better": True, "score": 0.95,
-        "score_low": 0.93, "score_high": 0.97, "scores": {}, "parameters": 1_000_000, "active_parameters": 1_000_000,
+        "size_bytes": 1_000_000, "score_name": "accuracy", "score_unit": "%", "higher_is_better": True, "score": 95.0,
+        "score_low": 93.0, "score_high": 97.0, "scores": {}, "parameters": 1_000_000, "active_parameters": 1_000_000,
         "nonzeros": 1_000_000, "macs": 10_000_000, "nominal_bits": 8.0, "nominal_sparsity": 0.0,
         "peak_memory_bytes": 4_000_000, "reload_max_error": 0.0, "seconds": 1.5, "details": {},
     }  # fmt: skip
@@ -161,7 +161,7 @@ def _add_stages(made: _Made, chance: random.Random, run: dict[str, Any], prefix:
     for position, (name, family, settings, kept, lost, faster) in enumerate(own, start=2):
         size *= kept * chance.uniform(0.9, 1.1)
         worse = lost * chance.expovariate(1.0)
-        score = score - worse if TASKS[run["task"]][2] else score + worse
+        score = score - 100 * worse if TASKS[run["task"]][2] else score + worse  # accuracy is in percent
         ms *= faster * chance.uniform(0.9, 1.1)
         stage_id = _add_stage(made, run, (name, family, settings), size, score, ms, reference_id)
         _attach(made, run, position, stage_id, reference_id, False)
@@ -179,7 +179,7 @@ def _add_stage(
         key, technique=name, family=family, label=f"{name} {settings}", settings=settings, model=run["model"],
         task=run["task"], task_hash=hashlib.sha256(run["task"].encode()).hexdigest(), compressed=name != "train",
         size_bytes=int(size), score_name=score_name, score_unit=unit, higher_is_better=higher, score=score,
-        score_low=score - 0.01, score_high=score + 0.01, parameters=int(size) // 4, macs=int(size * 2.5),
+        score_low=score * 0.99, score_high=score * 1.01, parameters=int(size) // 4, macs=int(size * 2.5),
         nonzeros=int(size) // 4, active_parameters=int(size) // 4,
     )  # fmt: skip
     made.rows[Stage].append({"id": stage_id, "created_at": run["created_at"], **vars(stage)})
@@ -206,8 +206,8 @@ def _attach(made: _Made, run: dict[str, Any], position: int, stage_id: int, refe
             "reference_stage_id": reference_id,
             "reused": reused,
             "p_value": 0.04 if compared else None,
-            "score_delta": -0.01 if compared else None,
-            "score_delta_low": -0.02 if compared else None,
+            "score_delta": -1.0 if compared else None,
+            "score_delta_low": -2.0 if compared else None,
             "score_delta_high": 0.0 if compared else None,
         }
     )
