@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     port: int = Field(8501, description="port of the dashboard")
     host: str = Field("127.0.0.1", description="address that the dashboard listens on")
     upload_mb: int = Field(2000, description="largest upload in megabytes")
+    lease_seconds: float = Field(30, gt=0, description="a run whose worker is silent for so long is taken from it")
+    timer_seconds: float = Field(10, gt=0, description="how often a worker looks for work and for lost runs by itself")
+    stop_seconds: float = Field(45, gt=0, description="how long a stopping worker lets its run save a checkpoint")
     auth: str = Field("none", description="none, or oidc (Streamlit's secrets.toml then names the provider)")
 
     @computed_field  # type: ignore[prop-decorator]

@@ -65,6 +65,7 @@ class FailureClass(enum.StrEnum):
     BAD_SPEC = "bad spec"
     TECHNIQUE = "technique"
     TIME_LIMIT = "time limit"
+    KILLED = "killed"  # its process, from outside
     INFRASTRUCTURE = "infrastructure"
     LOST = "lost"
 

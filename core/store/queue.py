@@ -86,6 +86,11 @@ def renew_lease(session: Session, run_id: int, attempt: int, lease_seconds: floa
     return session.execute(renewed).scalar_one_or_none()
 
 
+def is_cancel_asked(session: Session, run_id: int, attempt: int) -> bool | None:
+    """Whether a run is to be cancelled; None when it is no longer ours."""
+    return session.scalar(select(Run.cancel_requested).where(*_ours(run_id, attempt)))
+
+
 def is_ours(session: Session, run_id: int, attempt: int) -> bool | None:
     """Lock the run's row for this transaction and tell whether it is to be cancelled; None when it is not ours."""
     touched = (

@@ -22,6 +22,11 @@ def find_stage(session: Session, key: str) -> FoundStage | None:
     return FoundStage(stage.id, measured, _latest_latencies(session, stage.id))
 
 
+def find_stage_id(session: Session, key: str) -> int | None:
+    """Id of the recorded stage with this key."""
+    return session.scalar(select(Stage.id).where(Stage.key == key))
+
+
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
     """Record a stage with its artifact and return its id; the one that stands where its key is recorded already."""
     upsert(session, Stage, [asdict(measured)], ["key"])

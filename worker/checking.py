@@ -1,0 +1,20 @@
+"""What only the model can tell about a spec. Executed in a process of its own, because it loads torch."""
+
+from typing import Any
+
+from core.errors import Problem, SpecError
+from core.pipeline import check
+from core.spec import RunSpec
+
+
+def problems(spec: dict[str, Any]) -> list[Problem]:
+    """Everything that is wrong with a spec once its model is built without weights; empty when it fits."""
+    try:
+        check(RunSpec.parse(spec))
+    except SpecError as error:
+        return [Problem(p.field, _plain(p.value), p.message, p.remedy) for p in error.problems]
+    return []
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)

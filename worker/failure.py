@@ -1,0 +1,70 @@
+"""Whose fault a failure was, from the exception's class and text or from how the process ended. Loads no torch."""
+
+import errno
+import signal
+from pathlib import Path
+
+import sqlalchemy.exc
+
+from core.errors import SpecError
+from core.store.models import FailureClass
+
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+NETWORK_ERRORS = {  # of the libraries that fetch models and data, named so that they need not be loaded
+    ("httpx", "TransportError"),
+    ("requests", "ConnectionError"),
+    ("requests", "Timeout"),
+    ("huggingface_hub", "HfHubHTTPError"),
+}
+HOST_ERRORS = {errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+
+
+def classify(error: BaseException) -> FailureClass:
+    """The class of a failure that raised."""
+    if isinstance(error, SpecError):
+        return FailureClass.BAD_SPEC
+    if is_out_of_memory(error):
+        return FailureClass.OUT_OF_MEMORY
+    if is_infrastructure(error):
+        return FailureClass.INFRASTRUCTURE
+    return FailureClass.TECHNIQUE
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or on a GPU (torch says it only in words)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY_TEXTS)
+    )
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Whether store, network or disk failed, so that another attempt may succeed."""
+    if isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, ConnectionError)):
+        return True
+    if any((c.__module__.partition(".")[0], c.__name__) in NETWORK_ERRORS for c in type(error).__mro__):
+        return True
+    return isinstance(error, OSError) and error.errno in HOST_ERRORS
+
+
+def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
+    """Class and words for a process that ended without an answer."""
+    if exit_code >= 0:
+        return FailureClass.TECHNIQUE, f"its process ended by itself with status {exit_code}"
+    name = signal.Signals(-exit_code).name
+    if exit_code == -signal.SIGKILL:
+        if count_oom_kills() > ooms_before:
+            return FailureClass.OUT_OF_MEMORY, "the system ended its process because memory ran out"
+        return FailureClass.KILLED, "its process was killed from outside (SIGKILL); most often memory ran out"
+    return FailureClass.TECHNIQUE, f"its process crashed ({name})"
+
+
+def count_oom_kills() -> int:
+    """Processes that the kernel has ended for want of memory, here and in this container; 0 if it does not tell."""
+    found = 0
+    for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        if file.exists():
+            for line in file.read_text().splitlines():
+                name, _, count = line.partition(" ")
+                found += int(count) if name == "oom_kill" else 0
+    return found

@@ -1,0 +1,158 @@
+"""A run's record in the store: progress, curves and log in batches, stages at once."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.errors import Cancelled, Interrupted
+from core.measured import FoundRun, FoundStage, StageRecord
+from core.store import events, points, queue, runs, stages
+from core.store.engine import read_session, session
+from worker.claim import Claim, Deferred, TakenAway
+
+FLUSH_SECONDS = 0.5
+FLUSH_POINTS = 1000
+
+OpenSession = Callable[[], AbstractContextManager[Session]]
+
+
+class Recorder:
+    """Writes for one attempt of a run; each write asks first whether the attempt still holds.
+
+    Raises Cancelled, Interrupted (the worker stops) and TakenAway from `progress` and `begin_step`.
+    """
+
+    def __init__(self, claim: Claim, write: OpenSession = session, read: OpenSession = read_session):
+        self.claim, self.write, self.read = claim, write, read
+        self.stop_asked = False
+        self.cancel_asked = False
+        self.started = time.monotonic()
+        self.flushed = self.started
+        self.position, self.n_positions, self.label = 0, 1, ""
+        self.share, self.share_at_start, self.text = 0.0, 0.0, "starting"
+        self.points: list[tuple[str, int, float]] = []
+        self.lines: list[tuple[float, str, str]] = []
+        self.not_finite: set[str] = set()
+
+    def listen_for_stop(self) -> None:
+        """Let SIGTERM ask for a stop at the next progress (in the process's main thread)."""
+
+        def ask(number: int, frame: object) -> None:
+            self.stop_asked = True
+
+        signal.signal(signal.SIGTERM, ask)
+
+    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
+        """A step begins; raises Deferred where another run is computing its stage."""
+        self.position, self.n_positions, self.label = position, n_positions, label
+        self.share = self._overall(0.0)
+        if position <= 0:
+            self.share_at_start = self.share
+        self.text = label
+        self.flush()
+        self._stop_if_asked()
+        with self.write() as s:
+            if not queue.start_computing(s, self.claim.run_id, self.claim.attempt, key):
+                raise Deferred(key)
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Say how much of the step is done (0..1)."""
+        self.share, self.text = self._overall(fraction), f"{self.label}: {text}" if self.label else text
+        if time.monotonic() - self.flushed >= FLUSH_SECONDS:
+            self.flush()
+        self._stop_if_asked()
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Add a point to a curve of the current step; what is no number is told in the log once."""
+        if not math.isfinite(value):
+            if name not in self.not_finite:
+                self.event("warning", f"{name} is {value} at step {step}; such points are not drawn")
+            self.not_finite.add(name)
+            return
+        self.points.append((f"{self.position}/{name}", step, float(value)))
+        if len(self.points) >= FLUSH_POINTS:
+            self.flush()
+
+    def event(self, level: str, message: str) -> None:
+        """Add a line to the log."""
+        self.lines.append((time.time(), level, message))
+        if level != "info":
+            self.flush()
+
+    def find_stage(self, key: str) -> FoundStage | None:
+        """The recorded stage with this key."""
+        with self.read() as s:
+            return stages.find_stage(s, key)
+
+    def find_run(self, run_id: int) -> FoundRun | None:
+        """A finished run."""
+        with self.read() as s:
+            last = stages.find_run_stage(s, run_id)
+            return FoundRun(last[0], stages.find_reference_key(s, run_id)) if last else None
+
+    def stage(self, record: StageRecord) -> None:
+        """Keep a measured stage at its place in the run, with the points and lines that led to it."""
+        self.flush()
+        with self.write() as s:
+            self._hold(s)
+            stage_id = stages.add_stage(
+                s, record.measured, record.artifact, record.artifact_bytes, record.manifest_sha256
+            )
+            reference_id = stages.find_stage_id(s, record.reference_key) if record.reference_key else None
+            stages.attach_stage(
+                s,
+                self.claim.run_id,
+                record.position,
+                stage_id,
+                reused=record.reused,
+                reference_stage_id=reference_id,
+                comparison=record.comparison,
+            )
+            stages.set_latencies(s, self.claim.run_id, stage_id, record.latencies, reference_id)
+            queue.stop_computing(s, self.claim.run_id, self.claim.attempt)
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """Keep what the run executes on."""
+        with self.write() as s:
+            self._hold(s)
+            runs.note_environment(s, self.claim.run_id, environment)
+
+    def flush(self) -> None:
+        """Write what has gathered, in one transaction."""
+        waiting_points, waiting_lines = self.points, self.lines
+        self.points, self.lines = [], []
+        with self.write() as s:
+            asked = queue.set_progress(
+                s, self.claim.run_id, self.claim.attempt, self.share, self.text, self._seconds_left()
+            )
+            if asked is None:
+                raise TakenAway
+            points.add_points(s, self.claim.run_id, waiting_points)
+            events.add_events(s, self.claim.run_id, self.claim.attempt, waiting_lines)
+        self.cancel_asked = asked
+        self.flushed = time.monotonic()
+
+    def _hold(self, s: Session) -> None:
+        asked = queue.is_ours(s, self.claim.run_id, self.claim.attempt)
+        if asked is None:
+            raise TakenAway
+        self.cancel_asked = asked
+
+    def _stop_if_asked(self) -> None:
+        if self.cancel_asked:
+            raise Cancelled
+        if self.stop_asked:
+            raise Interrupted
+
+    def _overall(self, fraction: float) -> float:
+        return min(1.0, (max(self.position, 0) + min(1.0, max(0.0, fraction))) / max(1, self.n_positions))
+
+    def _seconds_left(self) -> float | None:
+        done = self.share - self.share_at_start
+        passed = time.monotonic() - self.started
+        return passed / done * (1.0 - self.share) if done > 0.02 and passed > 2.0 else None

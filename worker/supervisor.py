@@ -1,0 +1,178 @@
+"""Sees one run through: a fresh process, its lease, cancel, limits, log, and how it ended. Loads no torch."""
+
+import logging
+import signal
+import threading
+import time
+from dataclasses import replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import psutil
+from sqlalchemy.exc import OperationalError
+
+from core.settings import settings
+from core.store import events, queue
+from core.store.engine import read_session, session
+from core.store.models import FailureClass, RunStatus
+from core.store.queue import Ended
+from worker import child, failure
+from worker.claim import Abandoned, Claim, GivenBack, Outcome
+from worker.output import Output
+
+JOB = "worker.job:run"  # what executes a claim in the fresh process
+TICK_SECONDS = 0.1
+LOOK_SECONDS = 0.5  # between looks at the cancel flag and at memory
+LEASE_SHARE = 6  # the lease is renewed so many times in its length
+LOG_SECONDS = 1.0
+EXIT_SECONDS = 3.0  # from the answer to the end of the process
+CANCEL_GRACE = (2.0, 3.0)  # seconds until SIGTERM and until SIGKILL: with the look, below 5 s in total
+LIMIT_GRACE = (0.0, 3.0)
+
+log = logging.getLogger(__name__)
+
+
+def supervise(claim: Claim, stopping: threading.Event, job: str | None = None) -> Outcome:
+    """Execute a claimed run in a fresh process and return how it ended; `stopping` asks it to save and go back."""
+    watch = Watch(claim, job or JOB)
+    try:
+        while not watch.ended():
+            if stopping.is_set():
+                watch.ask(GivenBack(), (0.0, settings().stop_seconds))
+            watch.look()
+        return watch.outcome()
+    finally:
+        watch.close()
+
+
+class Watch:
+    """A run's process, and what its supervisor knows of it."""
+
+    def __init__(self, claim: Claim, job: str):
+        self.claim = claim
+        self.ooms = failure.count_oom_kills()
+        self.started = self.renewed = self.looked = self.logged = time.monotonic()
+        self.child = child.start(job, claim)
+        self.output = Output(self.child.output)
+        self.answer: tuple[str, Any] | None = None
+        self.ending: Outcome | None = None  # how the run ends when its process does not say otherwise
+        self.signals: list[tuple[float, signal.Signals]] = []  # when to send which
+
+    def ended(self) -> bool:
+        """Wait for a moment; whether the process has answered or died."""
+        waited = [self.child.answers, self.child.process.sentinel]
+        if self.output.open:
+            waited.append(self.output.descriptor)
+        ready = wait(waited, TICK_SECONDS)
+        self.output.read()
+        if self.child.answers in ready:
+            try:
+                self.answer = self.child.answers.recv()
+            except EOFError:
+                log.debug("run %d: its process died", self.claim.run_id)
+            self.child.process.join(EXIT_SECONDS)
+            return True
+        if self.child.process.sentinel in ready:
+            self.child.process.join(EXIT_SECONDS)
+            return True
+        return False
+
+    def look(self) -> None:
+        """What is due: lease, cancel flag, limits, log and signals."""
+        now = time.monotonic()
+        if now - self.looked >= LOOK_SECONDS:
+            self.looked = now
+            self._watch_limits()
+            self._ask_store(now)
+        while self.signals and self.signals[0][0] <= now:
+            number = self.signals.pop(0)[1]
+            if number == signal.SIGKILL:
+                self.child.kill()
+            else:
+                self.child.signal(number)
+
+    def ask(self, ending: Outcome, grace: tuple[float, float]) -> None:
+        """Ask the process to end, by SIGTERM and then by SIGKILL so many seconds from now; the first reason counts."""
+        if self.ending is None:
+            self.ending = ending
+            now = time.monotonic()
+            self.signals = [(now + grace[0], signal.SIGTERM), (now + grace[1], signal.SIGKILL)]
+
+    def outcome(self) -> Outcome:
+        """How the run ended, once its process has."""
+        seconds = time.monotonic() - self.started
+        outcome = self._outcome()
+        self._write_log()
+        return replace(outcome, seconds=seconds) if isinstance(outcome, Ended) else outcome
+
+    def close(self) -> None:
+        """End the process and everything that it started."""
+        self.child.close()
+
+    def _outcome(self) -> Outcome:
+        answer = self.answer[1] if self.answer is not None and self.answer[0] == "value" else None
+        finished = isinstance(answer, Ended) and answer.status == RunStatus.DONE
+        says_itself = finished or self.ending is None or isinstance(self.ending, GivenBack)
+        if says_itself and isinstance(answer, Ended | GivenBack | Abandoned):
+            return answer
+        if self.ending is not None:
+            return self.ending
+        if self.answer is not None:
+            name, text, trace = self.answer[1]
+            self.output.lines += [(time.time(), "error", str(trace))]
+            return Ended(RunStatus.FAILED, FailureClass.INFRASTRUCTURE, f"its process could not begin: {name}: {text}")
+        return Ended(RunStatus.FAILED, *failure.of_exit(self.child.process.exitcode, self.ooms))
+
+    def _watch_limits(self) -> None:
+        if self.claim.minutes is not None and time.monotonic() - self.started > self.claim.minutes * 60:
+            message = f"it took longer than its limit of {self.claim.minutes:g} minutes"
+            self.ask(Ended(RunStatus.FAILED, FailureClass.TIME_LIMIT, message), LIMIT_GRACE)
+        if self.claim.memory_gb is not None and self._resident_bytes() > self.claim.memory_gb * 2**30:
+            message = f"it used more than its limit of {self.claim.memory_gb:g} GB of memory"
+            self.ask(Ended(RunStatus.FAILED, FailureClass.OUT_OF_MEMORY, message), (0.0, 0.0))
+
+    def _resident_bytes(self) -> int:
+        total = 0
+        try:
+            process = psutil.Process(self.child.pid)
+            for each in (process, *process.children(recursive=True)):
+                total += each.memory_info().rss
+        except psutil.NoSuchProcess:
+            return total  # it ended meanwhile
+        return total
+
+    def _ask_store(self, now: float) -> None:
+        """Renew the lease when it is time, look at the cancel flag, write the log."""
+        lease = settings().lease_seconds
+        try:
+            asked = self._renewed(lease) if now - self.renewed >= lease / LEASE_SHARE else self._cancel_asked()
+            if now - self.logged >= LOG_SECONDS:
+                self.logged = now
+                self._write_log()
+        except OperationalError as error:
+            log.warning("run %d: the store cannot be reached: %s", self.claim.run_id, error)
+            if now - self.renewed > lease:  # another worker may have the run by now
+                self.ask(Abandoned(), (0.0, 0.0))
+            return
+        if asked is None:
+            self.ask(Abandoned(), (0.0, 0.0))
+        elif asked:
+            self.ask(Ended(RunStatus.CANCELLED), CANCEL_GRACE)
+
+    def _renewed(self, lease: float) -> bool | None:
+        began = time.monotonic()
+        with session() as s:
+            asked = queue.renew_lease(s, self.claim.run_id, self.claim.attempt, lease)
+        self.renewed = began
+        return asked
+
+    def _cancel_asked(self) -> bool | None:
+        with read_session() as s:
+            return queue.is_cancel_asked(s, self.claim.run_id, self.claim.attempt)
+
+    def _write_log(self) -> None:
+        self.output.read()
+        if self.output.lines:
+            with session() as s:
+                if queue.is_ours(s, self.claim.run_id, self.claim.attempt) is not None:
+                    events.add_events(s, self.claim.run_id, self.claim.attempt, self.output.take())

@@ -1,0 +1,73 @@
+"""What messages ask of a worker, and its start and stop. Loaded by workers only; loads no torch."""
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from celery import signals
+
+from core.errors import Problem
+from core.settings import settings
+from core.store import checks
+from core.store.engine import read_session, session
+from worker import child, loop
+from worker.celery_app import CHECK_QUEUE, app
+
+CHECK_SECONDS = 60.0  # longest that a spec may take to be checked
+
+log = logging.getLogger(__name__)
+_here: loop.Here | None = None
+
+
+@app.task
+def work() -> None:
+    """There is work: claim runs until there is none that this worker can do."""
+    if _here is not None:
+        loop.work(_here)
+
+
+@app.task
+def check(spec_hash: str) -> None:
+    """Say what is wrong with a spec that only the model can tell; the answer is a row."""
+    with read_session() as s:
+        spec = checks.find_question(s, spec_hash)
+    if spec is None:
+        return  # answered already
+    try:
+        problems = child.answer("worker.checking:problems", spec, timeout=CHECK_SECONDS)
+    except (child.ChildError, TimeoutError) as error:
+        problems = [Problem("spec", "", f"could not be checked: {error}", "Submit it to see the whole error.")]
+    with session() as s:
+        checks.answer(s, spec_hash, problems)
+
+
+@signals.celeryd_after_setup.connect
+def _enter(instance: Any, **_: Any) -> None:
+    """Enter before Redis is asked: the timer works without it."""
+    global _here
+    device = next(queue for queue in instance.app.amqp.queues.consume_from if queue != CHECK_QUEUE)
+    _here = loop.enter(device)
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    """SIGTERM or Ctrl-C: the run saves its place and goes back, while celery waits for the task that has it."""
+    if _here is not None:
+        _here.stopping.set()
+        threading.Thread(target=_leave_for_good, args=(_here,), daemon=True).start()
+
+
+@signals.worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    if _here is not None:
+        loop.leave(_here)
+
+
+def _leave_for_good(here: loop.Here) -> None:
+    """Celery waits without end for a Redis that is gone; a stopping worker does not."""
+    loop.leave(here)
+    time.sleep(loop.EXIT_SECONDS)
+    log.warning("celery did not end by itself within %g s", loop.EXIT_SECONDS + settings().stop_seconds)
+    os._exit(0)
