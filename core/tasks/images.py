@@ -1,7 +1,6 @@
 """Image classification: pixels as a model wants them."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ class ImageTask(Classification):
         self.length: int | None = None
         self.content_hash = data.content_hash
         self.format = InputFormat()
+        self._read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self, format: InputFormat) -> None:
         """Take up the model's image size, channels and normalization; None keeps the data's own."""
@@ -44,13 +44,14 @@ class ImageTask(Classification):
         pixels, labels = self._raw(split)
         return [{"image": png(pixels[i]), "label": self.data.class_names[labels[i]]} for i in indices]
 
-    @cache  # noqa: B019 - a task lives as long as its run
     def _raw(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        if split != "calibration":
-            return self.data.pixels(split), self.data.labels[split]
-        pixels, labels = self._raw("train")
-        chosen = calibration_indices(len(labels))
-        return pixels[chosen], labels[chosen]
+        if split not in self._read and split != "calibration":
+            self._read[split] = self.data.pixels(split), self.data.labels[split]
+        elif split not in self._read:
+            pixels, labels = self._raw("train")
+            chosen = calibration_indices(len(labels))
+            self._read[split] = pixels[chosen], labels[chosen]
+        return self._read[split]
 
 
 class ImageSplit:

@@ -10,7 +10,7 @@ from core.errors import SpecError
 
 SMALLEST_SHOWN = 128  # pixels; smaller images are enlarged by a whole factor, without smoothing
 SIZE_OF_MIXED = 64  # pixels that pictures of different sizes are brought to unless told otherwise
-LARGEST_PICTURE = 100_000_000  # pixels; more is taken for an attack on memory
+LARGEST_PICTURE = 50_000_000  # pixels; more is taken for an attack on memory
 MOST_PIXEL_BYTES = 4 * 2**30  # of all pictures together, once read
 GREY_MODES = frozenset({"1", "L", "I;16", "LA"})
 
@@ -25,10 +25,11 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def require_reasonable(image: Image.Image, name: str) -> None:
+def require_reasonable(size: tuple[int, int], name: str) -> None:
     """Raise SpecError for a picture so large that reading it would exhaust the memory."""
-    if image.width * image.height > LARGEST_PICTURE:
-        message = f"has a picture of {image.width:,} x {image.height:,} pixels: {name}"
+    width, height = size
+    if width * height > LARGEST_PICTURE:
+        message = f"is a picture of {width:,} x {height:,} pixels"
         raise SpecError.of("task.source", name, message, f"Scale it to at most {LARGEST_PICTURE // 10**6} megapixels.")
 
 
@@ -58,6 +59,8 @@ def common_shape(
 def pixels_of(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """The picture as uint8 [H, W, C]: upright, its middle cut to the proportions and scaled to the size of `shape`."""
     channels, height, width = shape
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
     if upright.size != (width, height):
         upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)

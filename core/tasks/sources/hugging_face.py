@@ -1,10 +1,12 @@
 """A data set of the Hugging Face Hub, or a folder that `datasets` can read. No code of the data set is run."""
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 
 from core.errors import SpecError
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
-MOST_CHARACTERS = 512 * 2**20
+MOST_CHARACTERS = 128 * 2**20
+REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class HuggingFaceData(OwnData):
@@ -104,7 +107,9 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
     source = f"hf:{name}"
-    folder = get_permitted("task.source", source, name) if name.startswith(("/", ".")) else find_permitted(name)
+    folder = find_permitted(name)
+    if folder is None and (not REPOSITORY.fullmatch(name) or Path(name).exists()):
+        get_permitted("task.source", source, name)  # `datasets` would take it for a folder
     cache = str(settings().home.absolute() / "cache" / "datasets")
     try:
         if folder is None:
@@ -144,9 +149,9 @@ def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[Image
             try:
                 picture = rows[row][column]
                 if isinstance(picture, Image.Image):
-                    require_reasonable(picture, f"{split} row {row:,}")
+                    require_reasonable(picture.size, f"{split} row {row:,}")
                     picture.load()
-            except (UnidentifiedImageError, OSError) as error:
+            except (OSError, Image.DecompressionBombError) as error:
                 raise _no_picture(column, split, row) from error
             if not isinstance(picture, Image.Image):
                 raise _no_picture(column, split, row)

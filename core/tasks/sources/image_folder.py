@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from core.errors import SpecError
 from core.tasks.pictures import common_shape, pixels_of, require_reasonable
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 MOST_PICTURES = 500_000
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 SPLIT_FOLDERS = {
     "train": "train",
     "validation": "validation",
@@ -73,7 +74,7 @@ def read_pixels(folder: Path, pictures: list[Picture], image_size: int | None) -
         try:
             with Image.open(picture.path) as image:
                 pixels[i] = pixels_of(image, shape)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        except BROKEN as error:
             raise _damaged(folder, picture.path) from error
     return pixels
 
@@ -85,14 +86,16 @@ def check_pictures(folder: Path, pictures: list[Picture]) -> None:
 
 
 def _header(folder: Path, path: Path) -> tuple[tuple[int, int], str]:
+    """Size (width, height) and mode."""
     try:
         with Image.open(path) as image:
-            require_reasonable(image, str(path.relative_to(folder)))
-            return image.size, image.mode
-    except (UnidentifiedImageError, SyntaxError, OSError) as error:
+            size, mode = image.size, image.mode
+    except BROKEN as error:
         raise _damaged(folder, path) from error
+    require_reasonable(size, str(path.relative_to(folder)))
+    return size, mode
 
 
 def _damaged(folder: Path, path: Path) -> SpecError:
     name = str(path.relative_to(folder))
-    return SpecError.of("task.source", name, "is damaged or not a picture", "Replace or remove this file.")
+    return SpecError.of("task.source", name, "is damaged, huge or not a picture", "Replace or remove this file.")

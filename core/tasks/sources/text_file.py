@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.errors import SpecError
 
-LARGEST_TEXT = 512 * 2**20  # bytes
+LARGEST_TEXT = 128 * 2**20  # bytes
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 from core.errors import SpecError
 from core.models.tokenizer import ByteTokenizer
 from core.spec import TaskSpec
-from core.tasks import load
+from core.tasks import load, pictures
 from core.tasks.base import InputFormat
 from core.tasks.catalogue import read
 from core.tasks.kinds import Kind
@@ -175,3 +175,26 @@ def test_small_data_is_warned_about(data):
     assert any("only 8 examples" in warning for warning in warnings)
     assert any("rare" in warning for warning in warnings)
     assert any(warning.startswith("1 examples occur") for warning in warnings)
+
+
+def test_picture_too_large_for_memory_is_refused_unread(data, monkeypatch):
+    save_classes(data / "pets", 10)
+    monkeypatch.setattr(pictures, "LARGEST_PICTURE", 100)
+    save_picture(data / "pets" / "cats" / "huge.png", 1, size=(20, 20))
+    found = problem("file:pets")
+    assert found.value == "cats/huge.png" and "20 x 20" in found.message
+
+
+def test_pictures_too_large_together_are_refused(data, monkeypatch):
+    save_classes(data / "pets", 10)
+    monkeypatch.setattr(pictures, "MOST_PIXEL_BYTES", 20 * 8 * 8 - 1)
+    assert problem("file:pets").field == "task.image_size"
+
+
+def test_deep_grey_is_scaled_not_cut_off(data):
+    save_classes(data / "pets", 10)
+    deep = np.full((8, 8), 0x40FF, dtype=np.uint16)
+    Image.fromarray(deep).save(data / "pets" / "cats" / "deep.png")
+    read_data = read(TaskSpec(source="file:pets"))
+    pixels = np.concatenate([read_data.pixels(split) for split in read_data.labels])
+    assert read_data.shape == (1, 8, 8) and any((picture == 0x40).all() for picture in pixels)

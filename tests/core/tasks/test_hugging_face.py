@@ -86,3 +86,12 @@ def test_most_examples_bound_what_is_read(data):
 def test_folder_elsewhere_is_refused(data):
     with pytest.raises(SpecError, match="SLIMBOARD_DATA"):
         read(TaskSpec(source="hf:/etc"))
+
+
+def test_folder_of_the_workers_own_is_not_taken_for_a_repository(data, tmp_path, monkeypatch):
+    (tmp_path / "own" / "secrets").mkdir(parents=True)
+    (tmp_path / "own" / "secrets" / "train.csv").write_text("text,label\na,1\nb,2\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("own/secrets", "own/../own/secrets", "../own"):
+        with pytest.raises(SpecError, match="SLIMBOARD_DATA"):
+            read(TaskSpec(source=f"hf:{name}"))
