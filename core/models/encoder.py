@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core.models.base import TransformerSettings
 from core.models.tokenizer import ByteTokenizer
-from core.nn.transformer import Transformer, initialize_blocks_, truncated_normal_
+from core.nn.transformer import Transformer, initialize_linears_, normal_
 from core.tasks.base import InputFormat, Task
 
 
@@ -57,11 +57,11 @@ class Encoder(Transformer):
 
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Fresh weights."""
-        initialize_blocks_(self, generator)
-        truncated_normal_(self.embedding.weight, 0.02, generator)
-        truncated_normal_(self.position_embedding.weight, 0.02, generator)
+        initialize_linears_(self, generator)
+        normal_(self.embedding.weight, self.dim**-0.5, generator)
+        normal_(self.position_embedding.weight, self.dim**-0.5, generator)
         if self.cls is not None:
-            truncated_normal_(self.cls, 0.02, generator)
+            normal_(self.cls, self.dim**-0.5, generator)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

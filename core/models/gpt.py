@@ -14,7 +14,7 @@ from core.errors import SpecError
 from core.models.base import TransformerSettings
 from core.models.tokenizer import ByteTokenizer
 from core.nn.cache import Cache
-from core.nn.transformer import Transformer, initialize_blocks_, truncated_normal_
+from core.nn.transformer import Transformer, normal_
 from core.tasks.base import InputFormat, Task
 
 
@@ -88,11 +88,19 @@ class Gpt(Transformer):
         return torch.cat(tokens, dim=1)
 
     def initialize_(self, generator: torch.Generator | None) -> None:
-        """Fresh weights."""
-        initialize_blocks_(self, generator, scale_by_depth=True)
-        truncated_normal_(self.embedding.weight, 0.02, generator)
-        if self.position_embedding is not None:
-            truncated_normal_(self.position_embedding.weight, 0.02, generator)
+        """Fresh weights, as GPT-2's: what is added to the residual stream is scaled down by the depth.
+
+        The standard deviation is sqrt(2 / (5 dim)) (https://arxiv.org/abs/1910.05895), which is GPT-2's 0.02
+        at a width of 1000 and fits narrow models too.
+        """
+        std = (2 / (5 * self.dim)) ** 0.5
+        residual = (2 * len(self.blocks)) ** -0.5
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                to_residual = name.endswith((".attention.o", ".ffn.down"))
+                normal_(module.weight, std * (residual if to_residual else 1.0), generator)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 def sample(

@@ -21,7 +21,7 @@ def empty_weights() -> Iterator[None]:
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
@@ -33,7 +33,7 @@ def tied_parameters(model: nn.Module) -> list[list[str]]:
     """Full names of the parameters that share their memory, a list a group, in the model's own order."""
     groups: dict[tuple[int, int], list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        key = (parameter.untyped_storage()._cdata, parameter.storage_offset())
+        key = (parameter.untyped_storage()._cdata, int(parameter.storage_offset()))
         groups.setdefault(key, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 

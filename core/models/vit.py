@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.errors import SpecError
 from core.models.base import TransformerSettings
-from core.nn.transformer import Transformer, initialize_blocks_, truncated_normal_
+from core.nn.transformer import Transformer, initialize_linears_, normal_
 from core.tasks.base import InputFormat, Task
 
 
@@ -74,10 +74,11 @@ class Vit(Transformer):
 
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Fresh weights."""
-        initialize_blocks_(self, generator)
+        initialize_linears_(self, generator)
         fan_in = self.patch_embedding.weight[0].numel()
-        truncated_normal_(self.patch_embedding.weight, fan_in**-0.5, generator)
+        normal_(self.patch_embedding.weight, fan_in**-0.5, generator)
+        assert self.patch_embedding.bias is not None
         nn.init.zeros_(self.patch_embedding.bias)
-        truncated_normal_(self.position_embedding, 0.02, generator)
+        normal_(self.position_embedding, self.dim**-0.5, generator)
         if self.cls is not None:
-            truncated_normal_(self.cls, 0.02, generator)
+            normal_(self.cls, self.dim**-0.5, generator)

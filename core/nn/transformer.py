@@ -3,12 +3,13 @@
 The models of `core/models` put their embeddings before it and their pooling after it.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from core.nn.attention import ATTENTION
+from core.nn.attention.base import Attention
 from core.nn.cache import Cache, LayerCache
 from core.nn.ffn import FFN
 
@@ -76,24 +77,27 @@ class Transformer(nn.Module):
 
     def make_cache(self, max_length: int) -> Cache:
         """An empty cache, one entry a block, for decoding up to `max_length` tokens."""
-        return [block.attention.make_cache(max_length) for block in self.blocks]
+        attentions = [cast(Attention, block.attention) for block in self.blocks]
+        return [attention.make_cache(max_length) for attention in attentions]
 
 
-def truncated_normal_(weight: Tensor, std: float, generator: torch.Generator | None) -> None:
-    """Fill with a normal distribution cut at two standard deviations; nothing is done on the meta device."""
+def normal_(weight: Tensor, std: float, generator: torch.Generator | None) -> None:
+    """Fill with a normal distribution; nothing is done on the meta device."""
     if not weight.is_meta:
-        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+        nn.init.normal_(weight, std=std, generator=generator)
 
 
-def initialize_blocks_(model: Transformer, generator: torch.Generator | None, *, scale_by_depth: bool = False) -> None:
-    """Linears of the blocks and the head: truncated normal of 0.02, biases 0.
+def initialize_linears_(model: Transformer, generator: torch.Generator | None) -> None:
+    """Bidirectional models: Xavier's uniform distribution in the blocks, as ViT's authors do, a small head, biases 0.
 
-    `scale_by_depth` divides what is added to the residual stream by sqrt(2 * depth), as GPT-2 does.
+    Beside it positions want a standard deviation of 1 / sqrt(dim): with 0.02 a small model learns where a
+    token is only after hundreds of steps.
     """
-    residual = (2 * len(model.blocks)) ** -0.5 if scale_by_depth else 1.0
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            to_residual = name.endswith((".attention.o", ".ffn.down"))
-            truncated_normal_(module.weight, 0.02 * (residual if to_residual else 1.0), generator)
+            if name == "head":
+                normal_(module.weight, 0.02, generator)
+            elif not module.weight.is_meta:
+                nn.init.xavier_uniform_(module.weight, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
