@@ -1,5 +1,7 @@
 """A task and a model small enough to compute by hand, and a context around them."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,6 +72,6 @@ def context(subject: Subject, record: MemoryRecord | None = None, **options: obj
         task=subject.task,
         seed_material="test",
         record=record or MemoryRecord(),
-        resolve=lambda reference: subject.model,
+        resolve=lambda reference: copy.deepcopy(subject.model),
         **options,
     )

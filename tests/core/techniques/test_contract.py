@@ -1,0 +1,142 @@
+"""What every technique owes: it applies to real models, leaves them working, and its artifact reloads to the same."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core import artifact, models, tasks
+from core.errors import SpecError
+from core.measure import size
+from core.recording import MemoryRecord
+from core.spec import ModelSpec, StepSpec, TaskSpec
+from core.subject import Subject
+from core.tasks.base import logits_of
+from core.techniques.base import INTEGER_CODES, MASK, OneShot, TrainingMethod
+from core.techniques.catalogue import TECHNIQUES, technique
+from core.training import Training
+from tests.core.fakes import context
+from tests.core.test_training import plan
+
+SOURCES = {
+    "vit": ({"source": "builtin:vit", "dim": 32, "depth": 2, "heads": 2}, {"source": "builtin:digits"}),
+    "gpt": (
+        {"source": "builtin:gpt", "dim": 32, "depth": 2, "heads": 2, "length": 32},
+        {"source": "builtin:python-docs", "length": 32},
+    ),
+    "resnet": ({"source": "builtin:resnet", "depth": 8, "width": 8}, {"source": "builtin:digits"}),
+}
+SETTINGS = {
+    "distill_logits": {"teacher": "stage:0"},
+    "train": {"steps": 2, "evaluations": 0},
+    "sliding_window": {"window": 8},
+}
+ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
+METHODS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, TrainingMethod)]
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """A prepared task and a loaded model by name, loaded once."""
+    cache = {}
+
+    def make(name: str) -> tuple[Subject, models.Loaded]:
+        if name not in cache:
+            model_spec, task_spec = SOURCES[name]
+            task = tasks.load(TaskSpec.model_validate(task_spec))
+            described = models.describe(ModelSpec.model_validate(model_spec), task)
+            task.prepare(described.input_format)
+            cache[name] = (task, ModelSpec.model_validate(model_spec))
+        task, model_spec = cache[name]
+        loaded = models.load(model_spec, task, torch.Generator().manual_seed(0))
+        return Subject({"main": loaded.module}, task, {"main": loaded.config}), loaded
+
+    return make
+
+
+def bound(name: str):
+    return technique(StepSpec(technique=name, settings=SETTINGS.get(name, {})), "recipe[0]")
+
+
+def answers(model: torch.nn.Module, subject: Subject) -> torch.Tensor:
+    with torch.inference_mode():
+        return logits_of(model, artifact.probe_batch(subject.task))
+
+
+def applied(name: str, source: str, prepared) -> tuple[Subject, models.Loaded]:
+    subject, loaded = prepared(source)
+    step = bound(name)
+    try:
+        step.check(subject)
+    except SpecError as error:
+        pytest.skip(f"refused with its reason: {error}")
+    step.apply(subject, context(subject))
+    return subject, loaded
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("name", ONE_SHOTS)
+def test_a_step_leaves_a_model_that_answers_and_whose_artifact_reloads_to_the_same(name, source, prepared, tmp_path):
+    subject, loaded = applied(name, source, prepared)
+    expected = answers(subject.model, subject)
+    assert torch.isfinite(expected).all()
+    artifact.save(subject, tmp_path, loaded)
+    reloaded = answers(artifact.load_models(tmp_path)["main"], subject)
+    stored = load_file(tmp_path / artifact.PROBE)["output"]
+    assert torch.equal(reloaded, stored)
+    assert torch.allclose(reloaded, expected, atol=2e-2 * float(expected.abs().max()))
+    again = artifact.load_subject(tmp_path, subject.task, torch.device("cpu"))
+    assert again.constraints.keys() == subject.constraints.keys()
+    assert torch.allclose(answers(again.model, subject), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in ONE_SHOTS if TECHNIQUES[n].compresses and n != "sliding_window"])
+def test_what_compresses_makes_the_artifact_smaller(name, prepared, tmp_path):
+    subject, loaded = prepared("vit")
+    artifact.save(subject, tmp_path / "before", loaded)
+    subject, loaded = applied(name, "vit", prepared)
+    artifact.save(subject, tmp_path / "after", loaded)
+    before, after = (size.tensor_payload(tmp_path / part / artifact.PACKED) for part in ("before", "after"))
+    assert after < 0.95 * before
+
+
+@pytest.mark.parametrize("name", ONE_SHOTS)
+def test_a_step_leaves_what_it_says(name, prepared):
+    subject, _ = applied(name, "vit", prepared)
+    masked = any(constraint.kind == "mask" for constraint in subject.constraints.values())
+    assert masked == (MASK in TECHNIQUES[name].leaves)
+    packed = any(not p.is_floating_point() for p in subject.model.state_dict().values())
+    assert packed == (INTEGER_CODES in TECHNIQUES[name].leaves)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_resumes_and_leaves_the_model_plain(name, prepared, tmp_path):
+    subject, _ = prepared("vit")
+    names = dict(subject.model.named_parameters()).keys()
+    method = bound(name)
+    method.check(subject)
+    record = MemoryRecord()
+    Training(subject, context(subject, record), plan(steps=4, batch_size=8), [method]).run()
+    assert dict(subject.model.named_parameters()).keys() == names
+    assert torch.isfinite(answers(subject.model, subject)).all()
+    for fqn, constraint in subject.constraints.items():
+        weight = subject.model.get_parameter(fqn.removeprefix("main."))
+        assert (weight[~constraint.tensor.bool()] == 0).all()
+
+
+@pytest.mark.parametrize("later", [n for n in ONE_SHOTS if INTEGER_CODES not in TECHNIQUES[n].refuses])
+def test_masks_survive_every_later_step(later, prepared):
+    subject, _ = applied("nm_pruning", "vit", prepared)
+    if MASK in TECHNIQUES[later].refuses or later == "sliding_window":
+        pytest.skip("refused, or it swaps other modules")
+    masks = {fqn.removeprefix("main."): c.tensor.bool() for fqn, c in subject.constraints.items()}
+    bound(later).apply(subject, context(subject))
+    for fqn, mask in masks.items():
+        module = subject.model.get_submodule(fqn.rpartition(".")[0])
+        weight = module.weight() if callable(module.weight) else module.weight
+        assert (weight[~mask] == 0).all(), fqn
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_settings_that_do_not_exist_are_refused_with_their_name(name):
+    with pytest.raises(SpecError, match="no_such_setting"):
+        technique(StepSpec(technique=name, settings={"no_such_setting": 1}), "recipe[0]")
