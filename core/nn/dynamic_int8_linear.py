@@ -5,7 +5,9 @@ Papers: https://arxiv.org/abs/2206.01861 (ZeroQuant: activations token by token)
 each row, found when the row arrives. The product is exact in int32, so every way to compute it gives the same result.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, Self
 
@@ -32,6 +34,43 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
     largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
     scales = largest.div_(127).clamp_min_(SMALLEST_SCALE)
     return QuantizedRows((x * scales.reciprocal()).round_().to(torch.int8), scales)
+
+
+class _Shared(threading.local):
+    """The input that several layers are being called with, and what it was rounded to."""
+
+    source: Tensor | None = None
+    rows: QuantizedRows | None = None
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def shared_input(x: Tensor) -> Iterator[None]:
+    """Inside, layers that are called with x round it once (q, k and v); nothing may write to x meanwhile."""
+    before = _shared.source, _shared.rows
+    _shared.source, _shared.rows = x, None
+    try:
+        yield
+    finally:
+        _shared.source, _shared.rows = before
+
+
+def _rounded(x: Tensor) -> QuantizedRows:
+    """`quantize_rows(x)` of x [rows, in], taken over from a layer before that had the same input."""
+    source = _shared.source
+    if source is None or not _is_same(x, source):
+        return quantize_rows(x)
+    if _shared.rows is None or _shared.rows.codes.shape != x.shape:
+        _shared.rows = quantize_rows(x)
+    return _shared.rows
+
+
+def _is_same(x: Tensor, source: Tensor) -> bool:
+    """Whether x [rows, in] is `source` [..., in] with its leading axes put together."""
+    same_memory = x.data_ptr() == source.data_ptr() and x.numel() == source.numel()
+    return same_memory and x.is_contiguous() and source.is_contiguous()
 
 
 class DynamicInt8Linear(IntegerLinear):
@@ -66,7 +105,7 @@ class DynamicInt8Linear(IntegerLinear):
     def multiply(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             return self._multiply_with_gradient(x)
-        rows = quantize_rows(x)
+        rows = _rounded(x)
         multiply = self._kernel or self._unprepared()
         product = multiply(rows.codes).mul_(rows.scales)
         if self.bias is not None:

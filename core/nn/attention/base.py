@@ -1,9 +1,12 @@
 """What every attention of the reference Transformer shares: its projections, heads and rotary positions."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from core.nn.cache import LayerCache
+from core.nn.dynamic_int8_linear import DynamicInt8Linear, shared_input
 from core.nn.rotary import Rotary
 
 
@@ -30,6 +33,7 @@ class Attention(nn.Module):
         self.kv_heads = kv_heads or heads
         self.head_dim = head_dim or dim // heads
         self.causal = causal
+        self.has_bias = bias
         self.q = nn.Linear(dim, self.heads * self.head_dim, bias=bias)
         self.k = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
         self.v = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
@@ -49,8 +53,7 @@ class Attention(nn.Module):
         `mask` [B, T] is True where a token may be seen; `cache` is this layer's own (`make_cache`);
         `positions` [T] are absolute and needed only by rotary positions: 0..T-1 when left out.
         """
-        q = self._split(self.q(x))  # [B, heads, T, head_dim]
-        k, v = self._split(self.k(x)), self._split(self.v(x))  # [B, kv_heads, T, head_dim]
+        q, k, v = self.project(x)
         if self.rotary is not None:
             if positions is None:
                 start = cache.length if cache is not None else 0
@@ -58,6 +61,11 @@ class Attention(nn.Module):
             q, k = self.rotary(q, k, positions)
         mixed = self.attend(q, k, v, mask, cache)  # [B, heads, T, head_dim]
         return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, heads, T, head_dim], keys and values [B, kv_heads, T, head_dim] of x [B, T, dim]."""
+        with shared_input(x) if isinstance(self.q, DynamicInt8Linear) else nullcontext():
+            return self._split(self.q(x)), self._split(self.k(x)), self._split(self.v(x))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         """The mixing itself: [B, heads, T, head_dim] from queries, keys and values of as many tokens."""

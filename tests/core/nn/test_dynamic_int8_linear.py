@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from core.models.meta import assign_weights, empty_weights
-from core.nn.dynamic_int8_linear import DynamicInt8Linear, has_onednn, onednn_multiply, quantize_rows
+from core.nn import dynamic_int8_linear
+from core.nn.attention.full import FullAttention
+from core.nn.dynamic_int8_linear import (
+    DynamicInt8Linear,
+    has_onednn,
+    onednn_multiply,
+    quantize_rows,
+    shared_input,
+)
 
 
 def oracle(layer, x):
@@ -160,3 +168,47 @@ def test_dense_and_count():
     assert torch.allclose(layer.dense().weight, linear.weight, atol=0.01)
     assert layer.count().nonzeros <= 64
     assert layer.count().bits == 8
+
+
+@pytest.fixture
+def roundings(monkeypatch):
+    calls = []
+
+    def counted(x):
+        calls.append(tuple(x.shape))
+        return quantize_rows(x)
+
+    monkeypatch.setattr(dynamic_int8_linear, "quantize_rows", counted)
+    return calls
+
+
+def test_attention_rounds_the_input_of_q_k_and_v_once(roundings):
+    torch.manual_seed(0)
+    attention = FullAttention(16, 2)
+    for name in ("q", "k", "v", "o"):
+        attention.set_submodule(name, DynamicInt8Linear.from_linear(attention.get_submodule(name)))
+    roundings.clear()
+    x = torch.randn(2, 3, 16)
+    with torch.inference_mode():
+        q, k, v = attention.project(x)
+        assert roundings == [(6, 16)]
+        assert torch.equal(q, attention._split(attention.q(x)))
+        assert torch.equal(k, attention._split(attention.k(x)))
+        assert torch.equal(v, attention._split(attention.v(x)))
+    assert len(roundings) == 4
+
+
+def test_only_the_shared_input_is_shared(roundings):
+    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8, bias=False))
+    roundings.clear()
+    x, other = torch.randn(16, 16), torch.randn(16, 16)
+    with shared_input(x):
+        first = layer(x)
+        assert not torch.equal(layer(other), first)
+        assert torch.equal(layer(x), first)
+        assert torch.allclose(layer(x[1:]), first[1:], atol=1e-5)
+        assert len(roundings) == 3
+        turned = layer(x.t())  # the same memory, read otherwise
+    assert torch.equal(layer(x.t()), turned)
+    x.mul_(2)
+    assert torch.allclose(layer(x), 2 * first, atol=1e-4)
