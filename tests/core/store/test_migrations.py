@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from core.store import engine
+from core.store.models import Base
+
+
+def test_there_is_one_head():
+    assert len(ScriptDirectory.from_config(engine.migrations()).get_heads()) == 1
+
+
+def test_migrated_store_equals_the_models(store_url):
+    with engine.engine(store_url).begin() as connection:
+        command.check(engine.migrations(connection))  # raises where autogenerate would add an operation
+
+
+def test_every_table_is_there(store_url):
+    assert set(Base.metadata.tables) <= set(inspect(engine.engine(store_url)).get_table_names())
+
+
+def test_two_processes_may_upgrade_at_the_same_time(empty_url):
+    assert engine.revision(empty_url)[0] is None
+    call = f"from core.store.engine import upgrade; upgrade({empty_url!r})"
+    processes = [subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE) for _ in range(3)]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    found, expected = engine.revision(empty_url)
+    assert found == expected
+
+
+def test_upgrade_of_a_current_store_changes_nothing(store_url):
+    before = engine.revision(store_url)
+    engine.upgrade(store_url)
+    assert engine.revision(store_url) == before
