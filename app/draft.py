@@ -83,9 +83,9 @@ class Draft:
         """Make every widget take its value from the draft again."""
         self.generation = next(_numbers)
 
-    def add(self, technique: str) -> None:
-        """Put a technique with its defaults at the recipe's end."""
-        self.steps.append(Step(technique))
+    def add(self, technique: str, settings: dict[str, Any]) -> None:
+        """Put a technique at the recipe's end."""
+        self.steps.append(Step(technique, settings))
 
     def remove(self, index: int) -> None:
         """Take a step out."""

@@ -10,6 +10,7 @@ import yaml
 
 from app import actions, data
 from app.draft import Draft
+from app.schema import starting_settings
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
 
@@ -62,8 +63,10 @@ def write(attribute: str, key: str) -> None:
 
 def add_step(key: str) -> None:
     """Add the chosen technique and empty the choice."""
-    if st.session_state[key] is not None:
-        current().add(st.session_state[key])
+    technique = st.session_state[key]
+    if technique is not None:
+        schema = data.load_catalogue().techniques[technique]["schema"]
+        current().add(technique, starting_settings(schema))
         st.session_state[key] = None
 
 

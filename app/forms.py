@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.schema import Field, fields
+from app.schema import Field, fields, starting_settings
 from app.widgets import Place, draw, show_problem
 
 COLUMNS = 3
@@ -97,7 +97,9 @@ def _method_form(field: Field, place: Place, items: list[Any], index: int, item:
 
 def _add_method(place: Place, name: str, key: str) -> None:
     if st.session_state[key] is not None:
-        place.values[name] = [*(place.values.get(name) or []), {st.session_state[key]: {}}]
+        method = st.session_state[key]
+        settings = starting_settings(place.catalogue.techniques[method]["schema"])
+        place.values[name] = [*(place.values.get(name) or []), {method: settings}]
 
 
 def _remove_method(place: Place, items: list[Any], index: int) -> None:
@@ -123,7 +125,6 @@ def _model_setting(field: Field, place: Place) -> None:
             )
         else:
             st.markdown(f"**{field.label}** *", help=field.description or None)
-            value = place.values.setdefault(field.name, {"source": "stage:0"})
         if isinstance(value, dict):
             model_form(place.inside(value, field.name), "Source")
         else:

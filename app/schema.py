@@ -58,6 +58,11 @@ def fields(schema: Mapping[str, Any]) -> list[Field]:
     return _fields(schema, schema)
 
 
+def starting_settings(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings to start a form with: a model that must be named is the one that came into the recipe."""
+    return {field.name: {"source": "stage:0"} for field in fields(schema) if field.kind == "model" and field.required}
+
+
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Field]:
     required = set(schema.get("required", ()))
     return [_field(name, prop, name in required, root) for name, prop in schema.get("properties", {}).items()]

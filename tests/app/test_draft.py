@@ -46,7 +46,7 @@ def test_steps_move_and_copy_with_their_settings():
     draft.move(1, -1)
     draft.duplicate(0)
     draft.steps[0].settings["bits"] = 3
-    draft.add("train")
+    draft.add("train", {})
     draft.remove(2)
     assert draft.to_dict()["recipe"] == [{"rtn": {"bits": 3}}, {"rtn": {"bits": 4}}, {"train": {}}]
     assert len({step.id for step in draft.steps}) == 3
