@@ -47,7 +47,6 @@ class Conditions:
 
     hardware: str
     runtime: str
-    dtype: str
     threads: int
     batch: int
     length: int | None
