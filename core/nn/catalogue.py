@@ -1,5 +1,6 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
+from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
@@ -14,5 +15,6 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "QuantLinear": QuantLinear,
     "SparseConv2d": SparseConv2d,
     "SparseLinear": SparseLinear,
+    "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "SlidingWindowAttention": SlidingWindowAttention,
 }

@@ -138,5 +138,5 @@ def _shape_of(attention: Attention) -> dict[str, Any]:
         "head_dim": attention.head_dim,
         "causal": attention.causal,
         "rotary": attention.rotary.base if attention.rotary is not None else None,
-        "bias": attention.o.bias is not None,
+        "bias": attention.has_bias,
     }

@@ -6,11 +6,13 @@ window - 1 on either side.
 """
 
 from pydantic import Field
+from torch import nn
 
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.full import FullAttention
+from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow, unsupported
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.subject import Subject
 from core.techniques.base import OneShot
@@ -39,16 +41,21 @@ class SlidingWindow(OneShot):
         if length is not None and length <= self.window:
             context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
         for name, attention in attentions.items():
-            subject.replace(name, SlidingWindowAttention.from_attention(attention, self.window))
+            if isinstance(attention, FullAttention):
+                subject.replace(name, SlidingWindowAttention.from_attention(attention, self.window))
+            else:
+                subject.replace(name, HuggingFaceSlidingWindow.from_attention(attention, self.window))
         subject.details["layers"] = [{"name": name, "window": self.window} for name in attentions]
 
-    def _attentions(self, subject: Subject) -> dict[str, FullAttention]:
-        found = {name: m for name, m in subject.model.named_modules() if type(m) is FullAttention}
+    def _attentions(self, subject: Subject) -> dict[str, nn.Module]:
+        modules = dict(subject.model.named_modules())
+        found = {name: m for name, m in modules.items() if type(m) is FullAttention or unsupported(m) is None}
         if not found:
+            reasons = [unsupported(m) for m in modules.values() if type(m).__name__.endswith("Attention")]
             raise SpecError.of(
                 "model",
                 type(subject.model).__name__,
-                "has no attention that can be swapped: only the built-in Transformer's full attention can be",
-                "Choose builtin:vit, builtin:gpt or builtin:encoder.",
+                f"has no attention that can be swapped: {reasons[0] if reasons else 'it has none at all'}",
+                "Choose builtin:vit, builtin:gpt or builtin:encoder, or a LLaMA-like, OPT or GPT-2 model.",
             )
         return found

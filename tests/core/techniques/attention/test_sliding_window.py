@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from core.errors import SpecError
 from core.models.resnet import Resnet
+from core.models.anatomy import anatomy
 from core.nn.attention.full import FullAttention
+from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.recording import MemoryRecord
 from core.techniques.attention.sliding_window import SlidingWindow
@@ -80,3 +83,24 @@ def test_models_without_full_attention_are_refused():
 
 def test_label_is_the_window():
     assert SlidingWindow(window=128).label() == "128 tokens"
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 64}
+
+
+def test_decoders_of_hugging_face_are_swapped_and_still_known():
+    subject = plane_subject()
+    subject.models["main"] = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval()
+    before = anatomy(subject.model)
+    q = subject.model.model.layers[1].self_attn.q_proj
+    SlidingWindow(window=3).apply(subject, context(subject))
+    swapped = subject.model.model.layers[1].self_attn
+    assert type(swapped) is HuggingFaceSlidingWindow and swapped.q_proj is q and swapped.window == 3
+    assert anatomy(subject.model) == before
+
+
+def test_other_attention_is_refused_with_the_reason():
+    subject = plane_subject()
+    subject.models["main"] = transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES))
+    with pytest.raises(SpecError, match="BertAttention is not among LlamaAttention"):
+        SlidingWindow().check(subject)

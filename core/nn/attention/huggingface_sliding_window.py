@@ -1,0 +1,147 @@
+"""Sliding-window attention in the place of a Hugging Face decoder's own: LLaMA-like, OPT and GPT-2.
+
+Paper: https://arxiv.org/abs/2004.05150; as Mistral uses it, https://arxiv.org/abs/2310.06825. The projections keep
+their names, so that whatever knows the architecture still finds them. Here without the dropout that GPT-2 and
+OPT have in training.
+"""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from core.nn.attention.sliding_window import windowed_attention
+from core.nn.replacement import Replacement
+from core.nn.rotary import rotate
+
+PROJECTIONS = {  # of q, k, v (one linear in GPT-2) and the output
+    "LlamaAttention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "MistralAttention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "Qwen2Attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "OPTAttention": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "GPT2Attention": ("c_attn", "c_proj"),
+}
+
+
+class HuggingFaceSlidingWindow(Replacement):
+    """Causal softmax attention over the `window` last tokens, called as transformers calls its attention.
+
+    Of transformers' cache it uses the sliding layer, which keeps window - 1 keys and values.
+    """
+
+    causal = True
+
+    def __init__(
+        self,
+        projections: list[str],
+        *,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        window: int,
+        layer: int,
+        qkv_bias: bool,
+        bias: bool,
+    ):
+        super().__init__()
+        self.projections = list(projections)
+        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, head_dim
+        self.window, self.layer = window, layer
+        self.qkv_bias, self.has_bias = qkv_bias, bias
+        widths = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
+        *inputs, output = projections
+        for name, width in zip(inputs, widths if len(inputs) == 3 else [sum(widths)], strict=True):
+            setattr(self, name, nn.Linear(dim, width, bias=qkv_bias))
+        setattr(self, output, nn.Linear(heads * head_dim, dim, bias=bias))
+
+    @classmethod
+    def from_attention(cls, attention: nn.Module, window: int) -> Self:
+        """The same projections (not copies), seeing only `window` tokens; ValueError where the attention does more."""
+        reason = unsupported(attention)
+        if reason is not None:
+            raise ValueError(reason)
+        known: Any = attention
+        projections = PROJECTIONS[type(attention).__name__]
+        config, first, last = known.config, getattr(known, projections[0]), getattr(known, projections[-1])
+        with torch.device("meta"):
+            made = cls(
+                list(projections),
+                dim=config.hidden_size,
+                heads=config.num_attention_heads,
+                kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+                head_dim=known.head_dim,
+                window=window,
+                layer=known.layer_idx,
+                qkv_bias=first.bias is not None,
+                bias=last.bias is not None,
+            )
+        for name in projections:
+            setattr(made, name, getattr(attention, name))
+        return made.train(attention.training)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        """Mix tokens [B, T, dim]; of the mask [B, 1, T, S] only what is padding counts: the last query's row."""
+        q, k, v = (x.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for x in self._project(hidden_states))
+        if position_embeddings is not None:
+            cos, sin = (x[:, None] for x in position_embeddings)  # [B, 1, T, head_dim]
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        length = q.shape[2]
+        if past_key_values is not None:
+            k, v = self._remember(past_key_values, k, v)  # [B, kv_heads, past + T, head_dim]
+        q = nn.functional.pad(q, (0, 0, k.shape[2] - length, 0))  # queries of the past, thrown away again
+        seen = _padding(attention_mask, k.shape[2])
+        mixed = windowed_attention(q, k, v, self.window, causal=True, mask=seen)[:, :, -length:]
+        output = getattr(self, self.projections[-1])
+        return output(mixed.transpose(1, 2).flatten(2)), None
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        inputs = self.projections[:-1]
+        if len(inputs) == 3:
+            return tuple(getattr(self, name)(x) for name in inputs)
+        return getattr(self, inputs[0])(x).chunk(3, dim=-1)
+
+    def _remember(self, cache: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        from transformers.cache_utils import DynamicSlidingWindowLayer
+
+        while len(cache.layers) <= self.layer:
+            cache.layers.append(DynamicSlidingWindowLayer(sliding_window=self.window))
+        if not isinstance(cache.layers[self.layer], DynamicSlidingWindowLayer):
+            cache.layers[self.layer] = DynamicSlidingWindowLayer(sliding_window=self.window)
+        return cache.update(k, v, self.layer)
+
+    def arguments(self) -> dict[str, Any]:
+        names = ("projections", "dim", "heads", "kv_heads", "head_dim", "window", "layer")
+        return {**{name: getattr(self, name) for name in names}, "qkv_bias": self.qkv_bias, "bias": self.has_bias}
+
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
+        return "dense"
+
+
+def unsupported(attention: nn.Module) -> str | None:
+    """Why this attention cannot be swapped; None where it can."""
+    name = type(attention).__name__
+    if name not in PROJECTIONS:
+        return f"{name} is not among {', '.join(PROJECTIONS)}"
+    known: Any = attention
+    if (
+        getattr(known, "scale_attn_by_inverse_layer_idx", False)
+        or getattr(known, "scaling", None) != known.head_dim**-0.5
+    ):
+        return f"{name} scales its scores otherwise than by 1 / sqrt(head_dim)"
+    return None
+
+
+def _padding(mask: Tensor | None, n_keys: int) -> Tensor | None:
+    """Which keys [B, n_keys] are tokens, from transformers' 4-D mask (True or 0 = seen)."""
+    if mask is None:
+        return None
+    row = mask[:, 0, -1, -n_keys:]  # of the last query, which sees all that is not padding
+    return row if row.dtype == torch.bool else row >= 0
