@@ -6,8 +6,8 @@ import transformers
 from torch import nn
 
 from core.errors import SpecError
-from core.models.resnet import Resnet
 from core.models.anatomy import anatomy
+from core.models.resnet import Resnet
 from core.nn.attention.full import FullAttention
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.sliding_window import SlidingWindowAttention
