@@ -18,11 +18,11 @@ def stratified(digests: Sequence[str], labels: np.ndarray, validation: float, te
     """Indices of each split, in the order of the digests; every class gives the same shares.
 
     Within a class the examples with the smallest digests are the test split, the next ones the validation
-    split. Equal examples (equal digests) lie in one split, under the label that the first of them bears.
+    split. Equal examples (equal digests) lie in one split, even where their labels differ.
     """
     label_of: dict[str, int] = {}
     for digest, label in zip(digests, labels.tolist(), strict=True):
-        label_of.setdefault(digest, label)
+        label_of[digest] = min(label, label_of.get(digest, label))
     ranked: dict[int, list[str]] = {}
     for digest in sorted(label_of):
         ranked.setdefault(label_of[digest], []).append(digest)

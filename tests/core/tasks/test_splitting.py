@@ -30,6 +30,15 @@ def test_equal_examples_lie_in_one_split():
         assert {i % 100 for i in indices} == {i - 100 for i in indices if i >= 100}
 
 
+def test_equal_examples_of_two_labels_lie_together_whichever_comes_first():
+    digests = DIGESTS + DIGESTS[:60]
+    labels = np.concatenate([LABELS, np.ones(60, dtype=np.int64)])
+    first = stratified(digests, labels, 0.1, 0.25)
+    again = stratified(digests[::-1], labels[::-1], 0.1, 0.25)
+    for split, indices in first.items():
+        assert {digests[i] for i in indices} == {digests[::-1][i] for i in again[split]}
+
+
 def test_given_test_split_is_kept_and_validation_is_cut_from_train():
     given = {"train": np.arange(80), "test": np.arange(80, 100)}
     splits = completed(given, DIGESTS, LABELS, validation=0.1, test=0.5)
