@@ -6,13 +6,14 @@ rows bound to a session. Filter outside the cache; call `forget_runs` after the 
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 from sqlalchemy import func, select, text
 
 from core.catalogue import Catalogue, built_in
 from core.errors import Problem
 from core.spec import RunSpec
-from core.store import checks, engine, estimates, listing, runs, techniques, users, waiting, workers
+from core.store import checks, engine, estimates, listing, runs, techniques, tradeoffs, users, waiting, workers
 from core.store.engine import read_session
 from core.store.models import Artifact, Role, Run, RunStatus, Stage
 
@@ -127,6 +128,34 @@ def load_members(project_id: int) -> list[tuple[int, str, Role | None]]:
     """(id, name, role in the project or None) of every user."""
     with read_session() as s:
         return [(row.id, row.name, row.role) for row in users.list_members(s, project_id)]
+
+
+@st.cache_data(ttl=LIVE / 2, show_spinner=False)
+def load_queue(project_id: int) -> list[dict[str, Any]]:
+    """Running runs, then queued ones in the order in which they will be taken, with `now` by the store's clock."""
+    with read_session() as s:
+        return [dict(row._mapping) for row in listing.list_queue(s, project_id)]
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_tasks(project_id: int) -> pd.DataFrame:
+    """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
+    with read_session() as s:
+        return pd.DataFrame([row._asdict() for row in tradeoffs.list_tasks(s, project_id)])
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_conditions(project_id: int, task_hash: str) -> list[tuple[tradeoffs.Conditions, int]]:
+    """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
+    with read_session() as s:
+        return tradeoffs.list_conditions(s, project_id, task_hash)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
+    """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for)."""
+    with read_session() as s:
+        return pd.DataFrame(tradeoffs.list_points(s, chosen, x, y))
 
 
 def forget_runs() -> None:

@@ -1,5 +1,7 @@
 """The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
 
+from typing import Any
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -37,6 +39,30 @@ def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axi
         values = points[column]
         kept &= values <= limit if axes[column].better == "less" else values >= limit
     return kept
+
+
+def best_feasible(shown: pd.DataFrame, score: Axis, y: Axis) -> dict[str, Any] | None:
+    """The feasible stage with the best score (with the best of the upward quantity where that is another); or None."""
+    left = shown[shown["feasible"]]
+    if left.empty:
+        return None
+    by = [score, y] if y.column != score.column else [score]
+    ordered = left.sort_values([a.column for a in by], ascending=[a.better == "less" for a in by])
+    return ordered.iloc[0].to_dict()
+
+
+def recommendation(best: dict[str, Any], shown: pd.DataFrame, axes: dict[str, Axis]) -> str:
+    """The best feasible stage in a sentence, with what it costs and saves against its reference."""
+    facts = [
+        f"{axes[c].title.lower()} {axes[c].read(float(best[c]))}"
+        for c in ("score", "size_bytes", "p50_ms")
+        if c in best and pd.notna(best[c])
+    ]
+    n_feasible = int(shown["feasible"].sum())
+    return (
+        f"**{best['label']}** of {best['model']} (run {best['run_id']}) has the best score of the {n_feasible} "
+        f"stages within the limits: {', '.join(facts)}."
+    )
 
 
 def _text(row: dict[str, object], axis: Axis) -> str:

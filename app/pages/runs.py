@@ -1,0 +1,5 @@
+"""Stands until the page does."""
+
+import streamlit as st
+
+st.title("runs")
