@@ -28,9 +28,12 @@ def frontier(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.b
     if whole.any():
         # Ranks keep the order and the ties of each axis, and have no infinities to subtract.
         ranks = np.stack([np.unique(column, return_inverse=True)[1] for column in costs[whole].T], axis=1)
-        unique, inverse = np.unique(ranks, axis=0, return_inverse=True)  # sorted by the first axis, then the next
+        order = np.lexsort(ranks.T[::-1])  # by the first axis, then the next
+        ranks = ranks[order]
+        is_new = np.ones(len(ranks), dtype=bool)
+        is_new[1:] = (ranks[1:] != ranks[:-1]).any(axis=1)
         best = {1: _best_of_1, 2: _best_of_2, 3: _best_of_3}.get(len(directions), _best_of_many)
-        on_frontier[whole] = best(unique)[inverse.reshape(-1)]
+        on_frontier[np.flatnonzero(whole)[order]] = best(ranks[is_new])[np.cumsum(is_new) - 1]
     return on_frontier
 
 
@@ -112,7 +115,8 @@ def _best_of_3(ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
     half = 1
     while half < n:
         block = index // (2 * half)
-        order = by_second[np.argsort(block[by_second], kind="stable")]  # by block, in each by the second axis
+        narrow = block[by_second].astype(np.min_scalar_type(block[-1]))  # 16 bits are sorted in linear time
+        order = by_second[np.argsort(narrow, kind="stable")]  # by block, in each by the second axis
         is_left = (index // half % 2 == 0)[order]
         # The lowest third value so far among the left: each block's values are below those of all blocks before it.
         shift = block[order] * (n + 1)
