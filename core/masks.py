@@ -18,9 +18,13 @@ from core.subject import Subject
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of linear layers and convolutions by full name; embeddings and output heads are left out.
 
-    Raises SpecError where there is none.
+    So are convolutions padded with anything but zeros, which have no packed form. Raises SpecError where none is left.
     """
-    names = prunable(model, (nn.Linear, nn.Conv2d))
+    names = [
+        name
+        for name in prunable(model, (nn.Linear, nn.Conv2d))
+        if getattr(model.get_submodule(name), "padding_mode", "zeros") == "zeros"
+    ]
     if not names:
         remedy = "Prune before the steps that pack weights, or choose another model."
         raise SpecError.of("model", type(model).__name__, "has no linear layer or convolution to prune", remedy)

@@ -11,11 +11,12 @@ from torch.sparse import SparseSemiStructuredTensor, to_sparse_semi_structured
 from core.nn.packing import NM
 from core.nn.sparse_weight import SparseWeight
 
-CSR_MAX_DENSITY = 0.05
-"""Share of kept weights up to which torch's CSR product is faster than the dense one on a CPU.
+CSR_MAX_DENSITY, CSR_MIN_WEIGHTS = 0.1, 2**19
+"""Up to which share of kept weights, and from which size, torch's CSR product is the faster one on a CPU.
 
-Measured on one core with AVX512, layers of 768 to 4096, 1 to 512 rows: at 5 % the CSR product takes 0.25 to 1.0
-times the dense one, at 10 % 0.6 (1 row) to 2 times (512 rows). `benchmarks/sparse_linear.py` measures it again.
+Measured on one core with AVX512, 1, 16, 128 and 512 rows, in times of the dense product: 3072 x 768 takes 0.73,
+0.35, 0.72, 0.71 at 10 % and 1.36, 0.48, 0.55, 1.18 at 20 %; 192 x 192 takes 2.2, 1.1, 1.1, 1.2 at 10 %.
+`benchmarks/sparse_linear.py` measures it again.
 """
 CSR, SEMI_STRUCTURED = "csr", "semi-structured 2:4"
 
@@ -59,12 +60,14 @@ class SparseLinear(SparseWeight):
         weight = self.weight() if self._laid_out is None else self._laid_out
         if weight.layout == torch.strided and not isinstance(weight, SparseSemiStructuredTensor):
             return F.linear(x, weight, self.bias)
-        product = F.linear(x.reshape(-1, self.in_features), weight)  # [rows, out]
-        return (product if self.bias is None else product + self.bias).view(*x.shape[:-1], self.out_features)
+        rows = x.reshape(-1, self.in_features)
+        product = (weight @ rows.t()).t() if weight.layout == torch.sparse_csr else F.linear(rows, weight)
+        return (product if self.bias is None else product + self.bias).reshape(*x.shape[:-1], self.out_features)
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
         if device.type == "cpu" and dtype == torch.float32:
-            return CSR if self.layout.n_values <= CSR_MAX_DENSITY * self.shape.numel() else None
+            size = self.shape.numel()
+            return CSR if size >= CSR_MIN_WEIGHTS and self.layout.n_values <= CSR_MAX_DENSITY * size else None
         if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
             return SEMI_STRUCTURED if self._fits_semi_structured(dtype) else None
         return None
@@ -81,7 +84,7 @@ class SparseLinear(SparseWeight):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # both layouts are announced as beta
             if kernel == CSR:
-                weight = weight.to_sparse_csr()
+                weight = _csr(weight)
             elif kernel == SEMI_STRUCTURED:
                 weight = to_sparse_semi_structured(weight)
         self._laid_out = weight
@@ -110,3 +113,9 @@ class SparseLinear(SparseWeight):
             **self.stored_arguments(),
             "bias": self.bias is not None,
         }
+
+
+def _csr(weight: Tensor) -> Tensor:
+    """With 32-bit indices, which the kernel wants: it would convert others at every product."""
+    made = weight.to_sparse_csr()
+    return torch.sparse_csr_tensor(made.crow_indices().int(), made.col_indices().int(), made.values(), made.shape)

@@ -96,16 +96,30 @@ def test_weights_outside_the_mask_are_dropped():
     assert torch.equal(SparseLinear.pack(linear, mask).weight(), linear.weight * mask)
 
 
-def test_csr_executes_only_what_is_sparse_enough_and_in_float32():
-    very, mask = masked_linear("0.03")
-    packed = SparseLinear.pack(very, mask)
+def sparse_layer(density: float, columns: int) -> tuple[nn.Linear, torch.Tensor]:
+    torch.manual_seed(0)
+    mask = mask_of(str(density), 1024, columns)
+    linear = nn.Linear(columns, 1024)
+    linear.weight.data *= mask
+    return linear, mask
+
+
+def test_csr_executes_what_is_large_and_sparse_enough_and_in_float32():
+    linear, mask = sparse_layer(0.08, 512)
+    packed = SparseLinear.pack(linear, mask)
     assert packed.kernel(CPU, torch.float32) == CSR
     assert packed.kernel(CPU, torch.bfloat16) is None
-    assert SparseLinear.pack(*masked_linear("0.1")).kernel(CPU, torch.float32) is None
-    assert SparseLinear.pack(*masked_linear("2:4")).kernel(CPU, torch.float32) is None
-    assert packed.macs(torch.Size([2, 5, 64])) is None
+    assert SparseLinear.pack(*sparse_layer(0.12, 512)).kernel(CPU, torch.float32) is None
+    assert SparseLinear.pack(*sparse_layer(0.08, 508)).kernel(CPU, torch.float32) is None
+    shape = torch.Size([2, 5, 512])
+    assert packed.macs(shape) is None
     packed.prepare()
-    assert packed.macs(torch.Size([2, 5, 64])) == 10 * int(mask.sum())
+    assert packed.macs(shape) == 10 * int(mask.sum())
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(x), linear(x), atol=1e-5, rtol=1e-5)
+        assert packed(x).shape == (2, 5, 1024)
+        assert packed(x[0, 0]).shape == (1024,)
 
 
 def test_what_is_laid_out_is_neither_saved_nor_copied_nor_kept_through_a_cast():
