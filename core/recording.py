@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from core.measure import lock
 from core.measured import FoundRun, FoundStage, StageRecord
 
 
@@ -26,7 +27,8 @@ class MemoryRecord:
         self.place = (position, n_positions, label)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Pass the progress on, as a share of the run."""
+        """Pass the progress on, as a share of the run; waits while another process of this host times something."""
+        lock.pause_while_measuring()
         position, n_positions, label = self.place
         self.on_progress((max(position, 0) + fraction) / n_positions, f"{label}: {text}")
 

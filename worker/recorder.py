@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.errors import Cancelled, Interrupted
+from core.measure import lock
 from core.measured import FoundRun, FoundStage, StageRecord
 from core.store import events, points, queue, runs, stages
 from core.store.engine import read_session, session
@@ -61,11 +62,12 @@ class Recorder:
                 raise Deferred(key)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Say how much of the step is done (0..1)."""
+        """Say how much of the step is done (0..1); waits while another process of this host times something."""
         self.share, self.text = self._overall(fraction), f"{self.label}: {text}" if self.label else text
         if time.monotonic() - self.flushed >= FLUSH_SECONDS:
             self.flush()
         self._stop_if_asked()
+        lock.pause_while_measuring(self._stop_if_asked)
 
     def curve(self, name: str, step: int, value: float) -> None:
         """Add a point to a curve of the current step; what is no number is told in the log once."""

@@ -4,6 +4,7 @@ On Linux the process is forked from a server that has only imported torch and us
 milliseconds; elsewhere it is started anew.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -14,12 +15,14 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import connection, forkserver
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
 
 PRELOADED = ["torch", "safetensors.torch", "core.measure.memory"]
 POLL_SECONDS = 0.1
+OOM_SCORE = 900  # of -1000..1000: when memory is short the kernel ends it before whoever waits for it
 KILLED = "was killed by the system, most often because memory ran out"
 
 
@@ -83,6 +86,8 @@ def _death(exit_code: int) -> str:
 
 def _answer(sender: Any, task: bytes) -> None:
     _end_with_parent()
+    with contextlib.suppress(OSError):  # not Linux, or not allowed here
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     try:
         function, args = pickle.loads(task)
         answer = pickle.dumps(("value", function(*args)))
