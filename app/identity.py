@@ -62,7 +62,8 @@ def project() -> Project:
 
 
 def choose_project() -> None:
-    """The sidebar's project and user; silent on a single-user installation."""
+    """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
+    PagesManager.uses_pages_directory = False
     projects = {p.id: p.name for p in _projects(user().id)}
     if len(projects) > 1:
         st.sidebar.selectbox("Project", list(projects), format_func=lambda i: projects[i], key="project_id")

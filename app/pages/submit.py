@@ -173,6 +173,7 @@ with right, st.container(key="summary"):
 
     submitted = st.button(
         "Submit",
+        key="submit",
         type="primary",
         icon=":material/send:",
         width="stretch",

@@ -1,0 +1,104 @@
+"""The catalogue and the state of the installation, as pages."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app import data, system
+from core.store import workers
+from core.store.engine import session
+from tests.app.catalogues import CATALOGUE
+
+MAIN = Path(app.__file__).with_name("main.py")
+NO_TROUBLE = {
+    "queue": system.Queue(ping_ms=0.2),
+    "disk": system.Disk("/artifacts", free_bytes=10**12, total_bytes=10**13),
+    "revision": ("0002", "0002"),
+    "workers": [{"name": "host-cpu-1", "lost": False, "stopped_at": None, "age": 1.0}],
+    "waiting": {},
+}
+
+
+@pytest.fixture
+def catalogue(store, monkeypatch):
+    monkeypatch.setattr(data, "load_catalogue", lambda: CATALOGUE)
+
+
+def opened(page: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    at.switch_page(f"pages/{page}.py")
+    at.query_params.update(query)
+    at.run()
+    assert not at.exception
+    return at
+
+
+def techniques(at: AppTest) -> list[str]:
+    """Names of the shown techniques, in their order."""
+    return [expander.label.split("**")[1] for expander in at.expander]
+
+
+def test_every_technique_is_listed_with_its_settings(catalogue):
+    at = opened("techniques")
+    assert techniques(at) == list(CATALOGUE.techniques)
+    rows = at.dataframe[1].value
+    assert dict(rows.iloc[0]) == {
+        "setting": "bits",
+        "default": "8",
+        "values": "2 to 8",
+        "what it is": "bits of a weight",
+    }
+
+
+def test_search_and_family_narrow_the_list(catalogue):
+    at = opened("techniques")
+    at.text_input[0].set_value("DIST").run()
+    assert techniques(at) == ["distill_logits"]
+    at.text_input[0].set_value("nothing like it").run()
+    assert "No technique matches" in at.info[0].value
+
+
+def test_a_link_to_a_technique_shows_it_first(catalogue):
+    assert techniques(opened("techniques", technique="sr_ste"))[0] == "sr_ste"
+
+
+def test_workers_that_offer_the_technique_as_it_is_listed(catalogue):
+    with session() as s:
+        for name, digest in (("host-cpu-1", "rtn"), ("host-cpu-2", "another schema")):
+            workers.register_worker(s, name, "cpu", hardware={}, offers={"technique:rtn": digest}, provides=["cpu"])
+    at = opened("techniques")
+    rtn = at.expander[list(CATALOGUE.techniques).index("rtn")]
+    assert any("Runs on host-cpu-1." in caption.value for caption in rtn.caption)
+
+
+def test_the_system_page_says_what_is_wrong(store):
+    at = opened("system")
+    assert any("No worker is running" in error.value for error in at.error)
+    assert any("Redis cannot be reached" in warning.value for warning in at.warning)
+
+
+def test_all_is_well():
+    assert system.troubles(**NO_TROUBLE) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"revision": ("0001", "0002")}, "schema is 0001"),
+        ({"workers": []}, "No worker"),
+        ({"workers": [{"name": "w", "lost": True, "stopped_at": None, "age": 90.0}]}, "not been seen for 1 min 30 s"),
+        ({"queue": system.Queue(error="refused")}, "refused"),
+        ({"disk": system.Disk("/", free_bytes=10**9, total_bytes=10**12)}, "1.00 GB"),
+        ({"waiting": {7: "a worker with a GPU"}}, "Run 7 waits for a worker with a GPU"),
+    ],
+)
+def test_each_trouble_is_named_with_its_remedy(changed, words):
+    found = system.troubles(**{**NO_TROUBLE, **changed})
+    assert any(words in trouble.what for trouble in found)
+    assert all(trouble.remedy for trouble in found)
+
+
+def test_an_unreachable_queue_is_told_and_not_raised(tmp_path):
+    assert system.ask_queue(f"redis+socket://{tmp_path}/none.sock").error

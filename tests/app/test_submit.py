@@ -1,0 +1,167 @@
+"""The submit page: forms, YAML and what becomes of them."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app import actions, data
+from core.spec import RunSpec
+from core.store import checks, users
+from core.store.engine import read_session, session
+from core.store.models import Membership, Role, Run, RunStatus
+from tests.app.catalogues import CATALOGUE
+
+MAIN = Path(app.__file__).with_name("main.py")
+YAML = "model: {source: builtin:vit, dim: 64}\ntask: builtin:digits\nrecipe:\n- rtn: {bits: 4}\n"
+
+
+@pytest.fixture
+def page(store, monkeypatch):
+    """The submit page, opened with a small catalogue and YAML's spec in it."""
+    monkeypatch.setattr(data, "load_catalogue", lambda: CATALOGUE)
+    at = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    at.switch_page("pages/submit.py").run()
+    return typed(at, YAML)
+
+
+def typed(at: AppTest, yaml: str) -> AppTest:
+    """The page after `yaml` was typed into its field."""
+    at.text_area(key="yaml").set_value(yaml).run()
+    assert not at.exception
+    return at
+
+
+def field(at: AppTest, name: str, kind: str = "number_input"):
+    """The widget of a setting by the end of its key."""
+    return next(widget for widget in getattr(at, kind) if widget.key and widget.key.endswith(name))
+
+
+def shown_spec(at: AppTest) -> RunSpec:
+    """The spec in the YAML field."""
+    return RunSpec.from_yaml(at.text_area(key="yaml").value)
+
+
+def shown_text(at: AppTest) -> str:
+    """All messages of the page."""
+    return "\n".join(e.value for e in (*at.markdown, *at.error, *at.info, *at.warning, *at.success))
+
+
+def submit_button(at: AppTest):
+    return next(button for button in at.button if button.label == "Submit")
+
+
+def test_yaml_fills_the_form(page):
+    assert field(page, "model.dim").value == 64
+    assert field(page, "recipe[0].rtn.bits").value == 4
+
+
+def test_the_form_writes_the_yaml(page):
+    field(page, "recipe[0].rtn.bits").set_value(3).run()
+    field(page, "recipe[0].rtn.symmetric", "toggle").set_value(False).run()
+    assert shown_spec(page).recipe[0].settings == {"bits": 3, "symmetric": False}
+
+
+def test_a_setting_at_its_default_leaves_the_yaml(page):
+    field(page, "recipe[0].rtn.bits").set_value(8).run()
+    assert shown_spec(page).recipe[0].settings == {}
+
+
+def test_yaml_that_cannot_be_read_stays_with_its_reason(page):
+    typed(page, "model: [")
+    assert page.text_area(key="yaml").value == "model: ["
+    assert "line 1" in shown_text(page)
+    assert field(page, "recipe[0].rtn.bits").value == 4
+
+
+def test_a_problem_stands_at_its_field_and_keeps_the_run_back(page):
+    typed(page, YAML.replace("bits: 4", "bits: 9"))
+    assert field(page, "recipe[0].rtn.bits").value == 9
+    assert "Must be at most 8" in shown_text(page)
+    assert submit_button(page).disabled
+
+
+def test_an_unknown_technique_is_named_with_the_nearest(page):
+    typed(page, YAML.replace("rtn:", "rtm:"))
+    assert "Did you mean rtn?" in shown_text(page)
+
+
+def test_steps_are_added_moved_copied_and_removed(page):
+    page.selectbox(key="add.step").set_value("train").run()
+    assert page.selectbox(key="add.step").value is None
+    next(b for b in page.button if b.key and b.key.endswith(".up") and not b.disabled).click().run()
+    assert [step.technique for step in shown_spec(page).recipe] == ["train", "rtn"]
+    [b for b in page.button if b.key and b.key.endswith(".copy")][1].click().run()
+    next(b for b in page.button if b.key and b.key.endswith(".remove")).click().run()
+    assert [(step.technique, step.settings) for step in shown_spec(page).recipe] == [("rtn", {"bits": 4})] * 2
+
+
+def test_methods_have_forms_of_their_own(page):
+    typed(page, YAML + "- train: {methods: [sr_ste]}\n")
+    field(page, "recipe[1].train.methods[0].sr_ste.m").set_value(8).run()
+    field(page, "recipe[1].train.methods.add.1", "selectbox").set_value("distill_logits").run()
+    methods = shown_spec(page).recipe[1].settings["methods"]
+    assert methods == [{"sr_ste": {"m": 8}}, {"distill_logits": {"teacher": {"source": "stage:0"}}}]
+    field(page, "methods[0].remove", "button").click().run()
+    assert [next(iter(method)) for method in shown_spec(page).recipe[1].settings["methods"]] == ["distill_logits"]
+
+
+def test_another_model_drops_the_settings_of_the_first(page):
+    field(page, "model.source", "selectbox").set_value("hf").run()
+    assert "Is not named yet" in shown_text(page)
+    field(page, "model.hf.rest", "text_input").set_value("some/model").run()
+    assert shown_spec(page).model.model_dump(exclude_defaults=True) == {"source": "hf:some/model"}
+
+
+def test_submit_queues_the_run_and_links_to_it(page, store):
+    submit_button(page).click().run()
+    assert not page.exception
+    with read_session() as s:
+        run = s.get_one(Run, 1)
+        assert (run.status, run.spec["recipe"]) == (RunStatus.QUEUED, [{"rtn": {"bits": 4}}])
+    assert store == ["any"]
+    assert "Run 1 is queued" in shown_text(page)
+
+
+def test_an_identical_run_is_noted(page):
+    submit_button(page).click().run()
+    page.run()
+    assert "Run 1 asks for exactly this" in shown_text(page)
+
+
+def test_what_a_worker_finds_wrong_stands_at_the_field(page):
+    spec = shown_spec(page)
+    with session() as s:
+        checks.answer(s, spec.hash, [actions.Problem("recipe[0].rtn.bits", 4, "is too few for this model", "Take 8.")])
+    data.load_answer.clear()
+    page.run()
+    assert "Is too few for this model" in shown_text(page)
+    assert submit_button(page).disabled
+
+
+def test_the_dense_companion_becomes_the_reference(page):
+    typed(page, YAML.replace("- rtn: {bits: 4}", "- train: {steps: 7, methods: [sr_ste]}"))
+    next(button for button in page.button if button.label == "Add the dense companion").click().run()
+    reference = shown_spec(page).reference
+    assert reference is not None
+    assert [(step.technique, step.settings) for step in reference.recipe] == [("train", {"steps": 7})]
+    assert reference.settings == {"dim": 64}
+
+
+def test_a_clone_starts_from_the_earlier_spec(page):
+    submit_button(page).click().run()
+    at = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    at.switch_page("pages/submit.py")
+    at.query_params["clone"] = "1"
+    at.run()
+    assert shown_spec(at).to_dict() == RunSpec.from_yaml(YAML).to_dict()
+
+
+def test_viewers_cannot_submit(page):
+    with session() as s:
+        user = users.enrol(s, users.LOCAL_USER)
+        s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
+    data.load_projects.clear()
+    page.run()
+    assert submit_button(page).disabled
