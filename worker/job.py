@@ -1,65 +1,25 @@
-"""A run's own process: loads the run, executes the pipeline, says how it ended."""
-
-import resource
-import sys
-import time
-import traceback
+"""A run's own process executes its spec. The only part of a worker that loads torch, with `checking` and `hardware`."""
 
 from core.artifact_store import ArtifactStore
-from core.errors import Cancelled, Interrupted
 from core.pipeline import execute
 from core.settings import settings
 from core.spec import RunSpec
 from core.store import runs
 from core.store.engine import read_session
-from core.store.models import RunStatus
-from core.store.queue import Ended
-from worker.claim import Abandoned, Claim, Deferred, GivenBack, Outcome, TakenAway, checkpoints
-from worker.failure import classify
+from worker.attempt import attempt
+from worker.claim import Claim, Outcome, checkpoints
 from worker.recorder import Recorder
-
-SLACK_BYTES = 2**30  # of address space that a process reserves and never touches
 
 
 def run(claim: Claim) -> Outcome:
-    """Execute a claimed run and return how it ended; its stages are in the store by then."""
-    started = time.monotonic()
-    _limit_memory(claim)
-    recorder = Recorder(claim)
-    recorder.listen_for_stop()
-    try:
-        _execute(claim, recorder)
-        recorder.flush()
-    except Cancelled:
-        return Ended(RunStatus.CANCELLED, seconds=time.monotonic() - started)
-    except Deferred as other:
-        return GivenBack(other.key)
-    except Interrupted:
-        return GivenBack()
-    except TakenAway:
-        return Abandoned()
-    except Exception as error:  # noqa: BLE001  whatever a technique raises becomes the run's failure
-        print(traceback.format_exc(), file=sys.stderr)  # noqa: T201  the log, which the supervisor keeps
-        message = str(error).strip() or type(error).__name__
-        return Ended(RunStatus.FAILED, classify(error), message, time.monotonic() - started)
-    return Ended(RunStatus.DONE, seconds=time.monotonic() - started)
+    """Execute a claimed run's spec and return how it ended."""
+    return attempt(claim, _execute)
 
 
 def _execute(claim: Claim, recorder: Recorder) -> None:
     with read_session() as s:
         spec = RunSpec.parse(runs.get_run(s, claim.run_id).spec)
-    home = settings().home.absolute()
     folder = checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
-    artifacts = ArtifactStore(settings().artifacts_url, home / "cache")
+    artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
     execute(spec, recorder, artifacts=artifacts, device=claim.device, resume=folder)
-
-
-def _limit_memory(claim: Claim) -> None:
-    """Let an allocation that is far beyond the limit fail by itself; the supervisor watches what is really used.
-
-    Not with a GPU: its driver reserves address space without end.
-    """
-    if claim.memory_gb is not None and claim.device == "cpu" and sys.platform == "linux":
-        limit = int(claim.memory_gb * 2**30) + SLACK_BYTES
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -18,6 +18,7 @@ from core.store.waiting import provided
 from worker import child, supervisor
 from worker.claim import Claim, GivenBack, Outcome
 
+DESCRIBE = "worker.hardware:describe"  # who this worker is, asked in a fresh process
 DESCRIBE_SECONDS = 300.0  # to import everything from a cold disk
 FORGET_SECONDS = 7 * 86_400.0  # unseen workers are forgotten after a week
 EXIT_SECONDS = 10.0  # what is left of a stopping worker after its run has gone back
@@ -40,7 +41,7 @@ class Here:
 def enter(device: str) -> Here:
     """Publish this worker and what it offers, and start its timer."""
     child.warm_up()
-    described = child.answer("worker.hardware:describe", device, timeout=DESCRIBE_SECONDS)
+    described = child.answer(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
     with session() as s:
         techniques.publish(s, described.entries)
         worker_id = workers.register_worker(

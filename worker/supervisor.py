@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.5  # between looks at the cancel flag and at memory
 LEASE_SHARE = 6  # the lease is renewed so many times in its length
 LOG_SECONDS = 1.0
 EXIT_SECONDS = 3.0  # from the answer to the end of the process
-CANCEL_GRACE = (2.0, 3.0)  # seconds until SIGTERM and until SIGKILL: with the look, below 5 s in total
+CANCEL_GRACE = (1.5, 2.5)  # seconds until SIGTERM and until SIGKILL: with the look, below 5 s in total
 LIMIT_GRACE = (0.0, 3.0)
 
 log = logging.getLogger(__name__)

@@ -34,7 +34,9 @@ def test_claim_marks_the_run_and_counts_the_attempt(session):
     assert 55 < left <= 60
 
 
-@pytest.mark.parametrize(("wanted", "device", "fits"), [("cpu", "cpu", True), ("gpu", "cpu", False), ("any", "gpu", True)])
+@pytest.mark.parametrize(
+    ("wanted", "device", "fits"), [("cpu", "cpu", True), ("gpu", "cpu", False), ("any", "gpu", True)]
+)
 def test_device_decides_who_may_claim(session, wanted, device, fits):
     factories.submit(session, device=wanted)
     assert (claim(session, device) is not None) == fits

@@ -1,0 +1,117 @@
+import pytest
+from sqlalchemy import select
+
+from core.store import tradeoffs
+from core.store.models import Latency, RunStage, Stage
+from core.store.tradeoffs import PointFilter
+from tests import factories
+
+N = 120
+
+
+@pytest.fixture
+def filled(session):
+    project_id = factories.fill_store(session, N)
+    task = tradeoffs.list_tasks(session, project_id)[0]
+    return session, project_id, task.task_hash
+
+
+def stages_of(session, task_hash):
+    return session.scalars(select(Stage).where(Stage.task_hash == task_hash).order_by(Stage.id)).all()
+
+
+def test_tasks_are_counted_once_a_stage(filled):
+    session, project_id, _ = filled
+    tasks = tradeoffs.list_tasks(session, project_id)
+    assert {task.task: task.n_stages for task in tasks} == {
+        task.task: len(stages_of(session, task.task_hash)) for task in tasks
+    }
+    assert [t.n_stages for t in tasks] == sorted((t.n_stages for t in tasks), reverse=True)
+
+
+def test_every_stage_of_the_task_is_one_point(filled):
+    session, project_id, task_hash = filled
+    points = tradeoffs.list_points(session, PointFilter(project_id, task_hash))
+    assert [(p["stage_id"], p["size_bytes"], p["n"]) for p in points] == [
+        (stage.id, stage.size_bytes, 1) for stage in stages_of(session, task_hash)
+    ]
+
+
+def test_shared_stage_leads_to_its_last_run(filled):
+    session, project_id, task_hash = filled
+    for point in tradeoffs.list_points(session, PointFilter(project_id, task_hash)):
+        attached = session.scalars(select(RunStage).where(RunStage.stage_id == point["stage_id"])).all()
+        assert (point["run_id"], point["n_runs"]) == (max(a.run_id for a in attached), len(attached))
+
+
+def test_latency_is_of_the_chosen_conditions_only(filled):
+    session, project_id, task_hash = filled
+    conditions = {c.batch: c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash)}
+    assert set(conditions) == {1, 64}
+    chosen = PointFilter(project_id, task_hash, conditions=conditions[64])
+    points = tradeoffs.list_points(session, chosen, "size_bytes", "speed_up")
+    assert len(points) == len(stages_of(session, task_hash))
+    for point in points:
+        row = session.scalars(select(Latency).where(Latency.stage_id == point["stage_id"], Latency.batch == 64)).one()
+        assert (point["p50_ms"], point["speed_up"]) == (row.p50_ms, pytest.approx(1 / row.ratio))
+
+
+def test_without_conditions_there_are_no_latencies(filled):
+    session, project_id, task_hash = filled
+    assert tradeoffs.list_points(session, PointFilter(project_id, task_hash), "p50_ms", "score") == []
+    assert tradeoffs.list_points(session, PointFilter(project_id, task_hash))[0]["p50_ms"] is None
+
+
+def test_compression_ratio_is_against_the_reference(filled):
+    session, project_id, task_hash = filled
+    points = tradeoffs.list_points(session, PointFilter(project_id, task_hash), "compression_ratio", "score")
+    assert points
+    for point in points:
+        reference = session.get(Stage, point["reference_stage_id"])
+        assert point["compression_ratio"] == pytest.approx(reference.size_bytes / point["size_bytes"])
+
+
+def test_filters(filled):
+    session, project_id, task_hash = filled
+    every = stages_of(session, task_hash)
+    for name, value in (("models", "builtin:vit"), ("families", "quantization"), ("techniques", "svd")):
+        column = {"models": "model", "families": "family", "techniques": "technique"}[name]
+        points = tradeoffs.list_points(session, PointFilter(project_id, task_hash, **{name: (value,)}))
+        assert [p["stage_id"] for p in points] == [s.id for s in every if getattr(s, column) == value]
+    run_id = session.scalars(
+        select(RunStage.run_id).join(Stage, Stage.id == RunStage.stage_id).where(Stage.task_hash == task_hash).limit(1)
+    ).one()
+    mine = set(session.scalars(select(RunStage.stage_id).where(RunStage.run_id == run_id)))
+    points = tradeoffs.list_points(session, PointFilter(project_id, task_hash, run_ids=(run_id,)))
+    assert {p["stage_id"] for p in points} == mine
+    assert tradeoffs.list_points(session, PointFilter(project_id + 1, task_hash)) == []
+
+
+def test_thinned_points_keep_the_frontier_and_stand_for_all(filled):
+    session, project_id, task_hash = filled
+    every = stages_of(session, task_hash)
+    sign = -1.0 if every[0].higher_is_better else 1.0
+    costs = {stage.id: (stage.size_bytes, sign * stage.score) for stage in every}
+    frontier = {
+        i for i, (a, b) in costs.items() if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in costs.values())
+    }
+    points = tradeoffs.list_points(session, PointFilter(project_id, task_hash), limit=10)
+    drawn = {p["stage_id"]: p["n"] for p in points}
+    assert frontier <= set(drawn)
+    assert len(drawn) < len(every)
+    cells = sum(drawn.values())
+    assert len(every) <= cells <= len(every) + len(frontier)  # a frontier point that is no cell's own adds itself
+
+
+def test_untrained_stages_are_no_points(session):
+    from core.store import stages
+
+    run = factories.submit(session)
+    for key, trained in (("a", True), ("b", False)):
+        stage_id = stages.add_stage(session, factories.measured(key, trained=trained), key, 1, "0")
+        stages.attach_stage(
+            session, run.id, int(trained), stage_id, reused=False, reference_stage_id=None, comparison=None
+        )
+    points = tradeoffs.list_points(session, PointFilter(run.project_id, "0" * 64))
+    assert [p["n_runs"] for p in points] == [1]
+    assert tradeoffs.list_points_by_id(session, PointFilter(run.project_id, "0" * 64), [stage_id]) == []
