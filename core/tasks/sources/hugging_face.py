@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from core.errors import SpecError
-from core.paths import find_permitted, get_permitted, refuse_escapes
+from core.paths import find_permitted, refuse_escapes
 from core.settings import settings
 from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, classes_of, find_column, get_column
 from core.tasks.data import CorpusData, Data, ImageData, TextData
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
 MOST_CHARACTERS = 128 * 2**20
-REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+# Without an owner, `datasets` takes names such as "csv" for its own readers, and gives them the folder it runs in.
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class HuggingFaceData(OwnData):
@@ -109,7 +110,12 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     source = f"hf:{name}"
     folder = find_permitted(name)
     if folder is None and (not REPOSITORY.fullmatch(name) or Path(name).exists()):
-        get_permitted("task.source", source, name)  # `datasets` would take it for a folder
+        raise SpecError.of(
+            "task.source",
+            source,
+            "is neither a folder in the data folders of this server nor the name of a repository",
+            "Write hf:<owner>/<name>, or ask whoever runs the server to list the folder in SLIMBOARD_DATA.",
+        )
     cache = str(settings().home.absolute() / "cache" / "datasets")
     try:
         if folder is None:
@@ -122,6 +128,10 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     except (DatasetNotFoundError, DataFilesNotFoundError) as error:
         message = f"cannot be had: {error}"
         remedy = "Check the name. A gated or private data set needs HF_TOKEN in the worker's environment."
+        raise SpecError.of("task.source", source, message, remedy) from error
+    except ConnectionError as error:
+        message = "is not on this worker, and the Hugging Face Hub cannot be reached from it"
+        remedy = "Connect the worker, or put the data into a folder that SLIMBOARD_DATA names."
         raise SpecError.of("task.source", source, message, remedy) from error
     except (ValueError, RuntimeError, DatasetGenerationError) as error:  # no such configuration, a script, broken files
         raise SpecError.of(

@@ -77,6 +77,15 @@ def test_wrong_names_are_answered_with_the_right_ones(data, settings, field, wor
     assert error.value.problems[0].field == field and words in error.value.problems[0].message
 
 
+def test_unreachable_hub_is_said(data, monkeypatch):
+    def unreachable(*arguments: object, **settings: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(SpecError, match="cannot be reached"):
+        read(TaskSpec(source="hf:owner/name"))
+
+
 def test_most_examples_bound_what_is_read(data):
     texts(500).save_to_disk(str(data / "saved"))
     found = read(TaskSpec(source="hf:saved", max_examples=100))
@@ -92,6 +101,6 @@ def test_folder_of_the_workers_own_is_not_taken_for_a_repository(data, tmp_path,
     (tmp_path / "own" / "secrets").mkdir(parents=True)
     (tmp_path / "own" / "secrets" / "train.csv").write_text("text,label\na,1\nb,2\n")
     monkeypatch.chdir(tmp_path)
-    for name in ("own/secrets", "own/../own/secrets", "../own"):
+    for name in ("own/secrets", "own/../own/secrets", "../own", "csv", "text"):
         with pytest.raises(SpecError, match="SLIMBOARD_DATA"):
             read(TaskSpec(source=f"hf:{name}"))
