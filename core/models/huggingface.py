@@ -95,6 +95,9 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
 
 def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head: bool) -> tuple[nn.Module, list[str]]:
     """The model, and the names of the parameters that the files do not hold or hold in another shape."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would fill the run's log
     auto_class, hf_config, options = _unpack(config)
     try:
         with torch.random.fork_rng(devices=[]):
