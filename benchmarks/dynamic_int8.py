@@ -4,13 +4,14 @@
     python benchmarks/dynamic_int8.py --shapes 1x128 8x128 1x8
 
 Every round runs each variant in turn, so that a drifting machine slows all of them. What is not installed here is
-left out of the table. Errors are the largest deviation from float32, as a share of its largest logit.
+left out of the table. The ratio is the median of each round's own. Errors are the largest deviation from float32, as a share of its largest logit.
 """
 
 import argparse
 import copy
 import importlib.util
 import io
+import os
 import platform
 import statistics
 import sys
@@ -151,11 +152,13 @@ def table(shape: str, forwards: dict[str, Forward], ids: Tensor, rounds: int) ->
     times = measure(forwards, ids, rounds)
     reference = next(iter(times))
     exact = forwards[reference](ids).float()
-    lines = [f"{shape} (batch × tokens), {rounds} rounds", f"{'':34}{'ms':>9}{'ratio':>8}{'speed-up':>10}{'error':>9}"]
+    head = f"{'':34}{'median ms':>10}{'best ms':>9}{'ratio':>7}{'speed-up':>10}{'error':>8}"
+    lines = [f"{shape} (batch × tokens), {rounds} rounds", head]
     for name, values in times.items():
         ratio = statistics.median(a / b for a, b in zip(values, times[reference], strict=True))
         error = ((forwards[name](ids).float() - exact).abs().max() / exact.abs().max()).item()
-        lines.append(f"{name:34}{statistics.median(values):9.2f}{ratio:8.2f}{1 / ratio:9.2f}×{error:9.4f}")
+        median = statistics.median(values)
+        lines.append(f"{name:34}{median:10.2f}{min(values):9.2f}{ratio:7.2f}{1 / ratio:9.2f}×{error:8.4f}")
     return "\n".join(lines)
 
 
@@ -178,7 +181,8 @@ def conditions(threads: int) -> str:
 
         versions.append(f"onnxruntime {onnxruntime.__version__}")
     shape = f"Encoder: width {WIDTH}, {DEPTH} layers, {HEADS} heads"
-    return f"{shape}\n{cpu} ({flags}), {threads} threads\n{', '.join(versions)}"
+    load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before the start"
+    return f"{shape}\n{cpu} ({flags}), {threads} threads, {load}\n{', '.join(versions)}"
 
 
 @torch.inference_mode()

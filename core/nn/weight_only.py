@@ -35,7 +35,7 @@ def find_kernel(format: WeightOnlyFormat, device: torch.device, dtype: torch.dty
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
         return _find_cpu_kernel(format)
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and _fits_tinygemm(format):
-        return f"int4 tinygemm up to {MAX_ROWS} rows"
+        return f"int4 tinygemm to {MAX_ROWS} rows, else unpacked"
     return None
 
 
@@ -49,9 +49,9 @@ def lay_out(format: WeightOnlyFormat, codes: Tensor, scales: Tensor, zero_points
 
 def _find_cpu_kernel(format: WeightOnlyFormat) -> str | None:
     if format.bits == 8 and format.symmetric and format.group_size is None:
-        return f"int8 weight-only up to {MAX_ROWS} rows"
+        return f"int8 weight-only to {MAX_ROWS} rows, else unpacked"
     if format.bits == 4 and _groups_fit(format) and format.out_features % 16 == 0:
-        return f"int4 weight-only up to {MAX_ROWS} rows"
+        return f"int4 weight-only to {MAX_ROWS} rows, else unpacked"
     return None
 
 

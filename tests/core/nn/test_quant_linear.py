@@ -166,6 +166,7 @@ def test_a_prepared_layer_can_be_copied():
     layer, _, _ = make(8)
     layer.to(torch.bfloat16).prepare()
     again = copy.deepcopy(layer)
+    assert again._kernel is None  # it would go on multiplying by the weights of the original
     assert torch.equal(again.weight(), layer.weight())
 
 
