@@ -4,7 +4,8 @@
     python benchmarks/dynamic_int8.py --shapes 1x128 8x128 1x8
 
 Every round runs each variant in turn, so that a drifting machine slows all of them. What is not installed here is
-left out of the table. The ratio is the median of each round's own. Errors are the largest deviation from float32, as a share of its largest logit.
+left out of the table. The ratio is the median of each round's own. Errors are
+the largest deviation from float32, as a share of its largest logit.
 """
 
 import argparse
