@@ -168,7 +168,7 @@ def _source_form(place: Place, label: str, options: list[str], entries: Mapping[
     chosen = source if source in options else scheme
     options = options if chosen in options else [*options, chosen]
     key = f"{place.key}.source"
-    left, right = st.columns([1, 2])
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
     left.selectbox(
         label,
         options,
@@ -192,7 +192,7 @@ def _source_form(place: Place, label: str, options: list[str], entries: Mapping[
                 args=(place, chosen, rest_key),
             )
         elif chosen in entries:
-            st.caption(f"&nbsp;  \n{entries[chosen]['summary']}")
+            st.caption(entries[chosen]["summary"])
 
 
 _REST = {"hf": "Repository or folder", "file": "File or folder below the data folders"}

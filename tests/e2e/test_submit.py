@@ -1,0 +1,121 @@
+"""Submitting a run in a real browser."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+
+from core.spec import RunSpec
+from core.store.engine import read_session
+from core.store.models import Run, RunStatus
+
+pytestmark = pytest.mark.browser
+
+RTN = """
+name: from the browser
+model: {source: builtin:vit, dim: 32, depth: 2}
+task: builtin:digits
+recipe:
+- train: {steps: 20}
+- rtn: {bits: 4}
+measure: {repeats: 5, memory: false}
+"""
+
+
+def open_submit(page: Page, url: str) -> None:
+    page.goto(f"{url}/submit")
+    expect(page.get_by_role("heading", name="Submit a run")).to_be_visible(timeout=60_000)
+
+
+def type_yaml(page: Page, text: str) -> None:
+    field = page.get_by_label("YAML", exact=True)
+    field.fill(text)
+    field.press("Control+Enter")
+
+
+def yaml_of(page: Page) -> str:
+    return page.get_by_label("YAML", exact=True).input_value()
+
+
+def expect_yaml(page: Page, words: str) -> None:
+    expect(page.get_by_label("YAML", exact=True)).to_have_value(re.compile(re.escape(words)))
+
+
+def test_a_page_opened_by_its_address_has_the_whole_navigation(page, server):
+    foreign = []
+    page.on("request", lambda request: foreign.append(request.url) if "127.0.0.1" not in request.url else None)
+    open_submit(page, server.url)
+    for title in ("Queue", "Runs", "Trade-offs", "Techniques", "System"):
+        expect(page.get_by_test_id("stSidebarNav").get_by_role("link", name=title)).to_be_visible()
+    assert [url for url in foreign if url.startswith("http")] == []  # works without the internet
+
+
+def test_form_and_yaml_stay_in_step_and_the_run_is_queued(page, server):
+    open_submit(page, server.url)
+    type_yaml(page, RTN)
+    expect_yaml(page, "bits: 4")
+    page.get_by_text("2 · rtn").click()
+    bits = page.get_by_label("bits", exact=True)
+    bits.fill("3")
+    bits.press("Enter")
+    expect_yaml(page, "bits: 3")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_text(re.compile(r"Run \d+ is queued"))).to_be_visible()
+    with read_session(server.store_url) as s:
+        run = s.scalars(select(Run).where(Run.name == "from the browser")).one()
+        assert RunSpec.parse(run.spec).recipe[1].settings == {"bits": 3}
+        assert run.status == RunStatus.QUEUED
+    page.get_by_role("link", name=f"Open run {run.id}").last.click()
+    expect(page).to_have_url(re.compile(rf"/run\?run={run.id}$"))
+
+
+def test_a_mistake_is_told_at_its_field_and_blocks_submitting(page, server):
+    open_submit(page, server.url)
+    type_yaml(page, RTN.replace("bits: 4", "bits: 40"))
+    expect(page.get_by_text("Must be at most 8").first).to_be_visible()
+    expect(page.get_by_role("button", name="Submit", exact=True)).to_be_disabled()
+
+
+def test_a_preset_fills_the_form(page, server):
+    open_submit(page, server.url)
+    page.get_by_role("button", name="Start from a preset").click()
+    page.get_by_role("button", name="Sliding-window language model").click()
+    expect_yaml(page, "sliding_window")
+    expect(page.get_by_text("2 · sliding_window")).to_be_visible()
+
+
+def test_clone_and_edit_starts_from_the_earlier_run(page, server):
+    with read_session(server.store_url) as s:
+        earlier = s.scalars(select(Run).order_by(Run.id)).first()
+    assert earlier is not None
+    page.goto(f"{server.url}/submit?clone={earlier.id}")
+    expect(page.get_by_text(f"Cloned from run {earlier.id}")).to_be_visible(timeout=60_000)
+    assert RunSpec.from_yaml(yaml_of(page)).hash == RunSpec.parse(earlier.spec).hash
+
+
+def test_uploaded_data_is_previewed_and_becomes_the_task(page, server):
+    open_submit(page, server.url)
+    table = "text,label\n" + "".join(f"example number {i},{'good' if i % 2 else 'bad'}\n" for i in range(60))
+    page.get_by_role("button", name="Upload data").click()
+    upload = {"name": "reviews.csv", "mimeType": "text/csv", "buffer": table.encode()}
+    page.locator("input[type=file]").last.set_input_files(upload)
+    page.get_by_role("button", name="Use this data").click()
+    expect_yaml(page, "reviews.csv")
+    page.get_by_text("Preview the data").click()
+    expect(page.get_by_text("Text classification")).to_be_visible()
+    expect(page.get_by_text("2 classes: bad (30), good (30)")).to_be_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_submitted_run_is_executed_by_the_embedded_stack(page, stack):
+    open_submit(page, stack.url)
+    type_yaml(page, RTN)
+    expect(page.get_by_text("The model takes this recipe")).to_be_visible(timeout=120_000)
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_text("Run 1 is queued")).to_be_visible()
+    page.get_by_role("link", name="Open run 1").click()
+    expect(page.get_by_text(re.compile("^done$", re.I)).first).to_be_visible(timeout=600_000)
+    with read_session(stack.store_url) as s:
+        assert s.get_one(Run, 1).status == RunStatus.DONE
