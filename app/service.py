@@ -35,6 +35,7 @@ class Service:
     started_at: float = 0.0
     deaths: int = 0  # in a row, each before it had settled
     restart_at: float = 0.0
+    _asked: bool = False
     _descendants: set[psutil.Process] = field(default_factory=set)
 
     def start(self) -> None:
@@ -89,8 +90,9 @@ class Service:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to the process alone: it ends its children in its own order."""
-        if self.alive and self.process is not None:
+        """SIGTERM to the process alone, once: it ends its children in its own order."""
+        if self.alive and self.process is not None and not self._asked:
+            self._asked = True  # a second one would mean "at once" to a worker
             self._descendants |= _descendants(self.process.pid)
             self.process.terminate()
 
