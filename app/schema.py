@@ -37,9 +37,12 @@ class Field:
 
     @property
     def range(self) -> str:
-        """Allowed values in words: "0 to 1", "2, 4 or 8", "at least 1"."""
+        """Allowed values in words: "0 to 1", "row, group or tensor", "at least 1"."""
+        if self.kind == "boolean":
+            return "yes or no"
         if self.choices:
-            return " or ".join(str(choice) for choice in self.choices)
+            *others, last = map(str, self.choices)
+            return f"{', '.join(others)} or {last}" if others else last
         low = _bound(self.minimum, "at least", self.above, "above")
         high = _bound(self.maximum, "at most", self.below, "below")
         if self.minimum is not None and self.maximum is not None:

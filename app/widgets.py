@@ -57,11 +57,14 @@ def draw(field: Field, place: Place) -> None:
 def _help(field: Field) -> str | None:
     parts = [field.description, f"Allowed: {field.range}." if field.range and field.kind != "choice" else ""]
     if field.default not in (None, [], "") and not field.required:
-        parts.append(f"Default: {_shown(field.default)}.")
+        parts.append(f"Default: {in_words(field.default)}.")
     return "  \n".join(part for part in parts if part) or None
 
 
-def _shown(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A setting's value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -145,7 +148,7 @@ def _string(field: Field, value: Any, **widget: Any) -> None:
 
 
 def _list(field: Field, value: Any, **widget: Any) -> None:
-    shown = ", ".join(map(_shown, value)) if isinstance(value, list) else "" if value is None else str(value)
+    shown = ", ".join(map(in_words, value)) if isinstance(value, list) else "" if value is None else str(value)
     st.text_input(value=shown, placeholder="separated by commas", **widget)
 
 

@@ -5,6 +5,7 @@ import streamlit as st
 from app import data, identity
 from app.formats import NOTHING
 from app.schema import Field, fields
+from app.widgets import in_words
 
 identity.project()
 catalogue = data.load_catalogue()
@@ -25,7 +26,7 @@ chosen = choice.pills("Family", families, selection_mode="multi")
 
 def setting_row(field: Field) -> dict[str, str]:
     """One line of a technique's table of settings."""
-    default = "required" if field.required else NOTHING if field.default in (None, [], {}) else str(field.default)
+    default = "required" if field.required else NOTHING if field.default in (None, [], {}) else in_words(field.default)
     return {"setting": field.name, "default": default, "values": field.range, "what it is": field.description}
 
 

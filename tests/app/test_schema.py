@@ -54,6 +54,7 @@ def test_bounds_in_words():
     assert FIELDS["rate"].range == "above 0"
     assert FIELDS["heads"].range == "at least 1"
     assert FIELDS["maybe"].range == "row or group"
+    assert FIELDS["fast"].range == "yes or no"
 
 
 def test_lists_know_their_items():
