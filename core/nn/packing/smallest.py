@@ -7,7 +7,7 @@ from torch import Tensor
 from core.nn.packing.bitmap import Bitmap
 from core.nn.packing.elias_fano import EliasFano
 from core.nn.packing.layout import Layout
-from core.nn.packing.nm import MAX_M, NM
+from core.nn.packing.nm import MAX_M, NM, kept_in_groups
 
 
 def make_layout(
@@ -34,6 +34,6 @@ def _patterns(mask: Tensor) -> Iterator[Layout]:
     rows, columns = mask.shape
     for m in range(2, MAX_M + 1):
         if columns % m == 0:
-            n = int(mask.reshape(-1, m).sum(1).max()) if mask.numel() else 0
+            n = int(kept_in_groups(mask, m).max()) if mask.numel() else 0
             if 0 < n < m:
                 yield NM(rows, columns, n, m)

@@ -94,14 +94,6 @@ class MagnitudePruning(OneShot, TrainingMethod):
         progress = (update.index - first) / (last - first) if last > first else 1.0
         self._prune(self._subject, cubic_sparsity(progress, self._initial, self.sparsity))
 
-    def state_dict(self) -> dict[str, float]:
-        """Where the ramp began; the masks are the subject's."""
-        return {"initial": self._initial}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take the ramp up."""
-        self._initial = state["initial"]
-
     def end(self, subject: Subject) -> None:
         """The masks are the subject's already."""
         subject.details["layers"] = sparsity_by_layer(subject)

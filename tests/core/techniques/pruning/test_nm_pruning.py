@@ -46,6 +46,16 @@ def test_what_was_pruned_stays_pruned_and_the_others_fill_the_group():
     assert torch.equal(mask.view(-1, 4).sum(1), old.view(-1, 4).sum(1).clamp(max=2))
 
 
+def test_a_kept_weight_that_is_zero_goes_before_a_pruned_one():
+    subject = plane_subject()
+    mask = torch.ones(16, 8, dtype=torch.bool)
+    mask[:, 0] = False
+    subject.model.up.weight.data[:, 1] = 0
+    subject.constrain("up.weight", mask=mask)
+    NmPruning(n=3, m=4).apply(subject, context(subject))
+    assert torch.equal(subject.mask("up.weight")[:, :4], mask[:, :4])
+
+
 def test_layers_that_cannot_be_grouped_are_refused_or_skipped():
     subject = plane_subject()
     subject.models["main"] = Resnet(depth=8, width=4, image_size=(8, 8), channels=1, n_classes=10)
