@@ -126,8 +126,11 @@ class StageMeasurer:
 
     def _reload(self, folder: Path) -> tuple[int | None, float]:
         """Load the artifact in a fresh process: its peak memory, and how far its outputs are off."""
-        self.record.progress(SCORED, "loading the artifact in a fresh process")
-        report = memory.reload(folder, self.device.type)
+
+        def tick() -> None:
+            self.record.progress(SCORED, "loading the artifact in a fresh process")
+
+        report = memory.reload(folder, self.device.type, tick=tick)
         if not report.error <= RELOAD_TOLERANCE * report.scale:
             raise TechniqueFailure(
                 f"the artifact does not reload to the same outputs: they differ by {report.error:.3g} "
