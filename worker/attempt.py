@@ -23,8 +23,7 @@ def attempt(claim: Claim, execute: Callable[[Claim, Recorder], None]) -> Outcome
     recorder = Recorder(claim)
     recorder.listen_for_stop()
     try:
-        execute(claim, recorder)
-        recorder.flush()
+        _execute(claim, recorder, execute)
     except Cancelled:
         return Ended(RunStatus.CANCELLED, seconds=time.monotonic() - started)
     except Deferred as other:
@@ -38,6 +37,14 @@ def attempt(claim: Claim, execute: Callable[[Claim, Recorder], None]) -> Outcome
         message = str(error).strip() or type(error).__name__
         return Ended(RunStatus.FAILED, classify(error), message, time.monotonic() - started)
     return Ended(RunStatus.DONE, seconds=time.monotonic() - started)
+
+
+def _execute(claim: Claim, recorder: Recorder, execute: Callable[[Claim, Recorder], None]) -> None:
+    """Execute, and write what has gathered however it ends: an interrupted training goes on after its last point."""
+    try:
+        execute(claim, recorder)
+    finally:
+        recorder.flush()
 
 
 def _limit_memory(claim: Claim) -> None:

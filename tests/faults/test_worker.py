@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
-from core.store.models import Latency, Point, RunStage, RunStatus, Stage, Worker
+from core.store.models import Latency, Point, Run, RunStage, RunStatus, Stage, Worker
 from tests.faults.conftest import gone
 
-N_STEPS = 60
+N_STEPS = 100
 
 
 def started(cluster, run_id, key):
@@ -32,12 +32,12 @@ def assert_one_result(cluster, run_id):
 
 
 def test_killed_worker_takes_its_child_along_and_the_run_resumes_elsewhere(cluster):
-    first = cluster.start_worker()
+    workers = {worker.pid: worker for worker in (cluster.start_worker(), cluster.start_worker())}
     run_id = cluster.submit(f"train {N_STEPS}")
     child = cluster.wait_for_child(run_id)
     cluster.wait(lambda: started(cluster, run_id, "second"), lambda: cluster.log(run_id))
-    cluster.start_worker()
-    first.send_signal(signal.SIGKILL)
+    [holder] = cluster.rows(select(Worker.name).join(Run, Run.worker_id == Worker.id).where(Run.id == run_id))
+    workers[int(holder.name.rpartition("-")[2])].send_signal(signal.SIGKILL)
     cluster.wait(lambda: gone(child))
     run = cluster.wait_for(run_id, RunStatus.DONE)
     assert run.attempt == 2
