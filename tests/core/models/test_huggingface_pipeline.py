@@ -1,0 +1,35 @@
+"""Hugging Face models through the whole road: every family, saved locally by the test, compressed and measured."""
+
+import pytest
+
+from core.artifact_store import ArtifactStore
+from core.pipeline import check, execute
+from core.recording import MemoryRecord
+from core.spec import RunSpec
+
+TASKS = {
+    "llama": {"source": "builtin:python-docs", "length": 16},
+    "opt": {"source": "builtin:python-docs", "length": 16},
+    "gpt2": {"source": "builtin:python-docs", "length": 16},
+    "vit": {"source": "builtin:digits"},
+}
+MEASURE = {"repeats": 5, "test_examples": 16, "decode_tokens": 4, "memory": False}
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_a_checkpoint_is_pruned_trained_quantized_cast_and_measured_against_itself(family, checkpoint, tmp_path):
+    _, folder = checkpoint(family)
+    model = {"source": f"hf:{folder}"} | ({"new_head": True} if family == "vit" else {})
+    train = {"train": {"steps": 2, "batch_size": 4, "evaluations": 0}}
+    recipe = [train, {"nm_pruning": {"n": 2, "m": 4}}, train, {"rtn": {"bits": 4}}, {"cast": {"dtype": "bf16"}}]
+    spec = RunSpec.parse({"model": model, "task": TASKS[family], "recipe": recipe, "measure": MEASURE})
+    check(spec)
+    record = MemoryRecord()
+    stages = execute(spec, record, artifacts=ArtifactStore(str(tmp_path / "artifacts"), tmp_path))
+    sizes = [stage.measured.size_bytes for stage in stages]
+    assert sizes[2] < sizes[1] and sizes[4] < sizes[3] and sizes[5] < sizes[4]
+    trained = [stage.measured for stage in stages if stage.measured.trained]
+    assert all(stage.reload_max_error == 0 for stage in trained)
+    first = 1 if family == "vit" else 0  # a checkpoint is its own reference; with a new head it must be trained first
+    assert {stage.reference_key for stage in stages[first:]} == {stages[first].measured.key}
+    assert stages[3].measured.nonzeros < stages[1].measured.nonzeros
