@@ -30,7 +30,7 @@ wait_for() { # SECONDS WHAT COMMAND...
   shift 2
   until "$@"; do
     (($(date +%s) < deadline)) || fail "waited in vain: $what"
-    sleep 1
+    sleep 2
   done
   say "$what"
 }
@@ -44,11 +44,11 @@ is_done_once() { # RUN STAGES: done, and every stage there exactly once
 }
 
 say "building the image"
-compose build >/dev/null
+compose build >/dev/null 2>&1 || fail "the image cannot be built"
 say "starting"
 compose up -d >/dev/null 2>&1
-wait_for 180 "the page answers" is_healthy app
-wait_for 120 "the worker is there" is_healthy worker
+wait_for 300 "the page answers" is_healthy app
+wait_for 300 "the worker is there" is_healthy worker
 
 [[ $(docker inspect --format '{{.State.ExitCode}}' "$(compose ps -a -q migrate 2>/dev/null || compose ps -q migrate)") = 0 ]] ||
   fail "migrate did not end well"
@@ -64,29 +64,29 @@ say "a run submitted through the app container is done"
 slimboard show 1
 
 long=$(slimboard submit - <tests/compose/long.yaml | tr -d '\r')
-wait_for 120 "a long run is in its second step" is_at_step "$long" 2
+wait_for 600 "a long run is in its second step" is_at_step "$long" 2
 compose restart --timeout 100 worker >/dev/null 2>&1
 say "the worker was restarted meanwhile"
-wait_for 300 "the run went on and is done" has_status "$long" done
+wait_for 900 "the run went on and is done" has_status "$long" done
 is_done_once "$long" 4
 
 long=$(sed 's/^seed:.*//; 1a seed: 1' tests/compose/long.yaml | slimboard submit - | tr -d '\r')
-wait_for 120 "another long run is in its second step" is_at_step "$long" 2
+wait_for 600 "another long run is in its second step" is_at_step "$long" 2
 compose stop redis >/dev/null 2>&1
 small=$(sed '1a seed: 1' tests/compose/small.yaml | slimboard submit - 2>/dev/null | tr -d '\r')
 say "Redis was stopped, and run $small submitted without it"
 compose start redis >/dev/null 2>&1
-wait_for 300 "the long run is done" has_status "$long" done
-wait_for 120 "the run of which Redis never heard is done" has_status "$small" done
+wait_for 900 "the long run is done" has_status "$long" done
+wait_for 900 "the run of which Redis never heard is done" has_status "$small" done
 is_done_once "$long" 4
 is_done_once "$small" 3
 
 long=$(sed '1a seed: 2' tests/compose/long.yaml | slimboard submit - | tr -d '\r')
-wait_for 120 "a third long run is in its second step" is_at_step "$long" 2
+wait_for 600 "a third long run is in its second step" is_at_step "$long" 2
 compose kill worker >/dev/null 2>&1
 compose up -d worker >/dev/null 2>&1
 say "the worker was killed without warning and another one started"
-wait_for 400 "the run was taken over and is done" has_status "$long" done
+wait_for 900 "the run was taken over and is done" has_status "$long" done
 is_done_once "$long" 4
 
 compose restart redis >/dev/null 2>&1
