@@ -27,7 +27,7 @@ test-all: $(VENV)/.installed-dev
 	$(PYTEST) -m ""
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks
+	@for file in benchmarks/[a-z]*.py; do echo; echo "## $$file"; $(BIN)/python $$file || exit 1; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
