@@ -8,6 +8,12 @@ left out of the table. The ratio is the median of each round's own. Errors are
 the largest deviation from float32, as a share of its largest logit.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.pop(0)  # this folder, whose names would hide others' (queue)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import argparse
 import copy
 import importlib.util
@@ -15,17 +21,13 @@ import io
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout, installed or not
 
 from core.models.encoder import Encoder
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
