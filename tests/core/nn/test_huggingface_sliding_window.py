@@ -70,13 +70,13 @@ def test_decoding_with_the_cache_equals_recomputation(family, window):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
-def test_padding_is_not_seen(family):
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_padding_before_a_text_is_not_seen(family):
     model = swapped(tiny(family), 4)
     ids = torch.randint(3, 64, (2, 9))
-    padded = torch.cat((ids, torch.zeros(2, 5, dtype=torch.long)), dim=1)
-    mask = (torch.arange(14) < 9).long().expand(2, -1)
-    out = model(padded, attention_mask=mask, use_cache=False).logits[:, :9]
+    padded = torch.cat((torch.zeros(2, 5, dtype=torch.long), ids), dim=1)
+    mask = (torch.arange(14) >= 5).long().expand(2, -1)
+    out = model(padded, attention_mask=mask, use_cache=False).logits[:, 5:]
     torch.testing.assert_close(out, model(ids, use_cache=False).logits, rtol=1e-4, atol=1e-5)
 
 
