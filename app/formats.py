@@ -40,6 +40,11 @@ def count(number: float | None) -> str:
     return f"{value:g}" if unit == "" else f"{_significant(value)}{unit}"
 
 
+def plural(number: int, noun: str) -> str:
+    """A count with its noun: "1 run", "12.4 k runs"."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def milliseconds(ms: float | None) -> str:
     """A latency: "0.412 ms", "12.4 ms", "1.24 s"."""
     if ms is None:

@@ -128,7 +128,7 @@ def worker_state(worker: Mapping[str, Any]) -> str:
 def hardware_line(hardware: Mapping[str, Any]) -> str:
     """A worker's processor or GPU in a line."""
     memory = hardware.get("memory_bytes")
-    parts = [hardware.get("name"), hardware.get("cores") and f"{hardware['cores']} cores", memory and formats.size(memory)]
+    parts = [hardware.get("name"), memory and formats.size(memory)]
     return ", ".join(str(part) for part in parts if part) or formats.NOTHING
 
 

@@ -72,7 +72,7 @@ with left:
         {
             "Store": store["address"],
             "Schema": f"{store['revision'][0]}, this version's is {store['revision'][1]}",
-            "Rows": f"{formats.count(store['runs'])} runs, {formats.count(store['stages'])} stages",
+            "Rows": f"{formats.plural(store['runs'], 'run')}, {formats.plural(store['stages'], 'stage')}",
             "Redis": queue.error or f"{queue.version}, {formats.size(queue.memory_bytes)} in use",
             "Messages waiting": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,
             "Artifacts": disk.address,

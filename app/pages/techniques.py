@@ -63,7 +63,7 @@ for name, entry in shown.items():
             st.dataframe(rows, hide_index=True)
         else:
             st.caption("No settings.")
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
             st.link_button("Paper", entry["paper"], icon=":material/open_in_new:")
             st.link_button("Link to this technique", f"?technique={name}", icon=":material/link:", type="tertiary")
             if able:

@@ -38,6 +38,7 @@ def test_ago_counts_whole_units(passed, text):
 
 def test_counts_and_shares():
     assert [formats.count(n) for n in (0, 853, 12_400, 1_240_000)] == ["0", "853", "12.4 k", "1.24 M"]
+    assert [formats.plural(n, "run") for n in (0, 1, 12_400)] == ["0 runs", "1 run", "12.4 k runs"]
     assert formats.percent(0.9531) == "95.3 %"
     assert formats.score(95.31, "%") == "95.3 %"
     assert formats.score(2.3104, "bits") == "2.310 bits"
