@@ -166,5 +166,5 @@ def forget_runs() -> None:
 
 def forget_system() -> None:
     """Read the system's state anew."""
-    for read in (load_workers, load_waiting, load_store_state, load_offers):
+    for read in (load_workers, load_waiting, load_store_state, load_offers, load_members):
         read.clear()

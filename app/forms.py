@@ -63,7 +63,7 @@ def _methods_form(field: Field, place: Place) -> None:
         "Add a method",
         choices,
         index=None,
-        placeholder="sr_ste, distill_logits …",
+        placeholder="Add a method: search by name or family",
         format_func=lambda name: f"{name} · {place.catalogue.techniques[name]['family']}",
         key=key,
         on_change=_add_method,
