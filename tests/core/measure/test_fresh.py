@@ -49,6 +49,11 @@ def hold_briefly(n_bytes):
         del block
 
 
+def hold_small_blocks(n_blocks):
+    blocks = [torch.ones(32 * 1024, dtype=torch.uint8) for _ in range(n_blocks)]
+    return len(blocks)
+
+
 def eventually(condition):
     end = time.monotonic() + 20
     while not condition():
@@ -130,3 +135,8 @@ def test_peak_is_what_was_held_at_once(megabytes):
 def test_memory_that_was_freed_in_between_counts_once():
     n_bytes = 10 * 1024**2
     assert peak(hold_briefly, n_bytes).peak_bytes == pytest.approx(n_bytes, abs=400_000)
+
+
+@linux
+def test_small_blocks_count_although_they_share_pages_with_freed_ones():
+    assert peak(hold_small_blocks, 256).peak_bytes == pytest.approx(8 * 1024**2, rel=0.1)
