@@ -8,8 +8,6 @@ from sqlalchemy.orm import Session
 
 from core.store.models import Base
 
-MAX_VARIABLES = 30_000  # SQLite refuses more than 32,766 in one statement
-
 
 def upsert(
     session: Session,
@@ -22,12 +20,10 @@ def upsert(
     if not rows:
         return
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    per_statement = max(1, MAX_VARIABLES // len(rows[0]))
-    for start in range(0, len(rows), per_statement):
-        statement = insert(table).values([dict(row) for row in rows[start : start + per_statement]])
-        updates = {name: statement.excluded[name] for name in changed}
-        if updates:
-            statement = statement.on_conflict_do_update(index_elements=list(key), set_=updates)
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=list(key))
-        session.execute(statement)
+    statement = insert(table.__table__)  # type: ignore[arg-type]
+    updates = {name: statement.excluded[name] for name in changed}
+    if updates:
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=updates)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=list(key))
+    session.execute(statement, [dict(row) for row in rows])  # one compiled statement for all rows
