@@ -27,7 +27,9 @@ test-all: $(VENV)/.installed-dev
 	$(PYTEST) -m ""
 
 bench: $(VENV)/.installed-bench
-	@for file in benchmarks/[a-z]*.py; do echo; echo "## $$file"; $(BIN)/python $$file || exit 1; done
+	@for name in $(sort $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))); do \
+		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
