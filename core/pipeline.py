@@ -5,13 +5,10 @@ computed now or found, and its randomness follows from the seed and the stage's 
 reuses stages gives the same result as one that does not.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,46 +18,19 @@ from core.artifact_store import ArtifactStore
 from core.context import Context, Record
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
-from core.measured import FoundRun, FoundStage, StageRecord
+from core.measured import StageRecord
 from core.models.meta import empty_weights
-from core.spec import ModelSpec, RunSpec, StepSpec
-from core.stage_key import software, stage_key
+from core.recording import RunRecord
+from core.roads import Road, Roads, bound_steps, is_run
+from core.spec import ModelSpec, RunSpec
+from core.stage_key import software
 from core.subject import Subject
 from core.tasks.base import Task
-from core.techniques.base import OneShot, Technique
-from core.techniques.catalogue import technique
+from core.techniques.base import OneShot
 
 REPORT = "report.json"  # what a step says of itself, beside its artifact
 REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
 APPLY_SHARE = 0.7  # of a step's progress; the rest is measuring
-
-
-class RunRecord(Record, Protocol):
-    """Where a run reports to, and what it may ask about earlier ones."""
-
-    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """A step begins; progress that follows is a share of it. Interrupted where another run computes `key`."""
-
-    def find_stage(self, key: str) -> FoundStage | None:
-        """The recorded stage with this key."""
-
-    def find_run(self, run_id: int) -> FoundRun | None:
-        """A finished run."""
-
-    def stage(self, record: StageRecord) -> None:
-        """Keep a measured stage at its place in the run; twice is the same as once."""
-
-    def note_environment(self, environment: dict[str, Any]) -> None:
-        """Keep what the run executes on: versions, hardware."""
-
-
-@dataclass
-class Road:
-    """A source and the steps from it, with the key of every stage along the way."""
-
-    source: ModelSpec
-    steps: list[tuple[StepSpec, Technique]]
-    keys: list[str] = field(default_factory=list)
 
 
 def execute(
@@ -74,8 +44,8 @@ def check(spec: RunSpec) -> None:
     """Raise SpecError for what only the model can tell; builds it on the meta device and computes nothing."""
     task = tasks.load(spec.task)
     steps = bound_steps(spec.recipe, "recipe")
-    if spec.model.source.startswith("run:"):
-        return
+    if is_run(spec.model):
+        return  # its artifact is known only where it lies
     described = models.describe(spec.model, task)
     with empty_weights():
         module = models.build(described.config)
@@ -90,11 +60,6 @@ def check(spec: RunSpec) -> None:
         raise SpecError(problems)
 
 
-def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
-    """The recipe's techniques with their settings; raises SpecError."""
-    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
-
-
 class Execution:
     """One run of a spec."""
 
@@ -103,11 +68,9 @@ class Execution:
     ):
         self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
         self.task: Task = tasks.load(spec.task)
-        self.sources: dict[str, models.Loaded] = {}
-        self.main = Road(spec.model, bound_steps(spec.recipe, "recipe"))
-        main_source = self._source(self.main.source)
-        self.task.prepare(main_source.input_format)
-        self._set_keys(self.main)
+        self.roads = Roads(spec, self.task, record, artifacts, device)
+        self.task.prepare(self.roads.source(spec.model).input_format)
+        self.main = self.roads.road(spec.model, spec.recipe)
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
         self.reference_key: str | None = None
 
@@ -155,7 +118,7 @@ class Execution:
         draft = self.artifacts.draft()
         report = {"seconds": time.monotonic() - started, "details": subject.details}
         (draft / REPORT).write_text(json.dumps(report))
-        source = self._source(road.source)
+        source = self.roads.source(road.source)
         artifact.save(subject, draft, source)
         folder = self.artifacts.publish(draft, key)
         checkpoint = self._checkpoint(key)
@@ -186,86 +149,18 @@ class Execution:
     def _checkpoint(self, key: str) -> Path | None:
         return None if self.resume is None else self.resume / f"{key}.safetensors"
 
-    def _source(self, spec: ModelSpec) -> models.Loaded:
-        """The model as it comes, loaded once."""
-        name = spec.model_dump_json()
-        if name not in self.sources:
-            if spec.source.startswith("run:"):
-                self.sources[name] = artifact.load_source(self.artifacts.open(self._run(spec).last_key))
-            else:
-                seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
-                self.sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
-        return self.sources[name]
-
     def _source_subject(self, road: Road) -> Subject:
-        if road.source.source.startswith("run:"):
-            return artifact.load_subject(self.artifacts.open(self._run(road.source).last_key), self.task, self.device)
-        loaded = self._source(road.source)
+        if is_run(road.source):
+            folder = self.artifacts.open(self.roads.run(road.source).last_key)
+            return artifact.load_subject(folder, self.task, self.device)
+        loaded = self.roads.source(road.source)
         return Subject(
             {"main": loaded.module.to(self.device).eval()}, self.task, {"main": loaded.config}, loaded.trained
         )
 
-    def _run(self, spec: ModelSpec) -> FoundRun:
-        number = spec.source.removeprefix("run:")
-        found = self.record.find_run(int(number)) if number.isdecimal() else None
-        if found is None:
-            raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
-        return found
-
-    def _set_keys(self, road: Road) -> None:
-        """Keys of all stages of a road, before anything is computed."""
-        source = (
-            self._run(road.source).last_key
-            if road.source.source.startswith("run:")
-            else self._source(road.source).content_hash
-        )
-        steps: list[dict[str, Any]] = []
-        for position in range(len(road.steps) + 1):
-            if position:
-                step, bound = road.steps[position - 1]
-                steps.append({step.technique: self._determining(road, bound)})
-            road.keys.append(
-                stage_key(
-                    source=source,
-                    task=self.task.content_hash,
-                    seed=self.spec.seed,
-                    steps=steps,
-                    device_type=self.device.type,
-                    test_examples=self.spec.measure.test_examples,
-                )
-            )
-
-    def _determining(self, road: Road, bound: Technique) -> dict[str, Any]:
-        """A technique's settings, defaults included, with every model that they name replaced by its key."""
-        settings = bound.model_dump(mode="json")
-        for name, info in type(bound).model_fields.items():
-            extra = info.json_schema_extra
-            role = extra.get("role") if isinstance(extra, dict) else None
-            if role == "model" and settings[name] is not None:
-                settings[name] = self._key_of(road, ModelSpec.model_validate(settings[name]))
-            elif role == "methods":
-                methods = [technique(StepSpec.model_validate(item), name) for item in settings[name]]
-                settings[name] = [
-                    {next(iter(item)): self._determining(road, method)}
-                    for item, method in zip(settings[name], methods, strict=True)
-                ]
-        return settings
-
-    def _key_of(self, road: Road, reference: ModelSpec) -> str:
-        target, position = self._target(road, reference)
-        return target.keys[position]
-
-    def _target(self, road: Road, reference: ModelSpec) -> tuple[Road, int]:
-        """The road and the position that a model reference means."""
-        if reference.source.startswith("stage:"):
-            return road, int(reference.source.removeprefix("stage:"))
-        other = Road(reference, bound_steps(reference.recipe, "recipe"))
-        self._set_keys(other)
-        return other, len(other.steps)
-
     def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
         """The model that a step's settings name, ready to execute."""
-        target, at = self._target(road, ModelSpec.model_validate(reference))
+        target, at = self.roads.target(road, ModelSpec.model_validate(reference))
         if target is road and at >= position:
             raise SpecError.of(
                 "teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}."
@@ -275,9 +170,9 @@ class Execution:
     def _explicit_reference(self) -> tuple[Road, int] | None:
         """The reference that the spec names, or that the run it starts from had."""
         if self.spec.reference is not None:
-            return self._target(self.main, self.spec.reference)
-        if self.spec.model.source.startswith("run:"):
-            self.reference_key = self._run(self.spec.model).reference_key
+            return self.roads.target(self.main, self.spec.reference)
+        if is_run(self.spec.model):
+            self.reference_key = self.roads.run(self.spec.model).reference_key
         return None
 
     def _bring_reference(self, road: Road, position: int) -> list[StageRecord]:

@@ -1,10 +1,30 @@
-"""A run's record in memory: for runs in the foreground, and for tests."""
+"""Where a run reports to: what every record offers, and one in memory for runs in the foreground and for tests."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from core.context import Record
 from core.measure import lock
 from core.measured import FoundRun, FoundStage, StageRecord
+
+
+class RunRecord(Record, Protocol):
+    """Where a run reports to, and what it may ask about earlier ones."""
+
+    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
+        """A step begins; progress that follows is a share of it. Interrupted where another run computes `key`."""
+
+    def find_stage(self, key: str) -> FoundStage | None:
+        """The recorded stage with this key."""
+
+    def find_run(self, run_id: int) -> FoundRun | None:
+        """A finished run."""
+
+    def stage(self, record: StageRecord) -> None:
+        """Keep a measured stage at its place in the run; twice is the same as once."""
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """Keep what the run executes on: versions, hardware."""
 
 
 def _quiet(fraction: float, text: str) -> None:

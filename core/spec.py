@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from core.errors import Problem, SpecError
 
-FORMAT_VERSION = 1
 REFERENCE_SOURCES = ("builtin:", "hf:", "run:", "stage:", "file:")
 
 
@@ -101,7 +100,7 @@ def _listed(value: Any) -> Any:
 class RunSpec(_Spec):
     """One recipe on one model and one task with one seed."""
 
-    version: Literal[1] = FORMAT_VERSION
+    version: Literal[1] = 1
     name: str = Field("", max_length=200)
     model: ModelSpec
     task: TaskSpec

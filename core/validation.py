@@ -1,7 +1,7 @@
 """A spec against the published schemas: all that can be refused before a worker is asked. Loads no torch."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
@@ -14,6 +14,9 @@ from core.spec import ModelSpec, RunSpec, StepSpec, TaskSpec
 def validate(spec: RunSpec, catalogue: Catalogue) -> None:
     """Raise SpecError with every problem that the schemas can tell."""
     problems = [*_source_problems("models", spec.model, "model", catalogue, 0)]
+    if spec.model.recipe:
+        remedy = "Put these steps at the start of the recipe; nested recipes are for references and teachers."
+        problems.append(Problem("model.recipe", len(spec.model.recipe), "is not for the model itself", remedy))
     problems += _source_problems("tasks", spec.task, "task", catalogue, 0)
     if spec.reference is not None:
         problems += _source_problems("models", spec.reference, "reference", catalogue, len(spec.recipe))
@@ -128,7 +131,7 @@ def _innermost(error: ValidationError) -> ValidationError:
 
 def _problem(error: ValidationError, field: str, schema: dict[str, Any]) -> Problem:
     path = field + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    limit = error.validator_value
+    limit = cast(Any, error.validator_value)
     match error.validator:
         case "additionalProperties":
             known = (error.schema or {}).get("properties", {}) if isinstance(error.schema, dict) else {}

@@ -1,5 +1,6 @@
 """Measures one stage, from its artifact alone: size, score, compute, memory, reload, latency."""
 
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,11 @@ class StageMeasurer:
         self, key: str, folder: Path, model: nn.Module, examples: score.Examples, identity: dict[str, Any]
     ) -> MeasuredStage:
         interval = score.interval(self.task, examples)
+        if not math.isfinite(interval.value):
+            raise TechniqueFailure(
+                f"after {identity['label']} the {self.task.score.name} is {interval.value}: the step left weights or "
+                "activations that are not finite. Choose milder settings, or bfloat16 in place of float16."
+            )
         language = self.task.kind is Kind.LANGUAGE_MODELLING
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, 1, self.spec.length).items()}
         counted = compute.count(model, batch, per_token=language, decode=language)
@@ -168,10 +174,8 @@ class StageMeasurer:
     ) -> list[LatencyRow]:
         """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
-        try:
-            runners = [self._runner(runtime, m, batch) for m in (model, reference) if m is not None]
-        except Refused as refusal:
-            self.record.event("info", f"{text}: {refusal}")
+        runner, compared = (self._runner(runtime, m, batch, text) for m in (model, reference))
+        if runner is None:
             return []
         conditions = latency.Conditions(
             hardware=hardware_name(self.device.type),
@@ -183,16 +187,25 @@ class StageMeasurer:
         )
         with lock.measuring(tick=lambda: self.record.progress(RELOADED, f"{text}: waiting for another measurement")):
             return latency.measure(
-                runners[0],
-                runners[1] if len(runners) > 1 else None,
+                runner,
+                compared,
                 batch,
                 conditions,
                 language=self.task.kind is Kind.LANGUAGE_MODELLING,
                 tick=lambda: self.record.progress(RELOADED, text),
             )
 
-    def _runner(self, runtime: str, model: nn.Module, batch: dict[str, torch.Tensor]) -> Runner:
-        return RUNTIMES[runtime](model, self.device, float_dtype(model), batch)
+    def _runner(
+        self, runtime: str, model: nn.Module | None, batch: dict[str, torch.Tensor], text: str
+    ) -> Runner | None:
+        """The model in a runtime; None, with the reason in the log, where the runtime refuses it."""
+        if model is None:
+            return None
+        try:
+            return RUNTIMES[runtime](model, self.device, float_dtype(model), batch)
+        except Refused as refusal:
+            self.record.event("info", f"{text}: {refusal}")
+            return None
 
     def _comparison(
         self, folder: Path, examples: score.Examples, reference_folder: Path, reference_key: str | None
