@@ -15,7 +15,7 @@ from app import formats, shell, terminal
 from app.service import UpError
 from app.shell import CommandError, Who
 from core import catalogue as published
-from core.errors import SpecError
+from core.errors import SpecError, TechniqueFailure
 from core.settings import settings
 from core.spec import RunSpec
 from core.store import engine, events, listing, runs, stages, users
@@ -114,7 +114,10 @@ def run(
     """Execute a recipe here and now, without queue or store, and print its stages."""
     from app import foreground
 
-    result, units = foreground.execute(RunSpec.from_yaml(recipe.read()), device and device.value)
+    try:
+        result, units = foreground.execute(RunSpec.from_yaml(recipe.read()), device and device.value)
+    except (foreground.OutOfTime, TechniqueFailure) as error:
+        raise CommandError(str(error)) from error
     if as_json:
         _print_json(result)
         return

@@ -10,6 +10,7 @@ from app.terminal import ProgressLine, stage_object
 from core.artifact_store import ArtifactStore
 from core.catalogue import Catalogue
 from core.errors import SpecError
+from core.measure import lock
 from core.measured import FoundStage, StageRecord
 from core.settings import settings
 from core.spec import RunSpec
@@ -35,7 +36,8 @@ class TerminalRecord:
         self.shown.step(self.place)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Show how far the step is; raises OutOfTime past the spec's limit."""
+        """Show how far the step is, and wait while a worker times something; OutOfTime past the spec's limit."""
+        lock.pause_while_measuring()
         if self.minutes is not None and time.monotonic() - self.started > 60 * self.minutes:
             raise OutOfTime(f"The run took longer than its limit of {self.minutes:g} minutes.")
         self.shown.update(f"{self.place}: {100 * fraction:3.0f} %  {text}")

@@ -154,6 +154,13 @@ def test_the_commands_of_the_queue_load_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_run_in_the_foreground_keeps_its_time_limit(store, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE + "limits: {minutes: 0.00001}\n")
+    assert slimboard("run", str(path)) == 1
+    assert "took longer than its limit" in capsys.readouterr().err
+
+
 def test_run_prints_one_json_object_and_progress_elsewhere(tmp_path, recipe):
     environment = {**os.environ, "SLIMBOARD_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
