@@ -1,5 +1,6 @@
 """The draft of this browser session, and what the submit page's buttons do to it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.schema import starting_settings
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
 
+ASK_AGAIN_SECONDS = 30  # a question is lost where no worker was there in time
 PRESETS = Path(__file__).with_name("presets")
 
 
@@ -110,18 +112,19 @@ def step_button(draft: Draft, label: str, icon: str, key: str, act: Callable[[],
 
 
 def worker_answer(spec: RunSpec, may_ask: bool) -> None:
-    """Whether the model takes this recipe, which only a worker can tell; asked once for each spec."""
+    """Whether the model takes this recipe, which only a worker can tell."""
     if data.load_answer(spec.hash) is not None:
         st.caption(":green[:material/check_circle: The model takes this recipe.]")
-        return
-    if may_ask and st.session_state.get("asked") != spec.hash:
-        st.session_state["asked"] = spec.hash
-        actions.ask(spec)
-    _await_answer(spec.hash)
+    else:
+        _await_answer(spec, may_ask)
 
 
 @st.fragment(run_every="2s")
-def _await_answer(spec_hash: str) -> None:
+def _await_answer(spec: RunSpec, may_ask: bool) -> None:
     st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
-    if data.load_answer(spec_hash) is not None:
+    if data.load_answer(spec.hash) is not None:
         st.rerun()
+    asked, at = st.session_state.get("asked", ("", 0.0))
+    if may_ask and (asked != spec.hash or time.monotonic() - at > ASK_AGAIN_SECONDS):
+        st.session_state["asked"] = (spec.hash, time.monotonic())
+        actions.ask(spec)

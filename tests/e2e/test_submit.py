@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
@@ -105,6 +107,22 @@ def test_uploaded_data_is_previewed_and_becomes_the_task(page, server):
     page.get_by_text("Preview the data").click()
     expect(page.get_by_text("Text classification")).to_be_visible()
     expect(page.get_by_text("2 classes: bad (30), good (30)")).to_be_visible()
+
+
+def test_an_uploaded_model_becomes_the_source_and_pickles_are_refused(page, server):
+    open_submit(page, server.url)
+    weights = safetensors.numpy.save({"weight": np.zeros((2, 2), np.float32)})
+    page.get_by_role("button", name="Upload a model").click()
+    files = page.locator("input[type=file]").last
+    files.set_input_files([{"name": "pytorch_model.bin", "mimeType": "application/octet-stream", "buffer": b"pickled"}])
+    page.get_by_role("button", name="Use this model").click()
+    expect(page.get_by_text("can run code when it is read")).to_be_visible()
+    page.get_by_role("button", name="Remove pytorch_model.bin").click()
+    config = {"name": "config.json", "mimeType": "application/json", "buffer": b'{"model_type": "gpt2"}'}
+    model = {"name": "model.safetensors", "mimeType": "application/octet-stream", "buffer": weights}
+    files.set_input_files([config, model])
+    page.get_by_role("button", name="Use this model").click()
+    expect_yaml(page, "source: hf:")
 
 
 @pytest.mark.slow
