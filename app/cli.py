@@ -122,10 +122,10 @@ def run(
         _print_json(result)
         return
     typer.echo(terminal.stage_table(result["stages"], units))
-    error = result["reload_max_error"]
+    difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
-    if error is not None:
-        typer.echo(f"loaded again in a fresh process, its outputs differ by at most {error:.2g}")
+    if difference is not None:
+        typer.echo(f"loaded again in a fresh process, its outputs differ by at most {difference:.2g}")
 
 
 @cli.command()
