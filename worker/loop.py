@@ -15,7 +15,7 @@ from core.store.engine import read_session, session
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from core.store.waiting import provided
-from worker import child, supervisor
+from worker import child, shared, supervisor
 from worker.claim import Claim, GivenBack, Outcome
 
 DESCRIBE = "worker.hardware:describe"  # who this worker is, asked in a fresh process
@@ -42,13 +42,15 @@ def enter(device: str) -> Here:
     """Publish this worker and what it offers, and start its timer."""
     child.warm_up()
     described = child.answer(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
+    artifacts = shared.artifacts_id()
     with session() as s:
+        shared.check_shared(artifacts, workers.list_workers(s))
         techniques.publish(s, described.entries)
         worker_id = workers.register_worker(
             s,
             f"{platform.node()}-{device}-{os.getpid()}",
             device,
-            hardware=described.hardware,
+            hardware={**described.hardware, "artifacts": artifacts},
             offers=described.offers,
             provides=described.provides,
         )

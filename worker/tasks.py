@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from celery import signals
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import Problem
 from core.settings import settings
@@ -14,6 +15,7 @@ from core.store import checks
 from core.store.engine import read_session, session
 from worker import child, loop
 from worker.celery_app import CHECK_QUEUE, app
+from worker.shared import NotShared
 
 CHECK_SECONDS = 60.0  # longest that a spec may take to be checked
 
@@ -48,7 +50,11 @@ def _enter(instance: Any, **_: Any) -> None:
     """Enter before Redis is asked: the timer works without it."""
     global _here
     device = next(queue for queue in instance.app.amqp.queues.consume_from if queue != CHECK_QUEUE)
-    _here = loop.enter(device)
+    try:
+        _here = loop.enter(device)
+    except (child.ChildError, TimeoutError, NotShared, SQLAlchemyError) as error:
+        log.error("this worker cannot start: %s", error)
+        raise SystemExit(1) from error  # celery would go on without us
 
 
 @signals.worker_shutting_down.connect

@@ -69,6 +69,7 @@ class Cluster:
             "SLIMBOARD_HOME": str(self.folder),
             "SLIMBOARD_DATABASE_URL": self.url,
             "SLIMBOARD_REDIS_URL": self.broker,
+            "SLIMBOARD_LOCK": str(self.folder / "measuring.lock"),
         }
         log = (self.folder / f"worker-{len(self.workers)}.log").open("wb")
         with log:
