@@ -131,26 +131,27 @@ def _innermost(error: ValidationError) -> ValidationError:
 
 def _problem(error: ValidationError, field: str, schema: dict[str, Any]) -> Problem:
     path = field + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    limit = cast(Any, error.validator_value)
+    limit = cast("Any", error.validator_value)
+    value = cast("Any", error.instance)
     match error.validator:
         case "additionalProperties":
             known = (error.schema or {}).get("properties", {}) if isinstance(error.schema, dict) else {}
-            name = next(key for key in error.instance if key not in known)
+            name = next(key for key in value if key not in known)
             remedy = nearest(name, known) if known else "Remove it: there are no settings here."
-            return Problem(f"{path}.{name}", error.instance[name], "is not a known setting", remedy)
+            return Problem(f"{path}.{name}", value[name], "is not a known setting", remedy)
         case "required":
-            name = next(key for key in limit if key not in error.instance)
+            name = next(key for key in limit if key not in value)
             return Problem(f"{path}.{name}", "", "is missing", "Give it a value.")
         case "enum" | "const":
             allowed = limit if isinstance(limit, list) else [limit]
-            return Problem(path, error.instance, "is not one of the choices", f"Choose {_listed(allowed)}.")
+            return Problem(path, value, "is not one of the choices", f"Choose {_listed(allowed)}.")
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            return Problem(path, error.instance, f"must be {_BOUND[error.validator]} {limit}", _range(error.schema))
+            return Problem(path, value, f"must be {_BOUND[error.validator]} {limit}", _range(error.schema))
         case "type":
             remedy = f"Give {_TYPES.get(str(limit), str(limit))}."
-            return Problem(path, error.instance, f"must be {_TYPES.get(str(limit), str(limit))}", remedy)
+            return Problem(path, value, f"must be {_TYPES.get(str(limit), str(limit))}", remedy)
         case _:
-            return Problem(path, error.instance, error.message, "Change it to a value that is allowed.")
+            return Problem(path, value, error.message, "Change it to a value that is allowed.")
 
 
 _BOUND = {
