@@ -1,5 +1,6 @@
 """`slimboard up`: store, queue, workers and front end on this machine, until Ctrl-C. Loads no torch."""
 
+import errno
 import fcntl
 import itertools
 import os
@@ -256,8 +257,11 @@ def _is_free(host: str, port: int) -> bool:
             probe.bind((host, port))
         except PermissionError:
             raise UpError(f"Port {port} needs rights that this user has not. Choose one from 1024 on.") from None
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            remedy = "Use --host 127.0.0.1, or 0.0.0.0 for all of this machine's addresses."
+            raise UpError(f"{host} is no address of this machine ({error.strerror}). {remedy}") from None
     return True
 
 

@@ -139,6 +139,12 @@ def test_the_next_free_port_is_taken_when_none_was_asked_for(monkeypatch):
             local.free_port("127.0.0.1", first, said.append)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused_with_the_reason(host):
+    with pytest.raises(UpError, match=f"{host} is no address of this machine"):
+        local.free_port(host, 8501, lambda line: None)
+
+
 def test_a_home_that_is_too_long_for_a_socket_keeps_it_in_a_private_folder(tmp_path):
     short, long = Settings(home=tmp_path / "h"), Settings(home=tmp_path / ("long" * 30))
     assert short.redis_socket == tmp_path / "h" / "redis.sock"
