@@ -28,7 +28,7 @@ def settings_form(schema: Mapping[str, Any], place: Place) -> None:
     for field in drawn:
         if field.kind in _WIDE:
             _FORMS[field.kind](field, place)
-    _stray_problems(place, {field.name for field in drawn})
+    _stray_problems(place, {"source", *(field.name for field in drawn)})
 
 
 def _stray_problems(place: Place, known: set[str]) -> None:

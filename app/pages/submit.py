@@ -47,10 +47,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
                 on_click=editor.start_from_yaml,
                 args=(preset.text,),
             )
-    with st.popover(
-        "Clone an earlier run", icon=":material/content_copy:", disabled=not data.load_run_titles(project.id)
-    ):
-        titles = dict(data.load_run_titles(project.id))
+    titles = dict(data.load_run_titles(project.id))
+    with st.popover("Clone an earlier run", icon=":material/content_copy:", disabled=not titles):
         chosen = st.selectbox(
             "Run", list(titles), format_func=lambda n: f"#{n} {titles[n]}", index=None, key="clone.run"
         )
@@ -147,7 +145,10 @@ with right, st.container(key="summary"):
         args=("device", key),
     )
 
-    if problems:
+    unread = editor.yaml_problems()
+    if unread:
+        st.error("The YAML cannot be read. Mend it, or change the form to replace it.", icon=":material/error:")
+    elif problems:
         st.error("\n".join(f"- **{p.field}**: {p.message}. {p.remedy}" for p in problems[:8]), icon=":material/error:")
     elif spec is not None:
         editor.worker_answer(spec, project.may_submit)
@@ -177,7 +178,7 @@ with right, st.container(key="summary"):
         type="primary",
         icon=":material/send:",
         width="stretch",
-        disabled=bool(problems) or spec is None or not project.may_submit,
+        disabled=bool(unread or problems) or spec is None or not project.may_submit,
         help=None if project.may_submit else "You are a viewer of this project; its owners can make you a member.",
     )
     if submitted and spec is not None:
@@ -197,5 +198,5 @@ with right, st.container(key="summary"):
         )
 
     st.text_area("YAML", key="yaml", height=420, on_change=editor.take_yaml, help="The same spec; edit either.")
-    for problem in editor.yaml_problems():
+    for problem in unread:
         show_problem(problem, problem.field)

@@ -72,7 +72,11 @@ def test_yaml_that_cannot_be_read_stays_with_its_reason(page):
     typed(page, "model: [")
     assert page.text_area(key="yaml").value == "model: ["
     assert "line 1" in shown_text(page)
+    assert submit_button(page).disabled  # what would be submitted is not what the field shows
     assert field(page, "recipe[0].rtn.bits").value == 4
+    field(page, "recipe[0].rtn.bits").set_value(5).run()
+    assert shown_spec(page).recipe[0].settings == {"bits": 5}
+    assert not submit_button(page).disabled
 
 
 def test_a_problem_stands_at_its_field_and_keeps_the_run_back(page):
