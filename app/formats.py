@@ -62,6 +62,11 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{_significant(value)}×"
 
 
+def number(value: float | None) -> str:
+    """A quantity without a unit: "0.0123"."""
+    return NOTHING if value is None else _significant(value)
+
+
 def score(value: float | None, unit: str) -> str:
     """A score with its unit, in which it is stored: "95.3 %", "2.310 bits"."""
     if value is None:

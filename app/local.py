@@ -68,7 +68,7 @@ def front_end_command(host: str, port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), *flags]
+    return [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "server.py"), *flags]
 
 
 def free_port(host: str, given: int | None, say: Say) -> int:

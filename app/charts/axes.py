@@ -8,6 +8,8 @@ import pandas as pd
 
 from app import formats
 
+NUMBER = ",.6~f"  # how an axis writes numbers: never with an exponent
+
 
 @dataclass(frozen=True)
 class Axis:

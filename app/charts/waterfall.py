@@ -3,10 +3,12 @@
 import altair as alt
 import pandas as pd
 
-from app.charts.axes import Axis
+from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, GOOD, NEUTRAL
 
 BAR_HEIGHT = 34
+LABEL_WIDTH = 150  # pixels
+WORDS = 0.45  # of the span, for the value's words right of the longest bar
 _EFFECTS = {"better": GOOD, "worse": BAD, "same": NEUTRAL, "start": NEUTRAL}
 
 
@@ -55,22 +57,29 @@ def waterfall(stages: pd.DataFrame, axis: Axis, *, zero: bool = True) -> alt.Lay
     rows = rows.assign(before=rows["before"] / factor, after=rows["after"] / factor)
     if not zero:
         rows.loc[rows["effect"] == "start", "before"] = rows.loc[rows["effect"] == "start", "after"]
-    title = f"{axis.title} ({unit})" if unit else axis.title
-    y = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, grid=False))
-    scale = alt.Scale(zero=zero, padding=24)
+    rows["end"] = rows[["before", "after"]].max(axis=1)
+    scale = alt.Scale(domain=_domain(rows, zero=zero), nice=False, zero=False)
     base = alt.Chart(rows).encode(
-        y=y,
+        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, grid=False)),
         tooltip=[
             alt.Tooltip("label:N", title="Stage"),
             alt.Tooltip("text:N", title=axis.title),
             alt.Tooltip("change:N", title="Change"),
         ],
     )
+    ticks = alt.Axis(format=NUMBER, tickCount=4, grid=True, labelOverlap="greedy")
     bars = base.mark_bar(height=16, cornerRadius=2).encode(
-        x=alt.X("before:Q", scale=scale, title=title, axis=alt.Axis(format="~g", tickCount=5)),
+        x=alt.X("before:Q", scale=scale, title=f"{axis.title} ({unit})" if unit else axis.title, axis=ticks),
         x2="after:Q",
         color=alt.Color("effect:N", scale=alt.Scale(domain=list(_EFFECTS), range=list(_EFFECTS.values())), legend=None),
     )
-    ticks = base.mark_tick(thickness=2, height=22, color=NEUTRAL).encode(x=alt.X("after:Q", scale=scale))
-    texts = base.mark_text(align="left", dx=8, color=NEUTRAL).encode(x=alt.X("after:Q", scale=scale), text="text:N")
-    return alt.layer(bars, ticks, texts).properties(height=alt.Step(BAR_HEIGHT))
+    now = base.mark_tick(thickness=2, height=22, color=NEUTRAL).encode(x=alt.X("after:Q", scale=scale))
+    texts = base.mark_text(align="left", dx=6, color=NEUTRAL).encode(x=alt.X("end:Q", scale=scale), text="text:N")
+    return alt.layer(bars, now, texts).properties(height=alt.Step(BAR_HEIGHT))
+
+
+def _domain(rows: pd.DataFrame, *, zero: bool) -> list[float]:
+    """From the smallest to the largest value, with room for the words on the right."""
+    low, high = (0.0 if zero else float(rows[["before", "after"]].min().min())), float(rows["end"].max())
+    span = (high - low) or abs(high) * 0.1 or 1.0
+    return [low if zero else low - 0.1 * span, high + WORDS * span]

@@ -27,6 +27,12 @@ def find_stage_id(session: Session, key: str) -> int | None:
     return session.scalar(select(Stage.id).where(Stage.key == key))
 
 
+def list_keys(session: Session, stage_ids: Iterable[int]) -> dict[int, str]:
+    """Keys of stages by their ids."""
+    query = select(Stage.id, Stage.key).where(Stage.id.in_(list(stage_ids)))
+    return {row.id: row.key for row in session.execute(query)}
+
+
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
     """Record a stage with its artifact and return its id; the one that stands where its key is recorded already."""
     upsert(session, Stage, [asdict(measured)], ["key"])

@@ -1,0 +1,1 @@
+"""Parts of the run page, each named for what it shows."""

@@ -1,0 +1,112 @@
+"""The head of the run page: what the run is, how it stands, and what can be done with it."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import streamlit as st
+
+from app import actions, data, formats, run_data
+from app.identity import Project, User
+from app.run_page.failures import remedy
+from core.store.models import RunStatus
+
+Colour = Literal["gray", "blue", "green", "red", "orange"]
+BADGES: dict[RunStatus, tuple[Colour, str]] = {
+    RunStatus.QUEUED: ("gray", ":material/schedule:"),
+    RunStatus.RUNNING: ("blue", ":material/play_circle:"),
+    RunStatus.DONE: ("green", ":material/check_circle:"),
+    RunStatus.FAILED: ("red", ":material/error:"),
+    RunStatus.CANCELLED: ("orange", ":material/cancel:"),
+}
+
+
+def show_title(run: dict[str, Any], user: User, project: Project) -> None:
+    """Name, status and the buttons; a viewer's are off."""
+    st.title(run["name"] or run["recipe"], anchor=False)
+    colour, icon = BADGES[run["status"]]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(f"Run {run['id']}", color="gray")
+        st.badge(_status(run), color=colour, icon=icon)
+        for name in run["tags"]:
+            st.badge(name, color="violet", icon=":material/sell:")
+        st.space("stretch")
+        _buttons(run, user, project)
+    st.caption(_facts(run))
+
+
+def show_state(run: dict[str, Any]) -> None:
+    """What it does now, or what became of it."""
+    if run["status"] == RunStatus.RUNNING:
+        remaining = run["seconds_left"]
+        left = f"about {formats.duration(remaining)} left" if remaining else "time left not known yet"
+        st.progress(min(1.0, run["progress"]), text=f"{run['progress_text'] or 'starting'} · {left}")
+    elif run["status"] == RunStatus.QUEUED:
+        waits_for = run_data.load_waiting(run["id"])
+        if waits_for:
+            st.warning(f"Waits for {waits_for}.", icon=":material/hourglass_top:")
+        else:
+            st.info("Queued: a worker takes it when its turn comes.", icon=":material/schedule:")
+    elif run["status"] == RunStatus.FAILED:
+        failure = run["failure"]
+        what = f"**Failed: {failure.value if failure else 'unknown'}.** {_shortened(run['failure_message'])}"
+        st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
+    elif run["status"] == RunStatus.CANCELLED:
+        st.warning("Cancelled. Its finished stages stand; requeue it to go on.", icon=":material/cancel:")
+
+
+def _status(run: dict[str, Any]) -> str:
+    asked = run["cancel_requested"] and run["status"] == RunStatus.RUNNING
+    return "stopping" if asked else run["status"].value
+
+
+def _facts(run: dict[str, Any]) -> str:
+    facts = [f"{run['model']} on {run['task']}", run["recipe"], run["owner"]]
+    facts.append(f"submitted {formats.ago(run['created_at'], run['now'])}")
+    if run["started_at"]:
+        facts.append(f"for {formats.duration((run['ended_at'] or run['now']) - run['started_at'])}")
+    if run["worker"]:
+        facts.append(f"on {run['worker']}")
+    return " · ".join(facts)
+
+
+def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
+    off = not project.may_submit
+    if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
+        st.switch_page("pages/submit.py", query_params={"clone": str(run["id"])})
+    if run_data.is_unfinished(run):
+        st.button(
+            "Cancel",
+            icon=":material/cancel:",
+            disabled=off or run["cancel_requested"],
+            on_click=act,
+            args=(actions.cancel, user.id, [run["id"]]),
+        )
+    else:
+        st.button(
+            "Requeue",
+            icon=":material/replay:",
+            disabled=off,
+            on_click=act,
+            args=(actions.requeue, user.id, [run["id"]]),
+        )
+    with st.popover("Rename", icon=":material/edit:", disabled=off), st.form("rename", border=False):
+        name = st.text_input("Name", run["name"], max_chars=200)
+        if st.form_submit_button("Rename", type="primary"):
+            act(actions.rename, user.id, run["id"], name)
+            st.rerun()
+
+
+def act(change: Callable[..., Any], *arguments: Any) -> None:
+    """Do what a button asks for, or say why not; then read anew."""
+    try:
+        change(*arguments)
+    except actions.NotAllowed as refusal:
+        st.toast(str(refusal), icon=":material/block:")
+    run_data.forget()
+    data.forget_runs()
+
+
+def _shortened(message: str) -> str:
+    """The message's first lines, so that a traceback stays in the log."""
+    lines = message.strip().splitlines()
+    return " ".join(lines[:3])[:600] + (" …" if len(lines) > 3 else "")
