@@ -18,7 +18,7 @@ from core.store import checks, moves, queue, runs, users
 from core.store.engine import session
 from core.store.models import Role, Run
 from core.validation import validate
-from worker import celery_app
+from worker.celery_app import enqueue, enqueue_check
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def ask(spec: RunSpec) -> list[Problem] | None:
         answer = checks.ask(s, spec)
     if answer is None:
         with _perhaps_no_broker():
-            celery_app.enqueue_check(spec.hash, spec.device)
+            enqueue_check(spec.hash, spec.device)
     return answer
 
 
@@ -150,7 +150,7 @@ def _own(s: Session, user_id: int, run_ids: Iterable[int], what: str) -> list[Ru
 
 def _wake(device: str) -> None:
     with _perhaps_no_broker():
-        celery_app.enqueue(device)
+        enqueue(device)
 
 
 @contextmanager

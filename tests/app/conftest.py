@@ -8,9 +8,9 @@ import pytest
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
+from app import actions
 from core import settings as settings_module
 from core.store import engine
-from worker import celery_app
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     settings_module.settings.cache_clear()
     st.cache_data.clear()
     woken: list[str] = []
-    monkeypatch.setattr(celery_app, "enqueue", woken.append)
-    monkeypatch.setattr(celery_app, "enqueue_check", lambda spec_hash, device: None)
+    monkeypatch.setattr(actions, "enqueue", woken.append)
+    monkeypatch.setattr(actions, "enqueue_check", lambda spec_hash, device: None)
     engine.upgrade()
     yield woken
     engine.engine().dispose()

@@ -10,7 +10,6 @@ from core.store import users
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, Run, RunNeed, RunStatus
 from tests.app.catalogues import CATALOGUE
-from worker import celery_app
 
 SPEC = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": ["train", {"rtn": {"bits": 4}}]})
 
@@ -33,7 +32,7 @@ def status(run_id):
 
 def test_submit_commits_and_then_wakes_the_workers(people, store, monkeypatch):
     seen = []
-    monkeypatch.setattr(celery_app, "enqueue", lambda device: seen.append((device, status(1))))
+    monkeypatch.setattr(actions, "enqueue", lambda device: seen.append((device, status(1))))
     assert actions.submit(people["member"], people["project"], SPEC, CATALOGUE) == 1
     assert seen == [("any", RunStatus.QUEUED)]
 
@@ -42,7 +41,7 @@ def test_a_broker_that_is_down_loses_no_run(people, monkeypatch):
     def refuse(device):
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(celery_app, "enqueue", refuse)
+    monkeypatch.setattr(actions, "enqueue", refuse)
     run_id = actions.submit(people["member"], people["project"], SPEC, CATALOGUE)
     assert status(run_id) == RunStatus.QUEUED
 
