@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.catalogue import FILE
+from core.models.base import Architecture
 from core.models.catalogue import MODELS
 from core.plugins import plugged
 from core.tasks.catalogue import TASKS
+from core.tasks.data import TaskSource
 from core.techniques.base import OneShot, Technique, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES
 
@@ -48,9 +50,14 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
 
 def catalogue(plugins: bool = True) -> dict[str, dict[str, Any]]:
     """All techniques, models and tasks of this installation, by kind and name."""
-    tables: dict[str, dict[str, type]] = {"techniques": dict(TECHNIQUES), "models": dict(MODELS), "tasks": dict(TASKS)}
+    tables: dict[str, dict[str, type[BaseModel]]] = {
+        "techniques": {**TECHNIQUES},
+        "models": {**MODELS},
+        "tasks": {**TASKS},
+    }
     if plugins:
-        tables = {kind: table | plugged(kind) for kind, table in tables.items()}
+        bases: dict[str, type[BaseModel]] = {"techniques": Technique, "models": Architecture, "tasks": TaskSource}
+        tables = {kind: plugged(kind, bases[kind]) | table for kind, table in tables.items()}
     return {kind: {name: entry(table[name]) for name in sorted(table)} for kind, table in tables.items()}
 
 

@@ -14,8 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from core.errors import Problem, SpecError
 
-REFERENCE_SOURCES = ("builtin:", "hf:", "run:", "stage:", "file:")
-
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from core.plugins import packages
+
 CORE = Path(__file__).parent
 
 
@@ -37,13 +39,13 @@ def stage_key(
 
 @cache
 def software() -> str:
-    """What computes: torch's version, and the digest of `core/` (equal for every checkout of a release)."""
+    """What computes: the digest of `core/` (equal for every checkout of a release), torch's and plug-ins' versions."""
     digest = hashlib.sha256()
     for file in sorted(CORE.rglob("*.py")):
         if "store" not in file.relative_to(CORE).parts:  # how results are kept does not change them
             digest.update(file.relative_to(CORE).as_posix().encode())
             digest.update(file.read_bytes())
-    return f"slimboard {release()} {digest.hexdigest()[:16]} torch {torch.__version__}"
+    return " ".join([f"slimboard {release()} {digest.hexdigest()[:16]} torch {torch.__version__}", *packages()])
 
 
 def release() -> str:

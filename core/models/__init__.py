@@ -1,4 +1,4 @@
-"""Where models come from: the zoo, Hugging Face repositories and folders, earlier runs.
+"""Where models come from: the zoo and its plug-ins, Hugging Face repositories and folders, earlier runs.
 
 `describe` reads no weights, `load` does, `build` makes the bare model of a config that `load` gave.
 """
@@ -9,12 +9,13 @@ import json
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from core.errors import Problem, SpecError
 from core.models import huggingface, zoo
-from core.models.catalogue import MODELS, entry_of
+from core.models.base import Architecture, ModelSettings
+from core.models.catalogue import entry_of, sources
 from core.models.loaded import Described, Loaded
 from core.spec import ModelSpec
 from core.tasks.base import Kind, Task
@@ -27,8 +28,8 @@ def describe(spec: ModelSpec, task: Task) -> Described:
     settings = _settings(spec)
     if isinstance(settings, huggingface.HuggingFaceSettings):
         return huggingface.describe(spec.source, settings, task)
-    _require_kind(spec.source, task)
-    assert isinstance(settings, zoo.BuiltinSettings)
+    assert isinstance(settings, Architecture)
+    _require_kind(spec.source, settings, task)
     config, input_format = zoo.resolve(spec.source, settings, task)
     return Described(config=config, input_format=input_format, trained=False)
 
@@ -58,21 +59,21 @@ def build(config: dict[str, Any]) -> nn.Module:
     return zoo.build(config).eval()
 
 
-def _settings(spec: ModelSpec) -> BaseModel:
+def _settings(spec: ModelSpec) -> ModelSettings:
     entry = entry_of(spec.source)
     if entry is None or entry == "run":
-        near = difflib.get_close_matches(spec.source, MODELS, n=1)
-        remedy = (
-            f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(zoo.SETTINGS)}, or hf:<repo or folder>."
-        )
+        known = zoo.architectures()
+        near = difflib.get_close_matches(spec.source, known, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(known)}, or hf:<repo or folder>."
         raise SpecError.of("model.source", spec.source, "is not a source that a model can be loaded from", remedy)
+    settings = sources()[entry]
     try:
-        return MODELS[entry](**spec.settings)
+        return settings(**spec.settings)
     except ValidationError as error:
-        raise SpecError([_problem(MODELS[entry], e) for e in error.errors()]) from error
+        raise SpecError([_problem(settings, e) for e in error.errors()]) from error
 
 
-def _problem(settings: type[BaseModel], error: Any) -> Problem:
+def _problem(settings: type[ModelSettings], error: Any) -> Problem:
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, settings.model_fields, n=1)
@@ -81,9 +82,9 @@ def _problem(settings: type[BaseModel], error: Any) -> Problem:
     return Problem(f"model.{name}", error["input"], error["msg"].lower(), "Change it to a value that is allowed.")
 
 
-def _require_kind(source: str, task: Task) -> None:
-    if zoo.KINDS[source] is task.kind:
+def _require_kind(source: str, settings: Architecture, task: Task) -> None:
+    if settings.kind is task.kind:
         return
-    fitting = [name for name, kind in zoo.KINDS.items() if kind is task.kind]
-    message = f"is for {Kind(zoo.KINDS[source])}, and {task.name} is {Kind(task.kind)}"
+    fitting = [name for name, known in zoo.architectures().items() if known.kind is task.kind]
+    message = f"is for {Kind(settings.kind)}, and {task.name} is {Kind(task.kind)}"
     raise SpecError.of("model.source", source, message, f"Choose one of {', '.join(fitting)}, or hf:<repo or folder>.")

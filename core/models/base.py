@@ -1,10 +1,12 @@
-"""What the settings of the built-in models share."""
+"""What the settings of models share."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
 from core.errors import SpecError
+from core.tasks.base import InputFormat, Kind, Task
 
 
 class ModelSettings(BaseModel):
@@ -13,12 +15,23 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Architecture(ModelSettings):
+    """Settings of a model that is made here with fresh weights: one of the zoo's, or a plug-in's."""
+
+    kind: ClassVar[Kind]  # of the tasks that it serves
+    module: ClassVar[type[nn.Module]]  # made from what `resolve` gives; `initialize_(generator)` draws its weights
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Keyword arguments of `module`, plain JSON, and how it wants its inputs; raises SpecError at `model.<setting>`."""
+        raise NotImplementedError(type(self).__name__)
+
+
 def divisors(number: int) -> list[int]:
     """All numbers that divide `number`, ascending."""
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-class TransformerSettings(ModelSettings):
+class TransformerSettings(Architecture):
     """Size and parts of the reference Transformer."""
 
     dim: int = Field(192, ge=8, le=8192, description="width of the residual stream")

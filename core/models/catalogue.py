@@ -1,7 +1,5 @@
 """Every model source that a spec may name, with its settings."""
 
-from pydantic import BaseModel
-
 from core.models import zoo
 from core.models.base import ModelSettings
 from core.models.huggingface import HuggingFaceSettings
@@ -11,16 +9,23 @@ class RunSettings(ModelSettings):
     """The model that an earlier run's last stage left, as it was saved: `run:<id>`."""
 
 
-MODELS: dict[str, type[BaseModel]] = {
-    **zoo.SETTINGS,
+MODELS: dict[str, type[ModelSettings]] = {
+    **zoo.ZOO,
     "hf": HuggingFaceSettings,
     "run": RunSettings,
 }
 
 
+def sources() -> dict[str, type[ModelSettings]]:
+    """MODELS, and what other packages add to it."""
+    return {**zoo.architectures(), **MODELS}
+
+
 def entry_of(source: str) -> str | None:
-    """The key in MODELS that a source belongs to; None for an unknown one."""
+    """The key in `sources()` that a source belongs to; None for an unknown one."""
+    prefix = source.partition(":")[0]
     if source in MODELS:
         return source
-    prefix = source.partition(":")[0]
-    return prefix if prefix in ("hf", "run") and source != prefix else None
+    if prefix in ("hf", "run") and source != prefix:
+        return prefix
+    return source if source in sources() else None

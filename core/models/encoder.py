@@ -13,27 +13,7 @@ from torch.nn import functional as F
 from core.models.base import TransformerSettings
 from core.models.tokenizer import ByteTokenizer
 from core.nn.transformer import Transformer, initialize_linears_, normal_
-from core.tasks.base import InputFormat, Task
-
-
-class EncoderSettings(TransformerSettings):
-    """A bidirectional text classifier, trained from scratch."""
-
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
-    pooling: Literal["mean", "cls"] = Field("mean", description="what the classes are read from")
-
-    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Encoder` is made from, and how it wants its text."""
-        tokenizer = ByteTokenizer()
-        length = self.length or task.length or 256
-        config = {
-            **self.resolve_blocks(),
-            "length": length,
-            "vocab_size": tokenizer.vocab_size,
-            "pooling": self.check_pooling(self.pooling),
-            "n_classes": task.n_classes,
-        }
-        return config, InputFormat(tokenizer=tokenizer, length=length)
+from core.tasks.base import InputFormat, Kind, Task
 
 
 class Encoder(Transformer):
@@ -62,6 +42,29 @@ class Encoder(Transformer):
         normal_(self.position_embedding.weight, self.dim**-0.5, generator)
         if self.cls is not None:
             normal_(self.cls, self.dim**-0.5, generator)
+
+
+class EncoderSettings(TransformerSettings):
+    """A bidirectional text classifier, trained from scratch."""
+
+    kind = Kind.TEXT_CLASSIFICATION
+    module = Encoder
+
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
+    pooling: Literal["mean", "cls"] = Field("mean", description="what the classes are read from")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Encoder` is made from, and how it wants its text."""
+        tokenizer = ByteTokenizer()
+        length = self.length or task.length or 256
+        config = {
+            **self.resolve_blocks(),
+            "length": length,
+            "vocab_size": tokenizer.vocab_size,
+            "pooling": self.check_pooling(self.pooling),
+            "n_classes": task.n_classes,
+        }
+        return config, InputFormat(tokenizer=tokenizer, length=length)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,32 +15,7 @@ from core.models.base import TransformerSettings
 from core.models.tokenizer import ByteTokenizer
 from core.nn.cache import Cache
 from core.nn.transformer import Transformer, normal_
-from core.tasks.base import InputFormat, Task
-
-
-class GptSettings(TransformerSettings):
-    """A decoder that predicts the next byte, trained from scratch."""
-
-    kv_heads: int | None = Field(None, ge=1, le=256, description="heads of keys and values; as many as heads if empty")
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of the context; the task's if empty")
-    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
-    tied: bool = Field(True, description="the output head shares the embedding's weights")
-
-    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Gpt` is made from, and how it wants its text."""
-        tokenizer = ByteTokenizer()
-        length = self.length or task.length or 256
-        config = {
-            **self.resolve_blocks(self.kv_heads),
-            "length": length,
-            "vocab_size": tokenizer.vocab_size,
-            "positions": self.positions,
-            "tied": self.tied,
-        }
-        if self.positions == "rotary" and (config["dim"] // config["heads"]) % 2:
-            remedy = "Choose another number of heads, or learned positions."
-            raise SpecError.of("model.heads", config["heads"], "leaves heads of odd width to rotary positions", remedy)
-        return config, InputFormat(tokenizer=tokenizer, length=length)
+from core.tasks.base import InputFormat, Kind, Task
 
 
 class Gpt(Transformer):
@@ -101,6 +76,34 @@ class Gpt(Transformer):
                 normal_(module.weight, std * (residual if to_residual else 1.0), generator)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+class GptSettings(TransformerSettings):
+    """A decoder that predicts the next byte, trained from scratch."""
+
+    kind = Kind.LANGUAGE_MODELLING
+    module = Gpt
+
+    kv_heads: int | None = Field(None, ge=1, le=256, description="heads of keys and values; as many as heads if empty")
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of the context; the task's if empty")
+    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
+    tied: bool = Field(True, description="the output head shares the embedding's weights")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Gpt` is made from, and how it wants its text."""
+        tokenizer = ByteTokenizer()
+        length = self.length or task.length or 256
+        config = {
+            **self.resolve_blocks(self.kv_heads),
+            "length": length,
+            "vocab_size": tokenizer.vocab_size,
+            "positions": self.positions,
+            "tied": self.tied,
+        }
+        if self.positions == "rotary" and (config["dim"] // config["heads"]) % 2:
+            remedy = "Choose another number of heads, or learned positions."
+            raise SpecError.of("model.heads", config["heads"], "leaves heads of odd width to rotary positions", remedy)
+        return config, InputFormat(tokenizer=tokenizer, length=length)
 
 
 def sample(

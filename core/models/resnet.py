@@ -12,32 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import SpecError
-from core.models.base import ModelSettings
-from core.tasks.base import InputFormat, Task
-
-
-class ResnetSettings(ModelSettings):
-    """A CIFAR-style residual network, trained from scratch."""
-
-    depth: int = Field(20, ge=8, le=200, description="weighted layers: 6 n + 2")
-    width: int = Field(16, ge=4, le=512, description="channels of the first stage; doubled twice")
-
-    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Resnet` is made from, and how it wants its images."""
-        assert task.image_shape is not None
-        if (self.depth - 2) % 6:
-            below = self.depth - (self.depth - 2) % 6
-            remedy = f"Choose {below} or {below + 6}."
-            raise SpecError.of("model.depth", self.depth, "is not 6 n + 2", remedy)
-        channels, height, width = task.image_shape
-        config = {
-            "depth": self.depth,
-            "width": self.width,
-            "image_size": [height, width],
-            "channels": channels,
-            "n_classes": task.n_classes,
-        }
-        return config, InputFormat(channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+from core.models.base import Architecture
+from core.tasks.base import InputFormat, Kind, Task
 
 
 class BasicBlock(nn.Module):
@@ -91,3 +67,30 @@ class Resnet(nn.Module):
         if not self.head.weight.is_meta:
             nn.init.normal_(self.head.weight, std=self.head.in_features**-0.5, generator=generator)
             nn.init.zeros_(self.head.bias)
+
+
+class ResnetSettings(Architecture):
+    """A CIFAR-style residual network, trained from scratch."""
+
+    kind = Kind.IMAGE_CLASSIFICATION
+    module = Resnet
+
+    depth: int = Field(20, ge=8, le=200, description="weighted layers: 6 n + 2")
+    width: int = Field(16, ge=4, le=512, description="channels of the first stage; doubled twice")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Resnet` is made from, and how it wants its images."""
+        assert task.image_shape is not None
+        if (self.depth - 2) % 6:
+            below = self.depth - (self.depth - 2) % 6
+            remedy = f"Choose {below} or {below + 6}."
+            raise SpecError.of("model.depth", self.depth, "is not 6 n + 2", remedy)
+        channels, height, width = task.image_shape
+        config = {
+            "depth": self.depth,
+            "width": self.width,
+            "image_size": [height, width],
+            "channels": channels,
+            "n_classes": task.n_classes,
+        }
+        return config, InputFormat(channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)

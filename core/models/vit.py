@@ -12,37 +12,7 @@ from torch import Tensor, nn
 from core.errors import SpecError
 from core.models.base import TransformerSettings
 from core.nn.transformer import Transformer, initialize_linears_, normal_
-from core.tasks.base import InputFormat, Task
-
-
-class VitSettings(TransformerSettings):
-    """A Vision Transformer, trained from scratch."""
-
-    patch: int | None = Field(None, ge=1, le=64, description="pixels of a patch's side; chosen from the image if empty")
-    pooling: Literal["cls", "mean"] = Field("cls", description="what the classes are read from")
-
-    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Vit` is made from, and how it wants its images."""
-        assert task.image_shape is not None
-        channels, height, width = task.image_shape
-        config = {
-            **self.resolve_blocks(),
-            "image_size": [height, width],
-            "channels": channels,
-            "patch": self._patch(height, width),
-            "pooling": self.check_pooling(self.pooling),
-            "n_classes": task.n_classes,
-        }
-        return config, InputFormat(channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
-
-    def _patch(self, height: int, width: int) -> int:
-        fitting = [p for p in range(1, min(height, width) + 1) if height % p == 0 and width % p == 0]
-        if self.patch is None:
-            return max(p for p in fitting if p * p <= min(height, width))  # at least sqrt(size) patches a side
-        if self.patch not in fitting:
-            message = f"does not divide the image, {height} x {width} pixels"
-            raise SpecError.of("model.patch", self.patch, message, f"Choose one of {', '.join(map(str, fitting))}.")
-        return self.patch
+from core.tasks.base import InputFormat, Kind, Task
 
 
 class Vit(Transformer):
@@ -82,3 +52,36 @@ class Vit(Transformer):
         normal_(self.position_embedding, self.dim**-0.5, generator)
         if self.cls is not None:
             normal_(self.cls, self.dim**-0.5, generator)
+
+
+class VitSettings(TransformerSettings):
+    """A Vision Transformer, trained from scratch."""
+
+    kind = Kind.IMAGE_CLASSIFICATION
+    module = Vit
+
+    patch: int | None = Field(None, ge=1, le=64, description="pixels of a patch's side; chosen from the image if empty")
+    pooling: Literal["cls", "mean"] = Field("cls", description="what the classes are read from")
+
+    def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
+        """Everything that `Vit` is made from, and how it wants its images."""
+        assert task.image_shape is not None
+        channels, height, width = task.image_shape
+        config = {
+            **self.resolve_blocks(),
+            "image_size": [height, width],
+            "channels": channels,
+            "patch": self._patch(height, width),
+            "pooling": self.check_pooling(self.pooling),
+            "n_classes": task.n_classes,
+        }
+        return config, InputFormat(channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+
+    def _patch(self, height: int, width: int) -> int:
+        fitting = [p for p in range(1, min(height, width) + 1) if height % p == 0 and width % p == 0]
+        if self.patch is None:
+            return max(p for p in fitting if p * p <= min(height, width))  # at least sqrt(size) patches a side
+        if self.patch not in fitting:
+            message = f"does not divide the image, {height} x {width} pixels"
+            raise SpecError.of("model.patch", self.patch, message, f"Choose one of {', '.join(map(str, fitting))}.")
+        return self.patch

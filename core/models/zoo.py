@@ -1,48 +1,48 @@
-"""The built-in models: small, readable, trained from scratch."""
+"""Models that start from fresh weights: the built-in ones, small and readable, and those of other packages."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from core.models.encoder import Encoder, EncoderSettings
-from core.models.gpt import Gpt, GptSettings
-from core.models.resnet import Resnet, ResnetSettings
-from core.models.vit import Vit, VitSettings
-from core.tasks.base import InputFormat, Kind, Task
+from core.models.base import Architecture
+from core.models.encoder import EncoderSettings
+from core.models.gpt import GptSettings
+from core.models.resnet import ResnetSettings
+from core.models.vit import VitSettings
+from core.plugins import plugged
+from core.tasks.base import InputFormat, Task
 
-BuiltinSettings = VitSettings | GptSettings | EncoderSettings | ResnetSettings
-
-SETTINGS: dict[str, type[BuiltinSettings]] = {
+ZOO: dict[str, type[Architecture]] = {
     "builtin:vit": VitSettings,
     "builtin:gpt": GptSettings,
     "builtin:encoder": EncoderSettings,
     "builtin:resnet": ResnetSettings,
 }
-MODULES: dict[str, type[nn.Module]] = {
-    "builtin:vit": Vit,
-    "builtin:gpt": Gpt,
-    "builtin:encoder": Encoder,
-    "builtin:resnet": Resnet,
-}
-KINDS: dict[str, Kind] = {
-    "builtin:vit": Kind.IMAGE_CLASSIFICATION,
-    "builtin:gpt": Kind.LANGUAGE_MODELLING,
-    "builtin:encoder": Kind.TEXT_CLASSIFICATION,
-    "builtin:resnet": Kind.IMAGE_CLASSIFICATION,
-}
 
 
-def resolve(source: str, settings: BuiltinSettings, task: Task) -> tuple[dict[str, Any], InputFormat]:
+def architectures() -> dict[str, type[Architecture]]:
+    """Every architecture of this installation by its source's name; the built-in ones cannot be replaced."""
+    return plugged("models", Architecture) | ZOO
+
+
+def resolve(source: str, settings: Architecture, task: Task) -> tuple[dict[str, Any], InputFormat]:
     """What `build` makes the model from, and how it wants its inputs."""
     config, input_format = settings.resolve(task)
     return {"source": source, **config}, input_format
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """The bare model of a resolved config; its weights are whatever construction leaves."""
+    """The bare model of a resolved config; its weights are whatever construction leaves.
+
+    Raises ValueError where the config's source is of a package that is not installed here.
+    """
     arguments = {key: value for key, value in config.items() if key != "source"}
-    return MODULES[config["source"]](**arguments)
+    source = config["source"]
+    architecture = ZOO.get(source) or architectures().get(source)
+    if architecture is None:
+        raise ValueError(f"{source} is a model of a package that is not installed here")
+    return architecture.module(**arguments)
 
 
 def initialized(config: dict[str, Any], generator: torch.Generator | None) -> nn.Module:

@@ -30,7 +30,7 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
     Raises SpecError for an unknown source and for each setting that it does not take.
     """
     kind, _, name = spec.source.partition(":")
-    sources: dict[str, type[TaskSource]] = {**plugged("tasks"), **TASKS}
+    sources: dict[str, type[TaskSource]] = {**plugged("tasks", TaskSource), **TASKS}
     known = sources.get(spec.source) or sources.get(kind)
     if known is None or not name:
         raise SpecError.of("task.source", spec.source, "is not a known source of data", nearest(spec.source, sources))

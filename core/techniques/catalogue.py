@@ -34,7 +34,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
 
 def technique(step: StepSpec, field: str) -> Technique:
     """The technique with its settings; raises SpecError at `field` where name or settings are wrong."""
-    offered = TECHNIQUES if step.technique in TECHNIQUES else TECHNIQUES | plugged("techniques")
+    offered = TECHNIQUES if step.technique in TECHNIQUES else plugged("techniques", Technique) | TECHNIQUES
     if step.technique not in offered:
         raise SpecError.of(field, step.technique, "is not a known technique", nearest(step.technique, offered))
     try:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.spec import REFERENCE_SOURCES, ModelSpec
+from core.spec import ModelSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.tasks.language import IGNORED
@@ -63,8 +63,8 @@ class DistillLogits(TrainingMethod):
     @classmethod
     def _is_reference(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
         source = ModelSpec.model_validate(value).source
-        if not source.startswith(REFERENCE_SOURCES):
-            raise ValueError(f"is no model reference: begin with one of {', '.join(REFERENCE_SOURCES)}")
+        if ":" not in source:
+            raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
         return value
 
     def label(self) -> str:
