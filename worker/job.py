@@ -4,11 +4,14 @@ from core.artifact_store import ArtifactStore
 from core.pipeline import execute
 from core.settings import settings
 from core.spec import RunSpec
+from core.stage_key import software
 from core.store import runs
 from core.store.engine import read_session
 from worker.attempt import attempt
 from worker.claim import Claim, Outcome, checkpoints
 from worker.recorder import Recorder
+
+software()  # remembered by the server that forks us: of the code that it loaded, whatever stands on the disk later
 
 
 def run(claim: Claim) -> Outcome:

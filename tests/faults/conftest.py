@@ -73,9 +73,8 @@ class Cluster:
         }
         log = (self.folder / f"worker-{len(self.workers)}.log").open("wb")
         with log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", self.module, *arguments], env=environment, stdout=log, stderr=log
-            )
+            command = [sys.executable, "-m", self.module, *arguments]
+            worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.workers.append(worker)
         self.wait(lambda: f"-{worker.pid}" in " ".join(self._worker_names()))
         return worker
@@ -158,33 +157,46 @@ def gone(process: psutil.Process) -> bool:
     return True
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
     """A folder with a path short enough for a socket's address."""
     made = Path(tempfile.mkdtemp(prefix="slim-"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture
-def cluster(folder: Path) -> Iterator[Cluster]:
+@contextlib.contextmanager
+def sqlite_cluster() -> Iterator[Cluster]:
     """A cluster on SQLite without any worker yet."""
-    url = f"sqlite:///{folder / 'store.db'}"
-    engine.upgrade(url)
-    made = Cluster(url, folder)
-    made.start_redis()
-    yield made
-    made.stop()
-    engine.engine(url).dispose()
+    with short_folder() as folder:
+        url = f"sqlite:///{folder / 'store.db'}"
+        engine.upgrade(url)
+        made = Cluster(url, folder)
+        made.start_redis()
+        try:
+            yield made
+        finally:
+            made.stop()
+            engine.engine(url).dispose()
 
 
 @pytest.fixture
-def any_cluster(store_url: str, folder: Path) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
+    """A cluster on SQLite without any worker yet."""
+    with sqlite_cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def any_cluster(store_url: str) -> Iterator[Cluster]:
     """A cluster on SQLite, then one on Postgres."""
-    made = Cluster(store_url, folder)
-    made.start_redis()
-    yield made
-    made.stop()
+    with short_folder() as folder:
+        made = Cluster(store_url, folder)
+        made.start_redis()
+        yield made
+        made.stop()
 
 
 def _answers(socket: Path) -> bool:

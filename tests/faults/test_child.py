@@ -3,17 +3,23 @@
 import signal
 
 import pytest
+from sqlalchemy import select
 
+from core.store import engine, queue
+from core.store.clock import now
 from core.store.models import FailureClass, RunStatus
-from tests.faults.conftest import gone
+from tests.faults.conftest import gone, sqlite_cluster
 
 ENDED = (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
-@pytest.fixture
-def worked(cluster):
-    cluster.start_worker()
-    return cluster
+@pytest.fixture(scope="module")
+def worked():
+    """One worker, which every one of these runs must leave alive."""
+    with sqlite_cluster() as cluster:
+        worker = cluster.start_worker()
+        yield cluster
+        assert worker.poll() is None
 
 
 def test_killed_child_is_one_failed_run_and_the_worker_goes_on(worked):
@@ -56,16 +62,10 @@ def test_time_limit_ends_even_what_does_not_listen(worked):
 
 @pytest.mark.parametrize("job", ["sleep 100", "deaf 100"], ids=["in a training", "in an evaluation"])
 def test_cancelled_run_ends_within_five_seconds(worked, job):
-    from core.store import engine, queue
-
     run_id = worked.submit(job)
     child = worked.wait_for_child(run_id)
     with engine.session(worked.url) as s:
         queue.cancel_run(s, run_id)
-        from sqlalchemy import select
-
-        from core.store.clock import now
-
         asked_at = s.scalar(select(now()))
     run = worked.wait_for(run_id, *ENDED)
     assert run.status == RunStatus.CANCELLED
@@ -74,8 +74,6 @@ def test_cancelled_run_ends_within_five_seconds(worked, job):
 
 
 def test_run_cancelled_in_the_queue_is_never_begun(cluster):
-    from core.store import engine, queue
-
     run_id, other = cluster.submit("sleep 0.1"), cluster.submit("sleep 0.1")
     with engine.session(cluster.url) as s:
         queue.cancel_run(s, run_id)

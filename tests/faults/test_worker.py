@@ -4,6 +4,7 @@ import signal
 from collections import Counter
 
 import pytest
+from kombu.exceptions import OperationalError
 from sqlalchemy import select
 
 from core.store.models import Latency, Point, Run, RunStage, RunStatus, Stage, Worker
@@ -65,8 +66,6 @@ def test_stopped_worker_gives_its_run_back_at_its_place(cluster):
 
 
 def test_queued_runs_are_executed_though_redis_was_stopped_and_lost_its_data(cluster):
-    from kombu.exceptions import OperationalError
-
     cluster.start_worker()
     cluster.wait_for(cluster.submit("sleep 0.1"), RunStatus.DONE)
     cluster.stop_redis()
