@@ -138,6 +138,29 @@ def load_queue(project_id: int) -> list[dict[str, Any]]:
 
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
+def load_runs(chosen: listing.RunFilter, order: listing.Order, page: int, page_size: int) -> list[dict[str, Any]]:
+    """One page of runs, each with `last`: its last stage beside its reference, or None."""
+    with read_session() as s:
+        found = [row._asdict() for row in listing.list_runs(s, chosen, order, page, page_size)]
+        last = {row.run_id: row._asdict() for row in listing.list_last_stages(s, [run["id"] for run in found])}
+    return [{**run, "last": last.get(run["id"])} for run in found]
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def count_runs(chosen: listing.RunFilter) -> int:
+    """How many runs a filter leaves."""
+    with read_session() as s:
+        return listing.count_runs(s, chosen)
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_choices(project_id: int) -> dict[str, list[str]]:
+    """What runs can be filtered by: models, tasks, techniques, owners and tags."""
+    with read_session() as s:
+        return listing.list_choices(s, project_id)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
 def load_tasks(project_id: int) -> pd.DataFrame:
     """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
     with read_session() as s:
@@ -160,7 +183,7 @@ def load_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
 
 def forget_runs() -> None:
     """Read anew what the user's own action has changed."""
-    for read in (load_run_titles, load_identical, load_estimate):
+    for read in (load_run_titles, load_identical, load_estimate, load_runs, count_runs, load_choices, load_queue):
         read.clear()
 
 

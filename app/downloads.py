@@ -72,6 +72,9 @@ class _Pipe:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def take(self) -> bytes:
         data, self.waiting = b"".join(self.waiting), []
         return data

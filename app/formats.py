@@ -62,6 +62,16 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{_significant(value)}×"
 
 
+def size_change(n_bytes: float, reference: float | None) -> str:
+    """A size against its reference's: "3.98× smaller", "1.06× larger"; empty where they are alike or not known."""
+    if not reference or not n_bytes:
+        return ""
+    times = reference / n_bytes
+    if 0.995 < times < 1.005:
+        return ""
+    return f"{ratio(times)} smaller" if times > 1 else f"{ratio(1 / times)} larger"
+
+
 def number(value: float | None) -> str:
     """A quantity without a unit: "0.0123"."""
     return NOTHING if value is None else _significant(value)

@@ -1,5 +1,117 @@
-"""Stands until the page does."""
+"""All runs of the project: filtered, sorted and paged by the store; every choice stands in the address."""
+
+import math
+from functools import partial
 
 import streamlit as st
 
-st.title("runs")
+from app import actions, data, formats, identity, runs_table
+from core.store.listing import ORDERS, RunFilter
+from core.store.models import RunStatus
+
+user, project = identity.user(), identity.project()
+head, again = st.columns([6, 1], vertical_alignment="bottom")
+head.title("Runs")
+if again.button("Refresh", icon=":material/refresh:", width="stretch"):
+    data.forget_runs()
+
+choices = data.load_choices(project.id)
+if not choices["models"]:
+    st.info("No run was submitted in this project yet.")
+    st.page_link("pages/submit.py", label="Submit a first run", icon=":material/add_circle:")
+    st.stop()
+
+
+def choice(column: st.delta_generator.DeltaGenerator, label: str, options: list[str], key: str) -> str:
+    """A filter by one value; empty where all are shown."""
+    chosen = column.selectbox(label, options, index=None, placeholder="all", key=key, bind="query-params")
+    return chosen or ""
+
+
+columns = st.columns([2, 1, 1, 1, 1, 1])
+text = columns[0].text_input(
+    "Search",
+    placeholder="words of name, recipe, model, task or tags",
+    icon=":material/search:",
+    key="text",
+    bind="query-params",
+)
+model = choice(columns[1], "Model", choices["models"], "model")
+task = choice(columns[2], "Task", choices["tasks"], "task")
+technique = choice(columns[3], "Technique", choices["techniques"], "technique")
+owner = choice(columns[4], "Owner", choices["owners"], "owner")
+order = columns[5].selectbox("Sort by", list(ORDERS), key="sort", bind="query-params")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    statuses = st.pills(
+        "Status", [s.value for s in RunStatus], selection_mode="multi", key="status", bind="query-params"
+    )
+    tag = choice(st.container(width=180), "Tag", choices["tags"], "tag") if choices["tags"] else ""
+
+chosen = RunFilter(
+    project.id,
+    statuses=tuple(map(RunStatus, statuses)),
+    owner=owner,
+    model=model,
+    task=task,
+    technique=technique,
+    tag=tag,
+    text=text,
+)
+found = data.count_runs(chosen)
+if not found:
+    st.info("No run matches. Remove a filter.")
+    st.stop()
+
+bar = st.container(horizontal=True, vertical_alignment="center")
+listing = st.container()
+with st.container(horizontal=True, vertical_alignment="center"):
+    pages = st.container(width="content")
+    st.space("stretch")
+    page_size = st.selectbox(
+        "Rows on a page", [50, 100, 200], key="rows", bind="query-params", label_visibility="collapsed", width=90
+    )
+    st.caption("rows on a page", width="content")
+n_pages = math.ceil(found / page_size)
+page = min(pages.pagination(n_pages, key="page", bind="query-params"), n_pages)
+runs = data.load_runs(chosen, order, page, page_size)
+
+event = listing.dataframe(
+    runs_table.table(runs),
+    hide_index=True,
+    on_select="rerun",
+    selection_mode="multi-row",
+    key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
+    column_config=runs_table.COLUMNS,
+    height="content" if len(runs) <= 12 else 35 * 13 + 300,
+)
+selected = [runs[index] for index in event.selection.rows]
+unfinished = [run["id"] for run in selected if run["status"] in (RunStatus.QUEUED, RunStatus.RUNNING)]
+ended = [run["id"] for run in selected if run["id"] not in unfinished]
+
+
+def act(change: object, words: str, run_ids: list[int]) -> None:
+    """Do what a button asks for, and say what came of it."""
+    try:
+        changed = change(user.id, run_ids)
+        st.toast(f"{formats.plural(changed, 'run')} {words}.", icon=":material/check_circle:")
+    except actions.NotAllowed as refusal:
+        st.toast(str(refusal), icon=":material/block:")
+    data.forget_runs()
+
+
+with bar:
+    first = (page - 1) * page_size + 1
+    st.markdown(f"**{formats.plural(found, 'run')}**, {first} to {first + len(runs) - 1} shown")
+    st.space("stretch")
+    if not selected:
+        st.caption("Select rows to cancel or requeue them.", width="content")
+    for label, icon, what, words, ids in (
+        ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
+        ("Requeue", "replay", actions.requeue, "queued again", ended),
+    ):
+        st.button(
+            f"{label} {len(ids)}" if ids else label,
+            icon=f":material/{icon}:",
+            disabled=not ids or not project.may_submit,
+            on_click=partial(act, what, words, ids),
+        )

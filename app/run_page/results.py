@@ -38,7 +38,7 @@ def show_summary(stages: pd.DataFrame) -> None:
     last = trained.iloc[-1].to_dict()
     unit = last["score_unit"]
     cards = st.columns(4)
-    _card(cards[0], "Size", formats.size(last["size_bytes"]), _times(words.smaller(last), "smaller"))
+    _card(cards[0], "Size", formats.size(last["size_bytes"]), words.size_change(last) or None)
     delta = None if pd.isna(last["score_delta"]) else f"{formats.score_change(last['score_delta'], unit)}"
     _card(
         cards[1],
@@ -59,10 +59,6 @@ def show_summary(stages: pd.DataFrame) -> None:
 
 def _card(column: Any, title: str, value: str, note: str | None, colour: str = "off") -> None:
     column.metric(title, value, note, delta_color=colour, delta_arrow="off", border=True)
-
-
-def _times(text: str, word: str) -> str | None:
-    return None if text in (formats.NOTHING, "1.00×") else f"{text} {word}"
 
 
 def _direction(stage: dict[str, Any]) -> str:

@@ -101,10 +101,9 @@ def _further_scores(stage: dict[str, Any]) -> str:
     return ", ".join(scores) or formats.NOTHING
 
 
-def smaller(stage: dict[str, Any]) -> str:
-    """How many times smaller than the reference."""
-    reference = _number(stage["reference_size_bytes"])
-    return formats.ratio(reference / stage["size_bytes"]) if reference and stage["size_bytes"] else formats.NOTHING
+def size_change(stage: dict[str, Any]) -> str:
+    """The size against the reference's: "3.98× smaller"."""
+    return formats.size_change(stage["size_bytes"], _number(stage["reference_size_bytes"]))
 
 
 def compared(stage: dict[str, Any]) -> str:
@@ -180,8 +179,8 @@ def _layer_value(key: str, value: Any) -> str:
 
 
 def _size(stage: dict[str, Any]) -> str:
-    times = smaller(stage)
-    return formats.size(stage["size_bytes"]) + ("" if times in (formats.NOTHING, "1.00×") else f" ({times} smaller)")
+    change = size_change(stage)
+    return formats.size(stage["size_bytes"]) + (f" ({change})" if change else "")
 
 
 def _latency(stage: dict[str, Any], timed: set[int]) -> str:

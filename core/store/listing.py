@@ -54,6 +54,7 @@ class RunFilter:
     project_id: int
     statuses: tuple[RunStatus, ...] = ()
     owner_id: int | None = None
+    owner: str = ""
     model: str = ""
     task: str = ""
     technique: str = ""
@@ -160,6 +161,8 @@ def _conditions(chosen: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(Run.status.in_(chosen.statuses))
     if chosen.owner_id is not None:
         conditions.append(Run.owner_id == chosen.owner_id)
+    if chosen.owner:
+        conditions.append(Run.owner_id == select(User.id).where(User.name == chosen.owner).scalar_subquery())
     if chosen.model:
         conditions.append(Run.model == chosen.model)
     if chosen.task:
