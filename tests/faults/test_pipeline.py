@@ -11,7 +11,7 @@ from core.store.models import Artifact, Point, RunStatus
 from tests.faults.conftest import Cluster, sqlite_cluster
 from worker.celery_app import worker_arguments
 
-N_UPDATES = 400
+N_UPDATES = 100
 RECIPE = {
     "model": {"source": "builtin:vit", "dim": 16, "depth": 1, "heads": 2},
     "recipe": [{"train": {"steps": N_UPDATES, "batch_size": 8}}, "rtn"],
@@ -25,7 +25,7 @@ def measured(cluster: Cluster, run_id: int) -> list[tuple[str, int, float, bool]
         return [(r.Stage.technique, r.Stage.size_bytes, r.Stage.score, r.RunStage.reused) for r in rows]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_stopped_training_goes_on_elsewhere_and_gives_what_an_undisturbed_one_gives():
     arguments = tuple(worker_arguments("cpu"))
     with sqlite_cluster() as calm, sqlite_cluster() as disturbed:
