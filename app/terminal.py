@@ -35,6 +35,8 @@ LATENCY_FIELDS = (
     "ratio_low",
     "ratio_high",
     "disturbed",
+    "energy_mj",
+    "reference_energy_mj",
 )
 
 

@@ -18,7 +18,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout, installed or not
 
-from core.measure.latency import Sample, alternate, forward_sample, ratio_interval
+from core.measure.latency import Sample, alternate, ratio_interval, sample_of
+from core.measure.work import forward_work
 from core.runtimes.eager import eager
 
 REPEATS = 30
@@ -65,7 +66,7 @@ def main() -> None:
     batch = {"pixel_values": torch.randn(arguments.batch, 256)}
     in_turn, in_blocks = Tally(), Tally()
     with torch.inference_mode():
-        first, second = forward_sample(runner, batch), forward_sample(runner, batch)
+        first, second = (sample_of(forward_work(runner, batch)) for _ in range(2))
         for _ in range(arguments.trials):
             timing = alternate(first, second, repeats=REPEATS)
             assert timing.ratio_low is not None

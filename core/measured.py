@@ -26,6 +26,8 @@ class LatencyRow:
     repeats: int
     disturbed: bool
     contention: float  # share of the cores that others used meanwhile
+    energy_mj: float | None = None  # millijoules of one call or token, where the hardware reports them
+    reference_energy_mj: float | None = None
 
 
 @dataclass(frozen=True)

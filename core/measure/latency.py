@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from core.measure.batches import Batch, place
 from core.measure.contention import Contention, Watch
+from core.measure.energy import Meter, energy_mj
+from core.measure.work import Work, decode_work, forward_work
 from core.measured import LatencyRow
 from core.runtimes.base import Runner
-from core.runtimes.decode import Decoder
 
 SHORTEST_MS = 2.0  # one timing lasts at least so long: calls are repeated inside it
 WARM_UP_SECONDS = 0.1
@@ -66,27 +67,29 @@ def measure(
     conditions: Conditions,
     *,
     language: bool,
+    meter: Meter | None = None,
     tick: Tick = _nothing,
 ) -> list[LatencyRow]:
     """Rows for one batch of keyword arguments: forward; for language models prefill and decode.
 
     Each runner gets the batch on its device and in its type; `reference` is None for the reference itself.
     Decoding reads all but `decode_tokens` of the window and then generates that many, so that no model is
-    asked for more tokens than it holds.
+    asked for more tokens than it holds. Where there is a meter, energy is taken after the timing, apart from it.
     """
     batch = {key: value for key, value in batch.items() if key != "labels"}
     length = batch["input_ids"].shape[1] if "input_ids" in batch else None
     rows = []
     with threads(conditions.threads), torch.inference_mode():
         for phase in ("prefill", "decode") if language else ("forward",):
-            samples = [
-                _sample(runner, batch, phase, conditions.decode_tokens) for runner in (stage, reference) if runner
-            ]
-            if samples[0] is None:
+            work = _work(stage, batch, phase, conditions.decode_tokens)
+            compared = _work(reference, batch, phase, conditions.decode_tokens) if reference else None
+            if work is None:
                 continue
-            compared = samples[1] if len(samples) == 2 else None
-            timing = alternate(samples[0], compared, repeats=conditions.repeats, tick=tick)
-            rows.append(_row(stage, batch, length, phase, conditions, timing))
+            reference_sample = sample_of(compared) if compared else None
+            timing = alternate(sample_of(work), reference_sample, repeats=conditions.repeats, tick=tick)
+            row = _row(stage, batch, length, phase, conditions, timing)
+            rows.append(row if meter is None else _with_energy(row, meter, work, compared))
+            tick()
     return rows
 
 
@@ -121,39 +124,28 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def forward_sample(runner: Runner, batch: Batch) -> Sample:
-    """Times one forward pass, as the mean of as many as fill `SHORTEST_MS`."""
-    stopwatch = _stopwatch(runner.device)
-    calls = _calls_that_fill(lambda n: stopwatch(lambda: _repeat(lambda: runner(batch), n)))
-    return lambda: stopwatch(lambda: _repeat(lambda: runner(batch), calls)) / calls
-
-
-def decode_sample(decoder: Decoder, batch: Batch, n_tokens: int, device: torch.device) -> Sample:
-    """Times one generated token for the whole batch, as the mean of `n_tokens` after the prompt."""
-    stopwatch = _stopwatch(device)
+def sample_of(work: Work) -> Sample:
+    """Times one call of the work, as the mean of its `n_calls`, or of as many as fill `SHORTEST_MS`."""
+    stopwatch = _stopwatch(work.device)
+    calls = work.n_calls or _calls_that_fill(lambda n: stopwatch(lambda: work.repeat(n)))
 
     def sample() -> float:
-        decoder.prefill(batch, n_tokens)
-        return stopwatch(lambda: _repeat(decoder.step, n_tokens)) / n_tokens
+        work.prepare()
+        return stopwatch(lambda: work.repeat(calls)) / calls
 
     return sample
 
 
-def _sample(runner: Runner, batch: Batch, phase: str, decode_tokens: int) -> Sample | None:
+def _work(runner: Runner, batch: Batch, phase: str, decode_tokens: int) -> Work | None:
     batch = place(batch, runner.device, runner.dtype)
     if phase != "decode":
-        return forward_sample(runner, batch)
+        return forward_work(runner, batch)
     decoder = runner.decoder()
     n_tokens = min(decode_tokens, batch["input_ids"].shape[1] - 1)
     if decoder is None or n_tokens < 1:
         return None
     prompt = {"input_ids": batch["input_ids"][:, :-n_tokens]}
-    return decode_sample(decoder, prompt, n_tokens, runner.device)
-
-
-def _repeat(call: Callable[[], object], n: int) -> None:
-    for _ in range(n):
-        call()
+    return decode_work(decoder, prompt, n_tokens, runner.device)
 
 
 def _stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
@@ -249,6 +241,17 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _with_energy(row: LatencyRow, meter: Meter, work: Work, reference: Work | None) -> LatencyRow:
+    """The row with what a call of each uses; without it where others used the machine, whose share is in the meter."""
+    if row.disturbed:
+        return row
+    watch = Watch()
+    used, compared = energy_mj(meter, work, row.p50_ms), None
+    if reference is not None and row.reference_p50_ms is not None:
+        compared = energy_mj(meter, reference, row.reference_p50_ms)
+    return row if watch.stop().disturbed else replace(row, energy_mj=used, reference_energy_mj=compared)
 
 
 def _row(

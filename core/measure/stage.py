@@ -11,7 +11,7 @@ from torch import nn
 from core import artifact
 from core.context import Record
 from core.errors import TechniqueFailure
-from core.measure import compute, latency, lock, memory, mistakes, score, size
+from core.measure import compute, energy, latency, lock, memory, mistakes, score, size
 from core.measure.batches import float_dtype, timed_batch
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
@@ -192,6 +192,7 @@ class StageMeasurer:
                 batch,
                 conditions,
                 language=self.task.kind is Kind.LANGUAGE_MODELLING,
+                meter=energy.find_meter(self.device.type),
                 tick=lambda: self.record.progress(RELOADED, text),
             )
 

@@ -22,7 +22,7 @@ class Architecture(ModelSettings):
     module: ClassVar[type[nn.Module]]  # made from what `resolve` gives; `initialize_(generator)` draws its weights
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Keyword arguments of `module`, plain JSON, and how it wants its inputs; raises SpecError at `model.<setting>`."""
+        """Keyword arguments of `module`, plain JSON, and how it wants its inputs; raises SpecError (`model.depth`)."""
         raise NotImplementedError(type(self).__name__)
 
 

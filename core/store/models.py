@@ -293,6 +293,8 @@ class Latency(Base):
     repeats: Mapped[int]
     disturbed: Mapped[bool]  # something else used the machine even in the repeated measurement
     contention: Mapped[float]  # share of the cores that others used meanwhile
+    energy_mj: Mapped[float | None]  # millijoules of one call or token, where the hardware reports them
+    reference_energy_mj: Mapped[float | None]
     __table_args__ = (
         Index(
             "ix_latency_conditions",

@@ -8,7 +8,8 @@ from torch import nn
 
 from core.measure import latency
 from core.measure.contention import Contention
-from core.measure.latency import Conditions, alternate, decode_sample, forward_sample, measure, ratio_interval, threads
+from core.measure.latency import Conditions, alternate, measure, ratio_interval, sample_of, threads
+from core.measure.work import decode_work, forward_work
 from core.runtimes.eager import eager
 
 CPU = torch.device("cpu")
@@ -123,7 +124,7 @@ def test_a_forward_pass_is_repeated_until_the_clock_can_read_it(quiet):
         def __call__(self, batch):
             calls.append(batch)
 
-    sample = forward_sample(Runner(), {})
+    sample = sample_of(forward_work(Runner(), {}))
     before = len(calls)
     assert sample() == 0.5 / 4  # 4 calls of 0.5 ms would last the 2 ms
     assert len(calls) - before == 4
@@ -134,9 +135,8 @@ def test_decoding_times_tokens_after_the_prompt(quiet):
     ticks = itertools.count()
     quiet.setattr(latency.time, "perf_counter_ns", lambda: next(ticks) * 6_000_000)
     with torch.inference_mode():
-        sample = decode_sample(
-            eager(model, CPU, torch.float32, {}).decoder(), {"input_ids": torch.ones(2, 5).long()}, 3, CPU
-        )
+        decoder = eager(model, CPU, torch.float32, {}).decoder()
+        sample = sample_of(decode_work(decoder, {"input_ids": torch.ones(2, 5).long()}, 3, CPU))
         assert sample() == 2  # 6 ms for 3 tokens
     assert model.lengths == [5, 1, 1, 1]
     assert model.room == 8

@@ -1,0 +1,44 @@
+"""What is timed, and whose energy is taken: a forward pass, or one decoded token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from core.measure.batches import Batch
+from core.runtimes.base import Runner
+from core.runtimes.decode import Decoder
+
+
+def _nothing() -> None:
+    """The preparation of what needs none."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call on a device; where `n_calls` is given, just so many of them follow each preparation."""
+
+    call: Callable[[], object]
+    device: torch.device
+    prepare: Callable[[], object] = _nothing  # neither timed nor counted
+    n_calls: int | None = None
+
+    def repeat(self, n_calls: int) -> None:
+        """Call so often."""
+        for _ in range(n_calls):
+            self.call()
+
+    def finish(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def forward_work(runner: Runner, batch: Batch) -> Work:
+    """Forward passes of a placed batch."""
+    return Work(lambda: runner(batch), runner.device)
+
+
+def decode_work(decoder: Decoder, batch: Batch, n_tokens: int, device: torch.device) -> Work:
+    """The `n_tokens` after the prompt, for the whole batch."""
+    return Work(decoder.step, device, prepare=lambda: decoder.prefill(batch, n_tokens), n_calls=n_tokens)
