@@ -181,6 +181,25 @@ def load_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
         return pd.DataFrame(tradeoffs.list_points(s, chosen, x, y))
 
 
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
+    """(family, model) pairs of a task's measured stages."""
+    with read_session() as s:
+        return tradeoffs.list_kinds(s, project_id, task_hash)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_best_point(
+    chosen: tradeoffs.PointFilter, limits: dict[str, float]
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, int]:
+    """The best stage within limits, its reference, and how many stages keep the limits."""
+    with read_session() as s:
+        best, n = tradeoffs.find_best_point(s, chosen, limits)
+        reference_id = best and best["reference_stage_id"]
+        found = tradeoffs.list_points_by_id(s, chosen, [reference_id]) if reference_id else []
+    return best, found[0] if found else None, n
+
+
 def forget_runs() -> None:
     """Read anew what the user's own action has changed."""
     for read in (load_run_titles, load_identical, load_estimate, load_runs, count_runs, load_choices, load_queue):

@@ -52,6 +52,13 @@ def milliseconds(ms: float | None) -> str:
     return f"{_significant(ms)} ms" if ms < 999.5 else f"{_significant(ms / 1000)} s"
 
 
+def energy(mj: float | None) -> str:
+    """Energy: "1.24 mJ", "1.24 J"."""
+    if mj is None:
+        return NOTHING
+    return f"{_significant(mj)} mJ" if mj < 999.5 else f"{_significant(mj / 1000)} J"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as a percentage: 0.9531 is "95.3 %"."""
     return NOTHING if share is None else f"{100 * share:.{digits}f} %"

@@ -23,6 +23,12 @@ class Axis:
     log: bool = True
     low: str = ""  # columns of its 95 % interval
     high: str = ""
+    short: str = ""  # its name as the head of a column
+
+    @property
+    def head(self) -> str:
+        """Its name where there is little room."""
+        return self.short or self.title
 
     def unit_for(self, largest: float) -> tuple[float, str]:
         """Factor and unit in which values up to `largest` read best."""
@@ -36,12 +42,12 @@ TIMES = ((1.0, "ms"), (1e3, "s"))
 
 _AXES = (
     Axis("size_bytes", "Size", formats.size, "less", BYTES),
-    Axis("p50_ms", "Latency (median)", formats.milliseconds, "less", TIMES),
-    Axis("p95_ms", "Latency (95th percentile)", formats.milliseconds, "less", TIMES),
-    Axis("macs", "Multiply-accumulates", formats.count, "less", COUNTS),
+    Axis("p50_ms", "Latency (median)", formats.milliseconds, "less", TIMES, short="Latency p50"),
+    Axis("p95_ms", "Latency (95th percentile)", formats.milliseconds, "less", TIMES, short="p95"),
+    Axis("macs", "Multiply-accumulates", formats.count, "less", COUNTS, short="MACs"),
     Axis("peak_memory_bytes", "Peak memory", formats.size, "less", BYTES),
     Axis("parameters", "Parameters", formats.count, "less", COUNTS),
-    Axis("nonzeros", "Nonzero parameters", formats.count, "less", COUNTS),
+    Axis("nonzeros", "Nonzero parameters", formats.count, "less", COUNTS, short="Nonzeros"),
     Axis("compression_ratio", "Compression", formats.ratio, "more", ((1.0, "×"),)),
     Axis("speed_up", "Speed-up", formats.ratio, "more", ((1.0, "×"),), low="speed_up_low", high="speed_up_high"),
 )

@@ -10,7 +10,9 @@ CURVE_HEIGHT = 220
 RAW = 0.25  # opacity of the values themselves behind their running mean
 
 
-def curve(points: pd.DataFrame, title: str, *, smooth: bool = True, log: bool = False) -> alt.LayerChart:
+def curve(
+    points: pd.DataFrame, title: str, *, smooth: bool = True, log: bool = False
+) -> alt.LayerChart | alt.FacetChart:
     """One curve of `step`, `value` and, where points were thinned, `low` and `high` of each bucket."""
     colour = FAMILY_COLOURS[Family.QUANTIZATION]
     positive = bool((points["value"] > 0).all())

@@ -1,18 +1,22 @@
 """The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from app.charts.axes import Axis, known
+from app import formats
+from app.charts.axes import NUMBER, Axis, known
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from core.frontier import frontier
 
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side
-_DIRECTIONS = {"less": "min", "more": "max"}
+NAMED_REFERENCES = 4  # more of them would cover each other's names
+LEGEND_COLUMNS = 6
+_DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
 
 
 def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
@@ -25,7 +29,7 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     shown["feasible"] = feasible(shown, limits, axes)
     directions = [_DIRECTIONS[x.better], _DIRECTIONS[y.better]]
     shown["on_frontier"] = frontier(shown[[x.column, y.column]].to_numpy(), directions)
-    shown["strength"] = np.where(shown["on_frontier"] & shown["feasible"], PLAIN, PALE)
+    shown["strength"] = np.where((shown["on_frontier"] | shown["is_reference"]) & shown["feasible"], PLAIN, PALE)
     for axis in axes.values():
         if axis.column in shown:
             shown[f"{axis.column}_text"] = [_text(row, axis) for row in shown.to_dict("records")]
@@ -41,31 +45,38 @@ def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axi
     return kept
 
 
-def best_feasible(shown: pd.DataFrame, score: Axis, y: Axis) -> dict[str, Any] | None:
-    """The feasible stage with the best score (with the best of the upward quantity where that is another); or None."""
-    left = shown[shown["feasible"]]
-    if left.empty:
-        return None
-    by = [score, y] if y.column != score.column else [score]
-    ordered = left.sort_values([a.column for a in by], ascending=[a.better == "less" for a in by])
-    return ordered.iloc[0].to_dict()
-
-
-def recommendation(best: dict[str, Any], shown: pd.DataFrame, axes: dict[str, Axis]) -> str:
-    """The best feasible stage in a sentence, with what it costs and saves against its reference."""
-    facts = [
-        f"{axes[c].title.lower()} {axes[c].read(float(best[c]))}"
-        for c in ("score", "size_bytes", "p50_ms")
-        if c in best and pd.notna(best[c])
-    ]
-    n_feasible = int(shown["feasible"].sum())
+def recommendation(
+    best: Mapping[str, Any], reference: Mapping[str, Any] | None, n_feasible: int, axes: Mapping[str, Axis]
+) -> str:
+    """The best stage within the limits in plain words: what it is, and what it saves and costs."""
+    score = axes["score"]
+    how_many = "the only stage" if n_feasible == 1 else f"the best of the {formats.plural(n_feasible, 'stage')}"
+    facts = [f"{score.title.lower()} {score.read(best['score'])}{_change(best, reference, score)}"]
+    facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
+    if best.get("p50_ms") is not None:
+        facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
     return (
-        f"**{best['label']}** of {best['model']} (run {best['run_id']}) has the best score of the {n_feasible} "
-        f"stages within the limits: {', '.join(facts)}."
+        f"**{best['label']}** of {best['model']} (run {best['run_id']}) is {how_many} within the limits: "
+        f"{'; '.join(facts)}."
     )
 
 
-def _text(row: dict[str, object], axis: Axis) -> str:
+def _change(best: Mapping[str, Any], reference: Mapping[str, Any] | None, score: Axis) -> str:
+    if reference is None:
+        return ""
+    if reference["stage_id"] == best["stage_id"]:
+        return " (it is its reference)"
+    delta = best["score"] - reference["score"]
+    return f" ({formats.score_change(delta, score.units[0][1])} against its reference)"
+
+
+def _times(times: float | None, more: str, less: str) -> str:
+    if times is None or 0.995 < times < 1.005:
+        return ""
+    return f" ({formats.ratio(times)} {more})" if times > 1 else f" ({formats.ratio(1 / times)} {less})"
+
+
+def _text(row: Mapping[str, Any], axis: Axis) -> str:
     value = row[axis.column]
     if value is None or pd.isna(value):
         return "not measured"
@@ -86,16 +97,19 @@ def scatter(
     axes: dict[str, Axis],
     log_x: bool = True,
     log_y: bool = False,
-) -> alt.LayerChart:
-    """The chart of points that `annotate` has prepared; clicking one (with shift: several) selects it."""
-    scales = {"x": _Scale(shown, x, log_x), "y": _Scale(shown, y, log_y)}
+) -> alt.LayerChart | alt.FacetChart:
+    """The chart of points that `annotate` has prepared; clicking one (with shift: several) selects it.
+
+    Up is better: the upward axis is turned where less is better.
+    """
+    scales = {"x": _Scale(shown, x, log_x), "y": _Scale(shown, y, log_y, reverse=y.better == "less")}
     drawn = shown.assign(**{f"{name}_shown": shown[s.axis.column] / s.factor for name, s in scales.items()})
     layers = [
         *_shading(scales, limits),
         _frontier_line(drawn, scales),
         *_intervals(drawn, scales),
         _marks(drawn, scales, size, axes),
-        _reference_rings(drawn, scales),
+        *_references(drawn, scales),
     ]
     return alt.layer(*layers).properties(height=HEIGHT)
 
@@ -103,8 +117,8 @@ def scatter(
 class _Scale:
     """An axis in one unit, over a range with a little room around the points."""
 
-    def __init__(self, points: pd.DataFrame, axis: Axis, log: bool):
-        self.axis = axis
+    def __init__(self, points: pd.DataFrame, axis: Axis, log: bool, *, reverse: bool = False):
+        self.axis, self.reverse = axis, reverse
         values = points[axis.column].astype(float)
         self.factor, self.unit = axis.unit_for(float(values.max()))
         self.log = log and bool((values > 0).all())
@@ -127,11 +141,14 @@ class _Scale:
 
     def title(self) -> str:
         unit = f" ({self.unit})" if self.unit else ""
+        if self.reverse:
+            return f"{self.axis.title}{unit}, axis turned: up is better"
         return f"{self.axis.title}{unit}, {'smaller' if self.axis.better == 'less' else 'larger'} is better"
 
     def encoding(self, channel: type, field: str) -> alt.SchemaBase:
-        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
-        ticks = alt.Axis(format="~g", tickCount=6, labelOverlap="greedy", grid=True, gridOpacity=0.4)
+        kind: Literal["log", "linear"] = "log" if self.log else "linear"
+        scale = alt.Scale(type=kind, domain=[self.low, self.high], nice=False, reverse=self.reverse)
+        ticks = alt.Axis(format=NUMBER, tickCount=6, labelOverlap="greedy", grid=True, gridOpacity=0.4)
         return channel(f"{field}:Q", scale=scale, title=self.title(), axis=ticks)
 
 
@@ -158,10 +175,11 @@ def _shading(scales: dict[str, _Scale], limits: dict[str, float]) -> list[alt.Ch
 
 def _frontier_line(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
     """The edge of what has been reached: between two points only the worse value of both is."""
-    interpolate = "step-after" if scales["x"].axis.better == "less" else "step-before"
-    line = alt.Chart(drawn[drawn["on_frontier"]]).mark_line(
-        interpolate=interpolate, color=NEUTRAL, strokeWidth=1.5, strokeDash=[6, 3]
-    )
+    steps: Literal["step-after", "step-before"] = "step-after"
+    if scales["x"].axis.better == "more":
+        steps = "step-before"
+    edge = alt.Chart(drawn[drawn["on_frontier"]])
+    line = edge.mark_line(interpolate=steps, color=NEUTRAL, strokeWidth=1.5, strokeDash=[6, 3])
     return line.encode(**_place(scales), order=alt.Order("x_shown:Q"))
 
 
@@ -178,34 +196,42 @@ def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart
         layers.append(
             alt.Chart(bars)
             .mark_rule(strokeWidth=1)
-            .encode(**place, color=_colour(drawn, legend=False), opacity=alt.Opacity("strength:Q", scale=None))
+            .encode(**place, color=_colour(drawn), opacity=alt.Opacity("strength:Q", scale=None))
         )
     return layers
 
 
-def _colour(drawn: pd.DataFrame, *, legend: bool) -> alt.Color:
-    families = [name for name in FAMILY_COLOURS if name in set(drawn["family"])]
-    scale = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])
-    return alt.Color("family:N", scale=scale, title="Family", legend=alt.Legend(orient="top") if legend else None)
+def _legend() -> alt.Legend:
+    """One legend for colour and shape; every layer asks for the same, because one without would take it away."""
+    return alt.Legend(orient="top", columns=LEGEND_COLUMNS, symbolOpacity=1, symbolSize=110)
+
+
+def _families(drawn: pd.DataFrame, table: Mapping[Any, str]) -> alt.Scale:
+    found = [name for name in table if name in set(drawn["family"])]
+    return alt.Scale(domain=found, range=[table[name] for name in found])
+
+
+def _colour(drawn: pd.DataFrame) -> alt.Color:
+    return alt.Color("family:N", scale=_families(drawn, FAMILY_COLOURS), title="Family", legend=_legend())
 
 
 def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
-    families = [name for name in FAMILY_SHAPES if name in set(drawn["family"])]
-    shapes = alt.Scale(domain=families, range=[FAMILY_SHAPES[name] for name in families])
     chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
     channels = {
         **_place(scales),
-        "color": _colour(drawn, legend=True),
-        "shape": alt.Shape("family:N", scale=shapes, title="Family", legend=alt.Legend(orient="top")),
+        "color": _colour(drawn),
+        "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), title="Family", legend=_legend()),
         "opacity": alt.condition(chosen, alt.Opacity("strength:Q", scale=None, legend=None), alt.value(PALE / 2)),
         "tooltip": _tooltip(drawn, axes),
     }
     if size is not None:
+        factor, unit = size.unit_for(float(drawn[size.column].max()))
+        drawn = drawn.assign(mark_size=drawn[size.column] / factor)
         channels["size"] = alt.Size(
-            f"{size.column}:Q",
-            title=size.title,
+            "mark_size:Q",
+            title=f"{size.title} ({unit})" if unit else size.title,
             scale=alt.Scale(range=[40, 600], zero=False),
-            legend=alt.Legend(orient="right", format="~s"),
+            legend=alt.Legend(orient="right", format=NUMBER),
         )
     mark = alt.Chart(drawn).mark_point(filled=True, strokeWidth=1, size=110)
     return mark.encode(**channels).add_params(chosen)
@@ -215,7 +241,7 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
     first = [
         alt.Tooltip("label:N", title="Stage"),
         alt.Tooltip("model:N", title="Model"),
-        alt.Tooltip("run_id:Q", title="Run"),
+        alt.Tooltip("run_id:N", title="Run"),
     ]
     values = [
         alt.Tooltip(f"{axis.column}_text:N", title=axis.title)
@@ -226,8 +252,14 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
     return [*first, *values, *kernel]
 
 
-def _reference_rings(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
-    """A ring and a word around every reference."""
-    references = alt.Chart(drawn[drawn["is_reference"]])
-    ring = references.mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
-    return ring.encode(**_place(scales), tooltip=alt.value(None))
+def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
+    """A ring around every reference, and its name where they are few."""
+    found = drawn[drawn["is_reference"]]
+    found = found.assign(words="reference: " + found["label"])
+    place = _place(scales)
+    ring = alt.Chart(found).mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
+    layers = [ring.encode(**place, tooltip=alt.value(None))]
+    if 0 < len(found) <= NAMED_REFERENCES:
+        name = alt.Chart(found).mark_text(align="right", baseline="bottom", dx=-11, dy=-9, color=NEUTRAL)
+        layers.append(name.encode(**place, text="words:N", tooltip=alt.value(None)))
+    return layers

@@ -50,7 +50,7 @@ def _effect(axis: Axis, before: float | None, after: float) -> dict[str, str]:
     }
 
 
-def waterfall(stages: pd.DataFrame, axis: Axis, *, zero: bool = True) -> alt.LayerChart:
+def waterfall(stages: pd.DataFrame, axis: Axis, *, zero: bool = True) -> alt.LayerChart | alt.FacetChart:
     """The chart; `zero` False leaves the origin out, where all values are close (scores)."""
     rows = changes(stages, axis)
     factor, unit = axis.unit_for(float(rows["after"].max()))

@@ -8,6 +8,8 @@ import streamlit as st
 from app import actions, data, formats, identity
 from core.store.models import RunStatus
 
+SHOWN = 40  # queued runs; each is a card with buttons
+
 user, project = identity.user(), identity.project()
 st.title("Queue")
 
@@ -26,59 +28,51 @@ def act(change: Any, *arguments: Any) -> None:
     data.load_queue.clear()
 
 
+def button(label: str, icon: str, key: str, disabled: bool, change: Any, *arguments: Any) -> None:
+    """A small button that is an icon; its label says what it does."""
+    off = disabled or not project.may_submit
+    change_it = partial(act, change, *arguments)
+    st.button(f":material/{icon}:", key=key, help=label, type="tertiary", disabled=off, on_click=change_it)
+
+
 def cancel_button(run: dict[str, Any]) -> None:
     """Stops a run, at once while queued."""
-    st.button(
-        "Stopping" if run["cancel_requested"] else "Cancel",
-        key=f"cancel{run['id']}",
-        disabled=run["cancel_requested"] or not project.may_submit,
-        on_click=partial(act, actions.cancel, [run["id"]]),
-        icon=":material/cancel:",
-    )
+    asked = run["cancel_requested"]
+    button("Stopping" if asked else "Cancel", "cancel", f"cancel.{run['id']}", asked, actions.cancel, [run["id"]])
 
 
 def show_running(run: dict[str, Any]) -> None:
     """A running run: how far it is, how long it takes, who computes it."""
-    with st.container(border=True):
-        left, right = st.columns([5, 1], vertical_alignment="center")
-        with left:
+    seconds = run["seconds_left"]
+    left = f"about {formats.duration(seconds)} left" if seconds else "time left not known yet"
+    since = formats.duration(run["now"] - run["started_at"]) if run["started_at"] else formats.NOTHING
+    facts = [left, f"for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        with st.container(width="stretch", gap="small"):
             st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
             st.progress(min(1.0, run["progress"]), text=run["progress_text"] or "starting")
-            remaining = (
-                f"about {formats.duration(run['seconds_left'])} left"
-                if run["seconds_left"]
-                else "time left not known yet"
-            )
-            since = formats.duration(run["now"] - run["started_at"]) if run["started_at"] else formats.NOTHING
-            st.caption(
-                f"{remaining} · for {since} · {run['model']} on {run['task']} · {run['owner']} · {run['worker'] or ''}"
-            )
-        with right:
-            cancel_button(run)
+            st.caption(" · ".join(filter(None, facts)))
+        if run["cancel_requested"]:
+            st.caption("stopping", width="content")
+        cancel_button(run)
 
 
-def show_queued(place: int, run: dict[str, Any], waiting_for: str | None) -> None:
+def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> None:
     """A queued run with its place, what it waits for, and the buttons that move it."""
-    with st.container(border=True):
-        what, top, up, down, cancel = st.columns([7, 0.8, 0.8, 0.8, 1.4], vertical_alignment="center")
-        with what:
-            st.page_link("pages/run.py", label=f"{place}. **{title_of(run)}**", query_params={"run": str(run["id"])})
-            age = formats.ago(run["created_at"], run["now"])
-            st.caption(f"{run['model']} on {run['task']} · {run['recipe']} · {run['owner']}, {age}")
-            if waiting_for:
-                st.caption(f":orange[:material/hourglass_top: waits for {waiting_for}]")
-        moves = ((top, "top", "vertical_align_top"), (up, "up", "arrow_upward"), (down, "down", "arrow_downward"))
-        for column, where, icon in moves:
-            column.button(
-                " ",
-                key=f"{where}{run['id']}",
-                icon=f":material/{icon}:",
-                help=f"Move {'to the top' if where == 'top' else where}",
-                disabled=not project.may_submit or (place == 1 and where != "down"),
-                on_click=partial(act, actions.move, run["id"], where),
-            )
-        with cancel:
-            cancel_button(run)
+    age = formats.ago(run["created_at"], run["now"])
+    facts = f"{run['model']} on {run['task']} · {run['recipe']} · {run['owner']}, {age}"
+    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{place}**", width="content")
+        with st.container(width="stretch", gap=None):
+            st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
+            st.caption(facts)
+            if waits_for:
+                st.caption(f":orange[:material/hourglass_top: waits for {waits_for}]")
+        number = run["id"]
+        button("Move to the top", "vertical_align_top", f"top.{number}", place == 1, actions.move, number, "top")
+        button("Move up", "arrow_upward", f"up.{number}", place == 1, actions.move, number, "up")
+        button("Move down", "arrow_downward", f"down.{number}", last, actions.move, number, "down")
+        cancel_button(run)
 
 
 def show_worker(worker: dict[str, Any]) -> None:
@@ -104,19 +98,29 @@ def live() -> None:
     waiting = data.load_waiting()
     left, right = st.columns([3, 1], gap="large")
     with left:
-        st.subheader(f"Running ({len(running)})")
+        st.subheader(f"Running ({len(running)})", anchor=False)
         for run in running:
             show_running(run)
         if not running:
             st.caption("Nothing runs.")
-        st.subheader(f"Waiting ({len(queued)})")
-        for place, run in enumerate(queued, start=1):
-            show_queued(place, run, waiting.get(run["id"]))
+        st.subheader(f"Waiting ({len(queued)})", anchor=False)
+        reasons = {waiting.get(run["id"], "") for run in queued}
+        common = reasons.pop() if len(reasons) == 1 and len(queued) > 1 else ""
+        if common:
+            st.warning(f"All of them wait for {common}.", icon=":material/hourglass_top:")
+        for place, run in enumerate(queued[:SHOWN], start=1):
+            show_queued(place, place == len(queued), run, "" if common else waiting.get(run["id"], ""))
+        if len(queued) > SHOWN:
+            st.page_link(
+                "pages/runs.py",
+                label=f"{formats.count(len(queued) - SHOWN)} more wait behind them",
+                query_params={"status": "queued", "sort": "oldest"},
+            )
         if not queued:
             st.caption("Nothing waits.")
             st.page_link("pages/submit.py", label="Submit a run", icon=":material/add_circle:")
     with right:
-        st.subheader("Workers")
+        st.subheader("Workers", anchor=False)
         workers = data.load_workers()
         for worker in workers:
             show_worker(worker)

@@ -146,6 +146,7 @@ def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame
             "p95": formats.milliseconds(row["p95_ms"]),
             "Reference p50": formats.milliseconds(_number(row["reference_p50_ms"])),
             "Time × reference": ratio_text(row),
+            "Energy of a call": formats.energy(_number(row["energy_mj"])),
             "Rounds": formats.count(row["repeats"]),
             "Machine": f"disturbed, {formats.percent(row['contention'], 0)} used by others"
             if row["disturbed"]

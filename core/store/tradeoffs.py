@@ -1,6 +1,6 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
@@ -55,13 +55,17 @@ class Conditions:
 
 @dataclass(frozen=True)
 class PointFilter:
-    """Which stages are points: of one project and one task (scores of two tasks share no axis)."""
+    """Which stages are points: of one project and one task (scores of two tasks share no axis).
+
+    References stay, whichever models, families, techniques or words are chosen.
+    """
 
     project_id: int
     task_hash: str
     models: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ()
+    text: str = ""  # anywhere in the stage's label
     run_ids: tuple[int, ...] = ()
     conditions: Conditions | None = None  # without one, latencies are empty
 
@@ -90,6 +94,36 @@ def list_conditions(session: Session, project_id: int, task_hash: str) -> list[t
         .order_by(func.count().desc())
     )
     return [(Conditions(*row[:-1]), row.n) for row in session.execute(query)]
+
+
+def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[str, str]]:
+    """(family, model) pairs of a task's measured stages."""
+    query = select(Stage.family, Stage.model).where(
+        Stage.task_hash == task_hash, Stage.trained, _of_project(project_id)
+    )
+    return [(row.family, row.model) for row in session.execute(query.distinct())]
+
+
+def find_best_point(
+    session: Session, chosen: PointFilter, limits: Mapping[str, float]
+) -> tuple[dict[str, Any] | None, int]:
+    """The stage with the best score (of equal ones the smallest) that keeps all limits, and how many keep them.
+
+    `limits` holds the worst allowed value of an axis; a stage for which one is not known does not keep it.
+    """
+    kept = list(_conditions(chosen))
+    for axis, limit in limits.items():
+        column = _axis(chosen, axis)
+        if axis == "score":
+            kept.append(case((Stage.higher_is_better, column >= limit), else_=column <= limit))
+        else:
+            kept.append(column <= limit if AXES[axis] else column >= limit)
+    query = select(Stage.id, func.count().over().label("n")).where(*kept)
+    if set(limits) & set(TIMED):
+        query = query.join_from(Stage, Latency, Latency.id == _last_latency(chosen))
+    best_first = (case((Stage.higher_is_better, -Stage.score), else_=Stage.score), Stage.size_bytes, Stage.id)
+    best = session.execute(query.order_by(*best_first).limit(1)).one_or_none()
+    return (list_points_by_id(session, chosen, [best.id])[0], best.n) if best else (None, 0)
 
 
 def list_points(
@@ -213,13 +247,19 @@ def _conditions(chosen: PointFilter) -> list[ColumnElement[bool]]:
         Stage.trained == True,  # noqa: E712
         _of_project(chosen.project_id, chosen.run_ids),
     ]
-    for column, values in (
-        (Stage.model, chosen.models),
-        (Stage.family, chosen.families),
-        (Stage.technique, chosen.techniques),
-    ):
-        if values:
-            conditions.append(column.in_(values))
+    wanted: list[ColumnElement[bool]] = [
+        column.in_(values)
+        for column, values in (
+            (Stage.model, chosen.models),
+            (Stage.family, chosen.families),
+            (Stage.technique, chosen.techniques),
+        )
+        if values
+    ]
+    wanted += [Stage.label.icontains(word, autoescape=True) for word in chosen.text.split()]
+    if wanted:
+        references = select(RunStage.reference_stage_id).where(RunStage.project_id == chosen.project_id)
+        conditions.append(or_(and_(*wanted), Stage.id.in_(references)))
     return conditions
 
 

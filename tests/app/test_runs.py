@@ -79,9 +79,8 @@ def test_owners_filter_by_name(runs):
 
 
 def select_rows(at: AppTest, rows: list[int]) -> AppTest:
-    """Select rows of the table; AppTest has no handle for it, so the widget's state is set as a browser does."""
-    [key] = [key for key in at.session_state.filtered_state if str(key).startswith("runs.")]
-    at.session_state[key] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    """Select rows of the table; AppTest takes a selection through the state of the widget."""
+    at.session_state[at.dataframe[0].key] = {"selection": {"rows": rows, "columns": [], "cells": []}}
     return at.run()
 
 
