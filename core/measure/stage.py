@@ -2,6 +2,7 @@
 
 import math
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from core.stage_key import release
 from core.tasks.base import Kind, Task
 
 RELOAD_TOLERANCE = 1e-3  # of the largest output: the order of float additions may differ between processes
+MEMORY = "peak memory"  # where it was taken, in a stage's details
 APPLIED, SCORED, RELOADED = 0.7, 0.85, 0.9  # shares of a step's progress that are done by then
 
 
@@ -54,10 +56,13 @@ class StageMeasurer:
         reference_folder: Path | None,
         address: str,
     ) -> StageRecord:
-        """The stage in `folder`; scores and sizes of a found one are taken over, latency only from this hardware."""
+        """The stage in `folder`; of a found one score and size are taken over, memory and latency only from here."""
         model = artifact.load_models(folder, self.device)["main"]
         examples = self._examples(folder, model)
-        measured = found.measured if found else self._measured(key, folder, model, examples, identity)
+        if found is None:
+            measured = self._measured(key, folder, model, examples, identity)
+        else:
+            measured = self._found(folder, found.measured)
         rows = self._known_latencies(found, reference_key)
         if not rows and measured.trained:
             rows = self._latencies(model, None if key == reference_key else reference_folder)
@@ -106,6 +111,8 @@ class StageMeasurer:
         counted = compute.count(model, batch, per_token=language, decode=language)
         peak, error = self._reload(folder) if identity["trained"] else (None, None)
         details = dict(identity["details"])
+        if peak is not None:
+            details[MEMORY] = self._place()
         if counted.decode_macs is not None:
             details["decode_macs"] = counted.decode_macs
         return MeasuredStage(
@@ -129,6 +136,20 @@ class StageMeasurer:
             reload_max_error=error,
             details=details,
         )
+
+    def _found(self, folder: Path, measured: MeasuredStage) -> MeasuredStage:
+        """A recorded stage; its peak memory is taken anew, or left out, where it is of another place or not known."""
+        if not measured.trained or measured.details.get(MEMORY) == self._place():
+            return measured
+        if not self.spec.memory:
+            return replace(measured, peak_memory_bytes=None)
+        peak, error = self._reload(folder)
+        details = {**measured.details, MEMORY: self._place()}
+        return replace(measured, peak_memory_bytes=peak, reload_max_error=error, details=details)
+
+    def _place(self) -> dict[str, str]:
+        """The hardware and software that memory and latency belong to."""
+        return {"hardware": hardware_name(self.device.type), "software": _software()}
 
     def _reload(self, folder: Path) -> tuple[int | None, float]:
         """Load the artifact in a fresh process: its peak memory, and how far its outputs are off."""

@@ -34,8 +34,12 @@ def list_keys(session: Session, stage_ids: Iterable[int]) -> dict[int, str]:
 
 
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
-    """Record a stage with its artifact and return its id; the one that stands where its key is recorded already."""
-    upsert(session, Stage, [asdict(measured)], ["key"])
+    """Record a stage with its artifact and return its id; where its key is recorded already, that one stands.
+
+    Only its peak memory is the last that was measured: it is of one machine, which the stage's details name.
+    """
+    memory = () if measured.peak_memory_bytes is None else ("peak_memory_bytes", "reload_max_error", "details")
+    upsert(session, Stage, [asdict(measured)], ["key"], memory)
     stage_id = session.scalars(select(Stage.id).where(Stage.key == measured.key)).one()
     artifact = {"stage_id": stage_id, "address": address, "bytes": n_bytes, "manifest_sha256": manifest_sha256}
     upsert(session, Artifact, [artifact], ["stage_id"])

@@ -11,6 +11,7 @@ from core import pipeline
 from core.artifact import PACKED, Manifest
 from core.artifact_store import ArtifactStore
 from core.errors import Interrupted, SpecError
+from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
 from core.pipeline import execute
 from core.recording import MemoryRecord
@@ -82,7 +83,7 @@ def test_a_run_that_reuses_stages_equals_one_that_does_not(whole, tmp_path):
 
 
 def test_latency_of_a_found_stage_is_taken_over_under_the_same_conditions(whole):
-    folder, stages, record = whole
+    folder, stages, _ = whole
     again = MemoryRecord()
     again.stages = [replace(s, latencies=[replace(row, disturbed=False) for row in s.latencies]) for s in stages]
     known = run(folder, spec(TRAIN, MORE), again)
@@ -93,6 +94,23 @@ def test_latency_of_a_found_stage_is_taken_over_under_the_same_conditions(whole)
         again,
     )
     assert [row.batch for row in other[2].latencies] == [2]
+
+
+def test_memory_of_a_found_stage_is_taken_over_from_the_same_machine_only(whole, monkeypatch):
+    folder, _, _ = whole
+    measuring = spec(TRAIN, measure={"repeats": 5, "test_examples": 64})
+    first = MemoryRecord()
+    run(folder, measuring, first)
+    again = MemoryRecord()
+    again.stages = [replace(s, measured=replace(s.measured, peak_memory_bytes=1)) for s in first.stages]
+    assert [s.measured.peak_memory_bytes for s in run(folder, measuring, again)] == [1, 1]
+    monkeypatch.setattr(measuring_stage, "hardware_name", lambda device: "another machine")
+    source, trained = run(folder, measuring, again)
+    assert source.measured.peak_memory_bytes == 1 and trained.reused  # an untrained one has no memory to measure
+    assert trained.measured.peak_memory_bytes > 1000
+    assert trained.measured.details["peak memory"]["hardware"] == "another machine"
+    without = run(folder, spec(TRAIN), again)[1]
+    assert without.reused and without.measured.peak_memory_bytes is None
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,15 @@ def test_second_record_of_a_stage_leaves_the_first(session):
     assert session.scalar(select(func.count()).select_from(Stage)) == 1
 
 
+def test_peak_memory_is_the_last_that_was_measured(session):
+    add(session, "a", peak_memory_bytes=100, details={"peak memory": {"hardware": "one"}})
+    add(session, "a", peak_memory_bytes=200, details={"peak memory": {"hardware": "another"}}, score=0.1)
+    add(session, "a", peak_memory_bytes=None, details={})
+    found = stages.find_stage(session, "a").measured
+    assert (found.peak_memory_bytes, found.details["peak memory"]["hardware"]) == (200, "another")
+    assert found.score == factories.measured("a").score
+
+
 def test_attaching_again_keeps_one_row_with_the_last_comparison(session):
     run = factories.submit(session)
     dense, small = add(session, "dense", compressed=False), add(session, "small")
