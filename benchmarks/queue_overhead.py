@@ -1,6 +1,6 @@
 """How long from submit to the run's process, and what queue and supervision add to a run of one second.
 
-    python -m benchmarks.queue [--rounds 20] [--idle]
+    python -m benchmarks.queue_overhead [--rounds 20] [--idle]
 
 A real worker on a private Redis and a SQLite store; each run sleeps for one second instead of computing.
 The overhead is compared with the same sleep in a bare subprocess of the same interpreter.
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 RUN_SECONDS = 1.0
-WORKER = "import sys; from benchmarks.queue import serve; serve()"
+WORKER = "import sys; from benchmarks.queue_overhead import serve; serve()"
 
 
 def serve() -> None:
@@ -27,7 +27,7 @@ def serve() -> None:
     from worker import supervisor
     from worker.celery_app import app, worker_arguments
 
-    supervisor.JOB = "benchmarks.queue:job"
+    supervisor.JOB = "benchmarks.queue_overhead:job"
     app.worker_main(worker_arguments("cpu")[2:])
 
 
