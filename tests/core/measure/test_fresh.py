@@ -10,6 +10,7 @@ import torch
 from core.measure.fresh import FreshProcessDied, FreshProcessError, in_fresh_process
 from core.measure.peak import peak
 
+COUNTED_LATE = 800_000  # bytes: the kernel adds up each thread's resident pages in batches of 64
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are exact on Linux only")
 
 
@@ -128,13 +129,13 @@ def test_peak_is_what_was_held_at_once(megabytes):
     n_bytes = megabytes * 1024**2
     found = peak(hold, n_bytes)
     assert found.value == 1
-    assert found.peak_bytes == pytest.approx(n_bytes, abs=400_000)
+    assert found.peak_bytes == pytest.approx(n_bytes, abs=COUNTED_LATE)
 
 
 @linux
 def test_memory_that_was_freed_in_between_counts_once():
     n_bytes = 10 * 1024**2
-    assert peak(hold_briefly, n_bytes).peak_bytes == pytest.approx(n_bytes, abs=400_000)
+    assert peak(hold_briefly, n_bytes).peak_bytes == pytest.approx(n_bytes, abs=COUNTED_LATE)
 
 
 @linux
