@@ -22,30 +22,26 @@ if not choices["models"]:
     st.stop()
 
 
-def choice(column: st.delta_generator.DeltaGenerator, label: str, options: list[str], key: str) -> str:
+def choice(label: str, options: list[str], key: str) -> str:
     """A filter by one value; empty where all are shown."""
-    chosen = column.selectbox(label, options, index=None, placeholder="all", key=key, bind="query-params")
-    return chosen or ""
+    return st.selectbox(label, options, index=None, placeholder="all", key=key, bind="query-params", width=142) or ""
 
 
-columns = st.columns([2, 1, 1, 1, 1, 1])
-text = columns[0].text_input(
-    "Search",
-    placeholder="words of name, recipe, model, task or tags",
-    icon=":material/search:",
-    key="text",
-    bind="query-params",
-)
-model = choice(columns[1], "Model", choices["models"], "model")
-task = choice(columns[2], "Task", choices["tasks"], "task")
-technique = choice(columns[3], "Technique", choices["techniques"], "technique")
-owner = choice(columns[4], "Owner", choices["owners"], "owner")
-order = columns[5].selectbox("Sort by", list(ORDERS), key="sort", bind="query-params")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    text = st.text_input(
+        "Search", placeholder="words of name, recipe, model, task or tags", key="text", bind="query-params", width=305
+    )
+    model = choice("Model", choices["models"], "model")
+    task = choice("Task", choices["tasks"], "task")
+    technique = choice("Technique", choices["techniques"], "technique")
+    owner = choice("Owner", choices["owners"], "owner")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     statuses = st.pills(
         "Status", [s.value for s in RunStatus], selection_mode="multi", key="status", bind="query-params"
     )
-    tag = choice(st.container(width=180), "Tag", choices["tags"], "tag") if choices["tags"] else ""
+    tag = choice("Tag", choices["tags"], "tag") if choices["tags"] else ""
+    st.space("stretch")
+    order = st.selectbox("Sort by", list(ORDERS), key="sort", bind="query-params", width=142)
 
 chosen = RunFilter(
     project.id,
