@@ -199,6 +199,12 @@ def _write_probe(model: nn.Module, task: Task, folder: Path) -> None:
     save_file({key: value.cpu().contiguous() for key, value in probe.items()}, folder / PROBE)
 
 
+def probe_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of the stored probe inputs by their names ("input.pixel_values"), and of the "output"."""
+    with safe_open(folder / PROBE, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  not a dict
+
+
 def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bool = False) -> dict[str, nn.Module]:
     """The models of an artifact: packed and ready to execute, or in the form that later steps work on."""
     manifest = Manifest.read(folder)

@@ -33,6 +33,14 @@ class SpecError(ValueError):
         """The same error with its fields, which are relative to `place`, named in full."""
         return SpecError([replace(p, field=f"{place}.{p.field}") for p in self.problems])
 
+    def moved(self, old: str, new: str) -> "SpecError":
+        """The same error with the fields of the part `old` ("model") named as those of `new` ("reference")."""
+
+        def renamed(field: str) -> str:
+            return new + field.removeprefix(old) if field.startswith(old) else field
+
+        return SpecError([replace(p, field=renamed(p.field)) for p in self.problems])
+
 
 class Cancelled(Exception):
     """The user asked this run to stop."""

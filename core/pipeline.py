@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import artifact, models, tasks
+from core import artifact, checking, tasks
 from core.artifact_store import ArtifactStore
 from core.context import Context, Record
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
 from core.measured import StageRecord
-from core.models.meta import empty_weights
 from core.recording import RunRecord
-from core.roads import Road, Roads, bound_steps, is_run
+from core.roads import Road, Roads, is_run
 from core.spec import ModelSpec, RunSpec
 from core.stage_key import software
 from core.subject import Subject
@@ -42,22 +41,7 @@ def execute(
 
 def check(spec: RunSpec) -> None:
     """Raise SpecError for what only the model can tell; builds it on the meta device and computes nothing."""
-    task = tasks.load(spec.task)
-    steps = bound_steps(spec.recipe, "recipe")
-    if is_run(spec.model):
-        return  # its artifact is known only where it lies
-    described = models.describe(spec.model, task)
-    with empty_weights():
-        module = models.build(described.config)
-    subject = Subject({"main": module}, task, {"main": described.config}, described.trained)
-    problems = []
-    for index, (step, bound) in enumerate(steps):
-        try:
-            bound.check(subject)
-        except SpecError as error:
-            problems += error.at(f"recipe[{index}].{step.technique}").problems
-    if problems:
-        raise SpecError(problems)
+    checking.check(spec, tasks.load(spec.task))
 
 
 class Execution:
@@ -69,6 +53,7 @@ class Execution:
         self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
         self.task: Task = tasks.load(spec.task)
         self.roads = Roads(spec, self.task, record, artifacts, device)
+        checking.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
         self.task.prepare(self.roads.source(spec.model).input_format)
         self.main = self.roads.road(spec.model, spec.recipe)
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
@@ -114,7 +99,7 @@ class Execution:
         if self.artifacts.has(key):
             return self.artifacts.open(key)
         started = time.monotonic()
-        subject = self._source_subject(road) if position == 0 else self._apply(road, position)
+        subject = self._source_subject(road.source) if position == 0 else self._apply(road, position)
         draft = self.artifacts.draft()
         report = {"seconds": time.monotonic() - started, "details": subject.details}
         (draft / REPORT).write_text(json.dumps(report))
@@ -149,14 +134,13 @@ class Execution:
     def _checkpoint(self, key: str) -> Path | None:
         return None if self.resume is None else self.resume / f"{key}.safetensors"
 
-    def _source_subject(self, road: Road) -> Subject:
-        if is_run(road.source):
-            folder = self.artifacts.open(self.roads.run(road.source).last_key)
+    def _source_subject(self, source: ModelSpec) -> Subject:
+        loaded = self.roads.source(source)
+        if is_run(source):
+            folder = self.artifacts.open(self.roads.run(source).last_key)
             return artifact.load_subject(folder, self.task, self.device)
-        loaded = self.roads.source(road.source)
-        return Subject(
-            {"main": loaded.module.to(self.device).eval()}, self.task, {"main": loaded.config}, loaded.trained
-        )
+        module = loaded.module.to(self.device).eval()
+        return Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
 
     def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
         """The model that a step's settings name, ready to execute."""
@@ -170,7 +154,10 @@ class Execution:
     def _explicit_reference(self) -> tuple[Road, int] | None:
         """The reference that the spec names, or that the run it starts from had."""
         if self.spec.reference is not None:
-            return self.roads.target(self.main, self.spec.reference)
+            try:
+                return self.roads.target(self.main, self.spec.reference)
+            except SpecError as error:
+                raise error.moved("model", "reference") from error
         if is_run(self.spec.model):
             self.reference_key = self.roads.run(self.spec.model).reference_key
         return None

@@ -5,8 +5,9 @@ a road of its own. Keys are known before anything is computed.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from core.measured import FoundRun
 from core.recording import RunRecord
 from core.spec import ModelSpec, RunSpec, StepSpec
 from core.stage_key import stage_key
-from core.tasks.base import Task
+from core.tasks.base import Kind, Task
 from core.techniques.base import Technique
 from core.techniques.catalogue import technique
 
@@ -35,6 +36,31 @@ class Road:
 def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
     """The recipe's techniques with their settings; raises SpecError."""
     return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
+
+
+def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
+    """Models that a technique's settings name, its methods' included, with their places ("methods[0].x.teacher")."""
+    for name, role in _roles(bound):
+        value = getattr(bound, name)
+        if role == "model" and value is not None:
+            yield name, ModelSpec.model_validate(value)
+        elif role == "methods":
+            for place, method in _methods(name, value):
+                yield from ((f"{place}.{inner}", reference) for inner, reference in model_references(method))
+
+
+def _roles(bound: Technique) -> Iterator[tuple[str, object]]:
+    """Settings that mean more than their value: "model", "methods"."""
+    for name, info in type(bound).model_fields.items():
+        if isinstance(info.json_schema_extra, dict) and "role" in info.json_schema_extra:
+            yield name, info.json_schema_extra["role"]
+
+
+def _methods(name: str, items: Sequence[Any]) -> Iterator[tuple[str, Technique]]:
+    """The methods in a setting, with their places ("methods[0].sr_ste")."""
+    for index, item in enumerate(items):
+        step = StepSpec.model_validate(item)
+        yield f"{name}[{index}].{step.technique}", technique(step, f"{name}[{index}]")
 
 
 def is_run(spec: ModelSpec) -> bool:
@@ -61,11 +87,13 @@ class Roads:
         return self._sources[name]
 
     def run(self, spec: ModelSpec) -> FoundRun:
-        """The finished run that `run:<id>` names; raises SpecError."""
+        """The finished run that `run:<id>` names; raises SpecError, also where its model does not fit the task."""
         number = spec.source.removeprefix("run:")
         found = self.record.find_run(int(number)) if number.isdecimal() else None
         if found is None:
             raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
+        if self.artifacts.has(found.last_key):
+            _require_fit(spec, self.artifacts.open(found.last_key), self.task)
         return found
 
     def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
@@ -75,7 +103,8 @@ class Roads:
         for position in range(len(road.steps) + 1):
             if position:
                 step, bound = road.steps[position - 1]
-                determining.append({step.technique: self._determining(road, bound)})
+                place = f"recipe[{position - 1}].{step.technique}"
+                determining.append({step.technique: self._determining(road, bound, place)})
             road.keys.append(
                 stage_key(
                     source=self._source_hash(source),
@@ -98,19 +127,40 @@ class Roads:
     def _source_hash(self, source: ModelSpec) -> str:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash
 
-    def _determining(self, road: Road, bound: Technique) -> dict[str, Any]:
+    def _determining(self, road: Road, bound: Technique, place: str) -> dict[str, Any]:
         """A technique's settings, defaults included, with every model that they name replaced by its key."""
         settings = bound.model_dump(mode="json")
-        for name, info in type(bound).model_fields.items():
-            extra = info.json_schema_extra
-            role = extra.get("role") if isinstance(extra, dict) else None
+        for name, role in _roles(bound):
             if role == "model" and settings[name] is not None:
-                target, position = self.target(road, ModelSpec.model_validate(settings[name]))
-                settings[name] = target.keys[position]
+                settings[name] = self._key_of(road, ModelSpec.model_validate(settings[name]), f"{place}.{name}")
             elif role == "methods":
-                methods = [technique(StepSpec.model_validate(item), name) for item in settings[name]]
                 settings[name] = [
-                    {next(iter(item)): self._determining(road, method)}
-                    for item, method in zip(settings[name], methods, strict=True)
+                    {inner.rpartition(".")[2]: self._determining(road, method, f"{place}.{inner}")}
+                    for inner, method in _methods(name, settings[name])
                 ]
         return settings
+
+    def _key_of(self, road: Road, reference: ModelSpec, place: str) -> str:
+        try:
+            target, position = self.target(road, reference)
+        except SpecError as error:
+            raise error.moved("model", place) from error
+        return target.keys[position]
+
+
+def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
+    """Raise SpecError where the model of an earlier run reads or answers something else than the task has."""
+    shapes = artifact.probe_shapes(folder)
+    pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
+    is_image, is_language = pixels is not None, len(answers) == 3
+    if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
+        message = f"was made for another kind of task than {task.name}, which is {Kind(task.kind)}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
+    if not is_language and answers[-1] != task.n_classes:
+        message = f"answers in {answers[-1]} classes, and {task.name} has {task.n_classes}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
+    resized = artifact.Manifest.read(folder).input_format["image_size"] is not None
+    if pixels is not None and task.image_shape is not None and not resized and pixels[2:] != list(task.image_shape[1:]):
+        sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
+        message = f"reads images of {sizes[0]} pixels, and {task.name} has {sizes[1]}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run on images of the same size.")

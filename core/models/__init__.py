@@ -20,7 +20,7 @@ from core.models.loaded import Described, Loaded
 from core.spec import ModelSpec
 from core.tasks.base import Kind, Task
 
-__all__ = ["Described", "Loaded", "build", "describe", "load"]
+__all__ = ["Described", "Loaded", "build", "describe", "load", "longest"]
 
 
 def describe(spec: ModelSpec, task: Task) -> Described:
@@ -57,6 +57,13 @@ def build(config: dict[str, Any]) -> nn.Module:
     if config["source"] == "hf":
         return huggingface.build(config).eval()
     return zoo.build(config).eval()
+
+
+def longest(config: dict[str, Any]) -> int | None:
+    """Tokens that the model of a resolved config takes at most; None where it has no limit, or reads none."""
+    if config["source"] == "hf":
+        return huggingface.longest(config)
+    return None if config.get("positions") == "rotary" else config.get("length")
 
 
 def _settings(spec: ModelSpec) -> ModelSettings:

@@ -44,6 +44,13 @@ def locate(source: str, revision: str | None, *, weights: bool) -> Path:
     return folder
 
 
+def check_weights(source: str) -> None:
+    """Raise SpecError where a user's own folder has no weights to read; of a repository only loading can tell."""
+    folder = _own_folder(source.removeprefix("hf:"))
+    if folder is not None:
+        weight_files(source, folder)
+
+
 def weight_files(source: str, folder: Path) -> list[Path]:
     """The safetensors files that make up the model; raises SpecError where there are none, naming what is there."""
     if (folder / WEIGHTS).is_file():

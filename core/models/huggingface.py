@@ -15,7 +15,7 @@ from torch import nn
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.models.base import ModelSettings
-from core.models.checkpoint import content_hash, locate, weight_files
+from core.models.checkpoint import check_weights, content_hash, locate, weight_files
 from core.models.conv1d import convert_conv1d_
 from core.models.loaded import Described, Loaded
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
@@ -42,6 +42,7 @@ class HuggingFaceSettings(ModelSettings):
 def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Described:
     """The model's config and input format, from its small files; raises SpecError where it does not fit the task."""
     folder = locate(source, settings.revision, weights=False)
+    check_weights(source)
     hf_config = _read_config(source, folder)
     model_class = _model_class(source, hf_config, task, settings.new_head)
     _fit_labels(source, hf_config, task, settings.new_head)
@@ -174,10 +175,20 @@ def _fit_labels(source: str, hf_config: Any, task: Task, new_head: bool) -> None
     hf_config.num_labels = task.n_classes
 
 
+def longest(config: dict[str, Any]) -> int | None:
+    """Tokens that the model of a config takes at most; None where it does not say."""
+    return _longest(_unpack(config)[1])
+
+
+def _longest(hf_config: Any) -> int | None:
+    n_positions: int | None = getattr(hf_config, "max_position_embeddings", None)
+    if n_positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        return n_positions - hf_config.pad_token_id - 1  # their positions begin after the padding's
+    return n_positions
+
+
 def _length(hf_config: Any, settings: HuggingFaceSettings, task: Task) -> int:
-    longest = getattr(hf_config, "max_position_embeddings", None)
-    if longest is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        longest -= hf_config.pad_token_id + 1  # their positions begin after the padding's
+    longest = _longest(hf_config)
     if settings.length is None:
         return min(task.length or 256, longest or 256)
     if longest is not None and settings.length > longest:

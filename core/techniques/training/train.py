@@ -77,8 +77,11 @@ class Train(OneShot):
                     f"is a packed {type(module).__name__}, which has no gradient",
                     "Put train before the step that packs the weights.",
                 )
-        for method in self.bound_methods():
-            method.check(subject)
+        for index, method in enumerate(self.bound_methods()):
+            try:
+                method.check(subject)
+            except SpecError as error:
+                raise error.at(f"methods[{index}].{next(iter(self.methods[index]))}") from error
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Train in place; taken up from the context's checkpoint where there is one."""
