@@ -3,7 +3,7 @@ import sys
 
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import MetaData, Table, inspect, select
 
 from core.store import engine
 from core.store.models import Base
@@ -30,6 +30,29 @@ def test_two_processes_may_upgrade_at_the_same_time(empty_url):
     assert [process.returncode for process in processes] == [0, 0, 0], errors
     found, expected = engine.revision(empty_url)
     assert found == expected
+
+
+def some_row(table: Table) -> dict[str, object]:
+    """A row with whatever its columns take; every number is 1, so that foreign keys meet."""
+    filled = {int: 1, float: 1.0, str: "some", bool: True, object: {}}  # JSON holds any object
+    required = [column for column in table.columns if not column.nullable and column.server_default is None]
+    return {column.name: filled[column.type.python_type] for column in required}
+
+
+def test_latencies_of_the_first_release_outlive_the_upgrade(empty_url):
+    database = engine.engine(empty_url)
+    first = MetaData()
+    with database.begin() as connection:
+        command.upgrade(engine.migrations(connection), "0001")
+        first.reflect(connection)
+        for name in ("user", "project", "run", "stage", "latency"):
+            connection.execute(first.tables[name].insert(), [some_row(first.tables[name])])
+        before = connection.execute(select(first.tables["latency"])).mappings().one()
+        assert "energy_mj" not in before
+    engine.upgrade(empty_url)
+    with database.begin() as connection:
+        after = connection.execute(select(Base.metadata.tables["latency"])).mappings().one()
+    assert {**after} == {**before, "energy_mj": None, "reference_energy_mj": None}
 
 
 def test_upgrade_of_a_current_store_changes_nothing(store_url):

@@ -67,6 +67,11 @@ def test_latencies_of_a_run_take_the_place_of_its_earlier_ones(session):
         stages.set_latencies(session, first.id, stage_id, [factories.latency(p50_ms=ms)], None)
     stages.set_latencies(session, second.id, stage_id, [factories.latency(p50_ms=4.0, batch=8)], None)
     assert [row.p50_ms for row in stages.list_latencies(session, [first.id])] == [3.0]
+    used = factories.latency(energy_mj=1.5, reference_energy_mj=2.5)
+    stages.set_latencies(session, second.id, stage_id, [used], None)
+    (row,) = stages.list_latencies(session, [second.id])
+    assert (row.energy_mj, row.reference_energy_mj) == (1.5, 2.5)
+    assert used in [found for _, found in stages.find_stage(session, "a").latencies]
     assert session.scalar(select(func.count()).select_from(Latency)) == 2
 
 
