@@ -96,6 +96,6 @@ def _reference_problems(reference: ModelSpec, field: str, task: Task, student: D
     if student is None or described is None:
         return
     own, other = (d.input_format.tokenizer for d in (student, described))
-    if own is not None and own.vocab_size != other.vocab_size:
+    if own is not None and other is not None and own.vocab_size != other.vocab_size:
         message = f"reads {other.vocab_size} tokens, and the model that it teaches {own.vocab_size}"
         yield Problem(f"{field}.source", reference.source, message, "Choose a model with the same tokenizer.")

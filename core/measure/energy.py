@@ -71,7 +71,9 @@ def energy_mj(meter: Meter, work: Work, call_ms: float) -> float | None:
 @cache
 def find_meter(device_type: str) -> Meter | None:
     """The meter of this host's GPU or processor; None where its counters are not there or not to be read."""
-    return gpu_meter(pynvml, str(torch.cuda.get_device_properties().uuid)) if device_type == "cuda" else cpu_meter()
+    if device_type != "cuda":
+        return cpu_meter()
+    return gpu_meter(pynvml, str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
 
 
 def gpu_meter(nvml: Any, uuid: str) -> Meter | None:
