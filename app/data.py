@@ -160,23 +160,28 @@ def load_choices(project_id: int) -> dict[str, list[str]]:
         return listing.list_choices(s, project_id)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@st.cache_data(ttl=SLOW, show_spinner=False)
 def load_tasks(project_id: int) -> pd.DataFrame:
     """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
     with read_session() as s:
         return pd.DataFrame([row._asdict() for row in tradeoffs.list_tasks(s, project_id)])
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@st.cache_data(ttl=SLOW, show_spinner=False)
 def load_conditions(project_id: int, task_hash: str) -> list[tuple[tradeoffs.Conditions, int]]:
     """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
     with read_session() as s:
         return tradeoffs.list_conditions(s, project_id, task_hash)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
 def load_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
     """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for)."""
+    with read_session() as s:
+        return _load_points(chosen, x, y, tradeoffs.last_change(s))
+
+
+@st.cache_data(ttl=600, max_entries=100, show_spinner=False)
+def _load_points(chosen: tradeoffs.PointFilter, x: str, y: str, last_change: tuple[int, int]) -> pd.DataFrame:
     with read_session() as s:
         return pd.DataFrame(tradeoffs.list_points(s, chosen, x, y))
 

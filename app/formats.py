@@ -95,8 +95,10 @@ def score_change(delta: float | None, unit: str) -> str:
     """A difference of two scores, with its sign: "+0.3 points", "−0.012 bits"."""
     if delta is None:
         return NOTHING
-    sign = "−" if delta < 0 else "+"
-    return f"{sign}{abs(delta):.1f} points" if unit == "%" else f"{sign}{abs(delta):.3f} {unit}".rstrip()
+    places, words = (1, "points") if unit == "%" else (3, unit)
+    size = round(abs(delta), places)
+    sign = "±" if size == 0 else "−" if delta < 0 else "+"
+    return f"{sign}{size:.{places}f} {words}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

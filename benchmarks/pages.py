@@ -3,8 +3,9 @@
     python -m benchmarks.pages [--repeats 5] [--save]
 
 Every page is served by a server of its own and opened in turn, in one browser whose cache is warm; a time is from
-the address to the page's last element being painted. The data of a page is read anew each time: visits lie further
-apart than the page's caches live, but for the lists of choices, which live 30 s.
+the address to the page's last element being painted. Runs and points are read anew each time: visits lie further apart
+than the list of runs is cached, and a stage is recorded before each visit of the trade-offs. What filters and pickers
+offer is cached for 30 s.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def main() -> None:
             home = folder / str(number)
             sizes[case.name] = _fill(home, case)
             urls[case.name] = stack.enter_context(_served(local.front_end_command, home))
-        times = _measure(urls, arguments.repeats)
+        times = _measure(urls, [folder / str(number) for number in range(len(CASES))], arguments.repeats)
     table = _table(times, sizes)
     print(table)
     if arguments.save:
@@ -95,7 +96,7 @@ def _fill(home: Path, case: Case) -> int:
     return points
 
 
-def _measure(urls: dict[str, str], repeats: int) -> dict[str, list[float]]:
+def _measure(urls: dict[str, str], homes: list[Path], repeats: int) -> dict[str, list[float]]:
     """Milliseconds of each visit, page by page in turn; the first round warms up and does not count."""
     times: dict[str, list[float]] = {name: [] for name in urls}
     with sync_playwright() as playwright:
@@ -103,6 +104,7 @@ def _measure(urls: dict[str, str], repeats: int) -> dict[str, list[float]]:
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=arguments)
         context = browser.new_context(viewport={"width": 1440, "height": 1000})
         for turn in range(repeats + 1):
+            _record_stages(homes)
             began = time.monotonic()
             for name, url in urls.items():
                 taken = _visit(context, url, next((case for case in CASES if case.name == name), None))
@@ -111,6 +113,13 @@ def _measure(urls: dict[str, str], repeats: int) -> dict[str, list[float]]:
             time.sleep(max(0.0, APART - (time.monotonic() - began)))
         browser.close()
     return times
+
+
+def _record_stages(homes: list[Path]) -> None:
+    """Add a run with its stages to every store, as a worker would meanwhile."""
+    for home in homes:
+        with engine.session(f"sqlite:///{home / 'slimboard.db'}") as s:
+            factories.fill_store(s, 20, seed=int(time.time()))
 
 
 def _visit(context: BrowserContext, url: str, case: Case | None) -> float:

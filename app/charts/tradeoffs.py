@@ -15,7 +15,9 @@ from core.frontier import frontier
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side
 NAMED_REFERENCES = 4  # more of them would cover each other's names
+BARS = 300  # of more points, only those on the frontier and the references bear their intervals
 LEGEND_COLUMNS = 6
+PLACE = ("x_shown", "y_shown")
 _DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
 
 
@@ -30,9 +32,10 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     directions = [_DIRECTIONS[x.better], _DIRECTIONS[y.better]]
     shown["on_frontier"] = frontier(shown[[x.column, y.column]].to_numpy(), directions)
     shown["strength"] = np.where((shown["on_frontier"] | shown["is_reference"]) & shown["feasible"], PLAIN, PALE)
+    rows = shown.to_dict("records")
     for axis in axes.values():
         if axis.column in shown:
-            shown[f"{axis.column}_text"] = [_text(row, axis) for row in shown.to_dict("records")]
+            shown[f"{axis.column}_text"] = [_text(row, axis) for row in rows]
     return shown
 
 
@@ -111,7 +114,8 @@ def scatter(
         _marks(drawn, scales, size, axes),
         *_references(drawn, scales),
     ]
-    return alt.layer(*layers).properties(height=HEIGHT)
+    drawn_fast = {"embedOptions": {"renderer": "canvas"}}
+    return alt.layer(*layers).properties(height=HEIGHT, usermeta=drawn_fast)
 
 
 class _Scale:
@@ -178,7 +182,7 @@ def _frontier_line(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
     steps: Literal["step-after", "step-before"] = "step-after"
     if scales["x"].axis.better == "more":
         steps = "step-before"
-    edge = alt.Chart(drawn[drawn["on_frontier"]])
+    edge = alt.Chart(drawn.loc[drawn["on_frontier"], [*PLACE]])
     line = edge.mark_line(interpolate=steps, color=NEUTRAL, strokeWidth=1.5, strokeDash=[6, 3])
     return line.encode(**_place(scales), order=alt.Order("x_shown:Q"))
 
@@ -189,7 +193,12 @@ def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart
         low, high = scale.axis.low, scale.axis.high
         if not scale._has(drawn, low):
             continue
-        bars = drawn.dropna(subset=[low, high]).assign(low=drawn[low] / scale.factor, high=drawn[high] / scale.factor)
+        known = drawn.dropna(subset=[low, high])
+        if len(known) > BARS:
+            known = known[known["on_frontier"] | known["is_reference"]]
+        bars = known[[*PLACE, "family", "strength"]].assign(
+            low=known[low] / scale.factor, high=known[high] / scale.factor
+        )
         place = _place(scales)
         place[name] = scale.encoding(alt.X if name == "x" else alt.Y, "low")
         place[f"{name}2"] = (alt.X2 if name == "x" else alt.Y2)("high")
@@ -207,7 +216,8 @@ def _legend() -> alt.Legend:
 
 
 def _families(drawn: pd.DataFrame, table: Mapping[Any, str]) -> alt.Scale:
-    found = [name for name in table if name in set(drawn["family"])]
+    shown = set(drawn["family"].unique())
+    found = [name for name in table if name in shown]
     return alt.Scale(domain=found, range=[table[name] for name in found])
 
 
@@ -233,7 +243,11 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
             scale=alt.Scale(range=[40, 600], zero=False),
             legend=alt.Legend(orient="right", format=NUMBER),
         )
-    mark = alt.Chart(drawn).mark_point(filled=True, strokeWidth=1, size=110)
+    needed = [*PLACE, "stage_id", "family", "strength", "label", "model", "run_id", "kernel", "mark_size"]
+    needed += [column for column in drawn if column.endswith("_text")]
+    mark = alt.Chart(drawn[[column for column in needed if column in drawn]]).mark_point(
+        filled=True, strokeWidth=1, size=110
+    )
     return mark.encode(**channels).add_params(chosen)
 
 
@@ -254,7 +268,7 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
 
 def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
     """A ring around every reference, and its name where they are few."""
-    found = drawn[drawn["is_reference"]]
+    found = drawn.loc[drawn["is_reference"], [*PLACE, "label"]]
     found = found.assign(words="reference: " + found["label"])
     place = _place(scales)
     ring = alt.Chart(found).mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)

@@ -123,8 +123,10 @@ st.caption(
 )
 
 picked_ids = {row["stage_id"] for row in event.selection.get(charts.SELECTION, [])} if event else set()
-listed = shown[shown["stage_id"].isin(picked_ids)] if picked_ids else shown[shown["on_frontier"]]
-st.subheader("Selected stages" if picked_ids else "On the frontier", anchor=False)
+within = shown["on_frontier"] & shown["feasible"]
+listed = shown[shown["stage_id"].isin(picked_ids) if picked_ids else within].sort_values(x.column)
+title = "On the frontier, within the limits" if limits else "On the frontier"
+st.subheader("Selected stages" if picked_ids else title, anchor=False)
 table = pd.DataFrame(
     {
         "Run": [f"run?run={run_id}" for run_id in listed["run_id"]],

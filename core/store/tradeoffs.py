@@ -96,6 +96,14 @@ def list_conditions(session: Session, project_id: int, task_hash: str) -> list[t
     return [(Conditions(*row[:-1]), row.n) for row in session.execute(query)]
 
 
+def last_change(session: Session) -> tuple[int, int]:
+    """What differs after a stage or a latency was recorded, so that points need to be read anew."""
+    stage_id, latency_id = session.execute(
+        select(select(func.max(Stage.id)).scalar_subquery(), select(func.max(Latency.id)).scalar_subquery())
+    ).one()
+    return stage_id or 0, latency_id or 0
+
+
 def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[str, str]]:
     """(family, model) pairs of a task's measured stages."""
     query = select(Stage.family, Stage.model).where(

@@ -115,3 +115,54 @@ def test_untrained_stages_are_no_points(session):
     points = tradeoffs.list_points(session, PointFilter(run.project_id, "0" * 64))
     assert [p["n_runs"] for p in points] == [1]
     assert tradeoffs.list_points_by_id(session, PointFilter(run.project_id, "0" * 64), [stage_id]) == []
+
+
+def test_kinds_are_what_can_be_filtered_by(filled):
+    session, project_id, task_hash = filled
+    kinds = tradeoffs.list_kinds(session, project_id, task_hash)
+    assert sorted(kinds) == sorted({(stage.family, stage.model) for stage in stages_of(session, task_hash)})
+
+
+def test_words_of_the_label_leave_their_stages_and_the_references(filled):
+    session, project_id, task_hash = filled
+    points = tradeoffs.list_points(session, PointFilter(project_id, task_hash, text="BITS 8"))
+    references = {p["reference_stage_id"] for p in tradeoffs.list_points(session, PointFilter(project_id, task_hash))}
+    expected = {s.id for s in stages_of(session, task_hash) if "bits" in s.label and "8" in s.label}
+    assert expected and {p["stage_id"] for p in points} == expected | references
+
+
+def test_the_best_point_keeps_every_limit(filled):
+    session, project_id, task_hash = filled
+    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    chosen = PointFilter(project_id, task_hash, conditions=conditions)
+    best, n = tradeoffs.find_best_point(session, chosen, {"size_bytes": 1_500_000, "p50_ms": 3.5})
+    kept = [
+        point
+        for point in tradeoffs.list_points(session, chosen)
+        if point["size_bytes"] <= 1_500_000 and point["p50_ms"] <= 3.5
+    ]
+    assert n == len(kept) > 1
+    turn = -1 if kept[0]["higher_is_better"] else 1
+    assert best is not None
+    assert best["stage_id"] == min(kept, key=lambda p: (turn * p["score"], p["size_bytes"], p["stage_id"]))["stage_id"]
+
+
+def test_a_score_limit_follows_the_task_s_direction(session):
+    project_id = factories.fill_store(session, N)
+    for task in tradeoffs.list_tasks(session, project_id):
+        chosen = PointFilter(project_id, task.task_hash)
+        scores = sorted(point["score"] for point in tradeoffs.list_points(session, chosen))
+        _, n = tradeoffs.find_best_point(session, chosen, {"score": scores[3]})
+        assert n == (len([s for s in scores if s >= scores[3]]) if task.higher_is_better else 4)
+
+
+def test_impossible_limits_leave_nothing(filled):
+    session, project_id, task_hash = filled
+    assert tradeoffs.find_best_point(session, PointFilter(project_id, task_hash), {"size_bytes": 1}) == (None, 0)
+
+
+def test_a_recorded_stage_changes_the_mark(filled):
+    session, _, _ = filled
+    before = tradeoffs.last_change(session)
+    factories.fill_store(session, 3, seed=5)
+    assert tradeoffs.last_change(session) != before

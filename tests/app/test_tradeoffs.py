@@ -1,0 +1,93 @@
+"""The trade-off page: axes, filters, limits and what they say."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from streamlit.testing.v1 import AppTest
+
+import app
+from core.store.engine import read_session, session
+from core.store.models import Stage
+from tests import factories
+
+MAIN = Path(app.__file__).with_name("main.py")
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(MAIN), default_timeout=30)
+    at.query_params.update(query)
+    at.run()
+    assert not at.exception
+    return at
+
+
+@pytest.fixture
+def filled(store):
+    with session() as s:
+        factories.fill_store(s, 120)
+
+
+def listed(at: AppTest):
+    return at.dataframe[0].value
+
+
+def number_input(at: AppTest, start: str):
+    return next(widget for widget in at.number_input if widget.label.startswith(start))
+
+
+def test_an_empty_project_leads_to_submit(store):
+    at = opened()
+    assert "Nothing is measured yet" in at.info[0].value
+    assert len(at.get("page_link")) == 1
+
+
+def test_the_table_lists_the_frontier_with_units(filled):
+    table = listed(opened(points_of="builtin:digits"))
+    assert table["Size"].str.contains("B$").all()
+    assert table["Accuracy"].str.endswith(" %").all()
+    assert table["Speed-up"].str.endswith("×").all()
+    assert table["Run"].str.fullmatch(r"run\?run=\d+").all()
+
+
+def test_the_address_chooses_task_and_axes(filled):
+    at = opened(points_of="builtin:shapes", x="Multiply-accumulates", y="Compression")
+    assert [at.selectbox(key=key).value for key in ("x", "y")] == ["macs", "compression_ratio"]
+    assert not at.exception
+
+
+def test_less_bits_per_character_are_up_and_the_page_says_so(filled):
+    captions = " ".join(caption.value for caption in opened(points_of="builtin:python-docs").caption)
+    assert "Less bits per character is better, so the upward axis is turned" in captions
+
+
+def test_limits_name_the_best_stage_with_its_reasons(filled):
+    at = opened(points_of="builtin:digits")
+    number_input(at, "Size at most").set_value(1.0).run()
+    with read_session() as s:
+        best = s.scalar(
+            select(func.max(Stage.score)).where(Stage.task == "builtin:digits", Stage.size_bytes <= 1_000_000)
+        )
+    text = at.success[0].value
+    assert f"accuracy {best:.1f} %" in text and "smaller)" in text and "against its reference" in text
+    assert "within the limits" in at.subheader[0].value
+
+
+def test_impossible_limits_say_what_to_do(filled):
+    at = opened(points_of="builtin:digits")
+    number_input(at, "Accuracy at least").set_value(101.0).run()
+    assert "No stage keeps all limits" in at.warning[0].value
+
+
+def test_filters_leave_their_family_and_the_references(filled):
+    at = opened(points_of="builtin:digits")
+    next(widget for widget in at.multiselect if widget.label == "Families").set_value(["pruning"]).run()
+    assert not at.exception
+    assert set(listed(at)["Stage"].str.split().str[0]) <= {"nm_pruning", "magnitude_pruning", "train"}
+
+
+def test_a_quantity_that_nothing_has_is_told(filled):
+    with session() as s:
+        s.query(Stage).update({"peak_memory_bytes": None})
+    at = opened(points_of="builtin:digits", x="Peak memory")
+    assert "Choose other axes" in at.info[0].value
