@@ -71,13 +71,16 @@ def test_compression_ratio_is_against_the_reference(filled):
         assert point["compression_ratio"] == pytest.approx(reference.size_bytes / point["size_bytes"])
 
 
-def test_filters(filled):
+def test_filters_leave_their_stages_and_the_references(filled):
     session, project_id, task_hash = filled
     every = stages_of(session, task_hash)
+    references = {p["reference_stage_id"] for p in tradeoffs.list_points(session, PointFilter(project_id, task_hash))}
     for name, value in (("models", "builtin:vit"), ("families", "quantization"), ("techniques", "svd")):
         column = {"models": "model", "families": "family", "techniques": "technique"}[name]
         points = tradeoffs.list_points(session, PointFilter(project_id, task_hash, **{name: (value,)}))
-        assert [p["stage_id"] for p in points] == [s.id for s in every if getattr(s, column) == value]
+        assert [p["stage_id"] for p in points] == [
+            s.id for s in every if getattr(s, column) == value or s.id in references
+        ]
     run_id = session.scalars(
         select(RunStage.run_id).join(Stage, Stage.id == RunStage.stage_id).where(Stage.task_hash == task_hash).limit(1)
     ).one()
