@@ -16,7 +16,9 @@ TASKS = {
 MEASURE = {"repeats": 5, "test_examples": 16, "decode_tokens": 4, "memory": False}
 
 
-@pytest.mark.parametrize("family", TASKS)
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(family, marks=pytest.mark.slow) for family in ("opt", "gpt2", "vit"))]
+)
 def test_a_checkpoint_is_pruned_trained_quantized_cast_and_measured_against_itself(family, checkpoint, tmp_path):
     _, folder = checkpoint(family)
     model = {"source": f"hf:{folder}"} | ({"new_head": True} if family == "vit" else {})
