@@ -1,0 +1,148 @@
+"""Reading results in a real browser: the table of runs, a run, the trade-offs and the queue."""
+
+import io
+import re
+import zipfile
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select, update
+
+from core.store.engine import read_session, session
+from core.store.models import Artifact, Run, RunStage, RunStatus, Stage
+
+pytestmark = pytest.mark.browser
+SLOW = 60_000  # milliseconds, for a page's first visit
+
+
+def open_page(page: Page, url: str, heading: str) -> None:
+    page.goto(url)
+    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
+
+
+def a_done_run(store_url: str) -> Run:
+    with read_session(store_url) as s:
+        return s.scalars(select(Run).where(Run.status == RunStatus.DONE).order_by(Run.id.desc())).first()
+
+
+def test_the_address_of_runs_follows_the_filters(page, server):
+    open_page(page, f"{server.url}/runs", "Runs")
+    expect(page.get_by_text("30 runs, 1 to 30 shown")).to_be_visible()
+    page.get_by_role("button", name="failed", exact=True).click()
+    page.wait_for_url(re.compile("status=failed"))
+    expect(page.get_by_text("30 runs")).not_to_be_visible()
+    shown = page.get_by_text(re.compile(r"\d+ runs?, 1 to \d+ shown")).inner_text()
+    page.reload()
+    expect(page.get_by_text(shown)).to_be_visible(timeout=SLOW)
+
+
+def test_selected_runs_are_cancelled(page, server):
+    with read_session(server.store_url) as s:
+        queued = s.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED)).all()
+    open_page(page, f"{server.url}/runs?status=queued", "Runs")
+    table = page.get_by_test_id("stDataFrame")
+    expect(table.locator("canvas").first).to_be_visible()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 16, box["y"] + 16)  # the head's box selects all rows
+    page.get_by_role("button", name=f"Cancel {len(queued)}").click()
+    expect(page.get_by_text(re.compile("cancelled or stopping"))).to_be_visible()
+    with read_session(server.store_url) as s:
+        assert {s.get_one(Run, number).status for number in queued} == {RunStatus.CANCELLED}
+
+
+def test_a_run_shows_stages_and_keeps_its_tab_in_the_address(page, server):
+    run = a_done_run(server.store_url)
+    open_page(page, f"{server.url}/run?run={run.id}", run.name)
+    expect(page.get_by_text("Claimed against real")).to_be_visible()
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(3)
+    page.get_by_role("tab", name="Spec").click()
+    expect(page.get_by_text("Compute time")).to_be_visible()
+    page.wait_for_url(re.compile("show=Spec"))
+    page.reload()
+    expect(page.get_by_text("Compute time")).to_be_visible(timeout=SLOW)
+
+
+def test_an_artifact_is_downloaded(page, server):
+    run = a_done_run(server.store_url)
+    with read_session(server.store_url) as s:
+        last = select(RunStage.stage_id).where(RunStage.run_id == run.id).order_by(RunStage.position.desc()).limit(1)
+        address = s.scalars(select(Artifact.address).where(Artifact.stage_id == last.scalar_subquery())).one()
+    folder = server.home / "artifacts" / address
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    open_page(page, f"{server.url}/run?run={run.id}&show=Artifacts", run.name)
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download").first.click()
+    with zipfile.ZipFile(io.BytesIO(waiting.value.path().read_bytes())) as archive:
+        assert [name.rpartition("/")[2] for name in archive.namelist()] == ["manifest.json"]
+
+
+def test_a_run_is_followed_until_it_ends(page, server):
+    run = a_done_run(server.store_url)
+
+    def change(**values) -> None:
+        with session(server.store_url) as s:
+            s.execute(update(Run).where(Run.id == run.id).values(values))
+
+    change(status=RunStatus.RUNNING, progress=0.4, progress_text="train: update 8")
+    open_page(page, f"{server.url}/run?run={run.id}", run.name)
+    expect(page.get_by_text("train: update 8")).to_be_visible()
+    change(progress=0.7, progress_text="train: update 14")
+    expect(page.get_by_text("train: update 14")).to_be_visible()
+    change(status=RunStatus.DONE)
+    expect(page.get_by_text(f"Run {run.id} is done.")).to_be_visible()
+    expect(page.get_by_text("train: update 14")).not_to_be_visible()
+
+
+def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
+    open_page(page, f"{server.url}/tradeoffs", "Trade-offs")
+    chart = page.get_by_test_id("stVegaLiteChart").locator("canvas")
+    expect(chart).to_be_visible()
+    expect(page.get_by_role("heading", name="On the frontier")).to_be_visible()
+    page.wait_for_timeout(500)
+    box = chart.bounding_box()
+    selected = page.get_by_role("heading", name="Selected stages")
+    for x, y in marks(page):
+        page.mouse.click(box["x"] + x, box["y"] + y)
+        page.wait_for_timeout(700)
+        if selected.is_visible():
+            break
+    expect(selected).to_be_visible()
+    page.get_by_text("Filter and limits").click()
+    field = page.get_by_label("Size at most (MB)")
+    field.fill("2")
+    field.press("Enter")
+    expect(page.get_by_text(re.compile("within the limits:"))).to_be_visible()
+    expect(page.get_by_role("link", name=re.compile("Open run"))).to_be_visible()
+
+
+def marks(page: Page) -> list[tuple[float, float]]:
+    """Places on the chart's canvas where the frontier's blue marks are, by colour."""
+    return page.evaluate(
+        """() => {
+            const canvas = document.querySelector('[data-testid="stVegaLiteChart"] canvas');
+            const scale = canvas.width / canvas.clientWidth;
+            const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            const found = [];
+            for (let y = 70 * scale; y < height; y += 2)
+                for (let x = 0; x < width; x += 2) {
+                    const at = (Math.floor(y) * width + x) * 4;
+                    if (data[at] < 30 && Math.abs(data[at + 1] - 114) < 20 && data[at + 2] > 150)
+                        found.push([x / scale, y / scale]);
+                }
+            const step = Math.max(1, Math.floor(found.length / 12));
+            return found.filter((_, i) => i % step === 0).slice(0, 12);
+        }"""
+    )
+
+
+def test_a_queued_run_moves_to_the_top(page, server):
+    with session(server.store_url) as s:
+        first, second, *_ = s.scalars(select(Run).order_by(Run.id).limit(2)).all()
+        for place, run in enumerate((first, second)):
+            run.status, run.position, run.priority = RunStatus.QUEUED, 1000.0 + place, 9
+    open_page(page, f"{server.url}/queue", "Queue")
+    names = page.get_by_role("link", name=re.compile(r"^\d+ · "))
+    expect(names.first).to_have_text(re.compile(f"^{first.id} · "))
+    page.locator(f".st-key-top-{second.id} button").first.click()
+    expect(names.first).to_have_text(re.compile(f"^{second.id} · "))
