@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select, update
 
 from core.store.engine import read_session, session
-from core.store.models import Artifact, Run, RunStage, RunStatus, Stage
+from core.store.models import Artifact, Run, RunStage, RunStatus
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds, for a page's first visit
