@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from streamlit.starlette import App
 
 from app import downloads
 
-app = App(Path(__file__).with_name("main.py"), routes=[Route(downloads.ROUTE, downloads.send)])
+
+async def start_page(request: Request) -> RedirectResponse:
+    """Streamlit knows the page that opens first by the bare address only."""
+    return RedirectResponse(f"./?{request.url.query}" if request.url.query else "./")
+
+
+routes = [Route(downloads.ROUTE, downloads.send), Route("/tradeoffs", start_page)]
+app = App(Path(__file__).with_name("main.py"), routes=routes)

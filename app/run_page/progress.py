@@ -1,7 +1,7 @@
 """How a run went: its curves, grouped by step, and its log."""
 
 import datetime as dt
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +12,7 @@ from app.run_page.stages import name_of
 
 LEVELS = {"error": "red", "warning": "orange", "info": "", "output": "gray"}
 LINES = 400
+FEW_LINES = 16  # that need no scrolling
 SHOWN_AT_FIRST = 6  # curves of a step
 
 
@@ -48,7 +49,8 @@ def show_log(run_id: int) -> None:
     if not lines:
         st.info("No lines of these levels." if chosen else "Choose a level.")
         return
-    st.code("\n".join(_line(line) for line in lines), language="log", height=420, wrap_lines=True)
+    height: Literal["content"] | int = "content" if len(lines) <= FEW_LINES else 420
+    st.code("\n".join(_line(line) for line in lines), language="log", height=height, wrap_lines=True)
     if len(lines) == LINES:
         st.caption(f"The last {formats.plural(LINES, 'line')}.")
 

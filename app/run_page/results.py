@@ -37,7 +37,8 @@ def show_summary(stages: pd.DataFrame) -> None:
         return
     last = trained.iloc[-1].to_dict()
     unit = last["score_unit"]
-    cards = st.columns(4)
+    row = st.container(horizontal=True, key="cards")  # style.css gives each a least width
+    cards = [row.container() for _ in range(4)]
     _card(cards[0], "Size", formats.size(last["size_bytes"]), words.size_change(last) or None)
     delta = None if pd.isna(last["score_delta"]) else f"{formats.score_change(last['score_delta'], unit)}"
     _card(
@@ -105,8 +106,9 @@ def show_waterfalls(stages: pd.DataFrame) -> None:
         return
     first = drawn.iloc[0]
     score = score_axis(first["score_name"], first["score_unit"], bool(first["higher_is_better"]))
-    for column, axis in zip(st.columns(3), (AXES["size_bytes"], score, AXES["p50_ms"]), strict=True):
-        with column:
+    row = st.container(horizontal=True, key="waterfalls")
+    for axis in (AXES["size_bytes"], score, AXES["p50_ms"]):
+        with row.container():
             st.markdown(f"**{axis.title}**")
             known = drawn.dropna(subset=[axis.column])
             if known.empty:

@@ -158,14 +158,14 @@ def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame
 
 
 def layer_table(layers: list[dict[str, Any]]) -> pd.DataFrame:
-    """What a step says of each layer, with its units."""
-    return pd.DataFrame([{_title(key): _layer_value(key, value) for key, value in row.items()} for row in layers])
+    """What a step says of each layer, with its units; errors as shares, which layers of any size can be compared by."""
+    return pd.DataFrame(
+        [{_title(key): _layer_value(key, value) for key, value in row.items() if key != "mse"} for row in layers]
+    )
 
 
 def _title(key: str) -> str:
-    return {"mse": "Mean squared error", "name": "Layer", "weights": "Weights"}.get(
-        key, key.replace("_", " ").capitalize()
-    )
+    return "Layer" if key == "name" else key.replace("_", " ").capitalize()
 
 
 def _layer_value(key: str, value: Any) -> str:

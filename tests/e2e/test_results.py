@@ -95,7 +95,7 @@ def test_a_run_is_followed_until_it_ends(page, server):
 
 
 def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
-    open_page(page, f"{server.url}/tradeoffs", "Trade-offs")
+    open_page(page, f"{server.url}/", "Trade-offs")
     chart = page.get_by_test_id("stVegaLiteChart").locator("canvas")
     expect(chart).to_be_visible()
     expect(page.get_by_role("heading", name="On the frontier")).to_be_visible()
