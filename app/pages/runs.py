@@ -1,6 +1,7 @@
 """All runs of the project: filtered, sorted and paged by the store; every choice stands in the address."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
@@ -85,7 +86,7 @@ unfinished = [run["id"] for run in selected if run["status"] in (RunStatus.QUEUE
 ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
 
-def act(change: object, words: str, run_ids: list[int]) -> None:
+def act(change: Callable[[int, list[int]], int], words: str, run_ids: list[int]) -> None:
     """Do what a button asks for, and say what came of it."""
     try:
         changed = change(user.id, run_ids)

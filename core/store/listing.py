@@ -12,7 +12,7 @@ from core.store.models import UNFINISHED, Run, RunStage, RunStatus, RunTechnique
 from core.store.rows import Rows
 
 Order = Literal["newest", "oldest", "name", "model", "task", "owner", "status", "longest", "shortest"]
-ORDERS: dict[str, tuple[ColumnElement[Any], ...]] = {
+ORDERS: dict[Order, tuple[ColumnElement[Any], ...]] = {
     "newest": (Run.id.desc(),),
     "oldest": (Run.id.asc(),),
     "name": (Run.name.asc(), Run.id.desc()),
