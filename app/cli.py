@@ -17,7 +17,6 @@ from app.shell import CommandError, Who
 from core import catalogue as published
 from core.errors import SpecError, TechniqueFailure
 from core.settings import settings
-from core.spec import RunSpec
 from core.store import engine, events, listing, runs, stages, users
 from core.store.models import UNFINISHED, RunStatus
 
@@ -115,7 +114,7 @@ def run(
     from app import foreground
 
     try:
-        result, units = foreground.execute(RunSpec.from_yaml(recipe.read()), device and device.value)
+        result, units = foreground.execute(shell.read_spec(recipe), device and device.value)
     except (foreground.OutOfTime, TechniqueFailure) as error:
         raise CommandError(str(error)) from error
     if as_json:
@@ -135,7 +134,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="wait for its end; exit status 1 unless it is done")] = False,
 ) -> None:
     """Queue a recipe and print the number of its run."""
-    spec = RunSpec.from_yaml(recipe.read())
+    spec = shell.read_spec(recipe)
     with shell.store(), shell.acting() as actions:
         user_id, project_id = context.obj.ids()
         run_id = actions.submit(user_id, project_id, spec, shell.catalogue())

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 
 import sqlalchemy
 from sqlalchemy.exc import NoResultFound, OperationalError
 
 from core.catalogue import Catalogue, built_in
+from core.errors import SpecError
 from core.settings import settings
+from core.spec import RunSpec
 from core.store import engine, techniques, users
 
 
@@ -34,6 +37,16 @@ class Who:
         if not found:
             raise CommandError(f"The user {self.user} has no role in {self.project or 'any project'}.")
         return user_id, found[0]
+
+
+def read_spec(recipe: TextIO) -> RunSpec:
+    """The spec in a file; raises SpecError, also for one that is no text."""
+    try:
+        text = recipe.read()
+    except UnicodeDecodeError as error:
+        remedy = "Choose the YAML file, and save it in UTF-8."
+        raise SpecError.of("spec", recipe.name, "is no text in UTF-8", remedy) from error
+    return RunSpec.from_yaml(text)
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
+from core import plain_yaml
 from core.errors import Problem, SpecError
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # neither "8" nor true is a number
 
 
 class _Source(BaseModel):
@@ -50,6 +51,8 @@ class StepSpec(_Spec):
         if isinstance(value, dict) and len(value) == 1 and "technique" not in value:
             name, settings = next(iter(value.items()))
             return {"technique": name, "settings": {} if settings is None else settings}
+        if isinstance(value, dict) and "technique" not in value:
+            raise ValueError(f"names {len(value)} techniques; a step is one technique and its settings")
         return value
 
     @model_serializer
@@ -114,6 +117,7 @@ class RunSpec(_Spec):
         """The spec in a mapping; raises SpecError that names each field, its value and the remedy."""
         if not isinstance(value, dict):
             raise SpecError.of("spec", value, "is not a mapping", "Start with the keys model, task and recipe.")
+        plain_yaml.check(value)
         try:
             return cls.model_validate(value)
         except ValidationError as error:
@@ -122,15 +126,7 @@ class RunSpec(_Spec):
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """The spec in a YAML text; raises SpecError, with the line where the YAML itself is broken."""
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-            problem = getattr(error, "problem", None) or "cannot be read"
-            raise SpecError.of(
-                f"line {line}", text.splitlines()[line - 1 : line], problem, "Mend the YAML there."
-            ) from error
-        return cls.parse(value)
+        return cls.parse(plain_yaml.read(text))
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain data, without what is at its default; `parse` reads it back."""
@@ -160,6 +156,19 @@ class RunSpec(_Spec):
 _REMEDIES = {
     "extra_forbidden": "Remove it, or check its spelling.",
     "missing": "Add it.",
+    "model_type": "Write a name, or a mapping as the documentation shows it.",
+    "value_error": "Write `- technique: {setting: value}`, one for each step.",
+}
+_MESSAGES = {
+    "extra_forbidden": "is not a known key",
+    "missing": "is missing",
+    "model_type": "is neither a name nor a mapping",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
 }
 
 
@@ -169,7 +178,5 @@ def _problem(error: Any) -> Problem:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
     remedy = _REMEDIES.get(error["type"], "Change it to a value that is allowed.")
     value = "" if error["type"] == "missing" else error["input"]
-    message = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(
-        error["type"], error["msg"].lower()
-    )
+    message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, ").lower())
     return Problem(field or "spec", value, message, remedy)

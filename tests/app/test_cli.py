@@ -183,3 +183,10 @@ def test_run_prints_one_json_object_and_progress_elsewhere(tmp_path, recipe):
     assert result["reload_max_error"] >= 0
     assert "[3/3] rtn" in done.stderr
     assert not (tmp_path / "home" / "slimboard.db").exists()
+
+
+def test_a_file_that_is_no_text_is_refused_in_words(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\xe7\x00\xff")
+    assert slimboard("submit", str(path)) == 2
+    assert "is no text in UTF-8. Choose the YAML file" in capsys.readouterr().err

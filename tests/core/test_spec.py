@@ -50,6 +50,11 @@ def test_hash_is_of_what_is_asked_not_of_how_it_is_written_or_called():
             "greater than",
         ),
         ("model: [\n", "line 2", "expected"),
+        ("model: 5\ntask: builtin:digits", "model", "is neither a name nor a mapping"),
+        ("model: builtin:vit\ntask: builtin:digits\nseed: true", "seed", "must be a whole number"),
+        ("model: builtin:vit\ntask: builtin:digits\nseed: '8'", "seed", "must be a whole number"),
+        ("model: builtin:vit\ntask: builtin:digits\nrecipe: [null]", "recipe[0]", "is neither a name nor a mapping"),
+        ("model: builtin:vit\ntask: builtin:digits\nrecipe: [{rtn: {}, svd: {}}]", "recipe[0]", "names 2 techniques"),
         ("- a list", "spec", "is not a mapping"),
     ],
 )

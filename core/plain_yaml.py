@@ -1,0 +1,85 @@
+"""YAML that people write, as plain data: nothing is executed, and a small text stays small. Loads no torch."""
+
+import math
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import yaml
+
+from core.errors import Problem, SpecError
+
+MOST_CHARACTERS = 1_000_000
+MOST_VALUES = 20_000  # with every alias written out
+DEEPEST = 50
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice: of two the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping; raises ConstructorError for a key that was there before."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read(text: str) -> Any:
+    """The data in a YAML text; raises SpecError, with the line, where it cannot be read."""
+    if len(text) > MOST_CHARACTERS:
+        message = f"is longer than {MOST_CHARACTERS:,} characters"
+        raise SpecError.of("spec", f"{text[:40]} …", message, "Choose the file with the spec.")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        problem = getattr(error, "problem", None) or "cannot be read"
+        there = "".join(text.splitlines()[line - 1 : line])
+        raise SpecError.of(f"line {line}", there, problem, "Mend the YAML there.") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise SpecError.of("spec", "", f"cannot be read: {error}", "Mend the YAML there.") from error
+
+
+def check(value: Any) -> None:
+    """Raise SpecError for data that is endless, vast once its aliases are written out, or holds NaN or infinity."""
+    if _written_out(value, {}, DEEPEST) > MOST_VALUES:
+        message = f"stands for more than {MOST_VALUES:,} values"
+        raise SpecError.of("spec", "", message, "Write it without aliases that refer to aliases.")
+    problems = list(_not_finite(value, ""))
+    if problems:
+        raise SpecError(problems)
+
+
+def _written_out(value: Any, known: dict[int, int], levels: int) -> int:
+    """How many values it is, one that is referred to twice counted twice."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if levels == 0:
+        raise _too_deep()
+    if id(value) not in known:
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(item, known, levels - 1) for item in inside)
+    return known[id(value)]
+
+
+def _too_deep() -> SpecError:
+    message = f"is nested in itself, or more than {DEEPEST} levels deep"
+    return SpecError.of("spec", "", message, "Write fewer levels, and no alias inside what it stands for.")
+
+
+def _not_finite(value: Any, field: str) -> Iterator[Problem]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Problem(field or "spec", value, "is no finite number", "Give a number.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{field}.{key}" if field else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{field}[{index}]")
