@@ -30,7 +30,7 @@ wait_for() { # SECONDS WHAT COMMAND...
   shift 2
   until "$@"; do
     (($(date +%s) < deadline)) || fail "waited in vain: $what"
-    sleep 2
+    sleep 5 # each look costs a second of a processor
   done
   say "$what"
 }
