@@ -9,6 +9,7 @@ the tokenizer's files. Nothing is pickled, and a manifest can name no class outs
 import copy
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -255,7 +256,9 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
 
 def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
     """Keep per-example test results, so that any two stages can be compared pairwise later."""
-    save_file({name: values.cpu().contiguous() for name, values in examples.items()}, folder / EXAMPLES)
+    partial = folder / f"{EXAMPLES}.{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
+    save_file({name: values.cpu().contiguous() for name, values in examples.items()}, partial)
+    partial.replace(folder / EXAMPLES)
 
 
 def load_examples(folder: Path) -> dict[str, Tensor]:

@@ -2,12 +2,17 @@
 
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
 
 MANIFEST = "manifest.json"
+DRAFT = "draft-"
+DRAFT_SECONDS = 2 * 86_400.0  # without a change, after which nobody writes a draft any more
 
 
 class ArtifactStore:
@@ -35,29 +40,56 @@ class ArtifactStore:
             raise FileNotFoundError(f"no artifact {key} in {self.root}")
         return folder
 
-    def draft(self) -> Path:
-        """An empty folder beside the artifacts, to write a new one in."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="draft-", dir=self.cache))
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """An empty folder to write in, which becomes the artifact of `key`; removed where writing it fails.
 
-    def publish(self, draft: Path, key: str) -> Path:
-        """Make a written draft the artifact of `key`; where another worker was faster, its copy stays."""
+        Where another worker was faster, its copy stays.
+        """
+        draft = self._draft()
+        try:
+            yield draft
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         folder = self.cache / self.address(key)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            shutil.rmtree(draft)
-        else:
-            draft.chmod(0o755)
-            draft.rename(folder)
+        self._move(draft, folder)
         if not self.is_local:
             self._upload(folder, key)
-        return folder
+
+    def send_rest(self, key: str) -> None:
+        """Copy to storage elsewhere what was written beside an artifact since: results of its examples, mistakes."""
+        if not self.is_local:
+            self._upload(self.open(key), key)
+
+    def sweep(self, older_than: float = DRAFT_SECONDS) -> int:
+        """Remove drafts that processes left which were killed, and return how many; none that may still be written."""
+        oldest = time.time() - older_than
+        left = [draft for draft in self.cache.glob(f"{DRAFT}*") if _last_change(draft) < oldest]
+        for draft in left:
+            shutil.rmtree(draft, ignore_errors=True)
+        return len(left)
+
+    def _draft(self) -> Path:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.cache))
+
+    @staticmethod
+    def _move(draft: Path, folder: Path) -> None:
+        """Give a draft its place; where another process was faster, its folder stays."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.chmod(0o755)
+        try:
+            draft.rename(folder)
+        except OSError:  # the folder is there, and not empty
+            if not (folder / MANIFEST).exists():
+                raise
+            shutil.rmtree(draft)
 
     def _download(self, key: str, folder: Path) -> None:
-        draft = self.draft()
+        draft = self._draft()
         self.filesystem.get(f"{self.root}/{self.address(key)}/", f"{draft}/", recursive=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft.rename(folder)
+        self._move(draft, folder)
 
     def _upload(self, folder: Path, key: str) -> None:
         """Copy the files, the manifest last, so that nobody takes half an artifact for a whole one."""
@@ -65,5 +97,15 @@ class ArtifactStore:
         files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.name == MANIFEST)
         for file in files:
             name = f"{target}/{file.relative_to(folder)}"
+            if self.filesystem.exists(name):
+                continue
             self.filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
             self.filesystem.put_file(str(file), name)
+
+
+def _last_change(folder: Path) -> float:
+    """When something was last written in a folder; now, where it goes away meanwhile."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        return time.time()

@@ -82,7 +82,7 @@ class Execution:
         if self.reference_key is None and manifest.trained and not manifest.compressed:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
-        return self.measurer.measure(
+        measured = self.measurer.measure(
             position=shown,
             key=key,
             folder=folder,
@@ -92,6 +92,8 @@ class Execution:
             reference_folder=self._reference_folder() if manifest.trained else None,
             address=self.artifacts.address(key),
         )
+        self.artifacts.send_rest(key)
+        return measured
 
     def realize(self, road: Road, position: int) -> Path:
         """The folder of a stage's artifact; computes it, and those before it, where it is not there yet."""
@@ -100,12 +102,11 @@ class Execution:
             return self.artifacts.open(key)
         started = time.monotonic()
         subject = self._source_subject(road.source) if position == 0 else self._apply(road, position)
-        draft = self.artifacts.draft()
-        report = {"seconds": time.monotonic() - started, "details": subject.details}
-        (draft / REPORT).write_text(json.dumps(report))
-        source = self.roads.source(road.source)
-        artifact.save(subject, draft, source)
-        folder = self.artifacts.publish(draft, key)
+        seconds = time.monotonic() - started
+        with self.artifacts.writing(key) as draft:
+            (draft / REPORT).write_text(json.dumps({"seconds": seconds, "details": subject.details}))
+            artifact.save(subject, draft, self.roads.source(road.source))
+        folder = self.artifacts.open(key)
         checkpoint = self._checkpoint(key)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from core.store.engine import read_session, session
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from core.store.waiting import provided
-from worker import child, shared, supervisor
+from worker import child, leftovers, shared, supervisor
 from worker.claim import Claim, GivenBack, Outcome
 
 DESCRIBE = "worker.hardware:describe"  # who this worker is, asked in a fresh process
@@ -55,6 +55,7 @@ def enter(device: str) -> Here:
             provides=described.provides,
         )
         workers.forget_workers(s, FORGET_SECONDS)
+    leftovers.sweep()
     here = Here(worker_id, device, sorted(provided(described.provides, described.offers)))
     threading.Thread(target=_keep_time, args=(here,), name="timer", daemon=True).start()
     return here

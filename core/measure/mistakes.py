@@ -2,6 +2,7 @@
 
 import base64
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def save(
         {"index": index, **_plain(item), **_answers(examples, reference, row)}
         for index, row, item in zip(indices, rows, shown, strict=True)
     ]
-    (folder / f"mistakes-{reference_key}.json").write_text(json.dumps(items))
+    partial = folder / f"mistakes-{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
+    partial.write_text(json.dumps(items))
+    partial.replace(folder / f"mistakes-{reference_key}.json")
 
 
 def _loss(examples: Examples) -> Tensor:

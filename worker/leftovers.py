@@ -1,0 +1,20 @@
+"""What killed processes and abandoned runs leave on the disk, removed when a worker starts. Loads no torch."""
+
+import time
+
+from core.artifact_store import ArtifactStore
+from core.settings import settings
+from worker.claim import checkpoints
+
+CHECKPOINT_SECONDS = 30 * 86_400.0  # unchanged for so long: nobody has requeued its run
+
+
+def sweep() -> int:
+    """Remove old drafts of artifacts, and checkpoints of trainings that nobody took up; returns how many."""
+    removed = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").sweep()
+    oldest = time.time() - CHECKPOINT_SECONDS
+    for file in checkpoints().glob("*.*"):
+        if file.stat().st_mtime < oldest:
+            file.unlink(missing_ok=True)
+            removed += 1
+    return removed
