@@ -169,14 +169,18 @@ class StageMeasurer:
         """Rows of an earlier run under exactly these conditions and against the same reference; else none."""
         if found is None:
             return []
-        here = (hardware_name(self.device.type), _software(), self.threads)
+        tokens = timed_batch(self.task, 1, self.spec.length).get("input_ids")
+        length = None if tokens is None else tokens.shape[1]
+        here = (hardware_name(self.device.type), _software(), self.threads, length)
         rows = [
             row
             for known_reference, row in found.latencies
-            if (row.hardware, row.software, row.threads) == here and known_reference == reference_key
+            if (row.hardware, row.software, row.threads, row.length) == here and known_reference == reference_key
         ]
         wanted = {(runtime, batch) for runtime in self.spec.runtimes for batch in self.spec.batch_sizes}
-        rows = [row for row in rows if (row.runtime, row.batch) in wanted and not row.disturbed]
+        rows = [row for row in rows if (row.runtime, row.batch) in wanted]
+        if any(row.disturbed or row.repeats < self.spec.repeats for row in rows):
+            return []
         return rows if wanted <= {(row.runtime, row.batch) for row in rows} else []
 
     def _latencies(self, model: nn.Module, reference_folder: Path | None) -> list[LatencyRow]:
