@@ -23,6 +23,8 @@ from core.tasks.base import Kind, Task
 from core.techniques.base import Technique
 from core.techniques.catalogue import technique
 
+LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the store's integers hold
+
 
 @dataclass
 class Road:
@@ -89,7 +91,7 @@ class Roads:
     def run(self, spec: ModelSpec) -> FoundRun:
         """The finished run that `run:<id>` names; raises SpecError, also where its model does not fit the task."""
         number = spec.source.removeprefix("run:")
-        found = self.record.find_run(int(number)) if number.isdecimal() else None
+        found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
             raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
         if self.artifacts.has(found.last_key):

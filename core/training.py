@@ -230,7 +230,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "methods": [method.state_dict() for method in self.methods],
             "masks": {fqn: c.tensor for fqn, c in self.subject.constraints.items() if c.kind == "mask"},
-            "random": torch.get_rng_state(),
+            "random": self._random_state(),
         }
         checkpoint.save_state(self.context.checkpoint, state)
         self.context.record.event("info", f"checkpoint at update {self.index} of {self.plan.steps}")
@@ -247,5 +247,13 @@ class Training:
             method.load_state_dict(saved)
         for fqn, mask in state["masks"].items():
             self.subject.constraints[fqn] = Constraint("mask", mask.to(self.context.device))
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(state["random"][0])
+        if self.context.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"][1], self.context.device)
         self.context.record.event("info", f"taken up at update {self.index} of {self.plan.steps}")
+
+    def _random_state(self) -> list[Tensor]:
+        """The state of the CPU's generator, and of the GPU's where it computes: dropout draws there."""
+        if self.context.device.type == "cuda":
+            return [torch.get_rng_state(), torch.cuda.get_rng_state(self.context.device)]
+        return [torch.get_rng_state()]
