@@ -5,14 +5,16 @@ message that there is work gets lost, the workers' own timers find it.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from core.catalogue import Catalogue
-from core.errors import Problem
+from core.errors import Problem, SpecError
 from core.spec import RunSpec
 from core.store import checks, moves, queue, runs, users
 from core.store.engine import session
@@ -32,6 +34,7 @@ def submit(user_id: int, project_id: int, spec: RunSpec, catalogue: Catalogue, c
     validate(spec, catalogue)
     with session() as s:
         _role(s, user_id, project_id, "submit a run")
+        _require_visible(s, user_id, spec)
         run = runs.submit_run(
             s,
             spec,
@@ -137,6 +140,24 @@ def _role(s: Session, user_id: int, project_id: int, what: str) -> Role:
     if role not in (Role.MEMBER, Role.OWNER):
         raise NotAllowed(f"To {what} you must be a member of the project; ask one of its owners.")
     return role
+
+
+def _require_visible(s: Session, user_id: int, spec: RunSpec) -> None:
+    """Raise SpecError where the spec starts from, learns from or is compared with a run of a foreign project."""
+    for number in sorted(set(_named_runs(spec.to_dict()))):
+        run = runs.find_run(s, number)
+        if run is None or users.find_role(s, user_id, run.project_id) is None:
+            remedy = "Choose one of the runs on the Runs page."
+            raise SpecError.of("model", f"run:{number}", "is no run of a project of yours", remedy)
+
+
+def _named_runs(value: Any) -> Iterator[int]:
+    """The numbers in model references `run:<number>`, wherever they stand."""
+    if isinstance(value, str) and (named := re.fullmatch(r"run:(\d{1,9})", value)):
+        yield int(named[1])
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _named_runs(item)
 
 
 def _own(s: Session, user_id: int, run_ids: Iterable[int], what: str) -> list[Run]:

@@ -4,11 +4,12 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from app import actions
+from core.catalogue import built_in
 from core.errors import SpecError
 from core.spec import RunSpec
 from core.store import users
 from core.store.engine import read_session, session
-from core.store.models import Membership, Role, Run, RunNeed, RunStatus
+from core.store.models import Membership, Project, Role, Run, RunNeed, RunStatus
 from tests.app.catalogues import CATALOGUE
 
 SPEC = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": ["train", {"rtn": {"bits": 4}}]})
@@ -110,3 +111,30 @@ def test_a_project_keeps_an_owner(people):
         actions.set_role(people["member"], people["project"], people["member"], Role.OWNER)
     actions.set_role(people["owner"], people["project"], people["member"], Role.OWNER)
     actions.set_role(people["owner"], people["project"], people["owner"], None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "run:1"},
+        {"reference": {"source": "run:1"}},
+        {"recipe": [{"train": {"methods": [{"distill_logits": {"teacher": "run:1"}}]}}]},
+        {
+            "reference": {
+                "source": "builtin:vit",
+                "recipe": [{"train": {"methods": [{"distill_logits": {"teacher": {"source": "run:1"}}}]}}],
+            }
+        },
+    ],
+)
+def test_a_run_of_a_foreign_project_cannot_be_named(people, changes):
+    with session() as s:
+        s.add(project := Project(name="strangers only"))
+        s.flush()
+        s.add(Membership(user_id=people["stranger"], project_id=project.id, role=Role.OWNER))
+        elsewhere = project.id
+    spec = RunSpec.parse({**SPEC.to_dict(), **changes})
+    assert actions.submit(people["member"], people["project"], SPEC, built_in()) == 1
+    with pytest.raises(SpecError, match=r"run:1.*is no run of a project of yours"):
+        actions.submit(people["stranger"], elsewhere, spec, built_in())
+    assert actions.submit(people["member"], people["project"], spec, built_in()) == 2
