@@ -145,11 +145,6 @@ class Recorder:
             raise TakenAway
         self.cancel_asked = asked
 
-    def _tick(self) -> None:
-        if time.monotonic() - self.flushed >= FLUSH_SECONDS:
-            self.flush()
-        self._stop_if_asked()
-
     def _stop_if_asked(self) -> None:
         if self.cancel_asked:
             raise Cancelled

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from core.spec import RunSpec, StepSpec
 from core.store.clock import now
 from core.store.models import (
-    UNFINISHED,
     Note,
     Project,
     Run,
@@ -178,12 +177,6 @@ def list_notes(session: Session, run_id: int) -> Rows:
         .order_by(Note.id)
     )
     return session.execute(query).all()
-
-
-def count_unfinished(session: Session, device: str) -> int:
-    """How many runs a device's workers still have before them."""
-    query = select(func.count()).where(Run.status.in_(UNFINISHED), Run.device.in_((device, "any")))
-    return session.scalar(query) or 0
 
 
 def _step_text(step: StepSpec) -> str:
