@@ -1,11 +1,23 @@
 """How quantities read on every page: one format and one unit each."""
 
 import datetime as dt
+import re
 import time
 
 NOTHING = "–"
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
+
+
+_MARKUP = re.compile(r"[\\`*\[\]<>$~#|&]|(?<!\w)_|_(?!\w)")
+
+
+def plain(text: str) -> str:
+    """What a user wrote (a name, a tag, a message) for a place that reads Markdown: shown as it stands, on one line.
+
+    Without it a name could bring links, pictures from other hosts and formulas onto a colleague's page.
+    """
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _significant(value: float, digits: int = 3) -> str:

@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 import streamlit as st
 
+from app import formats
 from app.draft import Draft
 from app.widgets import show_problem
 from core.errors import SpecError
@@ -49,7 +50,7 @@ def _use(draft: Draft, values: dict[str, Any], files: Files, save: Callable[[Fil
         source = save(files)
     except SpecError as error:
         for problem in error.problems:
-            st.error(f"{problem.value} {problem.message}. {problem.remedy}", icon=":material/error:")
+            st.error(formats.plain(f"{problem.value} {problem.message}. {problem.remedy}"), icon=":material/error:")
         return
     values.clear()
     values["source"] = source
@@ -69,9 +70,9 @@ def task_preview(task: dict[str, Any]) -> None:
     st.markdown(f"**{found.kind.value.capitalize()}** — {found.unit}: {counts}")
     if found.classes:
         classes = ", ".join(f"{name} ({n:,})" for name, n in list(found.classes.items())[:20])
-        st.caption(f"{len(found.classes)} classes: {classes}{' …' if len(found.classes) > 20 else ''}")
+        st.caption(f"{len(found.classes)} classes: {formats.plain(classes)}{' …' if len(found.classes) > 20 else ''}")
     for warning in found.warnings:
-        st.warning(warning)
+        st.warning(formats.plain(warning))
     _examples(found)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 import yaml
 
+from app import formats
 from app.schema import Field
 from core.catalogue import Catalogue
 from core.errors import Problem
@@ -38,9 +39,9 @@ class Place:
 def show_problem(problem: Problem | None, name: str = "") -> None:
     """A problem, below the field that it is about; `name` says which where that cannot be seen."""
     if problem is not None:
-        message = f"{problem.message[:1].upper()}{problem.message[1:]}".rstrip(".")
-        words = f"**{name}** {problem.message}" if name else message
-        st.markdown(f":small[:red[:material/error: {words}. {problem.remedy}]]")
+        told = formats.plain(problem.message)
+        words = f"**{formats.plain(name)}** {told}" if name else f"{told[:1].upper()}{told[1:]}".rstrip(".")
+        st.markdown(f":small[:red[:material/error: {words}. {formats.plain(problem.remedy)}]]")
 
 
 def draw(field: Field, place: Place) -> None:

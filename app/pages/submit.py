@@ -83,7 +83,7 @@ with left:
         field = f"recipe[{index}]"
         entry = catalogue.techniques.get(step.technique)
         wrong = any(p.field == field or p.field.startswith(f"{field}.") for p in problems)
-        title = f"**{index + 1} · {step.technique}** &nbsp; {step.words}"
+        title = f"**{index + 1} · {formats.plain(step.technique)}** &nbsp; {formats.plain(step.words)}"
         icon = ":material/error:" if wrong else None
         with st.expander(title, expanded=wrong, key=f"step.{step.id}", icon=icon):
             with st.container(horizontal=True, vertical_alignment="center"):

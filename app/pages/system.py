@@ -89,7 +89,7 @@ if project.role == Role.OWNER and settings().auth != "none":
     st.subheader(f"Members of {project.name}")
     for member_id, name, role in data.load_members(project.id):
         who, what = st.columns([3, 1])
-        who.write(name)
+        who.text(name)
         roles = [None, *Role]
         chosen = what.selectbox(
             f"Role of {name}",
@@ -103,6 +103,6 @@ if project.role == Role.OWNER and settings().auth != "none":
                 actions.set_role(user.id, project.id, member_id, chosen)
                 data.load_members.clear()
                 data.load_projects.clear()
-                st.toast(f"{name} is now {chosen.value if chosen else 'without a role'}.")
+                st.toast(f"{formats.plain(name)} is now {chosen.value if chosen else 'without a role'}.")
             except ValueError as error:
                 st.error(str(error))

@@ -44,3 +44,20 @@ def test_counts_and_shares():
     assert formats.score(2.3104, "bits") == "2.310 bits"
     assert formats.score_change(-0.3, "%") == "−0.3 points"
     assert formats.score_change(0.0123, "bits") == "+0.012 bits"
+
+
+@pytest.mark.parametrize(
+    ("written", "safe"),
+    [
+        ("vit 2:4, rtn (8-bit)", "vit 2:4, rtn (8-bit)"),
+        ("sr_ste", "sr_ste"),
+        ("**bold** _slanted_", r"\*\*bold\*\* \_slanted\_"),
+        ("<script>alert(1)</script>", r"\<script\>alert(1)\</script\>"),
+        ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
+        ("![](https://elsewhere/pixel.png)", r"!\[\](https://elsewhere/pixel.png)"),
+        (":red[loud] $x^2$ `code`", r":red\[loud\] \$x^2\$ \`code\`"),
+        ("a\n\n# title\n| t |", r"a \# title \| t \|"),
+    ],
+)
+def test_what_users_write_is_no_markup(written, safe):
+    assert formats.plain(written) == safe
