@@ -102,7 +102,10 @@ class Watch:
         """How the run ended, once its process has."""
         seconds = time.monotonic() - self.started
         outcome = self._outcome()
-        self._write_log()
+        try:
+            self._write_log()
+        except OperationalError as error:  # how it ended counts more than its last lines
+            log.warning("run %d: the end of its log could not be written: %s", self.claim.run_id, error)
         return replace(outcome, seconds=seconds) if isinstance(outcome, Ended) else outcome
 
     def close(self) -> None:
