@@ -107,6 +107,8 @@ class Execution:
             (draft / REPORT).write_text(json.dumps({"seconds": seconds, "details": subject.details}))
             artifact.save(subject, draft, self.roads.source(road.source))
         folder = self.artifacts.open(key)
+        if position == 0:
+            self.roads.source(road.source).module.to("cpu")  # from now on it is read from its artifact
         checkpoint = self._checkpoint(key)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
