@@ -31,7 +31,7 @@ def save(
     indices = scored_indices(len(task.split("test")), limit)[rows].tolist() if rows else []
     shown = task.show("test", indices) if indices else []
     items = [
-        {"index": index, **_plain(item), **_answers(examples, reference, row)}
+        {"index": index, **_plain(item), **_answers(task, examples, reference, row)}
         for index, row, item in zip(indices, rows, shown, strict=True)
     ]
     partial = folder / f"mistakes-{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
@@ -48,9 +48,9 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
     return {key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in item.items()}
 
 
-def _answers(examples: Examples, reference: Examples, row: int) -> dict[str, Any]:
+def _answers(task: Task, examples: Examples, reference: Examples, row: int) -> dict[str, Any]:
     answers: dict[str, Any] = {"nats": float(_loss(examples)[row]), "reference_nats": float(_loss(reference)[row])}
     if "predicted" in examples:
-        answers["predicted"] = int(examples["predicted"][row])
-        answers["reference_predicted"] = int(reference["predicted"][row])
+        answers["predicted"] = task.class_names[int(examples["predicted"][row])]
+        answers["reference_predicted"] = task.class_names[int(reference["predicted"][row])]
     return answers

@@ -40,6 +40,7 @@ class Task(Protocol):
     kind: Kind
     score: Score  # the principal one
     n_classes: int | None
+    class_names: tuple[str, ...]  # empty for language modelling
     image_shape: tuple[int, int, int] | None  # channels, height, width of the raw data
     length: int | None  # tokens of a window, for text
     content_hash: str  # of the data and of what determines the splits

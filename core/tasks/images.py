@@ -23,6 +23,7 @@ class ImageTask(Classification):
     def __init__(self, name: str, data: ImageData):
         self.name, self.data = name, data
         self.kind: Kind = data.kind
+        self.class_names = data.class_names
         self.n_classes: int | None = len(data.class_names)
         self.image_shape: tuple[int, int, int] | None = data.shape
         self.length: int | None = None

@@ -20,6 +20,7 @@ class TextTask(Classification):
     def __init__(self, name: str, data: TextData):
         self.name, self.data = name, data
         self.kind: Kind = data.kind
+        self.class_names = data.class_names
         self.n_classes: int | None = len(data.class_names)
         self.image_shape: tuple[int, int, int] | None = None
         self.length: int | None = data.length

@@ -19,6 +19,7 @@ class PlaneTask:
     kind = Kind.IMAGE_CLASSIFICATION
     score = Score("accuracy", "%", higher_is_better=True)
     n_classes = 2
+    class_names = ("left", "right")
     image_shape = None
     length = None
     content_hash = "plane"
