@@ -25,6 +25,7 @@ class LanguageTask:
     """
 
     score = BITS_PER_CHARACTER
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, name: str, data: CorpusData):
         self.name, self.data = name, data
