@@ -1,6 +1,7 @@
 """YAML that people write, as plain data: nothing is executed, and a small text stays small. Loads no torch."""
 
 import math
+import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from core.errors import Problem, SpecError
 MOST_CHARACTERS = 1_000_000
 MOST_VALUES = 20_000  # with every alias written out
 DEEPEST = 50
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of characters
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,11 +50,11 @@ def read(text: str) -> Any:
 
 
 def check(value: Any) -> None:
-    """Raise SpecError for data that is endless, vast once its aliases are written out, or holds NaN or infinity."""
+    """Raise SpecError for data that is endless, vast once its aliases are written out, or holds what no store keeps."""
     if _written_out(value, {}, DEEPEST) > MOST_VALUES:
         message = f"stands for more than {MOST_VALUES:,} values"
         raise SpecError.of("spec", "", message, "Write it without aliases that refer to aliases.")
-    problems = list(_not_finite(value, ""))
+    problems = list(_not_kept(value, ""))
     if problems:
         raise SpecError(problems)
 
@@ -74,12 +76,15 @@ def _too_deep() -> SpecError:
     return SpecError.of("spec", "", message, "Write fewer levels, and no alias inside what it stands for.")
 
 
-def _not_finite(value: Any, field: str) -> Iterator[Problem]:
+def _not_kept(value: Any, field: str) -> Iterator[Problem]:
+    """What a store cannot hold, or cannot compare."""
     if isinstance(value, float) and not math.isfinite(value):
         yield Problem(field or "spec", value, "is no finite number", "Give a number.")
+    elif isinstance(value, str) and _NO_TEXT.search(value):
+        yield Problem(field or "spec", value, "has characters that are no text", "Leave them out.")
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _not_finite(item, f"{field}.{key}" if field else str(key))
+            yield from _not_kept(item, f"{field}.{key}" if field else str(key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _not_finite(item, f"{field}[{index}]")
+            yield from _not_kept(item, f"{field}[{index}]")

@@ -37,7 +37,7 @@ class Output:
         return lines
 
     def _keep(self, line: bytes) -> None:
-        text = line.rpartition(b"\r")[2].decode(errors="replace").rstrip()[:MAX_LINE]
+        text = line.rpartition(b"\r")[2].decode(errors="replace").replace("\0", "").rstrip()[:MAX_LINE]
         self.n_lines += 1
         if text and self.n_lines < MAX_LINES:
             self.lines.append((time.time(), "output", text))

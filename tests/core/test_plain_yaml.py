@@ -56,3 +56,8 @@ def test_python_objects_are_not_made() -> None:
 
 def test_a_date_that_is_none() -> None:
     assert "cannot be read" in problem(GOOD + "name: 2020-99-99\n")
+
+
+@pytest.mark.parametrize("character", [r"\0", r"\ud800"])
+def test_characters_that_no_store_keeps(character: str) -> None:
+    assert problem(GOOD + f'name: "a{character}b"\n').startswith("name = ")
