@@ -18,6 +18,8 @@ from core.measure.fresh import in_fresh_process
 
 Value = TypeVar("Value")
 
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+MAPPED_ABOVE = 64 * 1024  # bytes; larger blocks go back to the system as soon as they are freed
 RESET_PEAK = "5"  # what /proc/self/clear_refs wants to hear
 
 
@@ -44,6 +46,7 @@ def peak(
 
 
 def _measured(function: Callable[..., object], args: tuple[Any, ...], device_type: str) -> Peak:
+    _return_freed_memory()
     function(*args)
     gc.collect()
     if device_type == "cuda":
@@ -56,6 +59,18 @@ def _measured(function: Callable[..., object], args: tuple[Any, ...], device_typ
     before = _start_peak()
     value = function(*args)
     return Peak(value, max(0, _peak_bytes() - before))
+
+
+def _return_freed_memory() -> None:
+    """Keep glibc from holding freed blocks back.
+
+    It would raise the size from which blocks go back at once to that of the first one freed, and the next block
+    then lies beside the old one as often as in its place.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE)
 
 
 def _trim() -> None:
