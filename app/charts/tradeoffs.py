@@ -51,17 +51,15 @@ def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axi
 def recommendation(
     best: Mapping[str, Any], reference: Mapping[str, Any] | None, n_feasible: int, axes: Mapping[str, Axis]
 ) -> str:
-    """The best stage within the limits in plain words: what it is, and what it saves and costs."""
+    """The best stage within the limits in plain words, as Markdown: what it is, and what it saves and costs."""
     score = axes["score"]
     how_many = "the only stage" if n_feasible == 1 else f"the best of the {formats.plural(n_feasible, 'stage')}"
     facts = [f"{score.title.lower()} {score.read(best['score'])}{_change(best, reference, score)}"]
     facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
     if best.get("p50_ms") is not None:
         facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
-    return (
-        f"**{best['label']}** of {best['model']} (run {best['run_id']}) is {how_many} within the limits: "
-        f"{'; '.join(facts)}."
-    )
+    name = f"**{formats.plain(best['label'])}** of {formats.plain(best['model'])}"
+    return f"{name} (run {best['run_id']}) is {how_many} within the limits: {formats.plain('; '.join(facts))}."
 
 
 def _change(best: Mapping[str, Any], reference: Mapping[str, Any] | None, score: Axis) -> str:

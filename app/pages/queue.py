@@ -15,8 +15,8 @@ st.title("Queue")
 
 
 def title_of(run: dict[str, Any]) -> str:
-    """A run's number with its name, or with what it does."""
-    return f"{run['id']} · {run['name'] or run['recipe']}"
+    """A run's number with its name, or with what it does, as Markdown."""
+    return f"{run['id']} · {formats.plain(run['name'] or run['recipe'])}"
 
 
 def act(change: Any, *arguments: Any) -> None:
@@ -50,8 +50,8 @@ def show_running(run: dict[str, Any]) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap="small"):
             st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
-            st.progress(min(1.0, run["progress"]), text=run["progress_text"] or "starting")
-            st.caption(" · ".join(filter(None, facts)))
+            st.progress(min(1.0, run["progress"]), text=formats.plain(run["progress_text"] or "starting"))
+            st.caption(formats.plain(" · ".join(filter(None, facts))))
         if run["cancel_requested"]:
             st.caption("stopping", width="content")
         cancel_button(run)
@@ -65,9 +65,9 @@ def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> 
         st.markdown(f"**{place}**", width="content")
         with st.container(width="stretch", gap=None):
             st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
-            st.caption(facts)
+            st.caption(formats.plain(facts))
             if waits_for:
-                st.caption(f":orange[:material/hourglass_top: waits for {waits_for}]")
+                st.caption(f":orange[:material/hourglass_top: waits for {formats.plain(waits_for)}]")
         number = run["id"]
         button("Move to the top", "vertical_align_top", f"top.{number}", place == 1, actions.move, number, "top")
         button("Move up", "arrow_upward", f"up.{number}", place == 1, actions.move, number, "up")
@@ -83,7 +83,7 @@ def show_worker(worker: dict[str, Any]) -> None:
         state = f":gray[:material/stop_circle: stopped, {seen}]"
     doing = f"run {worker['run_id']} ({formats.percent(worker['run_progress'], 0)})" if worker["run_id"] else "idle"
     with st.container(border=True):
-        st.markdown(f"**{worker['name']}** · {worker['device']} · {doing}")
+        st.markdown(f"**{formats.plain(worker['name'])}** · {worker['device']} · {doing}")
         st.caption(state)
         if worker["lost"] and worker["run_id"]:
             st.caption("Its run goes back to the queue by itself and is taken up at its last stage.")
@@ -107,7 +107,7 @@ def live() -> None:
         reasons = {waiting.get(run["id"], "") for run in queued}
         common = reasons.pop() if len(reasons) == 1 and len(queued) > 1 else ""
         if common:
-            st.warning(f"All of them wait for {common}.", icon=":material/hourglass_top:")
+            st.warning(f"All of them wait for {formats.plain(common)}.", icon=":material/hourglass_top:")
         for place, run in enumerate(queued[:SHOWN], start=1):
             show_queued(place, place == len(queued), run, "" if common else waiting.get(run["id"], ""))
         if len(queued) > SHOWN:

@@ -149,7 +149,8 @@ with right, st.container(key="summary"):
     if unread:
         st.error("The YAML cannot be read. Mend it, or change the form to replace it.", icon=":material/error:")
     elif problems:
-        st.error("\n".join(f"- **{p.field}**: {p.message}. {p.remedy}" for p in problems[:8]), icon=":material/error:")
+        lines = (f"- **{formats.plain(p.field)}**: {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
+        st.error("\n".join(lines), icon=":material/error:")
     elif spec is not None:
         editor.worker_answer(spec, project.may_submit)
         estimate = data.load_estimate(spec.to_dict(), spec.hash)

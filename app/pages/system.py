@@ -60,7 +60,8 @@ if workers:
     st.dataframe(rows, hide_index=True)
     with st.expander("Hardware in full"):
         for worker in workers:
-            st.markdown(f"**{worker['name']}** provides {', '.join(worker['provides']) or 'nothing special'}")
+            provides = formats.plain(", ".join(worker["provides"]) or "nothing special")
+            st.markdown(f"**{formats.plain(worker['name'])}** provides {provides}")
             st.json(worker["hardware"], expanded=False)
 else:
     st.caption("None has reported yet.")

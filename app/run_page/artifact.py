@@ -25,8 +25,9 @@ def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
     for stage in rows:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
             packed, whole = formats.size(stage["size_bytes"]), formats.size(stage["artifact_bytes"])
+            name = formats.plain(name_of(stage))
             st.markdown(
-                f"**{name_of(stage)}**  \n:small[packed weights {packed}, all files {whole} · {_reload(stage)}]",
+                f"**{name}**  \n:small[packed weights {packed}, all files {whole} · {_reload(stage)}]",
                 width="stretch",
             )
             st.link_button("Download", downloads.link(stage["key"], _folder(run, stage)), icon=":material/download:")

@@ -57,7 +57,8 @@ def _images(items: list[dict[str, Any]]) -> None:
     for start in range(0, len(items), ACROSS):
         for column, item in zip(st.columns(ACROSS), items[start : start + ACROSS], strict=False):
             column.image(base64.b64decode(item["image"]), width="stretch")
-            column.caption(f"**{item['label']}**, taken for **{item['predicted']}**  \n{_loss(item)}")
+            label, predicted = formats.plain(str(item["label"])), formats.plain(str(item["predicted"]))
+            column.caption(f"**{label}**, taken for **{predicted}**  \n{_loss(item)}")
 
 
 def _texts(items: list[dict[str, Any]]) -> None:
@@ -88,7 +89,8 @@ def show_spec(run: dict[str, Any]) -> None:
         st.code(RunSpec.parse(run["spec"]).to_yaml(), language="yaml")
     with right:
         st.markdown("**Environment**")
-        st.table(environment(run), border="horizontal")
+        told = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
+        st.table(told, border="horizontal")
 
 
 def environment(run: dict[str, Any]) -> dict[str, str]:

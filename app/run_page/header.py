@@ -22,16 +22,16 @@ BADGES: dict[RunStatus, tuple[Colour, str]] = {
 
 def show_title(run: dict[str, Any], user: User, project: Project) -> None:
     """Name, status and the buttons; a viewer's are off."""
-    st.title(run["name"] or run["recipe"], anchor=False)
+    st.title(formats.plain(run["name"] or run["recipe"]), anchor=False)
     colour, icon = BADGES[run["status"]]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(f"Run {run['id']}", color="gray")
         st.badge(_status(run), color=colour, icon=icon)
         for name in run["tags"]:
-            st.badge(name, color="violet", icon=":material/sell:")
+            st.markdown(f":violet-badge[:material/sell: {formats.plain(name)}]", width="content")
         st.space("stretch")
         _buttons(run, user, project)
-    st.caption(_facts(run))
+    st.caption(formats.plain(_facts(run)))
 
 
 def show_state(run: dict[str, Any]) -> None:
@@ -39,16 +39,17 @@ def show_state(run: dict[str, Any]) -> None:
     if run["status"] == RunStatus.RUNNING:
         remaining = run["seconds_left"]
         left = f"about {formats.duration(remaining)} left" if remaining else "time left not known yet"
-        st.progress(min(1.0, run["progress"]), text=f"{run['progress_text'] or 'starting'} · {left}")
+        st.progress(min(1.0, run["progress"]), text=f"{formats.plain(run['progress_text'] or 'starting')} · {left}")
     elif run["status"] == RunStatus.QUEUED:
         waits_for = run_data.load_waiting(run["id"])
         if waits_for:
-            st.warning(f"Waits for {waits_for}.", icon=":material/hourglass_top:")
+            st.warning(f"Waits for {formats.plain(waits_for)}.", icon=":material/hourglass_top:")
         else:
             st.info("Queued: a worker takes it when its turn comes.", icon=":material/schedule:")
     elif run["status"] == RunStatus.FAILED:
         failure = run["failure"]
-        what = f"**Failed: {failure.value if failure else 'unknown'}.** {_shortened(run['failure_message'])}"
+        message = formats.plain(_shortened(run["failure_message"]))
+        what = f"**Failed: {failure.value if failure else 'unknown'}.** {message}"
         st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
     elif run["status"] == RunStatus.CANCELLED:
         st.warning("Cancelled. Its finished stages stand; requeue it to go on.", icon=":material/cancel:")

@@ -12,8 +12,8 @@ def show(run_id: int, user: User, project: Project) -> None:
     off = not project.may_submit
     for note in run_data.load_notes(run_id):
         with st.chat_message("user"):
-            st.markdown(note["text"])
-            st.caption(f"{note['author']}, {formats.ago(note['created_at'])}")
+            st.markdown("  \n".join(map(formats.plain, note["text"].splitlines())))
+            st.caption(f"{formats.plain(note['author'])}, {formats.ago(note['created_at'])}")
     with st.form("note", border=False, clear_on_submit=True):
         text = st.text_area("Add a note", placeholder="what you learnt from this run", disabled=off)
         if st.form_submit_button("Add", disabled=off) and text.strip():

@@ -35,7 +35,7 @@ def show_curves(run_id: int, stages: pd.DataFrame) -> None:
         shown = [name for name in names if name in chosen and f"{position}/{name}" in curves]
         if not shown:
             continue
-        st.markdown(f"**{labels.get(position, f'{position} · in progress')}**")
+        st.markdown(f"**{formats.plain(labels.get(position, f'{position} · in progress'))}**")
         columns = st.columns(min(3, max(2, len(shown))))
         for index, name in enumerate(shown):
             points = run_data.load_curve(run_id, f"{position}/{name}")

@@ -138,8 +138,5 @@ def show_latencies(latencies: pd.DataFrame, stages: pd.DataFrame) -> None:
         return
     with st.expander(f"All latencies ({len(latencies)})", icon=":material/timer:"):
         st.dataframe(words.latency_table(latencies, stages), hide_index=True)
-        where = latencies.iloc[0]
-        st.caption(
-            f"On {where['hardware']}, {where['software']}. Stage and reference were timed in turn, so that a machine "
-            "that drifts slows both alike."
-        )
+        where = formats.plain(f"On {latencies.iloc[0]['hardware']}, {latencies.iloc[0]['software']}")
+        st.caption(f"{where}. Stage and reference were timed in turn, so that a machine that drifts slows both alike.")
