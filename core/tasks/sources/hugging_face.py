@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
 MOST_CHARACTERS = 128 * 2**20
+# Of a folder's files `datasets` reads many more formats, some of which hold or unpack objects of Python.
+DATA_SUFFIXES = frozenset({".parquet", ".arrow", ".csv", ".jsonl", ".json", ".txt", ".png", ".jpg", ".jpeg"})
+DESCRIPTION = "README.md"
 # Without an owner, `datasets` takes names such as "csv" for its own readers, and gives them the folder it runs in.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -116,11 +119,13 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
             "is neither a folder in the data folders of this server nor the name of a repository",
             "Write hf:<owner>/<name>, or ask whoever runs the server to list the folder in SLIMBOARD_DATA.",
         )
+    if folder is not None:
+        refuse_escapes("task.source", source, folder)
+        _refuse_other_formats(source, folder)
     cache = str(settings().home.absolute() / "cache" / "datasets")
     try:
         if folder is None:
             return datasets.load_dataset(name, config, revision=revision, cache_dir=cache)
-        refuse_escapes("task.source", source, folder)
         if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
             saved = datasets.load_from_disk(str(folder))
             return saved if isinstance(saved, Mapping) else {"train": saved}
@@ -137,6 +142,16 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
         raise SpecError.of(
             "task.source", source, f"cannot be loaded: {error}", "Set config, or choose another."
         ) from error
+
+
+def _refuse_other_formats(source: str, folder: Path) -> None:
+    """Raise SpecError for the first file that is no plain data; a dot before the name does not hide one."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path.suffix.lower() in DATA_SUFFIXES or path.name == DESCRIPTION:
+            continue
+        message = f"holds a file that is no plain data: {path.relative_to(folder)}"
+        remedy = f"Take it out of the folder, or turn it into one of {', '.join(sorted(DATA_SUFFIXES))}."
+        raise SpecError.of("task.source", source, message, remedy)
 
 
 def _is_unlabelled(rows: "Dataset", label: str) -> bool:

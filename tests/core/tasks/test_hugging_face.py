@@ -97,6 +97,23 @@ def test_folder_elsewhere_is_refused(data):
         read(TaskSpec(source="hf:/etc"))
 
 
+@pytest.mark.parametrize(
+    "name", ["saved.py", "train.pth", "train.pt", "deep/train.pkl", "train.tar", ".train.tar", "train.zip", "train"]
+)
+def test_folder_with_more_than_plain_data_is_refused(data, monkeypatch, name):
+    texts(100).save_to_disk(str(data / "saved"))
+    (data / "saved" / "README.md").write_text("# Texts")
+    assert read(TaskSpec(source="hf:saved")).class_names == ("bad", "good")
+    monkeypatch.setattr("datasets.load_from_disk", lambda *_: pytest.fail("the folder was opened"))
+    (data / "saved" / name).parent.mkdir(exist_ok=True)
+    (data / "saved" / name).write_bytes(b"")
+    with pytest.raises(SpecError) as error:
+        read(TaskSpec(source="hf:saved"))
+    problem = error.value.problems[0]
+    assert problem.field == "task.source" and problem.message.endswith(f": {name}")
+    assert "Take it out" in problem.remedy and ".parquet" in problem.remedy
+
+
 def test_folder_of_the_workers_own_is_not_taken_for_a_repository(data, tmp_path, monkeypatch):
     (tmp_path / "own" / "secrets").mkdir(parents=True)
     (tmp_path / "own" / "secrets" / "train.csv").write_text("text,label\na,1\nb,2\n")
