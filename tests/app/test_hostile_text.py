@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 import app
 from app import artifacts, data, run_data
 from core.measured import Comparison
-from core.store import points, runs, stages, workers
+from core.store import points, runs, stages, users, workers
 from core.store.engine import session
-from core.store.models import FailureClass, Run, RunStatus
+from core.store.models import FailureClass, Run, RunNeed, RunStatus
 from tests import factories
 
 MAIN = Path(app.__file__).with_name("main.py")
@@ -43,8 +43,14 @@ def run_id(store):
             stages.set_latencies(s, run.id, stage_id, timed, reference)
         points.add_points(s, run.id, [(f"1/{HOSTILE}", i, 2.0 - i / 10) for i in range(3)])
         runs.add_tag(s, run.id, HOSTILE)
-        runs.add_note(s, run.id, run.owner_id, f"first line\n{HOSTILE}")
-        written = {"model": HOSTILE, "task": HOSTILE, "recipe": HOSTILE, "progress_text": HOSTILE}
+        runs.add_note(s, run.id, users.enrol(s, HOSTILE).id, f"first line\n{HOSTILE}")
+        written = {
+            "environment": {HOSTILE: HOSTILE},
+            "model": HOSTILE,
+            "task": HOSTILE,
+            "recipe": HOSTILE,
+            "progress_text": HOSTILE,
+        }
         failed = {"status": RunStatus.FAILED, "failure": FailureClass.TECHNIQUE, "failure_message": HOSTILE}
         change(s, run.id, worker_id=worker, started_at=1000.0, attempt=1, **written, **failed)
         found: int = run.id
@@ -97,7 +103,7 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 8), ("Artifacts", 9), ("Notes", 8)]
+    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 9)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
     assert_drawn_as_written(opened("pages/run.py", run=str(run_id), show=tab), times)
@@ -110,10 +116,14 @@ def test_a_running_run(run_id, page):
     assert_drawn_as_written(opened(page, run=str(run_id)), 3)
 
 
-def test_a_queued_run(run_id):
+@pytest.mark.parametrize("page", ["pages/run.py", "pages/queue.py"])
+def test_a_queued_run_and_what_it_waits_for(run_id, page):
     with session() as s:
+        s.add(RunNeed(run_id=run_id, need=HOSTILE))
         change(s, run_id, status=RunStatus.QUEUED)
-    assert_drawn_as_written(opened("pages/queue.py"), 4)
+    at = opened(page, run=str(run_id))
+    assert_drawn_as_written(at, 5)
+    assert r"that provides \<script\>" in markdown(at)
 
 
 def test_the_runs(run_id):

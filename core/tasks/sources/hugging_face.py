@@ -1,7 +1,7 @@
 """A data set of the Hugging Face Hub, or a folder that `datasets` can read. No code of the data set is run."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from core.tasks.pictures import common_shape, pixels_of, require_reasonable
 from core.tasks.sources.own_data import Labelled, OwnData, corpus_data, image_data, text_data
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetBuilder
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
@@ -27,6 +27,7 @@ MOST_CHARACTERS = 128 * 2**20
 # Of a folder's files `datasets` reads many more formats, some of which hold or unpack objects of Python.
 DATA_SUFFIXES = frozenset({".parquet", ".arrow", ".csv", ".jsonl", ".json", ".txt", ".png", ".jpg", ".jpeg"})
 DESCRIPTION = "README.md"
+HUB = "hf://"
 # Without an owner, `datasets` takes names such as "csv" for its own readers, and gives them the folder it runs in.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -125,11 +126,12 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     cache = str(settings().home.absolute() / "cache" / "datasets")
     try:
         if folder is None:
-            return datasets.load_dataset(name, config, revision=revision, cache_dir=cache)
+            return _built(datasets.load_dataset_builder(name, config, revision=revision, cache_dir=cache), source, None)
         if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
-            saved = datasets.load_from_disk(str(folder))
-            return saved if isinstance(saved, Mapping) else {"train": saved}
-        return datasets.load_dataset(str(folder), config, cache_dir=cache)
+            return _saved(source, folder)
+        return _built(datasets.load_dataset_builder(str(folder), config, cache_dir=cache), source, folder)
+    except SpecError:
+        raise
     except (DatasetNotFoundError, DataFilesNotFoundError) as error:
         message = f"cannot be had: {error}"
         remedy = "Check the name. A gated or private data set needs HF_TOKEN in the worker's environment."
@@ -142,6 +144,34 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
         raise SpecError.of(
             "task.source", source, f"cannot be loaded: {error}", "Set config, or choose another."
         ) from error
+
+
+def _built(builder: "DatasetBuilder", source: str, folder: Path | None) -> Mapping[str, "Dataset"]:
+    """All splits, read only once it is known from where: a data set's README may name files anywhere."""
+    for files in (builder.config.data_files or {}).values():
+        _refuse_foreign(source, folder, files)
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _saved(source: str, folder: Path) -> Mapping[str, "Dataset"]:
+    """What `save_to_disk` left, mapped into memory; nothing of it is read yet."""
+    import datasets
+
+    saved = datasets.load_from_disk(str(folder))
+    splits = saved if isinstance(saved, Mapping) else {"train": saved}
+    for rows in splits.values():
+        _refuse_foreign(source, folder, [file["filename"] for file in rows.cache_files])
+    return splits
+
+
+def _refuse_foreign(source: str, folder: Path | None, files: Iterable[str]) -> None:
+    """Raise SpecError for a file that lies neither in the folder nor, without one, on the Hub."""
+    for file in files:
+        within = file.startswith(HUB) if folder is None else Path(file).resolve().is_relative_to(folder)
+        if not within:
+            message = f"names a file outside of itself: {file}"
+            raise SpecError.of("task.source", source, message, "Put the file itself there.")
 
 
 def _refuse_other_formats(source: str, folder: Path) -> None:

@@ -1,5 +1,8 @@
 """Folders that `datasets` reads; the Hub itself is out of a test's reach."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
@@ -81,7 +84,7 @@ def test_unreachable_hub_is_said(data, monkeypatch):
     def unreachable(*arguments: object, **settings: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
     with pytest.raises(SpecError, match="cannot be reached"):
         read(TaskSpec(source="hf:owner/name"))
 
@@ -112,6 +115,36 @@ def test_folder_with_more_than_plain_data_is_refused(data, monkeypatch, name):
     problem = error.value.problems[0]
     assert problem.field == "task.source" and problem.message.endswith(f": {name}")
     assert "Take it out" in problem.remedy and ".parquet" in problem.remedy
+
+
+def test_description_cannot_name_files_elsewhere(data, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    (data / "book").mkdir()
+    (data / "book" / "train.txt").write_text("".join(f"line {i}\n" for i in range(1000)))
+    described = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+    (data / "book" / "README.md").write_text(described.format(tmp_path / "secret.txt"))
+    with pytest.raises(SpecError) as error:
+        read(TaskSpec(source="hf:book"))
+    assert error.value.problems[0].message == f"names a file outside of itself: {tmp_path / 'secret.txt'}"
+    (data / "book" / "README.md").write_text(described.format("train.txt"))
+    assert read(TaskSpec(source="hf:book")).texts["train"].startswith("line 0\n")
+
+
+def test_hub_data_set_cannot_name_files_of_the_worker(data, monkeypatch):
+    builder = SimpleNamespace(config=SimpleNamespace(data_files={"train": ["/etc/hostname"]}))
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *arguments, **settings: builder)
+    with pytest.raises(SpecError, match="names a file outside of itself: /etc/hostname"):
+        read(TaskSpec(source="hf:owner/name"))
+
+
+def test_saved_data_set_cannot_name_files_elsewhere(data, tmp_path):
+    texts(100).save_to_disk(str(tmp_path / "secret"))
+    texts(100).save_to_disk(str(data / "saved"))
+    state = json.loads((data / "saved" / "state.json").read_text())
+    state["_data_files"] = [{"filename": str(next((tmp_path / "secret").glob("*.arrow")))}]
+    (data / "saved" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(SpecError, match="names a file outside of itself"):
+        read(TaskSpec(source="hf:saved"))
 
 
 def test_folder_of_the_workers_own_is_not_taken_for_a_repository(data, tmp_path, monkeypatch):
