@@ -79,19 +79,27 @@ def set_reference(reference: dict[str, Any] | None) -> None:
     draft.redraw()
 
 
-def keep_yaml_in_step(draft: Draft, spec: RunSpec | None) -> None:
-    """Write the draft into the YAML field, unless it holds a text that cannot be read and the draft is unchanged."""
+def keep_yaml_in_step(draft: Draft, spec: RunSpec | None) -> str:
+    """Write the draft into the YAML field, unless it holds a text that cannot be read and the draft is unchanged.
+
+    Returns the field's key, which is another one for every text that the form writes: a browser that has not
+    yet drawn the new text sends the one from before with its next request, and that is no edit.
+    """
     text = spec.to_yaml() if spec is not None else yaml.safe_dump(draft.to_dict(), sort_keys=False, width=100)
-    if st.session_state.get("yaml_of_draft") != text or "yaml" not in st.session_state:
+    if st.session_state.get("yaml_of_draft") != text:
+        st.session_state["yaml_texts"] = st.session_state.get("yaml_texts", 0) + 1
         st.session_state["yaml_of_draft"] = text
-        st.session_state["yaml"] = text
+        st.session_state[f"yaml.{st.session_state['yaml_texts']}"] = text
         st.session_state["yaml_problems"] = []
+    return f"yaml.{st.session_state['yaml_texts']}"
 
 
-def take_yaml() -> None:
+def take_yaml(key: str) -> None:
     """Take the edited YAML into the draft; what cannot be read stays in the field, with the reason."""
+    if key != f"yaml.{st.session_state['yaml_texts']}":
+        return
     try:
-        spec = RunSpec.from_yaml(st.session_state["yaml"])
+        spec = RunSpec.from_yaml(st.session_state[key])
     except SpecError as error:
         st.session_state["yaml_problems"] = error.problems
         return

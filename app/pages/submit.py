@@ -26,7 +26,7 @@ draft = editor.current()
 spec, problems = draft.check(catalogue)
 if spec is not None and not problems:
     problems = data.load_answer(spec.hash) or []
-editor.keep_yaml_in_step(draft, spec)
+yaml_key = editor.keep_yaml_in_step(draft, spec)
 
 
 def place(values: dict, field: str, stages: int | None = None) -> Place:
@@ -198,6 +198,13 @@ with right, st.container(key="summary"):
             query_params={"run": str(run_id)},
         )
 
-    st.text_area("YAML", key="yaml", height=420, on_change=editor.take_yaml, help="The same spec; edit either.")
+    st.text_area(
+        "YAML",
+        key=yaml_key,
+        height=420,
+        on_change=editor.take_yaml,
+        args=(yaml_key,),
+        help="The same spec; edit either.",
+    )
     for problem in unread:
         show_problem(problem, problem.field)

@@ -1,6 +1,7 @@
 """The submit page: forms, YAML and what becomes of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -17,6 +18,11 @@ MAIN = Path(app.__file__).with_name("main.py")
 YAML = "model: {source: builtin:vit, dim: 64}\ntask: builtin:digits\nrecipe:\n- rtn: {bits: 4}\n"
 
 
+def yaml_field(at: AppTest) -> Any:
+    """The YAML field; its key changes with every text that the form writes."""
+    return next(field for field in at.text_area if field.label == "YAML")
+
+
 @pytest.fixture
 def page(store, monkeypatch):
     """The submit page, opened with a small catalogue and YAML's spec in it."""
@@ -28,7 +34,7 @@ def page(store, monkeypatch):
 
 def typed(at: AppTest, yaml: str) -> AppTest:
     """The page after `yaml` was typed into its field."""
-    at.text_area(key="yaml").set_value(yaml).run()
+    yaml_field(at).set_value(yaml).run()
     assert not at.exception
     return at
 
@@ -40,7 +46,7 @@ def field(at: AppTest, name: str, kind: str = "number_input"):
 
 def shown_spec(at: AppTest) -> RunSpec:
     """The spec in the YAML field."""
-    return RunSpec.from_yaml(at.text_area(key="yaml").value)
+    return RunSpec.from_yaml(yaml_field(at).value)
 
 
 def shown_text(at: AppTest) -> str:
@@ -70,7 +76,7 @@ def test_a_setting_at_its_default_leaves_the_yaml(page):
 
 def test_yaml_that_cannot_be_read_stays_with_its_reason(page):
     typed(page, "model: [")
-    assert page.text_area(key="yaml").value == "model: ["
+    assert yaml_field(page).value == "model: ["
     assert "line 1" in shown_text(page)
     assert submit_button(page).disabled  # what would be submitted is not what the field shows
     assert field(page, "recipe[0].rtn.bits").value == 4

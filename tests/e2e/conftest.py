@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app import local
 from core.store import engine
 from tests import chromium, factories
 
 PATIENCE = 120  # seconds until a server answers, on a busy machine
+expect.set_options(timeout=15_000)  # milliseconds until a page shows what it should, on a busy machine
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
