@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from core.catalogue import Catalogue
@@ -80,7 +80,14 @@ class Draft:
         return spec, problems
 
     def redraw(self) -> None:
-        """Make every widget take its value from the draft again."""
+        """Make every widget take its value from the draft again.
+
+        The settings move into new dicts: what a widget of before still writes, because its browser has not yet
+        drawn the new ones, reaches the draft no more.
+        """
+        for name in ("model", "task", "reference", "measure", "limits"):
+            setattr(self, name, copy.deepcopy(getattr(self, name)))
+        self.steps = [replace(step, settings=copy.deepcopy(step.settings)) for step in self.steps]
         self.generation = next(_numbers)
 
     def add(self, technique: str, settings: dict[str, Any]) -> None:

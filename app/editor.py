@@ -58,7 +58,9 @@ def start_from_yaml(text: str) -> None:
 
 
 def write(attribute: str, key: str) -> None:
-    """Take a widget's value into an attribute of the draft."""
+    """Take a widget's value into an attribute of the draft, unless the widget is of before its last redrawing."""
+    if key.partition(".")[0] != str(current().generation):
+        return
     value = st.session_state[key]
     setattr(current(), attribute, "" if value is None and attribute == "name" else value)
 

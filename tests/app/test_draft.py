@@ -91,3 +91,16 @@ def test_a_recipe_that_only_trains_sparsely_is_offered_its_dense_companion():
 )
 def test_no_companion_where_there_is_a_reference_or_nothing_to_train(complete):
     assert dense_companion(complete, CATALOGUE) is None
+
+
+def test_a_widget_of_before_a_redrawing_writes_into_the_draft_no_more():
+    draft = Draft.of(
+        RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": [{"rtn": {"bits": 4}}]})
+    )
+    held = (draft.model, draft.task, draft.steps[0].settings)
+    draft.redraw()
+    for values in held:
+        values["source"] = values["bits"] = "late"
+    assert draft.model == {"source": "builtin:vit"}
+    assert draft.task == {"source": "builtin:digits"}
+    assert draft.steps[0].settings == {"bits": 4}
