@@ -1,5 +1,6 @@
 """A data set of the Hugging Face Hub, or a folder that `datasets` can read. No code of the data set is run."""
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -199,18 +200,36 @@ def _texts_of(rows: "Dataset", column: str) -> list[str]:
 
 def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[Image.Image]:
     """The pictures of all splits, one after the other. Raises SpecError for what is none, naming its row."""
+    import datasets
+
     for split, rows in splits.items():
+        if isinstance(rows.features[column], datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))  # opened by us, see `_opened`
         for row in range(len(rows)):
             try:
-                picture = rows[row][column]
-                if isinstance(picture, Image.Image):
+                picture = _opened(rows[row][column])
+                if picture is not None:
                     require_reasonable(picture.size, f"{split} row {row:,}")
                     picture.load()
             except (OSError, Image.DecompressionBombError) as error:
                 raise _no_picture(column, split, row) from error
-            if not isinstance(picture, Image.Image):
+            if picture is None:
                 raise _no_picture(column, split, row)
             yield picture
+
+
+def _opened(stored: object) -> Image.Image | None:
+    """A stored picture; one that is only the name of a file must lie where users' data and downloads do."""
+    if not isinstance(stored, Mapping):
+        return None
+    if stored.get("bytes") is not None:
+        return Image.open(io.BytesIO(stored["bytes"]))
+    name = str(stored.get("path") or "")
+    downloads = (settings().home.absolute() / "cache" / "datasets").resolve()
+    path = find_permitted(name) if name else None
+    if path is None and name and Path(name).resolve().is_relative_to(downloads):
+        path = Path(name).resolve()
+    return None if path is None else Image.open(path)
 
 
 def _no_picture(column: str, split: str, row: int) -> SpecError:

@@ -65,6 +65,20 @@ def test_pictures(data):
     assert (found.pixels("test")[:, 0, 0, 0] % 2).tolist() == found.labels["test"].tolist()
 
 
+def test_a_picture_that_only_names_a_file_must_lie_among_the_users_data(data, tmp_path):
+    features = Features({"img": Image(), "label": ClassLabel(names=["even", "odd"])})
+    for name, folder in (("good", data / "shown"), ("bad", tmp_path / "secret")):
+        folder.mkdir()
+        files = [folder / f"{i}.png" for i in range(50)]
+        for i, file in enumerate(files):
+            Pillow.fromarray(np.full((6, 6), i, dtype=np.uint8)).save(file)
+        rows = {"img": [{"bytes": None, "path": str(file)} for file in files], "label": [i % 2 for i in range(50)]}
+        DatasetDict(train=Dataset.from_dict(rows, features=features)).save_to_disk(str(data / name))
+    assert read(TaskSpec(source="hf:good")).shape == (1, 6, 6)
+    with pytest.raises(SpecError, match="no readable picture in row 0"):
+        read(TaskSpec(source="hf:bad"))
+
+
 @pytest.mark.parametrize(
     ("settings", "field", "words"),
     [
