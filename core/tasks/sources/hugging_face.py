@@ -229,7 +229,7 @@ def _opened(stored: object) -> Image.Image | None:
     path = find_permitted(name) if name else None
     if path is None and name and Path(name).resolve().is_relative_to(downloads):
         path = Path(name).resolve()
-    return None if path is None else Image.open(path)
+    return None if path is None else Image.open(io.BytesIO(path.read_bytes()))
 
 
 def _no_picture(column: str, split: str, row: int) -> SpecError:
