@@ -5,16 +5,14 @@ channel, products are summed in int32 by oneDNN on CPUs and cuBLASLt on GPUs, an
 apart as in LLM.int8 (https://arxiv.org/abs/2208.07339). torch's own dynamic quantization has one scale a tensor.
 """
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from core.context import Context
 from core.families import Family
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, OneShot
-from core.techniques.quantization.layers import layer_report, quantizable
+from core.techniques.quantization.layers import quantizable, quantize_layers
 
 
 class DynamicInt8(OneShot):
@@ -32,16 +30,7 @@ class DynamicInt8(OneShot):
         """The model has linear layers that are not quantized yet."""
         quantizable(subject, self.include_head, self.skip)
 
-    @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap in integer layers; pruned weights stay exactly zero."""
         names = quantizable(subject, self.include_head, self.skip)
-        layers = []
-        for index, name in enumerate(names):
-            context.record.progress(index / len(names), name)
-            linear = subject.model.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
-            packed = DynamicInt8Linear.from_linear(linear)
-            layers.append(layer_report(name, linear.weight, packed.weight(), 8))
-            subject.replace(name, packed)
-        subject.details["layers"] = layers
+        quantize_layers(subject, context, names, 8, DynamicInt8Linear.from_linear)

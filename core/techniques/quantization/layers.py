@@ -1,11 +1,13 @@
 """Which layers a weight quantization takes, and what it tells of each."""
 
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.context import Context
 from core.errors import SpecError
 from core.models.anatomy import anatomy, prunable
 from core.nn.integer_linear import IntegerLinear
@@ -37,6 +39,22 @@ def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[s
         message = "leaves no linear layer to quantize"
         raise SpecError.of("skip", skip, message, "Choose a model with linear layers, or skip fewer of them.")
     return chosen
+
+
+@torch.no_grad()
+def quantize_layers(
+    subject: Subject, context: Context, names: Sequence[str], bits: int, quantize: Callable[[nn.Linear], IntegerLinear]
+) -> None:
+    """Swap in what `quantize` makes of each layer and report it; pruned weights stay exactly zero."""
+    layers = []
+    for index, name in enumerate(names):
+        context.record.progress(index / len(names), name)
+        linear = subject.model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        packed = quantize(linear)
+        layers.append(layer_report(name, linear.weight, packed.weight(), bits))
+        subject.replace(name, packed)
+    subject.details["layers"] = layers
 
 
 def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: int) -> dict[str, Any]:

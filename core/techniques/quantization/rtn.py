@@ -17,7 +17,7 @@ from core.families import Family
 from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, OneShot
-from core.techniques.quantization.layers import layer_report, quantizable
+from core.techniques.quantization.layers import quantizable, quantize_layers
 from core.techniques.quantization.observers import OBSERVERS, Grid, quantize_groups
 
 Observer = Literal["min-max", "percentile", "mse"]
@@ -50,19 +50,10 @@ class Rtn(OneShot):
         """The model has linear layers that are not quantized yet."""
         quantizable(subject, self.include_head, self.skip)
 
-    @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap in packed layers; pruned weights stay exactly zero."""
         names = quantizable(subject, self.include_head, self.skip)
-        layers = []
-        for index, name in enumerate(names):
-            context.record.progress(index / len(names), name)
-            linear = subject.model.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
-            packed = self.quantize(linear)
-            layers.append(layer_report(name, linear.weight, packed.weight(), self.bits))
-            subject.replace(name, packed)
-        subject.details["layers"] = layers
+        quantize_layers(subject, context, names, self.bits, self.quantize)
 
     def quantize(self, linear: nn.Linear) -> QuantLinear:
         """The packed layer nearest to `linear`."""
