@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from core.measure.batches import float_dtype
 from core.models import Described, Loaded, build
 from core.models.meta import assign_weights, empty_weights, tied_parameters
+from core.models.resize import changed_shapes, resize_
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
 from core.nn.catalogue import REPLACEMENTS
 from core.nn.replacement import Replacement
@@ -51,9 +52,10 @@ class Module:
 
 @dataclass(frozen=True)
 class Form:
-    """One saved form of the models: what was swapped into each."""
+    """One saved form of the models: what was swapped into each, and which tensors were made smaller."""
 
     replacements: dict[str, list[Module]] = field(default_factory=dict)
+    shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # model -> tensor -> shape
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _form(data: dict[str, Any] | None) -> Form | None:
     if data is None:
         return None
     modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
-    return Form(modules)
+    return Form(modules, data.get("shapes", {}))
 
 
 def save(subject: Subject, folder: Path, source: Described) -> str:
@@ -102,9 +104,9 @@ def save(subject: Subject, folder: Path, source: Described) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     deployed = deploy(subject)
-    packed = _write_form(deployed, folder / PACKED, {})
+    packed = _write_form(deployed, subject.configs, folder / PACKED, {})
     masks = {f"{_MASK}{fqn}": c.tensor for fqn, c in subject.constraints.items() if c.kind == "mask"}
-    working = _write_form(subject.models, folder / WORKING, masks) if masks else None
+    working = _write_form(subject.models, subject.configs, folder / WORKING, masks) if masks else None
     prepare(deployed["main"])
     _write_probe(deployed["main"], subject.task, folder)
     for name, content in source.tokenizer_files.items():
@@ -165,10 +167,13 @@ def _payload(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
-def _write_form(models: dict[str, nn.Module], file: Path, extra: dict[str, Tensor]) -> Form:
+def _write_form(
+    models: dict[str, nn.Module], configs: dict[str, dict[str, Any]], file: Path, extra: dict[str, Tensor]
+) -> Form:
     tensors, form = dict(extra), Form()
     for name, model in models.items():
         form.replacements[name] = replacements(model)
+        form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))
         again = {fqn for group in tied_parameters(model) for fqn in group[1:]}
         tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
     save_file({fqn: tensor.detach().cpu().contiguous() for fqn, tensor in tensors.items()}, file)
@@ -217,18 +222,21 @@ def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bo
     for name, config in manifest.configs.items():
         prefix = f"{name}."
         state = {fqn.removeprefix(prefix): t for fqn, t in tensors.items() if fqn.startswith(prefix)}
-        models[name] = _rebuild(config, form.replacements[name], state).to(device).eval()
+        model = _bare(config, form.replacements[name])
+        resize_(model, form.shapes.get(name, {}))
+        assign_weights(model, state)
+        models[name] = model.to(device).eval()
         if not working:
             prepare(models[name])
     return models
 
 
-def _rebuild(config: dict[str, Any], modules: Iterable[Module], state: dict[str, Tensor]) -> nn.Module:
+def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
+    """The model without its weights, with what was swapped into it."""
     with empty_weights():
         model = build(config)
         for module in modules:
             model.set_submodule(module.name, REPLACEMENTS[module.cls](**module.arguments))
-    assign_weights(model, state)
     return model
 
 

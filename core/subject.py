@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.models.resize import select_
 from core.tasks.base import Task
 
 
@@ -46,6 +47,13 @@ class Subject:
         """The mask of a parameter of the main model, None where it has none."""
         constraint = self.constraints.get(f"main.{parameter}")
         return constraint.tensor if constraint is not None else None
+
+    def shrink(self, parameter: str, dim: int, kept: Tensor) -> None:
+        """Keep the entries `kept` (indices) along `dim` of a parameter or buffer of the main model, and of its mask."""
+        select_(self.model, parameter, dim, kept)
+        mask = self.mask(parameter)
+        if mask is not None:
+            self.constraints[f"main.{parameter}"] = Constraint("mask", mask.index_select(dim, kept.to(mask.device)))
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put `module` (of a class in `core.nn.replacements`) in place of the main model's module `name`.

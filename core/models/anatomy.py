@@ -169,6 +169,15 @@ def anatomy(model: nn.Module) -> Anatomy:
     )
 
 
+def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, int]:
+    """Query heads and key-value heads that a block has now; structured pruning leaves each block its own."""
+    assert known.head_dim is not None
+    rows = [model.get_parameter(f"{name}.weight").shape[0] for name in (block.q, block.k)]
+    if block.fused:
+        rows = [n // 3 for n in rows]
+    return rows[0] // known.head_dim, rows[1] // known.head_dim
+
+
 def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
     """Full names of the layers of exactly these kinds; embeddings, output heads and what is tied to them left out."""
     known = anatomy(model)

@@ -1,0 +1,66 @@
+"""Layers made smaller in place: which entries of a tensor stay, and the sizes that its module says it has.
+
+Structured pruning cuts rows and columns out of ordinary modules. They stay what they are (nn.Linear, nn.LayerNorm,
+...), so that every later step can work on them; an artifact names the shapes that differ from the bare model's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def select_(model: nn.Module, name: str, dim: int, kept: Tensor) -> None:
+    """Keep only the entries `kept` (indices, in their order) along `dim` of the parameter or buffer `name`."""
+    owner, attribute = _owner(model, name)
+    tensor = getattr(owner, attribute)
+    with torch.no_grad():
+        _put(owner, attribute, tensor.index_select(dim, kept.to(tensor.device)).contiguous())
+
+
+def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give these parameters and buffers other shapes; what they hold afterwards means nothing."""
+    for name, shape in shapes.items():
+        owner, attribute = _owner(model, name)
+        _put(owner, attribute, getattr(owner, attribute).new_empty(tuple(shape)))
+
+
+def changed_shapes(model: nn.Module, bare: nn.Module) -> dict[str, list[int]]:
+    """Shapes of the tensors of `model` that differ from those of the same name in `bare`."""
+    expected = {name: tensor.shape for name, tensor in _tensors(bare)}
+    return {name: list(t.shape) for name, t in _tensors(model) if name in expected and t.shape != expected[name]}
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the state, those that share memory under each of their names."""
+    yield from model.state_dict(keep_vars=True).items()
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _put(owner: nn.Module, attribute: str, tensor: Tensor) -> None:
+    old = getattr(owner, attribute)
+    if isinstance(old, nn.Parameter):
+        tensor = nn.Parameter(tensor, requires_grad=old.requires_grad)
+    setattr(owner, attribute, tensor)
+    _say_sizes(owner)
+
+
+def _say_sizes(module: nn.Module) -> None:
+    """Set a module's attributes of size to what its weight has."""
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        return
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Conv2d):
+        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.num_features = weight.shape[0]

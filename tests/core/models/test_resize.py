@@ -1,0 +1,85 @@
+"""Layers cut smaller in place: masks go along, an artifact rebuilds them, strictly."""
+
+import pytest
+import torch
+
+from core import artifact, models, tasks
+from core.models.anatomy import anatomy, heads_of
+from core.models.resize import changed_shapes, resize_, select_
+from core.spec import ModelSpec, TaskSpec
+from core.subject import Subject
+
+
+@pytest.fixture
+def vit():
+    task = tasks.load(TaskSpec(source="builtin:digits"))
+    spec = ModelSpec.model_validate({"source": "builtin:vit", "dim": 16, "depth": 2, "heads": 2})
+    loaded = models.load(spec, task, torch.Generator().manual_seed(0))
+    task.prepare(loaded.input_format)
+    return Subject({"main": loaded.module}, task, {"main": loaded.config}), loaded
+
+
+def cut_ffn(subject: Subject) -> torch.Tensor:
+    kept = torch.tensor([5, 0, 17, 63])
+    ffn = "blocks.1.ffn."
+    subject.constrain(ffn + "up.weight", mask=torch.rand(64, 16) > 0.4)
+    for name, dim in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1)):
+        subject.shrink(ffn + name, dim, kept)
+    return kept
+
+
+def test_a_cut_feed_forward_network_computes_what_its_kept_units_did(vit):
+    subject, _ = vit
+    ffn, x = subject.model.blocks[1].ffn, torch.randn(3, 16)
+    kept = torch.tensor([5, 0, 17, 63])
+    gate = torch.zeros(64).index_fill(0, kept, 1.0)
+    with torch.no_grad():
+        expected = ffn.down(torch.nn.functional.gelu(ffn.up(x)) * gate)
+        for name, dim in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1)):
+            select_(subject.model, f"blocks.1.ffn.{name}", dim, kept)
+        torch.testing.assert_close(ffn(x), expected)
+    assert (ffn.up.out_features, ffn.down.in_features) == (4, 4)
+
+
+def test_masks_are_cut_with_their_weights(vit):
+    subject, _ = vit
+    whole = torch.Generator().manual_seed(1)
+    mask = torch.rand(64, 16, generator=whole) > 0.4
+    subject.constrain("blocks.0.ffn.up.weight", mask=mask)
+    subject.shrink("blocks.0.ffn.up.weight", 0, torch.tensor([3, 9]))
+    assert torch.equal(subject.mask("blocks.0.ffn.up.weight"), mask[[3, 9]])
+
+
+def test_an_artifact_of_cut_layers_reloads_to_the_same_outputs_and_can_be_worked_on(vit, tmp_path):
+    subject, loaded = vit
+    cut_ffn(subject)
+    artifact.save(subject, tmp_path, loaded)
+    again = artifact.load_subject(tmp_path, subject.task, torch.device("cpu"))
+    packed = artifact.load_models(tmp_path)["main"]
+    images = subject.task.split("test").batch(torch.arange(8))["pixel_values"]
+    with torch.no_grad():
+        torch.testing.assert_close(packed(images), subject.model(images))
+        torch.testing.assert_close(again.model(images), subject.model(images))
+    assert again.model.blocks[1].ffn.up.out_features == 4
+    assert torch.equal(again.mask("blocks.1.ffn.up.weight"), subject.mask("blocks.1.ffn.up.weight"))
+    manifest = artifact.Manifest.read(tmp_path)
+    assert manifest.working.shapes["main"]["blocks.1.ffn.down.weight"] == [16, 4]
+
+
+def test_only_what_differs_from_the_bare_model_is_named(vit):
+    subject, loaded = vit
+    bare = models.build(loaded.config)
+    assert changed_shapes(subject.model, bare) == {}
+    select_(subject.model, "norm.weight", 0, torch.arange(8))
+    assert changed_shapes(subject.model, bare) == {"norm.weight": [8]}
+    resize_(bare, {"norm.weight": [8]})
+    assert bare.norm.normalized_shape == (8,)
+
+
+def test_heads_are_counted_in_each_block(vit):
+    subject, _ = vit
+    known = anatomy(subject.model)
+    for name in ("q", "k", "v"):
+        subject.shrink(f"blocks.0.attention.{name}.weight", 0, torch.arange(8))
+    assert heads_of(subject.model, known, known.blocks[0]) == (1, 1)
+    assert heads_of(subject.model, known, known.blocks[1]) == (2, 2)
