@@ -7,7 +7,6 @@ secrets.toml names the provider); roles are ours, in SQL, and `app/actions.py` c
 from dataclasses import dataclass
 
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
 
 from app import data
 from core.settings import settings
@@ -40,7 +39,6 @@ class Project:
 
 def user() -> User:
     """The signed-in user; ends the page with the sign-in button where nobody is."""
-    _enter_through_main()
     name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
     known: User | None = st.session_state.get("_user")
     if known is None or known.name != name:
@@ -63,24 +61,12 @@ def project() -> Project:
 
 def choose_project() -> None:
     """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
-    PagesManager.uses_pages_directory = False
     projects = {p.id: p.name for p in _projects(user().id)}
     if len(projects) > 1:
         st.sidebar.selectbox("Project", list(projects), format_func=lambda i: projects[i], key="project_id")
     if settings().auth != "none":
         st.sidebar.caption(user().name)
         st.sidebar.button("Sign out", on_click=st.logout)
-
-
-def _enter_through_main() -> None:
-    """Run main.py where Streamlit skipped it.
-
-    A folder called pages makes Streamlit take the first visitor of a page's own address past main.py, until
-    `st.navigation` was called once in the server's life.
-    """
-    if PagesManager.uses_pages_directory:
-        PagesManager.uses_pages_directory = False
-        st.rerun()
 
 
 def _signed_in_name() -> str:

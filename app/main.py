@@ -15,17 +15,17 @@ identity.choose_project()
 
 pages = {
     "Experiments": [
-        st.Page("pages/submit.py", title="Submit", icon=":material/add_circle:"),
-        st.Page("pages/queue.py", title="Queue", icon=":material/pending_actions:"),
-        st.Page("pages/runs.py", title="Runs", icon=":material/table_rows:"),
-        st.Page("pages/run.py", title="Run", visibility="hidden"),
+        st.Page("screens/submit.py", title="Submit", icon=":material/add_circle:"),
+        st.Page("screens/queue.py", title="Queue", icon=":material/pending_actions:"),
+        st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:"),
+        st.Page("screens/run.py", title="Run", visibility="hidden"),
     ],
     "Results": [
-        st.Page("pages/tradeoffs.py", title="Trade-offs", icon=":material/scatter_plot:", default=True),
+        st.Page("screens/tradeoffs.py", title="Trade-offs", icon=":material/scatter_plot:", default=True),
     ],
     "Reference": [
-        st.Page("pages/techniques.py", title="Techniques", icon=":material/menu_book:"),
-        st.Page("pages/system.py", title="System", icon=":material/dns:"),
+        st.Page("screens/techniques.py", title="Techniques", icon=":material/menu_book:"),
+        st.Page("screens/system.py", title="System", icon=":material/dns:"),
     ],
 }
 page = st.navigation(pages)

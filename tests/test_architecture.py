@@ -67,7 +67,7 @@ def test_a_technique_knows_neither_the_store_nor_another_family():
 
 
 def test_every_page_is_one_flat_script():
-    for file in (ROOT / "app" / "pages").glob("*.py"):
+    for file in (ROOT / "app" / "screens").glob("*.py"):
         assert not [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)], file
 
 

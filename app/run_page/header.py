@@ -73,7 +73,7 @@ def _facts(run: dict[str, Any]) -> str:
 def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
     off = not project.may_submit
     if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
-        st.switch_page("pages/submit.py", query_params={"clone": str(run["id"])})
+        st.switch_page("screens/submit.py", query_params={"clone": str(run["id"])})
     if run_data.is_unfinished(run):
         st.button(
             "Cancel",

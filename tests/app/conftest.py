@@ -3,27 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
 
 from app import actions
 from core import settings as settings_module
 from core.store import engine
-
-
-@pytest.fixture(autouse=True)
-def navigation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run of a test enters through main.py, as a server does after its first page (see `app/identity.py`)."""
-    make = PagesManager.__init__
-
-    def make_without_folder(self: PagesManager, *args: Any, **kwargs: Any) -> None:
-        make(self, *args, **kwargs)
-        PagesManager.uses_pages_directory = False
-
-    monkeypatch.setattr(PagesManager, "__init__", make_without_folder)
 
 
 @pytest.fixture(autouse=True)

@@ -106,17 +106,17 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
     ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 9)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
-    assert_drawn_as_written(opened("pages/run.py", run=str(run_id), show=tab), times)
+    assert_drawn_as_written(opened("screens/run.py", run=str(run_id), show=tab), times)
 
 
-@pytest.mark.parametrize("page", ["pages/run.py", "pages/queue.py"])
+@pytest.mark.parametrize("page", ["screens/run.py", "screens/queue.py"])
 def test_a_running_run(run_id, page):
     with session() as s:
         change(s, run_id, status=RunStatus.RUNNING)
     assert_drawn_as_written(opened(page, run=str(run_id)), 3)
 
 
-@pytest.mark.parametrize("page", ["pages/run.py", "pages/queue.py"])
+@pytest.mark.parametrize("page", ["screens/run.py", "screens/queue.py"])
 def test_a_queued_run_and_what_it_waits_for(run_id, page):
     with session() as s:
         s.add(RunNeed(run_id=run_id, need=HOSTILE))
@@ -127,10 +127,10 @@ def test_a_queued_run_and_what_it_waits_for(run_id, page):
 
 
 def test_the_runs(run_id):
-    assert_drawn_as_written(opened("pages/runs.py"), 0)
+    assert_drawn_as_written(opened("screens/runs.py"), 0)
 
 
 def test_the_recommendation_of_the_trade_offs(run_id):
-    at = opened("pages/tradeoffs.py")
+    at = opened("screens/tradeoffs.py")
     next(widget for widget in at.number_input if widget.label.startswith("Size at most")).set_value(5.0).run()
     assert_drawn_as_written(at, 2)

@@ -24,7 +24,7 @@ def opened(**user) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at.user = user
     at.run()
-    at.switch_page("pages/system.py").run()
+    at.switch_page("screens/system.py").run()
     assert not at.exception
     return at
 

@@ -28,7 +28,7 @@ def catalogue(store, monkeypatch):
 
 def opened(page: str, **query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page(f"pages/{page}.py")
+    at.switch_page(f"screens/{page}.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception

@@ -18,7 +18,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 
 def opened() -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("pages/queue.py").run()
+    at.switch_page("screens/queue.py").run()
     assert not at.exception
     return at
 

@@ -61,7 +61,7 @@ def change(s, run_id: int, **values) -> None:
 def opened(run_id: int | str, **query: str) -> AppTest:
     run_data.load_run.clear()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("pages/run.py")
+    at.switch_page("screens/run.py")
     at.query_params.update({"run": str(run_id), **query})
     at.run()
     assert not at.exception

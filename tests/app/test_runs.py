@@ -19,7 +19,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("pages/runs.py")
+    at.switch_page("screens/runs.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception

@@ -28,7 +28,7 @@ def page(store, monkeypatch):
     """The submit page, opened with a small catalogue and YAML's spec in it."""
     monkeypatch.setattr(data, "load_catalogue", lambda: CATALOGUE)
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("pages/submit.py").run()
+    at.switch_page("screens/submit.py").run()
     return typed(at, YAML)
 
 
@@ -162,7 +162,7 @@ def test_the_dense_companion_becomes_the_reference(page):
 def test_a_clone_starts_from_the_earlier_spec(page):
     submit_button(page).click().run()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("pages/submit.py")
+    at.switch_page("screens/submit.py")
     at.query_params["clone"] = "1"
     at.run()
     assert shown_spec(at).to_dict() == RunSpec.from_yaml(YAML).to_dict()

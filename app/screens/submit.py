@@ -163,7 +163,7 @@ with right, st.container(key="summary"):
                 f"Run {run_id} asks for exactly this ({status}, {formats.ago(created_at)}).",
                 icon=":material/content_copy:",
             )
-            st.page_link("pages/run.py", label=f"Open run {run_id}", query_params={"run": str(run_id)})
+            st.page_link("screens/run.py", label=f"Open run {run_id}", query_params={"run": str(run_id)})
         companion = dense_companion(spec, catalogue)
         if companion is not None:
             st.warning(
@@ -192,7 +192,7 @@ with right, st.container(key="summary"):
         run_id = st.session_state["submitted"]
         st.success(f"Run {run_id} is queued.", icon=":material/check_circle:")
         st.page_link(
-            "pages/run.py",
+            "screens/run.py",
             label=f"Open run {run_id}",
             icon=":material/arrow_forward:",
             query_params={"run": str(run_id)},

@@ -12,7 +12,7 @@ run = run_data.load_run(int(asked), project.id) if asked.isdecimal() else None
 if run is None:
     st.title("Run")
     st.info(f"There is no run {asked} in this project." if asked else "No run is named in the address.")
-    st.page_link("pages/runs.py", label="All runs", icon=":material/table_rows:")
+    st.page_link("screens/runs.py", label="All runs", icon=":material/table_rows:")
     st.stop()
 
 run_id: int = run["id"]

@@ -49,7 +49,7 @@ def show_running(run: dict[str, Any]) -> None:
     facts = [left, f"for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap="small"):
-            st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
+            st.page_link("screens/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
             st.progress(min(1.0, run["progress"]), text=formats.plain(run["progress_text"] or "starting"))
             st.caption(formats.plain(" · ".join(filter(None, facts))))
         if run["cancel_requested"]:
@@ -64,7 +64,7 @@ def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> 
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{place}**", width="content")
         with st.container(width="stretch", gap=None):
-            st.page_link("pages/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
+            st.page_link("screens/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
             st.caption(formats.plain(facts))
             if waits_for:
                 st.caption(f":orange[:material/hourglass_top: waits for {formats.plain(waits_for)}]")
@@ -112,13 +112,13 @@ def live() -> None:
             show_queued(place, place == len(queued), run, "" if common else waiting.get(run["id"], ""))
         if len(queued) > SHOWN:
             st.page_link(
-                "pages/runs.py",
+                "screens/runs.py",
                 label=f"{formats.count(len(queued) - SHOWN)} more wait behind them",
                 query_params={"status": "queued", "sort": "oldest"},
             )
         if not queued:
             st.caption("Nothing waits.")
-            st.page_link("pages/submit.py", label="Submit a run", icon=":material/add_circle:")
+            st.page_link("screens/submit.py", label="Submit a run", icon=":material/add_circle:")
     with right:
         st.subheader("Workers", anchor=False)
         workers = data.load_workers()

@@ -19,7 +19,7 @@ if again.button("Refresh", icon=":material/refresh:", width="stretch"):
 choices = data.load_choices(project.id)
 if not choices["models"]:
     st.info("No run was submitted in this project yet.")
-    st.page_link("pages/submit.py", label="Submit a first run", icon=":material/add_circle:")
+    st.page_link("screens/submit.py", label="Submit a first run", icon=":material/add_circle:")
     st.stop()
 
 

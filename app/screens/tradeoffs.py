@@ -14,7 +14,7 @@ st.title("Trade-offs")
 tasks = data.load_tasks(project.id)
 if tasks.empty:
     st.info("Nothing is measured yet. A run's stages appear here one by one, as soon as they are measured.")
-    st.page_link("pages/submit.py", label="Submit a first run", icon=":material/add_circle:")
+    st.page_link("screens/submit.py", label="Submit a first run", icon=":material/add_circle:")
     st.stop()
 
 by_hash = tasks.set_index("task_hash")
@@ -101,7 +101,7 @@ if limits:
     else:
         st.success(charts.recommendation(best, reference, n_feasible, axes), icon=":material/recommend:")
         st.page_link(
-            "pages/run.py",
+            "screens/run.py",
             label=f"Open run {best['run_id']}",
             icon=":material/arrow_forward:",
             query_params={"run": str(best["run_id"])},
