@@ -1,0 +1,154 @@
+"""What is compared: recipes by name for each group, and the order in which the papers see them.
+
+A `train` takes its budget from the vehicle: all of its updates, or the `share` of them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Step = dict[str, dict[str, Any]]
+Recipe = list[Step]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The first arm is expected to lose less than the second."""
+
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that are compared on the same vehicles."""
+
+    vehicles: list[str]
+    arms: dict[str, Recipe]
+    claims: list[Claim]
+
+
+def train(*methods: Step, **settings: Any) -> Step:
+    """The vehicle's whole training with these methods."""
+    return {"train": {"methods": list(methods), **settings}}
+
+
+def half(*methods: Step, **settings: Any) -> Step:
+    """Half of the vehicle's training."""
+    return train(*methods, share=0.5, **settings)
+
+
+DENSE = [train()]
+BF16 = [train(), {"cast": {"dtype": "bf16"}}]
+SKIP = {"indivisible": "skip"}  # the first convolution has one input channel
+TWO_OF_FOUR: Step = {"nm_pruning": {"n": 2, "m": 4, **SKIP}}
+RECOVERY = {"share": 0.2, "learning_rate": 3e-4}
+
+
+def permutation() -> Group:
+    """2:4 after one dense training, in the default and in the permuted order of channels."""
+    return Group(
+        ["vit", "gpt", "resnet", "llama"],
+        {
+            "dense": DENSE,
+            "bf16": BF16,
+            "2:4": [train(), TWO_OF_FOUR],
+            "permuted 2:4": [train(), {"channel_permutation": {}}, TWO_OF_FOUR],
+        },
+        [Claim("permuted 2:4", "2:4"), Claim("bf16", "permuted 2:4")],
+    )
+
+
+def nm_training() -> Group:
+    """2:4 by training: as many updates for every arm."""
+    return Group(
+        ["vit", "gpt", "resnet"],
+        {
+            "dense": DENSE,
+            "one-shot": [train(), TWO_OF_FOUR],
+            "ASP": [half(), TWO_OF_FOUR, half()],
+            "STE": [train({"sr_ste": {"lambda": 0.0, **SKIP}})],
+            "SR-STE": [train({"sr_ste": SKIP})],
+        },
+        [Claim("STE", "one-shot"), Claim("SR-STE", "STE"), Claim("SR-STE", "ASP"), Claim("dense", "SR-STE")],
+    )
+
+
+def sparse_training() -> Group:
+    """Sparse from the start or on the way, at equal updates; 80/50 is forward and backward sparsity in %."""
+    arms: dict[str, Recipe] = {"dense": DENSE}
+    claims = []
+    for sparsity, backward in ((0.8, 0.5), (0.9, 0.8)):
+        percent = f"{sparsity:.0%}".replace("%", " %")
+        top_kast = f"Top-KAST {100 * sparsity:.0f}/{100 * backward:.0f}"
+        arms |= {
+            f"gradual magnitude {percent}": [train({"magnitude_pruning": {"sparsity": sparsity}})],
+            top_kast: [train({"top_kast": {"forward_density": 1 - sparsity, "backward_density": 1 - backward}})],
+            f"RigL {percent}": [train({"rigl": {"sparsity": sparsity}})],
+            f"static random {percent}": [train({"rigl": {"sparsity": sparsity, "grow": "none"}})],
+        }
+        claims += [
+            Claim("dense", top_kast),
+            Claim(top_kast, f"static random {percent}"),
+            Claim(f"RigL {percent}", f"static random {percent}"),
+            Claim(top_kast, f"RigL {percent}"),
+            Claim(f"gradual magnitude {percent}", top_kast),
+        ]
+    return Group(["vit", "gpt"], arms, claims)
+
+
+def calibrated() -> Group:
+    """After one dense training, without any more: magnitude against scores that see the inputs."""
+    arms: dict[str, Recipe] = {"dense": DENSE, "bf16": BF16}
+    claims = []
+    patterns: dict[str, tuple[Step, Step, Step]] = {
+        "50 %": (
+            {"magnitude_pruning": {"sparsity": 0.5}},
+            {"wanda": {"sparsity": 0.5}},
+            {"sparsegpt": {"sparsity": 0.5}},
+        ),
+        "2:4": (
+            TWO_OF_FOUR,
+            {"nm_pruning": {"n": 2, "m": 4, "score": "wanda"}},
+            {"sparsegpt": {"n": 2, "m": 4}},
+        ),
+    }
+    for pattern, (magnitude, wanda, sparsegpt) in patterns.items():
+        arms |= {
+            f"magnitude {pattern}": [train(), magnitude],
+            f"Wanda {pattern}": [train(), wanda],
+            f"SparseGPT {pattern}": [train(), sparsegpt],
+        }
+        claims += [
+            Claim(f"Wanda {pattern}", f"magnitude {pattern}"),
+            Claim(f"SparseGPT {pattern}", f"magnitude {pattern}"),
+            Claim(f"SparseGPT {pattern}", f"Wanda {pattern}"),
+        ]
+    return Group(["gpt", "llama", "vit"], arms, claims)
+
+
+def structured() -> Group:
+    """Whole parts taken out, then a short recovery, against the same share of random parts."""
+    arms: dict[str, Recipe] = {"dense": DENSE, "bf16": BF16}
+    claims = []
+    for share in (0.25, 0.5):
+        percent = f"{100 * share:.0f} %"
+        for name, technique, settings, rival in (
+            ("FFN units", "ffn_pruning", {"ratio": share}, {"importance": "random"}),
+            ("heads", "head_pruning", {"ratio": share}, {"score": "random"}),
+            ("blocks", "depth_pruning", {"ratio": share}, {"strategy": "random"}),
+        ):
+            ours, random = f"{name} {percent}", f"random {name} {percent}"
+            arms[ours] = [train(), {technique: settings}, train(**RECOVERY)]
+            arms[random] = [train(), {technique: {**settings, **rival}}, train(**RECOVERY)]
+            claims.append(Claim(ours, random))
+        arms[f"SliceGPT {percent}"] = [train(), {"slicegpt": {"ratio": share}}, train(**RECOVERY)]
+    return Group(["vit", "gpt"], arms, claims)
+
+
+GROUPS = {
+    "permutation": permutation,
+    "nm_training": nm_training,
+    "sparse_training": sparse_training,
+    "calibrated": calibrated,
+    "structured": structured,
+}
