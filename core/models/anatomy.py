@@ -179,14 +179,18 @@ def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, 
 
 
 def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
-    """Full names of the layers of exactly these kinds; embeddings, output heads and what is tied to them left out."""
+    """Full names of the layers of exactly these kinds; embeddings, output heads and what is tied to them left out.
+
+    So are layers that structured pruning left nothing of.
+    """
     known = anatomy(model)
     excluded = {*known.embeddings, *known.outputs}
     for group in tied_parameters(model):
         owners = {name.rpartition(".")[0] for name in group}
         if owners & excluded:
             excluded |= owners
-    return [name for name, module in model.named_modules() if type(module) in kinds and name not in excluded]
+    layers = [(name, module) for name, module in model.named_modules() if type(module) in kinds]
+    return [name for name, module in layers if name not in excluded and module.get_parameter("weight").numel()]
 
 
 def _find_blocks(modules: dict[str, nn.Module]) -> tuple[str | None, str | None]:

@@ -9,20 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from core.models.meta import tied_parameters
+
 
 def select_(model: nn.Module, name: str, dim: int, kept: Tensor) -> None:
-    """Keep only the entries `kept` (indices, in their order) along `dim` of the parameter or buffer `name`."""
+    """Keep only the entries `kept` (indices, in their order) along `dim` of the parameter or buffer `name`.
+
+    A parameter that other modules share stays shared.
+    """
     owner, attribute = _owner(model, name)
     tensor = getattr(owner, attribute)
     with torch.no_grad():
-        _put(owner, attribute, tensor.index_select(dim, kept.to(tensor.device)).contiguous())
+        _put(model, name, tensor.index_select(dim, kept.to(tensor.device)).contiguous())
 
 
 def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
     """Give these parameters and buffers other shapes; what they hold afterwards means nothing."""
     for name, shape in shapes.items():
         owner, attribute = _owner(model, name)
-        _put(owner, attribute, getattr(owner, attribute).new_empty(tuple(shape)))
+        _put(model, name, getattr(owner, attribute).new_empty(tuple(shape)))
 
 
 def changed_shapes(model: nn.Module, bare: nn.Module) -> dict[str, list[int]]:
@@ -41,12 +46,17 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
-def _put(owner: nn.Module, attribute: str, tensor: Tensor) -> None:
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, attribute = _owner(model, name)
     old = getattr(owner, attribute)
     if isinstance(old, nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=old.requires_grad)
-    setattr(owner, attribute, tensor)
-    _say_sizes(owner)
+    tied = next((group for group in tied_parameters(model) if name in group), [name])
+    for other in tied:
+        owner, attribute = _owner(model, other)
+        setattr(owner, attribute, tensor)
+        _say_sizes(owner)
+        _say_heads(model.get_submodule(other.rpartition(".")[0].rpartition(".")[0]))
 
 
 def _say_sizes(module: nn.Module) -> None:
@@ -64,3 +74,15 @@ def _say_sizes(module: nn.Module) -> None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.BatchNorm2d):
         module.num_features = weight.shape[0]
+
+
+def _say_heads(attention: nn.Module) -> None:
+    """Attentions of transformers that split their projections by a stored number of heads (OPT's does)."""
+    query = getattr(attention, "q_proj", getattr(attention, "query", None))
+    head_dim = getattr(attention, "head_dim", getattr(attention, "attention_head_size", None))
+    if not isinstance(query, nn.Linear) or head_dim is None:
+        return
+    sizes = {"num_heads": query.out_features // head_dim, "all_head_size": query.out_features}
+    for name, size in {**sizes, "num_attention_heads": sizes["num_heads"]}.items():
+        if hasattr(attention, name):
+            setattr(attention, name, size)

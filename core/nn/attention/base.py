@@ -28,17 +28,30 @@ class Attention(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.dim = dim
-        self.heads = heads
-        self.kv_heads = kv_heads or heads
+        kv_heads = kv_heads or heads
         self.head_dim = head_dim or dim // heads
         self.causal = causal
         self.has_bias = bias
-        self.q = nn.Linear(dim, self.heads * self.head_dim, bias=bias)
-        self.k = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
-        self.v = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
-        self.o = nn.Linear(self.heads * self.head_dim, dim, bias=bias)
+        self.q = nn.Linear(dim, heads * self.head_dim, bias=bias)
+        self.k = nn.Linear(dim, kv_heads * self.head_dim, bias=bias)
+        self.v = nn.Linear(dim, kv_heads * self.head_dim, bias=bias)
+        self.o = nn.Linear(heads * self.head_dim, dim, bias=bias)
         self.rotary = Rotary(self.head_dim, rotary) if rotary is not None else None
+
+    @property
+    def dim(self) -> int:
+        """Width of the tokens."""
+        return self.q.in_features
+
+    @property
+    def heads(self) -> int:
+        """Query heads, as many as the projection has: pruning leaves fewer."""
+        return self.q.out_features // self.head_dim
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.k.out_features // self.head_dim
 
     def forward(
         self,

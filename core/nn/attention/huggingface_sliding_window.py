@@ -5,6 +5,7 @@ their names, so that whatever knows the architecture still finds them. Here with
 OPT have in training.
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -46,7 +47,7 @@ class HuggingFaceSlidingWindow(Replacement):
     ):
         super().__init__()
         self.projections = list(projections)
-        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, head_dim
+        self.head_dim = head_dim
         self.window, self.layer = window, layer
         self.qkv_bias, self.has_bias = qkv_bias, bias
         widths = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
@@ -54,6 +55,21 @@ class HuggingFaceSlidingWindow(Replacement):
         for name, width in zip(inputs, widths if len(inputs) == 3 else [sum(widths)], strict=True):
             setattr(self, name, nn.Linear(dim, width, bias=qkv_bias))
         setattr(self, output, nn.Linear(heads * head_dim, dim, bias=bias))
+
+    @property
+    def dim(self) -> int:
+        """Width of the tokens."""
+        return int(getattr(self, self.projections[0]).in_features)
+
+    @property
+    def heads(self) -> int:
+        """Query heads, as many as the projection has: pruning leaves fewer."""
+        return _heads(self, self.projections)[0]
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return _heads(self, self.projections)[1]
 
     @classmethod
     def from_attention(cls, attention: nn.Module, window: int) -> Self:
@@ -63,13 +79,14 @@ class HuggingFaceSlidingWindow(Replacement):
             raise ValueError(reason)
         known: Any = attention
         projections = PROJECTIONS[type(attention).__name__]
-        config, first, last = known.config, getattr(known, projections[0]), getattr(known, projections[-1])
+        first, last = getattr(known, projections[0]), getattr(known, projections[-1])
+        heads, kv_heads = _heads(known, projections)
         with torch.device("meta"):
             made = cls(
                 list(projections),
-                dim=config.hidden_size,
-                heads=config.num_attention_heads,
-                kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+                dim=first.in_features,
+                heads=max(1, heads),
+                kv_heads=max(1, kv_heads),
                 head_dim=known.head_dim,
                 window=window,
                 layer=known.layer_idx,
@@ -118,11 +135,21 @@ class HuggingFaceSlidingWindow(Replacement):
         return cache.update(k, v, self.layer)
 
     def arguments(self) -> dict[str, Any]:
-        names = ("projections", "dim", "heads", "kv_heads", "head_dim", "window", "layer")
-        return {**{name: getattr(self, name) for name in names}, "qkv_bias": self.qkv_bias, "bias": self.has_bias}
+        names = ("projections", "dim", "head_dim", "window", "layer")
+        heads = {"heads": max(1, self.heads), "kv_heads": max(1, self.kv_heads)}  # 0: an artifact tells the shapes
+        plain = {name: getattr(self, name) for name in names}
+        return {**plain, **heads, "qkv_bias": self.qkv_bias, "bias": self.has_bias}
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
         return "dense"
+
+
+def _heads(attention: Any, projections: Sequence[str]) -> tuple[int, int]:
+    """Query heads and key-value heads that the projections have: pruning leaves fewer than the config says."""
+    widths = [getattr(attention, name).out_features for name in projections[:-1]]
+    if len(widths) == 1:
+        return widths[0] // (3 * attention.head_dim), widths[0] // (3 * attention.head_dim)
+    return widths[0] // attention.head_dim, widths[1] // attention.head_dim
 
 
 def unsupported(attention: nn.Module) -> str | None:

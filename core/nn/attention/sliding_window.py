@@ -133,8 +133,8 @@ class SlidingWindowAttention(Attention, Replacement):
 def _shape_of(attention: Attention) -> dict[str, Any]:
     return {
         "dim": attention.dim,
-        "heads": attention.heads,
-        "kv_heads": attention.kv_heads,
+        "heads": max(1, attention.heads),  # torch warns of linears without rows; an artifact tells their shapes
+        "kv_heads": max(1, attention.kv_heads),
         "head_dim": attention.head_dim,
         "causal": attention.causal,
         "rotary": attention.rotary.base if attention.rotary is not None else None,

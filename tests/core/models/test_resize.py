@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import transformers
 
 from core import artifact, models, tasks
-from core.models.anatomy import anatomy, heads_of
+from core.models.anatomy import anatomy, heads_of, prunable
 from core.models.resize import changed_shapes, resize_, select_
 from core.spec import ModelSpec, TaskSpec
 from core.subject import Subject
+from tests.core.models.conftest import configs
 
 
 @pytest.fixture
@@ -83,3 +85,32 @@ def test_heads_are_counted_in_each_block(vit):
         subject.shrink(f"blocks.0.attention.{name}.weight", 0, torch.arange(8))
     assert heads_of(subject.model, known, known.blocks[0]) == (1, 1)
     assert heads_of(subject.model, known, known.blocks[1]) == (2, 2)
+
+
+def test_what_shares_its_weights_goes_on_sharing_them():
+    model = torch.nn.Module()
+    model.embedding, model.head = torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7, bias=False)
+    model.head.weight = model.embedding.weight
+    expected = model.head.weight[:, [3, 0]].detach().clone()
+    select_(model, "embedding.weight", 1, torch.tensor([3, 0]))
+    assert model.head.weight is model.embedding.weight and model.head.in_features == 2
+    assert torch.equal(model.head.weight, expected)
+    resize_(model, {"embedding.weight": [7, 3], "head.weight": [7, 3]})
+    assert model.head.weight is model.embedding.weight and model.embedding.embedding_dim == 3
+
+
+def test_attentions_of_transformers_say_how_many_heads_they_have_left():
+    with torch.device("meta"):
+        attention = transformers.OPTForCausalLM(configs()["opt"]).model.decoder.layers[0].self_attn
+    model = torch.nn.ModuleDict({"attention": attention})
+    select_(model, "attention.q_proj.weight", 0, torch.arange(16))
+    assert attention.num_heads == 2
+    resize_(model, {"attention.q_proj.weight": [8, 32]})
+    assert attention.num_heads == 1
+
+
+def test_layers_that_nothing_is_left_of_cannot_be_pruned_any_more(vit):
+    subject, _ = vit
+    cut = "blocks.0.ffn.up.weight"
+    subject.shrink(cut, 0, torch.arange(0))
+    assert "blocks.0.ffn.up" not in prunable(subject.model) and "blocks.1.ffn.up" in prunable(subject.model)
