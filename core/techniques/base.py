@@ -23,6 +23,7 @@ MASK = "a mask"
 INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
 HALF_PRECISION = "half precision"
+ROTATED_STREAM = "a rotated residual stream"
 
 
 class Technique(BaseModel):

@@ -10,6 +10,7 @@ from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
+from core.techniques.pruning.depth_pruning import DepthPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.quantization.cast import Cast
@@ -20,6 +21,7 @@ from core.techniques.training.train import Train
 
 TECHNIQUES: dict[str, type[Technique]] = {
     "distill_logits": DistillLogits,
+    "depth_pruning": DepthPruning,
     "magnitude_pruning": MagnitudePruning,
     "nm_pruning": NmPruning,
     "sliding_window": SlidingWindow,

@@ -1,0 +1,70 @@
+"""Models made shallower: which blocks stay, and everything that counts them (caches, configs) counted anew."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from core.errors import SpecError
+from core.models.anatomy import anatomy
+from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
+
+REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT model, or leave this step out."
+
+
+def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
+    """Number of blocks; raises SpecError where they are not known, or cannot be taken out one by one."""
+    known = anatomy(model)
+    known.require("blocks")
+    if _depth_key(model, config) is None:
+        message = f"is a {known.architecture}, whose config does not tell how many blocks it has"
+        raise SpecError.of("model.source", known.architecture, message, REMEDY)
+    if getattr(getattr(model, "config", None), "scale_attn_by_inverse_layer_idx", False):
+        message = f"is a {known.architecture} whose attention scales its scores by the block's number"
+        raise SpecError.of("model.source", known.architecture, message, REMEDY)
+    return len(known.blocks)
+
+
+def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """Keep only the blocks `kept` (ascending), in place; the resolved config of the shallower model.
+
+    Attentions that find their keys and values by their block's number get the new one. The config of a Hugging
+    Face model is changed along, its lists with an entry a layer (`layer_types`) included.
+    """
+    depth = check_blocks(model, config)
+    key, blocks_list = _depth_key(model, config), anatomy(model).blocks_list
+    assert key is not None
+    assert blocks_list is not None
+    blocks = model.get_submodule(blocks_list)
+    assert isinstance(blocks, nn.ModuleList)
+    model.set_submodule(blocks_list, nn.ModuleList([blocks[index] for index in kept]))
+    for place, index in enumerate(kept):
+        _renumber_(blocks[index], place)
+    if config["source"] != "hf":
+        return {**config, key: len(kept)}
+    changes = {key: len(kept)} | {
+        name: [value[index] for index in kept]
+        for name, value in config["config"].items()
+        if "layer" in name and isinstance(value, list) and len(value) == depth
+    }
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    return {**config, "config": {**config["config"], **changes}}
+
+
+def _depth_key(model: nn.Module, config: dict[str, Any]) -> str | None:
+    """What a resolved config calls the number of blocks; None where it does not say it."""
+    depth = len(anatomy(model).blocks)
+    if config.get("source") == "hf":
+        hf_config: Any = model.config
+        key = hf_config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+        return key if config["config"].get(key) == depth else None
+    return "depth" if config.get("depth") == depth else None
+
+
+def _renumber_(block: nn.Module, place: int) -> None:
+    for module in block.modules():
+        if isinstance(getattr(module, "layer_idx", None), int):
+            module.layer_idx = place  # type: ignore[assignment]
+        if isinstance(module, HuggingFaceSlidingWindow):
+            module.layer = place
