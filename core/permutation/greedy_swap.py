@@ -1,0 +1,66 @@
+"""Greedy swaps of two columns (after TETRIS), as Pool & Yu's reference walks them.
+
+All swaps across stripes are ranked by their gain; each is done whose two stripes this pass has not touched, until the
+gain falls below a threshold. Only the gains of touched stripes are computed again. Ends when a pass does nothing.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.permutation.arrangement import Arrangement
+from core.permutation.ranking import Ranking, draw
+from core.permutation.subsets import largest_of_subsets
+from core.permutation.unions import union_sums
+
+SHARE_OF_BEST, LEAST, MOST = 1e-5, 1e-4, 1.0  # the threshold: a share of the best gain, between two bounds
+
+
+class GreedySwap:
+    """The best swap of every pair of stripes: only that one can be done before both are touched."""
+
+    def __init__(self, arrangement: Arrangement):
+        self.arrangement = arrangement
+        columns, m = arrangement.columns, arrangement.m
+        self.exchanged = columns.new_zeros(
+            len(columns), len(columns)
+        )  # [i, j]: i's stripe keeps it with j in i's place
+        self.ranking = Ranking(arrangement.n_stripes, swaps(m).to(columns.device), m)
+
+    def refresh(self, touched: Tensor, report: Callable[[], None]) -> None:
+        """Compute again the swaps of `touched` stripes [t]."""
+        arrangement = self.arrangement
+        columns, m, n = arrangement.columns, arrangement.m, arrangement.n
+        rests = [part.flip(0) for part in largest_of_subsets(arrangement.stripes, m - 1, n)]
+        rests = [part.transpose(0, 1).flatten(0, 1) for part in rests]  # [C, K]: of i's stripe without i
+        places = arrangement.columns_of(touched[:, None]).flatten()
+        self.exchanged[places] = union_sums([part[places] for part in rests], [columns], n)
+        report()
+        self.exchanged[:, places] = union_sums(rests, [columns[places]], n)
+        self.ranking.forget(touched)
+        both = self.exchanged[places] + self.exchanged[:, places].t()  # [t * m, C]
+        by_pair = both.view(len(touched), m, -1, m).permute(0, 2, 1, 3).flatten(2)  # [t, G, m * m]
+        kept, choices = by_pair.max(dim=2)
+        gains = kept - (arrangement.sums[touched, None] + arrangement.sums).float()
+        everyone = torch.arange(arrangement.n_stripes, device=columns.device)
+        twice = torch.isin(everyone, touched) & (everyone <= touched[:, None])  # the pair itself, or the other's row
+        self.ranking.put((touched, everyone), gains.masked_fill(twice, -torch.inf), choices)
+
+    def threshold(self) -> float:
+        """Where this pass stops."""
+        return min(max(SHARE_OF_BEST * self.ranking.best, LEAST), MOST)
+
+    def escape(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Any swap: a window [1, 2] and its order [1, 2 * m]."""
+        orders = self.ranking.orders
+        return self.ranking.random(generator), orders[draw(len(orders), generator)][None]
+
+
+def swaps(m: int) -> Tensor:
+    """Orders of two stripes with column i of the first and j of the second swapped: [m * m, 2 * m], row i * m + j."""
+    orders = torch.arange(2 * m).repeat(m * m, 1)
+    row = torch.arange(m * m)
+    i, j = row // m, m + row % m
+    orders[row, i], orders[row, j] = j, i
+    return orders
