@@ -236,7 +236,9 @@ def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
     with empty_weights():
         model = build(config)
         for module in modules:
-            model.set_submodule(module.name, REPLACEMENTS[module.cls](**module.arguments))
+            replacement = REPLACEMENTS[module.cls](**module.arguments)
+            replacement.adopt(model.get_submodule(module.name))
+            model.set_submodule(module.name, replacement)
     return model
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.models.resize import select_
+from core.nn.replacement import Replacement
 from core.tasks.base import Task
 
 
@@ -55,11 +56,12 @@ class Subject:
         if mask is not None:
             self.constraints[f"main.{parameter}"] = Constraint("mask", mask.index_select(dim, kept.to(mask.device)))
 
-    def replace(self, name: str, module: nn.Module) -> None:
-        """Put `module` (of a class in `core.nn.replacements`) in place of the main model's module `name`.
+    def replace(self, name: str, module: Replacement) -> None:
+        """Put `module` (of a class in `core.nn.catalogue`) in place of the main model's module `name`.
 
         Constraints on parameters that the new module no longer has are dropped: it carries them itself.
         """
+        module.adopt(self.model.get_submodule(name))
         self.model.set_submodule(name, module)
         kept = {f"main.{fqn}" for fqn, _ in self.model.named_parameters()}
         self.constraints = {fqn: c for fqn, c in self.constraints.items() if fqn in kept}

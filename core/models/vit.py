@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.errors import SpecError
 from core.models.base import TransformerSettings
+from core.nn.tokens.sizes import mean_token
 from core.nn.transformer import Transformer, initialize_linears_, normal_
 from core.tasks.base import InputFormat, Kind, Task
 
@@ -40,7 +41,7 @@ class Vit(Transformer):
         if self.cls is not None:
             x = torch.cat((self.cls.expand(len(x), -1, -1), x), dim=1)
         x = self.transform(x + self.position_embedding)
-        return self.head(x[:, 0] if self.cls is not None else x.mean(dim=1))
+        return self.head(x[:, 0] if self.cls is not None else mean_token(x))
 
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Fresh weights."""

@@ -8,11 +8,15 @@ from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
+from core.nn.tokens.merging import MergingBlock
+from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "DynamicInt8Linear": DynamicInt8Linear,
     "LowRankLinear": LowRankLinear,
+    "MergingBlock": MergingBlock,
     "QuantLinear": QuantLinear,
+    "SelectingBlock": SelectingBlock,
     "SparseConv2d": SparseConv2d,
     "SparseLinear": SparseLinear,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,

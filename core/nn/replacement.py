@@ -29,6 +29,9 @@ class Replacement(nn.Module):
         """Keyword arguments that construct an equal module, without its tensors."""
         raise NotImplementedError(type(self).__name__)
 
+    def adopt(self, original: nn.Module) -> None:
+        """Take over parts of the module whose place this one takes, before any of its tensors is loaded."""
+
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Name of the kernel that executes the packed form here; None: it must be unpacked (size only).
 

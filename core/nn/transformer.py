@@ -12,6 +12,7 @@ from core.nn.attention import ATTENTION
 from core.nn.attention.base import Attention
 from core.nn.cache import Cache, LayerCache
 from core.nn.ffn import FFN
+from core.nn.tokens.sizes import sizes_of, with_sizes
 
 
 class Block(nn.Module):
@@ -73,7 +74,7 @@ class Transformer(nn.Module):
         """Embedded tokens through all blocks and the last norm: [B, T, dim] -> [B, T, dim]."""
         for index, block in enumerate(self.blocks):
             x = block(x, mask=mask, cache=cache[index] if cache is not None else None, positions=positions)
-        return self.norm(x)
+        return with_sizes(self.norm(x), sizes_of(x))
 
     def make_cache(self, max_length: int) -> Cache:
         """An empty cache, one entry a block, for decoding up to `max_length` tokens."""

@@ -1,0 +1,1 @@
+"""Blocks of a Vision Transformer that pass on fewer tokens than they get."""

@@ -1,0 +1,66 @@
+"""Which blocks of a Vision Transformer can reduce their tokens, and where their parts are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from core.errors import SpecError
+from core.models.anatomy import BlockNames, anatomy
+from core.subject import Subject
+from core.tasks.base import Kind
+
+SUPPORTED = (
+    "builtin",
+    "builtin gated",
+    "vit",
+)  # layouts of pre-norm blocks: x + attention(norm1(x)), x + ffn(norm2(x))
+_PARTS = ("norm1", "q", "k", "v", "o", "norm2")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a Vision Transformer, and its blocks by name with the parts that a `ReducingBlock` asks for."""
+
+    dim: int
+    head_dim: int
+    protected: int  # class and distillation tokens in front
+    patches: int
+    parts: dict[str, dict[str, str]]
+
+
+def tokens_of(subject: Subject) -> Tokens:
+    """What token reduction must know of the main model; raises SpecError where it is no such ViT."""
+    model = subject.model
+    known = anatomy(model)
+    if subject.task.kind is not Kind.IMAGE_CLASSIFICATION or known.layout not in SUPPORTED or known.causal:
+        message = "is not a Vision Transformer whose blocks are known here"
+        raise SpecError.of("model.source", known.architecture, message, "Choose builtin:vit or a ViT or DeiT model.")
+    _refuse_dropout(model)
+    assert known.head_dim is not None
+    protected, total = _positions(model)
+    parts = {block.name: _relative(block) for block in known.blocks}
+    dim = model.get_parameter(f"{known.blocks[0].norm1}.weight").shape[0]
+    return Tokens(dim, known.head_dim, protected, total - protected, parts)
+
+
+def _relative(block: BlockNames) -> dict[str, str]:
+    names = {part: getattr(block, part) for part in _PARTS} | {"ffn": block.up.rpartition(".")[0]}
+    return {part: name.removeprefix(f"{block.name}.") for part, name in names.items()}
+
+
+def _positions(model: nn.Module) -> tuple[int, int]:
+    """Special tokens in front, and all tokens."""
+    for owner in model.modules():
+        embedding: Any = getattr(owner, "position_embedding", getattr(owner, "position_embeddings", None))
+        if isinstance(embedding, nn.Parameter):
+            names = ("cls", "cls_token", "distillation_token")
+            return sum(isinstance(getattr(owner, name, None), nn.Parameter) for name in names), embedding.shape[1]
+    raise SpecError.of("model.source", type(model).__name__, "has no learned positions", "Choose builtin:vit or a ViT.")
+
+
+def _refuse_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and module.p > 0 and ".layer" in name:
+            remedy = "Set hidden_dropout_prob and attention_probs_dropout_prob to 0 in its config."
+            raise SpecError.of("model.source", name, f"drops {module.p:g} of its inputs in training", remedy)

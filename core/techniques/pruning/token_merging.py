@@ -1,0 +1,43 @@
+"""Token merging: in every block of a Vision Transformer the most similar tokens become one.
+
+Paper: https://arxiv.org/abs/2210.09461 (ToMe). No weight changes, and no training is needed; attention counts a
+merged token as often as the patches that it stands for (section 3, proportional attention).
+"""
+
+from pydantic import Field
+
+from core.context import Context
+from core.families import Family
+from core.nn.tokens.merging import MergingBlock
+from core.subject import Subject
+from core.techniques.base import OneShot
+from core.techniques.pruning.token_blocks import tokens_of
+
+
+class TokenMerging(OneShot):
+    """Merge the most similar tokens of an image, a few in every block."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/2210.09461"
+
+    merged: int = Field(4, ge=1, le=4096, description="tokens that every block merges away (the paper's r)")
+
+    def label(self) -> str:
+        """The tokens a block."""
+        return f"{self.merged} a block"
+
+    def check(self, subject: Subject) -> None:
+        """The model is a Vision Transformer with known blocks."""
+        tokens_of(subject)
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap every block for one that merges."""
+        tokens = tokens_of(subject)
+        left = tokens.patches + tokens.protected
+        rows = []
+        for name, parts in tokens.parts.items():
+            subject.replace(name, MergingBlock(parts, tokens.head_dim, self.merged, tokens.protected))
+            merged = min(self.merged, (left - tokens.protected) // 2)
+            rows.append({"name": name, "tokens in": left, "tokens out": left - merged})
+            left -= merged
+        subject.details["layers"] = rows
