@@ -17,6 +17,7 @@ from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.sr_ste import SrSte
+from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
 
 TECHNIQUES: dict[str, type[Technique]] = {
@@ -26,6 +27,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "nm_pruning": NmPruning,
     "sliding_window": SlidingWindow,
     "sr_ste": SrSte,
+    "top_kast": TopKast,
     "svd": Svd,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,

@@ -1,0 +1,30 @@
+"""What the methods share that train sparse weights from scratch: which weights take part, and how a set changes."""
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import SpecError
+from core.masks import prunable_weights
+
+
+def sparse_weights(model: nn.Module, *, dense_ends: bool) -> dict[str, nn.Parameter]:
+    """The weights to train sparsely, by full name: those that may be pruned, `dense_ends` without first and last layer.
+
+    Embeddings and output heads, the ends of most models, are never among them. Raises SpecError where none is left.
+    """
+    weights = prunable_weights(model)
+    if dense_ends:
+        layers = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding))]
+        for end in (layers[0], layers[-1]):
+            weights.pop(f"{end}.weight", None)
+    if not weights:
+        message = "leaves no layer between the first and the last"
+        raise SpecError.of("dense_ends", dense_ends, message, "Set it to false, or choose a deeper model.")
+    return weights
+
+
+def clear_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, cleared: Tensor) -> None:
+    """Zero momentum and Adam's averages where `cleared`: what is frozen must not drift, what is new starts afresh."""
+    for value in optimizer.state.get(parameter, {}).values():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            value.masked_fill_(cleared, 0)
