@@ -1,7 +1,7 @@
 """What a technique may ask of the run that it is part of."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from core.calibration import Block, walk
 from core.spec import ModelSpec
+from core.subject import Subject
 from core.tasks.base import Task
 
 
@@ -56,3 +58,10 @@ class Context:
         for start in range(0, len(order), self.calibration_batch_size):
             batch = split.batch(order[start : start + self.calibration_batch_size])
             yield {key: value.to(self.device) for key, value in batch.items()}
+
+    def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[Block]:
+        """The main model's blocks in the order of execution, with the inputs of those of `layers` that each holds.
+
+        What is done to a block before the next is asked for is in the next one's inputs. See `core.calibration`.
+        """
+        return walk(subject.model, self.calibration(n_examples), layers, self.record, self.device)

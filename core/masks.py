@@ -33,13 +33,18 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def keep_largest(scores: Tensor, n_kept: int) -> Tensor:
     """Mask of exactly the `n_kept` largest scores, shaped like `scores`."""
-    flat = scores.flatten()
-    if n_kept <= 0 or n_kept >= flat.numel():
+    return keep_largest_in_rows(scores.reshape(1, -1), n_kept).view_as(scores)
+
+
+def keep_largest_in_rows(scores: Tensor, n_kept: int) -> Tensor:
+    """Mask of exactly the `n_kept` largest of each row of scores [rows, n]."""
+    n = scores.shape[1]
+    if n_kept <= 0 or n_kept >= n:
         return torch.full_like(scores, n_kept > 0, dtype=torch.bool)
-    threshold = flat.kthvalue(flat.numel() - n_kept + 1).values
-    above, equal = flat > threshold, flat == threshold
-    mask = above | (equal & (equal.cumsum(0) <= n_kept - above.sum()))
-    return mask.view_as(scores)
+    threshold = scores.kthvalue(n - n_kept + 1, dim=1, keepdim=True).values
+    above, equal = scores > threshold, scores == threshold
+    wanted = n_kept - above.sum(dim=1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=1) <= wanted))
 
 
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:

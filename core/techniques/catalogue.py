@@ -13,6 +13,7 @@ from core.techniques.low_rank.svd import Svd
 from core.techniques.pruning.depth_pruning import DepthPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.wanda import Wanda
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -25,6 +26,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "depth_pruning": DepthPruning,
     "magnitude_pruning": MagnitudePruning,
     "nm_pruning": NmPruning,
+    "wanda": Wanda,
     "sliding_window": SlidingWindow,
     "sr_ste": SrSte,
     "top_kast": TopKast,

@@ -1,0 +1,10 @@
+"""Calibration block by block: what each layer's inputs are like, once everything before it has been changed.
+
+`Context.blocks` is the way in.
+"""
+
+from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_of
+from core.calibration.sequential import Block, walk
+from core.calibration.statistics import Hessian, InputNorms
+
+__all__ = ["Block", "Hessian", "InputNorms", "groups_of", "input_rows", "matrices_of", "walk", "weight_of"]

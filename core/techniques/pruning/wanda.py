@@ -1,0 +1,41 @@
+"""Wanda: drop the weights with the smallest |weight| * ||input||, row by row.
+
+Paper: https://arxiv.org/abs/2306.11695. Weights compete within an output row, and blocks are pruned in the order of
+execution, each by the inputs that the pruned ones before it give. Here also for convolutions (a row is a filter, an
+input the values under one weight of it) and for layers outside of blocks, the embeddings and the head excepted.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from core.context import Context
+from core.families import Family
+from core.masks import keep_largest_in_rows, nm_mask, sparsity_by_layer
+from core.subject import Subject
+from core.techniques.base import INTEGER_CODES, MASK
+from core.techniques.pruning.calibrated import CalibratedPruning
+from core.techniques.pruning.wanda_layers import prune_by_input_norms
+
+
+def keep_rows(scores: Tensor, sparsity: float) -> Tensor:
+    """Mask of scores [rows, d] that drops the floor(sparsity * d) smallest of each row."""
+    n_dropped = int(sparsity * scores.shape[1] + 1e-9)  # 0.29 * 100 is a little less than 29
+    return keep_largest_in_rows(scores, scores.shape[1] - n_dropped)
+
+
+class Wanda(CalibratedPruning):
+    """Drop the weights with the smallest |weight| · ‖input‖, row by row; the others keep their values."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/2306.11695"
+    leaves = frozenset({MASK})
+    refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put wanda before the step that quantizes."}
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Prune block after block."""
+        keep = partial(keep_rows, sparsity=self.sparsity)
+        if self.structure == "n:m":
+            keep = partial(nm_mask, n=self.n, m=self.m)
+        prune_by_input_norms(subject, context, self.layers(subject), self.calibration_examples, keep)
+        subject.details["layers"] = sparsity_by_layer(subject)
