@@ -11,9 +11,12 @@ from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
 from core.techniques.pruning.depth_pruning import DepthPruning
+from core.techniques.pruning.ffn_pruning import FfnPruning
+from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.pruning.wanda import Wanda
+from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -24,6 +27,8 @@ from core.techniques.training.train import Train
 TECHNIQUES: dict[str, type[Technique]] = {
     "distill_logits": DistillLogits,
     "depth_pruning": DepthPruning,
+    "ffn_pruning": FfnPruning,
+    "head_pruning": HeadPruning,
     "magnitude_pruning": MagnitudePruning,
     "nm_pruning": NmPruning,
     "wanda": Wanda,
@@ -35,6 +40,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
     "train": Train,
+    "width_pruning": WidthPruning,
 }
 
 

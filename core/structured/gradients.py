@@ -1,0 +1,54 @@
+"""Gradients of weights over calibration examples: their mean, and the mean of their squares example by example."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from core.tasks.base import Task, logits_of
+
+
+def mean_gradients(
+    model: nn.Module, task: Task, batches: Iterable[Mapping[str, Tensor]], parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Gradient of the mean loss over all examples, by parameter, float32."""
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    n_examples = 0
+    for batch in batches:
+        size = len(next(iter(batch.values())))
+        for name, gradient in _gradients(model, task, batch, parameters):
+            total[name] += size * gradient
+        n_examples += size
+    return {name: gradient / n_examples for name, gradient in total.items()}
+
+
+def gradient_moments(
+    model: nn.Module, task: Task, batches: Iterable[Mapping[str, Tensor]], parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean of the examples' gradients, and mean of their squares (the diagonal of the empirical Fisher matrix).
+
+    One backward pass an example: the square of a batch's gradient would let examples cancel.
+    """
+    first = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    second = {name: torch.zeros_like(total) for name, total in first.items()}
+    n_examples = 0
+    for batch in batches:
+        for index in range(len(next(iter(batch.values())))):
+            example = {key: value[index : index + 1] for key, value in batch.items()}
+            for name, gradient in _gradients(model, task, example, parameters):
+                first[name] += gradient
+                second[name] += gradient.square()
+            n_examples += 1
+    return (
+        {name: total / n_examples for name, total in first.items()},
+        {name: total / n_examples for name, total in second.items()},
+    )
+
+
+def _gradients(
+    model: nn.Module, task: Task, batch: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[str, Tensor]]:
+    loss = task.loss(logits_of(model, dict(batch)), dict(batch))
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    for name, gradient in zip(parameters, gradients, strict=True):
+        yield name, gradient.detach().float()

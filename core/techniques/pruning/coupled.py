@@ -1,0 +1,109 @@
+"""What the pruning of coupled units shares: settings, the choice of units, and the report."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.structured.importance import Importance, importance_of
+from core.structured.selection import best, global_counts, layer_counts
+from core.structured.units import Units, keep_
+from core.subject import Subject
+from core.techniques.base import INTEGER_CODES, LOW_RANK, OneShot
+
+
+class CoupledPruning(OneShot):
+    """Base: units of some kinds are scored together and the least important ones cut out."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/2305.11627"
+    refuses = {
+        INTEGER_CODES: "Packed layers cannot be made smaller: put this step before the one that quantizes.",
+        LOW_RANK: "Factored layers cannot be made smaller: put this step before the one that factors.",
+    }
+
+    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the units that is cut out")
+    importance: Importance = Field(
+        "first_order",
+        description="|g w|; mixed: with curvature; l2: norm of the weights; taylor: squared gradient of a gate; chance",
+    )
+    scope: Literal["layer", "global"] = Field("layer", description="units that compete: a layer's, or the model's")
+    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, as kernels like them")
+    skip_first: int = Field(0, ge=0, le=1000, description="blocks at the beginning that stay whole")
+    skip_last: int = Field(0, ge=0, le=1000, description="blocks at the end that stay whole")
+    n_examples: int = Field(64, ge=1, le=100_000, description="calibration examples (windows for text)")
+
+    def label(self) -> str:
+        """The share, and what is not the default."""
+        importance = "" if self.importance == "first_order" else f" {self.importance}"
+        return f"{self.pruning_ratio:.0%}{importance}" + (" global" if self.scope == "global" else "")
+
+    def units(self, subject: Subject) -> list[Units]:
+        """What may be cut out, block after block; raises SpecError where the model has none of it."""
+        raise NotImplementedError(type(self).__name__)
+
+    def check(self, subject: Subject) -> None:
+        """There are units, and in some layer fewer of them would stay."""
+        units = self.units(subject)
+        if not units:
+            skipped = {"skip_first": self.skip_first, "skip_last": self.skip_last}
+            field, value = max(skipped.items(), key=lambda item: item[1])
+            raise SpecError.of(field, value, "leaves no block to prune", "Choose a smaller one.")
+        if self.scope == "layer" and all(self._n_kept(group) == group.count for group in units):
+            widths = sorted({group.count for group in units})
+            message = f"takes nothing from widths of {', '.join(map(str, widths))} rounded to {self.round_to}"
+            raise SpecError.of(
+                "pruning_ratio", self.pruning_ratio, message, "Choose a larger one, or a finer round_to."
+            )
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Score, choose and cut."""
+        self.check(subject)
+        units = self.units(subject)
+        context.record.progress(0.0, "importances")
+        scores = importance_of(subject, context, units, self.importance, self.n_examples)
+        rows = []
+        for index, (group, n_kept) in enumerate(zip(units, self._counts(units, scores), strict=True)):
+            context.record.progress(0.5 + 0.5 * index / len(units), group.name)
+            kept = best(scores[group.gate], n_kept)
+            if n_kept < group.count:
+                keep_(subject, group, kept)
+            rows.append(_row(group, kept, scores[group.gate]))
+        subject.details["layers"] = rows
+
+    def _counts(self, units: list[Units], scores: dict[str, Tensor]) -> list[int]:
+        """How many of each layer's units stay; units compete only with those of their kind."""
+        found: dict[str, int] = {}
+        for kind in dict.fromkeys(group.kind for group in units):
+            own = {group.gate: scores[group.gate] for group in units if group.kind == kind}
+            if self.scope == "layer":
+                found |= layer_counts(own, self.pruning_ratio, self._multiple(kind))
+            else:
+                total = sum(map(len, own.values()))
+                found |= global_counts(own, total - round(self.pruning_ratio * total), self._multiple(kind))
+        return [found[group.gate] for group in units]
+
+    def _n_kept(self, group: Units) -> int:
+        return layer_counts({"": torch.empty(group.count)}, self.pruning_ratio, self._multiple(group.kind))[""]
+
+    def _multiple(self, kind: str) -> int:
+        return 1 if kind == "heads" else self.round_to
+
+    @property
+    def pruned_blocks(self) -> slice:
+        """Which of the blocks are not left whole."""
+        return slice(self.skip_first, -self.skip_last or None)
+
+
+def _row(group: Units, kept: Tensor, scores: Tensor) -> dict[str, str | int | float]:
+    share = float(scores[kept].sum() / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny))
+    return {
+        "name": group.name,
+        f"{group.kind} before": group.count * group.per_unit,
+        f"{group.kind} after": len(kept) * group.per_unit,
+        "importance kept (%)": 100 * share,
+    }

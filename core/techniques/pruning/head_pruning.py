@@ -1,0 +1,116 @@
+"""Head pruning: take out the attention heads that the loss hardly notices, in rounds.
+
+Paper: https://arxiv.org/abs/1905.10650 (Michel et al.), section 4. The importance of a head is E |dL/dxi|, xi a factor
+on its output at 1: the absolute value of each example's derivative, so that examples do not cancel; divided by the
+layer's L2 norm, and compared over all layers. Here the pruned heads are cut out physically, the importances are
+estimated again after each round, and one head a layer always stays. Where queries share keys and values (GQA) a
+whole group goes.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.models.anatomy import anatomy
+from core.structured.gates import gate_gradients
+from core.structured.importance import importance_of
+from core.structured.selection import best, global_counts
+from core.structured.units import Units, head_units, keep_
+from core.subject import Subject
+from core.techniques.base import INTEGER_CODES, LOW_RANK, OneShot
+
+
+def head_importance(gradients: Tensor) -> Tensor:
+    """Mean absolute derivative of each head's gate [heads], from those of every example [N, heads]."""
+    return gradients.abs().mean(dim=0)
+
+
+def normalized(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The layers' scores, each divided by its L2 norm; all zeros stay zeros."""
+    return {name: score / score.norm().clamp(min=torch.finfo(score.dtype).tiny) for name, score in scores.items()}
+
+
+class HeadPruning(OneShot):
+    """Cut out the attention heads that matter least to the loss."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/1905.10650"
+    refuses = {
+        INTEGER_CODES: "Packed layers cannot be made smaller: put head_pruning before the step that quantizes.",
+        LOW_RANK: "Factored layers cannot be made smaller: put head_pruning before the step that factors.",
+    }
+
+    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of all heads that is cut out")
+    importance: Literal["gradient", "magnitude", "random"] = Field(
+        "gradient", description="the loss's derivative by the head's output, the norm of its weights, or chance"
+    )
+    rounds: int = Field(4, ge=1, le=100, description="how often the importances are estimated again")
+    n_examples: int = Field(128, ge=1, le=100_000, description="calibration examples (windows for text)")
+
+    def label(self) -> str:
+        """The share, and the score where it is not the paper's."""
+        return f"{self.pruning_ratio:.0%} of heads" + ("" if self.importance == "gradient" else f" {self.importance}")
+
+    def check(self, subject: Subject) -> None:
+        """The model has heads that can be told apart, and enough of them."""
+        units = self._units(subject)
+        total = sum(group.count for group in units)
+        dropped = round(self.pruning_ratio * total)
+        if dropped < 1:
+            message = f"takes away none of {total} heads"
+            raise SpecError.of("pruning_ratio", self.pruning_ratio, message, f"Choose more than {0.5 / total:.2g}.")
+        if total - dropped < len(units):
+            message = f"leaves {total - dropped} of {total} heads to {len(units)} layers, which need one each"
+            most = 1 - len(units) / total
+            raise SpecError.of("pruning_ratio", self.pruning_ratio, message, f"Choose at most {most:.2g}.")
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Cut out in rounds."""
+        self.check(subject)
+        before = {group.gate: group for group in self._units(subject)}
+        first: dict[str, Tensor] = {}
+        alive = {name: torch.arange(group.count) for name, group in before.items()}
+        total = sum(group.count for group in before.values())
+        dropped = round(self.pruning_ratio * total)
+        for index in range(self.rounds):
+            context.record.progress(index / self.rounds, f"round {index + 1} of {self.rounds}")
+            units = self._units(subject)
+            scores = normalized(self._scores(subject, context, units))
+            first = first or scores
+            counts = global_counts(scores, total - round((index + 1) / self.rounds * dropped))
+            for group in units:
+                kept = best(scores[group.gate], counts[group.gate])
+                alive[group.gate] = alive[group.gate][kept.cpu()]
+                if len(kept) < group.count:
+                    keep_(subject, group, kept)
+        subject.details["layers"] = [_row(group, alive[name], first[name]) for name, group in before.items()]
+
+    def _units(self, subject: Subject) -> list[Units]:
+        known = anatomy(subject.model)
+        known.require("blocks")
+        known.require("heads")
+        units = [head_units(subject.model, known, block) for block in known.blocks]
+        return [group for group in units if group.count]
+
+    def _scores(self, subject: Subject, context: Context, units: list[Units]) -> dict[str, Tensor]:
+        if self.importance == "gradient":
+            gradients = gate_gradients(subject.model, subject.task, context.calibration(self.n_examples), units)
+            return {name: head_importance(gradient) for name, gradient in gradients.items()}
+        kind: Literal["l2", "random"] = "l2" if self.importance == "magnitude" else "random"
+        return importance_of(subject, context, units, kind, self.n_examples)
+
+
+def _row(group: Units, alive: Tensor, scores: Tensor) -> dict[str, str | int | float]:
+    kept = float(scores.cpu()[alive].sum() / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny))
+    return {
+        "name": group.name,
+        "heads before": group.count * group.per_unit,
+        "heads after": len(alive) * group.per_unit,
+        "importance kept (%)": 100 * kept,
+    }
