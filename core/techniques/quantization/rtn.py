@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from core.context import Context
 from core.families import Family
 from core.nn.quant_linear import QuantLinear
+from core.observers import OBSERVERS, Grid, is_precise, quantize_groups
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
-from core.techniques.quantization.observers import OBSERVERS, Grid, quantize_groups
 
 Observer = Literal["min-max", "percentile", "mse"]
 
@@ -75,9 +75,3 @@ class Rtn(OneShot):
     def _observe(self, rows: Tensor, dtype: torch.dtype) -> Grid:
         more = {"share": self.percentile} if self.observer == "percentile" else {}
         return OBSERVERS[self.observer](rows, self.bits, self.symmetric, dtype, **more)
-
-
-def is_precise(scales: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `dtype` holds all scales at its full precision: none is too large, none among its subnormals."""
-    limits = torch.finfo(dtype)
-    return bool(((scales >= limits.tiny) & (scales <= limits.max)).all())

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.techniques.quantization.observers import (
+from core.observers import (
     MSE_FACTORS,
     OBSERVERS,
     grid_between,
