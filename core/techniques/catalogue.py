@@ -20,6 +20,7 @@ from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
@@ -33,6 +34,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "nm_pruning": NmPruning,
     "wanda": Wanda,
     "sliding_window": SlidingWindow,
+    "rigl": Rigl,
     "sr_ste": SrSte,
     "top_kast": TopKast,
     "svd": Svd,
