@@ -6,6 +6,7 @@ import torch
 from core import artifact
 from core.errors import SpecError
 from core.measure.compute import macs
+from core.nn.tokens.selecting import SelectingBlock
 from core.recording import MemoryRecord
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
@@ -39,3 +40,33 @@ def test_more_stages_than_blocks_are_refused(vision_subject):
     subject, _ = vision_subject("builtin cls")
     with pytest.raises(SpecError, match="at most 2"):
         TECHNIQUES["dynamic_vit"](stages=3).check(subject)
+
+
+@pytest.mark.parametrize("source", ["builtin cls", "deit"])
+def test_every_stage_leaves_its_share_of_all_patches(vision_subject, source):
+    subject, _ = vision_subject(source)
+    method, stages = TECHNIQUES["dynamic_vit"](keep=0.5, stages=1 if source == "deit" else 2), {}
+    method.begin(subject, context(subject))
+    batch = images(subject)
+    hooks = {n: m for n, m in subject.model.named_modules() if isinstance(m, SelectingBlock)}
+    for name, block in hooks.items():
+        block.register_forward_hook(lambda _, __, output, name=name: stages.update({name: output.shape[1]}))
+    with torch.no_grad():
+        logits_of(subject.model.eval(), batch)
+    special = 2 if source == "deit" else 1
+    expected = [16 + special, 8 + special] if source == "deit" else [16 + special, 8 + special, 4 + special]
+    assert list(stages.values()) == expected == [row["tokens"] for row in subject.details["layers"]]
+
+
+def test_only_the_tokens_that_are_left_are_tied_to_the_teacher(vision_subject):
+    subject, _ = vision_subject("builtin cls")
+    method = TECHNIQUES["dynamic_vit"](keep=0.5, stages=1)
+    method.begin(subject, context(subject))
+    batch = images(subject)
+    logits = logits_of(subject.model.train(), batch)
+    kept = subject.model.blocks[-1].kept.bool()
+    method.losses(batch, logits, {"norm": torch.zeros(*kept.shape, 32)})
+    teacher = method._teacher_tokens
+    spoilt = torch.where(kept[..., None], teacher, teacher.flip(-1))
+    assert method.losses(batch, logits, {"norm": spoilt}).terms["distillation of tokens"].abs() < 1e-6
+    assert method.losses(batch, logits, {"norm": teacher.flip(-1)}).terms["distillation of tokens"] > 1e-3

@@ -48,3 +48,36 @@ def test_what_is_no_vision_transformer_is_refused():
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config})
     with pytest.raises(SpecError, match="Vision Transformer"):
         TECHNIQUES["token_merging"]().check(subject)
+
+
+def slowly_merged(model: torch.nn.Module, pixel_values: torch.Tensor, merged: int) -> torch.Tensor:
+    """Logits of a mean-pooled `builtin:vit` for one image, token by token: every token a list of what it stands for."""
+    x = (model.patch_embedding(pixel_values).flatten(2).transpose(1, 2) + model.position_embedding)[0]  # [T, dim]
+    sizes = [1.0] * len(x)
+    for block in model.blocks:
+        q, k, v = block.attention.project(block.norm1(x)[None])  # [1, heads, T, head_dim]
+        logits = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5 + torch.tensor(sizes).log()
+        x = x + block.attention.o((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))[0]
+        metric = torch.nn.functional.normalize(k[0].mean(0), dim=-1)
+        best = {a: max(range(1, len(x), 2), key=lambda b: float(metric[a] @ metric[b])) for a in range(0, len(x), 2)}
+        ranked = sorted(best, key=lambda a: -float(metric[a] @ metric[best[a]]))[: min(merged, len(x) // 2)]
+        total = {i: sizes[i] * x[i] for i in range(len(x)) if i not in ranked}
+        count = {i: sizes[i] for i in total}
+        for a in ranked:
+            total[best[a]] = total[best[a]] + sizes[a] * x[a]
+            count[best[a]] += sizes[a]
+        order = [i for i in total if i % 2 == 0] + [i for i in total if i % 2]
+        x = torch.stack([total[i] / count[i] for i in order])
+        sizes = [count[i] for i in order]
+        x = x + block.ffn(block.norm2(x))
+    weights = torch.tensor(sizes) / sum(sizes)
+    return model.head((weights[:, None] * model.norm(x)).sum(0))
+
+
+def test_a_model_that_merges_equals_the_paper_token_by_token(vision_subject):
+    subject, _ = vision_subject("builtin mean")
+    batch = images(subject)
+    with torch.no_grad():
+        expected = torch.stack([slowly_merged(subject.model, image[None], 3) for image in batch["pixel_values"]])
+        TECHNIQUES["token_merging"](merged=3).apply(subject, context(subject))
+        torch.testing.assert_close(logits_of(subject.model, batch), expected, rtol=1e-4, atol=1e-5)
