@@ -24,16 +24,29 @@ def select_(model: nn.Module, name: str, dim: int, kept: Tensor) -> None:
 
 
 def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give these parameters and buffers other shapes; what they hold afterwards means nothing."""
+    """Give these parameters and buffers other shapes; what they hold afterwards means nothing.
+
+    A bias that a layer was made without becomes one of its parameters.
+    """
     for name, shape in shapes.items():
         owner, attribute = _owner(model, name)
-        _put(model, name, getattr(owner, attribute).new_empty(tuple(shape)))
+        like = owner.get_parameter("weight") if _lacks(owner, attribute) else getattr(owner, attribute)
+        _put(model, name, like.new_empty(tuple(shape)))
 
 
 def changed_shapes(model: nn.Module, bare: nn.Module) -> dict[str, list[int]]:
-    """Shapes of the tensors of `model` that differ from those of the same name in `bare`."""
+    """Shapes of the tensors of `model` that differ from those of the same name in `bare`, or that it lacks."""
     expected = {name: tensor.shape for name, tensor in _tensors(bare)}
-    return {name: list(t.shape) for name, t in _tensors(model) if name in expected and t.shape != expected[name]}
+    return {
+        name: list(t.shape)
+        for name, t in _tensors(model)
+        if (t.shape != expected[name] if name in expected else _lacks(*_owner(bare, name)))
+    }
+
+
+def _lacks(owner: nn.Module, attribute: str) -> bool:
+    """Whether the module has a place for this parameter, and none in it (a linear layer without a bias)."""
+    return attribute in owner._parameters and owner._parameters[attribute] is None
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -49,8 +62,8 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
     owner, attribute = _owner(model, name)
     old = getattr(owner, attribute)
-    if isinstance(old, nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=old.requires_grad)
+    if isinstance(old, nn.Parameter) or _lacks(owner, attribute):
+        tensor = nn.Parameter(tensor, requires_grad=old.requires_grad if old is not None else True)
     tied = next((group for group in tied_parameters(model) if name in group), [name])
     for other in tied:
         owner, attribute = _owner(model, other)

@@ -6,6 +6,7 @@ from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
+from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
 from core.nn.tokens.merging import MergingBlock
@@ -17,6 +18,8 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "MergingBlock": MergingBlock,
     "QuantLinear": QuantLinear,
     "SelectingBlock": SelectingBlock,
+    "SlicedBlock": SlicedBlock,
+    "SlicedNorm": SlicedNorm,
     "SparseConv2d": SparseConv2d,
     "SparseLinear": SparseLinear,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,

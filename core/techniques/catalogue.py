@@ -17,6 +17,7 @@ from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
+from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -33,6 +34,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "magnitude_pruning": MagnitudePruning,
     "nm_pruning": NmPruning,
     "wanda": Wanda,
+    "slicegpt": Slicegpt,
     "sliding_window": SlidingWindow,
     "rigl": Rigl,
     "sr_ste": SrSte,

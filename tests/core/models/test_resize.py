@@ -114,3 +114,11 @@ def test_layers_that_nothing_is_left_of_cannot_be_pruned_any_more(vit):
     cut = "blocks.0.ffn.up.weight"
     subject.shrink(cut, 0, torch.arange(0))
     assert "blocks.0.ffn.up" not in prunable(subject.model) and "blocks.1.ffn.up" in prunable(subject.model)
+
+
+def test_a_bias_that_a_layer_was_made_without_is_named_and_made():
+    bare, model = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False)), torch.nn.Sequential(torch.nn.Linear(3, 2))
+    assert changed_shapes(model, bare) == {"0.bias": [2]}
+    resize_(bare, {"0.bias": [2]})
+    bare.load_state_dict(model.state_dict())
+    assert torch.equal(bare(torch.ones(1, 3)), model(torch.ones(1, 3)))

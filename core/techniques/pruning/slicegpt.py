@@ -1,0 +1,111 @@
+"""SliceGPT: rotate the residual stream into its principal components and cut off the least of them.
+
+Paper: https://arxiv.org/abs/2401.15024. Norms are folded into the layers after them, a tied head is untied, and
+between two norms the stream is turned by a matrix that is stored and counted. Every signal keeps the same width, a
+multiple of 8; its directions are found on what the part already sliced gives, padding left out. For Vision
+Transformers and text classifiers too.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.models.anatomy import anatomy
+from core.models.residual import residual
+from core.subject import Subject
+from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, ROTATED_STREAM, OneShot
+from core.techniques.pruning.slicing import Slicing
+
+MULTIPLE = 8
+
+
+def kept_width(width: int, slicing: float) -> int:
+    """The largest multiple of 8 that leaves out at least the share `slicing` of the width."""
+    return int((1 - slicing) * width + 1e-9) // MULTIPLE * MULTIPLE
+
+
+class Slicegpt(OneShot):
+    """Make the residual stream narrower by rotating it into its principal components."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/2401.15024"
+    leaves = frozenset({ROTATED_STREAM})
+    refuses = {
+        MASK: "Rotating fills pruned weights again: put slicegpt before the step that prunes weights.",
+        INTEGER_CODES: "Integer codes cannot be rotated: put slicegpt before the step that quantizes.",
+        LOW_RANK: "Factors are not rotated: put slicegpt before the step that factors.",
+        ROTATED_STREAM: "Slice once, by as much as both steps together.",
+    }
+
+    slicing: float = Field(0.25, gt=0, lt=1, description="share of the residual stream's width that is cut off")
+    calibration_examples: int = Field(128, ge=1, le=65_536, description="examples that directions are found on")
+
+    def label(self) -> str:
+        """The share."""
+        return f"{100 * self.slicing:g} %"
+
+    def check(self, subject: Subject) -> None:
+        """The stream is known, nothing in it is masked, and some of it remains."""
+        width = residual(subject.model).width
+        masked = next(iter(subject.constraints), None)
+        if masked is not None:
+            raise SpecError.of("slicegpt", masked.removeprefix("main."), "is pruned", self.refuses[MASK])
+        if kept_width(width, self.slicing) < MULTIPLE:
+            message = f"leaves less than {MULTIPLE} of the residual stream's width of {width}"
+            raise SpecError.of("slicing", self.slicing, message, "Cut off less.")
+        if anatomy(subject.model).tied and _tied_key(subject) is None:
+            message = "has a head that shares the embedding's weights and whose config cannot say otherwise"
+            raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
+
+    @torch.no_grad()
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Rotate and cut."""
+        self.check(subject)
+        stream = residual(subject.model)
+        kept = kept_width(stream.width, self.slicing)
+        before = _n_weights(subject.model)
+        untie_(subject)
+        batches = list(context.calibration(self.calibration_examples))
+        rows: list[dict[str, Any]] = []
+        for basis in Slicing(subject, stream, kept, batches, context.device).run():
+            context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
+            rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
+        after = _n_weights(subject.model)
+        if after >= before:
+            message = f"the model has {after:,} weights and had {before:,}: matrices on the skips outweigh what was cut"
+            context.record.event("warning", message)
+        subject.details["layers"] = rows
+
+
+def untie_(subject: Subject) -> None:
+    """Give the output head of the main model weights of its own, where it shares the embedding's."""
+    known, key = anatomy(subject.model), _tied_key(subject)
+    if not known.tied:
+        return
+    assert key is not None
+    for name in known.outputs:
+        shared = subject.model.get_parameter(f"{name}.weight")
+        subject.model.get_submodule(name).weight = nn.Parameter(shared.detach().clone())
+    config = subject.configs["main"]
+    if config["source"] == "hf":
+        setattr(subject.model.config, key, False)
+        subject.configs["main"] = {**config, "config": {**config["config"], key: False}}
+    else:
+        subject.configs["main"] = {**config, key: False}
+
+
+def _tied_key(subject: Subject) -> str | None:
+    """What the config calls that the head shares the embedding's weights."""
+    config = subject.configs["main"]
+    if config.get("source") == "hf":
+        return "tie_word_embeddings" if "tie_word_embeddings" in config["config"] else None
+    return "tied" if "tied" in config else None
+
+
+def _n_weights(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,178 @@
+"""A model's residual stream rotated into principal components and cut, signal after signal."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from core.calibration.hidden_states import HiddenStates
+from core.models.anatomy import BlockNames
+from core.models.residual import FEED_FORWARD, Residual, dropout_of
+from core.models.resize import resize_
+from core.nn.sliced import SlicedBlock, SlicedNorm
+from core.subject import Subject
+from core.techniques.pruning.residual_stream import real_tokens
+
+DAMPING = 0.01  # of the mean of the covariance's diagonal
+Run = Callable[[Tensor, int], Tensor]  # the stream [B, T, kept] of a batch, and its index -> what is added to it
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The directions [width, kept] of one signal that are kept, and their share of its variance."""
+
+    name: str  # of the norm that reads the signal
+    directions: Tensor
+    variance: float
+
+
+def principal_directions(covariance: Tensor, kept: int) -> tuple[Tensor, float]:
+    """Eigenvectors [width, kept] of the largest eigenvalues, descending, and their share of the sum of all.
+
+    `covariance` is the float64 sum of x x^T over tokens; the damping keeps directions without any variance apart.
+    """
+    damping = DAMPING * covariance.diagonal().mean()
+    values, vectors = torch.linalg.eigh(covariance + damping * torch.eye(len(covariance)).to(covariance))
+    variance = (values - damping).clamp(min=0).flip(0)
+    share = variance[:kept].sum() / variance.sum().clamp(min=1e-300)
+    return vectors.flip(1)[:, :kept].contiguous(), float(share)
+
+
+class Slicing:
+    """Slices one model. Everything before a signal is sliced already when its directions are chosen."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        residual: Residual,
+        kept: int,
+        batches: Sequence[dict[str, Tensor]],
+        device: torch.device,
+    ):
+        self.subject, self.model, self.device = subject, subject.model, device
+        self.residual, self.kept = residual, kept
+        self.hidden = HiddenStates(self.model, batches, {block.name: None for block in residual.blocks}, device)
+        if residual.centred:
+            self.hidden.states = [_centred(x, -1) for x in self.hidden.states]
+        self.tokens = [
+            real_tokens(x, batch.get("attention_mask")).cpu()
+            for x, batch in zip(self.hidden.states, batches, strict=True)
+        ]
+
+    @torch.no_grad()
+    def run(self) -> Iterator[Basis]:
+        """Slice in place, from the embeddings to the heads; the bases as they are chosen."""
+        blocks = self.residual.blocks
+        basis = self._choose(blocks[0].norm1)
+        self._cut_embeddings(basis.directions)
+        self._turn(basis.directions)
+        yield basis
+        for index, block in enumerate(blocks):
+            sliced = self._swap(block)
+            after = blocks[index + 1].norm1 if index + 1 < len(blocks) else self.residual.norm
+            mix, feed = self._mix(sliced, block), lambda x, _, feed=sliced.feed: feed(x)
+            self._read(block.norm1, block.groups[0], basis.directions)
+            basis = self._write(mix, block.o, sliced.skip1, basis.directions, block.norm2)
+            yield basis
+            self._read(block.norm2, block.groups[2], basis.directions)
+            basis = self._write(feed, block.down, sliced.skip2, basis.directions, after)
+            yield basis
+        self._read(self.residual.norm, self.residual.heads, basis.directions)
+
+    def _swap(self, block: BlockNames) -> SlicedBlock:
+        original = self.model.get_submodule(block.name)
+        parts = {
+            part: [getattr(block, part).removeprefix(f"{block.name}.")] for part in ("norm1", "attention", "norm2")
+        }
+        parts["ffn"] = FEED_FORWARD[type(original).__name__]
+        sliced = SlicedBlock(parts, self.kept, dropout_of(original))
+        weight = self.model.get_parameter(f"{block.o}.weight")
+        self.subject.replace(block.name, sliced.to(weight.device, weight.dtype).train(original.training))
+        return sliced
+
+    def _mix(self, sliced: SlicedBlock, block: BlockNames) -> Run:
+        def run(x: Tensor, index: int) -> Tensor:
+            arguments: Any = tree_map_only(
+                Tensor, lambda t: t.to(self.device), self.hidden.arguments[index][block.name]
+            )
+            return sliced.mix(x, *arguments[0], **arguments[1])
+
+        return run
+
+    def _cut_embeddings(self, directions: Tensor) -> None:
+        for name, axis in self.residual.embeddings.items():
+            embedding = self.model.get_parameter(name).double()
+            if self.residual.centred:
+                embedding = _centred(embedding, axis)
+            _put(self.model, name, (embedding.movedim(axis, -1) @ directions).movedim(-1, axis))
+
+    def _read(self, norm: str, linears: Sequence[str], directions: Tensor) -> None:
+        """Fold a norm's weights into the linears that read from it, which take the cut stream from now on."""
+        gain, shift, eps = _affine(self.model.get_submodule(norm))
+        for name in dict.fromkeys(linears):
+            linear = _linear(self.model, name)
+            weight = linear.weight.double()
+            if shift is not None:
+                offset = weight @ shift.double()
+                bias = offset if linear.bias is None else offset + linear.bias.double()
+                _put(self.model, f"{name}.bias", bias)
+            folded = weight if gain is None else weight * gain.double()
+            _put(self.model, f"{name}.weight", folded @ directions)
+        self.subject.replace(norm, SlicedNorm(self.residual.width, eps))
+
+    def _write(self, run: Run, name: str, skip: nn.Parameter, directions: Tensor, reader: str) -> Basis:
+        """Add what a sublayer writes to the stream, choose the next basis, and let the sublayer write into it."""
+        linear = _linear(self.model, name)
+        written = {"weight": linear.weight.double()}  # [width, in]
+        if linear.bias is not None:
+            written["bias"] = linear.bias.double()
+        if self.residual.centred:
+            written = {key: _centred(tensor, 0) for key, tensor in written.items()}
+        for key, tensor in written.items():
+            _put(self.model, f"{name}.{key}", tensor)
+        for index, x in enumerate(self.hidden.states):
+            x = x.to(self.device)
+            self.hidden.states[index] = (x @ directions.T.to(x) + run(x, index)).cpu()
+        basis = self._choose(reader)
+        for key, tensor in written.items():
+            _put(self.model, f"{name}.{key}", basis.directions.T @ tensor)
+        skip.copy_(directions.T @ basis.directions)
+        self._turn(basis.directions)
+        return basis
+
+    def _choose(self, reader: str) -> Basis:
+        """The principal directions of the signal as it is now, padding left out."""
+        covariance = torch.zeros(self.residual.width, self.residual.width, dtype=torch.float64, device=self.device)
+        for x, tokens in zip(self.hidden.states, self.tokens, strict=True):
+            rows = x[tokens].to(self.device).double()
+            covariance += rows.T @ rows
+        return Basis(reader, *principal_directions(covariance, self.kept))
+
+    def _turn(self, directions: Tensor) -> None:
+        self.hidden.states = [(x.to(self.device) @ directions.to(x)).cpu() for x in self.hidden.states]
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor | None, Tensor | None, float]:
+    """Gain, shift (None where it has none, or only zeros) and eps of a norm."""
+    known: Any = norm
+    shift = getattr(known, "bias", None)
+    eps = known.eps if hasattr(known, "eps") else known.variance_epsilon
+    return known.weight, None if shift is None or not shift.any() else shift, eps
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+def _centred(tensor: Tensor, axis: int) -> Tensor:
+    return tensor - tensor.mean(axis, keepdim=True)
+
+
+def _put(model: nn.Module, name: str, value: Tensor) -> None:
+    resize_(model, {name: value.shape})
+    model.get_parameter(name).copy_(value)
