@@ -1,0 +1,161 @@
+"""The parts of real models whose inputs can be reordered, and that any order leaves their answers as they were."""
+
+from types import MethodType
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional as F
+
+import core.models
+from core.masks import prunable_weights
+from core.models.anatomy import anatomy
+from core.models.channels import Network, Part, find_parts, trace
+from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
+from core.models.conv1d import convert_conv1d_
+from core.spec import ModelSpec
+from core.tasks.base import Kind
+from tests.core.models.channels.test_trace import randomize_
+from tests.core.models.conftest import CLASSES, Shape, configs
+
+IMAGES = Shape("builtin:digits", Kind.IMAGE_CLASSIFICATION, n_classes=10, image_shape=(1, 8, 8))
+TEXT = Shape("builtin:python-docs", Kind.LANGUAGE_MODELLING, length=12)
+TEXTS = Shape("file:reviews.csv", Kind.TEXT_CLASSIFICATION, n_classes=3, length=12)
+BUILTIN = {
+    "vit": (ModelSpec(source="builtin:vit", dim=32, depth=2, heads=4), IMAGES),
+    "vit, mean": (ModelSpec(source="builtin:vit", dim=32, depth=2, heads=4, pooling="mean", ffn="swiglu"), IMAGES),
+    "gpt": (ModelSpec(source="builtin:gpt", dim=32, depth=2, heads=4, kv_heads=2), TEXT),
+    "gpt, rotary": (ModelSpec(source="builtin:gpt", dim=32, depth=2, heads=4, positions="rotary", tied=False), TEXT),
+    "gpt, window": (
+        ModelSpec(source="builtin:gpt", dim=32, depth=2, heads=4, attention="sliding_window", window=4),
+        TEXT,
+    ),
+    "encoder": (ModelSpec(source="builtin:encoder", dim=32, depth=2, heads=4), TEXTS),
+}
+ALL = frozenset({FFN, VALUES, RESIDUAL, OTHER})
+
+
+def inputs_of(kind: Kind) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    if kind is Kind.IMAGE_CLASSIFICATION:
+        return {"pixel_values": torch.randn(3, 1, 8, 8, dtype=torch.float64)}
+    batch = {"input_ids": torch.randint(3, 60, (3, 12))}
+    if kind is Kind.TEXT_CLASSIFICATION:
+        batch["attention_mask"] = torch.ones(3, 12, dtype=torch.long)
+        batch["attention_mask"][1, 8:] = 0
+    return batch
+
+
+def exact_norm(self, x):
+    """LLaMA's norm computes in float32, where another order of summation shows."""
+    return F.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+def huggingface(family: str, attention: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    config = configs()[family]
+    config.use_cache = False
+    config._attn_implementation = attention
+    model = getattr(transformers, CLASSES[family])(config)
+    convert_conv1d_(model)
+    for module in model.modules():
+        if type(module).__name__ == "LlamaRMSNorm":
+            module.forward = MethodType(exact_norm, module)
+    kind = {"vit": Kind.IMAGE_CLASSIFICATION, "deit": Kind.IMAGE_CLASSIFICATION, "bert": Kind.TEXT_CLASSIFICATION}
+    return randomize_(model), inputs_of(kind.get(family, Kind.LANGUAGE_MODELLING))
+
+
+def builtin(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    spec, task = BUILTIN[name]
+    model = core.models.load(spec, task, torch.Generator().manual_seed(0)).module
+    return randomize_(model), inputs_of(task.kind)
+
+
+def answer(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(**batch)
+    return output if isinstance(output, torch.Tensor) else output.logits
+
+
+def parts_of(model, batch, kinds=ALL, m=4) -> tuple[Network, list[Part], dict[str, str]]:
+    network = trace(model, lambda: answer(model, batch))
+    return network, *find_parts(network, anatomy(model), list(prunable_weights(model)), m, kinds)
+
+
+@torch.no_grad()
+def assert_any_order_will_do(model: nn.Module, batch: dict[str, torch.Tensor]) -> None:
+    before, weights = answer(model, batch), {k: v.clone() for k, v in model.state_dict().items()}
+    network, parts, left = parts_of(model, batch)
+    assert not left
+    for part in parts:
+        order = torch.randperm(part.channels.size, generator=torch.Generator().manual_seed(1)).roll(1)
+        matrix = part.matrix(network.tensors)
+        part.channels.permute_({name: [tensor] for name, tensor in network.tensors.items()}, order)
+        assert torch.equal(part.matrix(network.tensors), matrix[:, order])
+    assert (answer(model, batch) - before).abs().max() < 1e-10 * before.abs().max().clamp(min=1)
+    searched = {layer for part in parts for layer in part.layers}
+    assert searched == {name.removesuffix(".weight") for name in prunable_weights(model)}
+    for name in searched:
+        assert not torch.equal(model.get_submodule(name).weight, weights[f"{name}.weight"])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", CLASSES)
+def test_any_order_leaves_the_answers_of_a_hugging_face_model(family, attention):
+    assert_any_order_will_do(*huggingface(family, attention))
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_any_order_leaves_the_answers_of_a_built_in_transformer(name):
+    assert_any_order_will_do(*builtin(name))
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_parts_of_a_transformer_are_its_units_its_heads_values_and_one_stream(family):
+    model, batch = huggingface(family, "sdpa")
+    _, parts, _ = parts_of(model, batch)
+    known = anatomy(model)
+    layers = {kind: [part.layers for part in parts if part.kind == kind] for kind in (FFN, VALUES, RESIDUAL)}
+    assert layers[FFN] == [[block.down] for block in known.blocks]
+    assert layers[VALUES] == [[block.o] for block in known.blocks for _ in range(known.kv_heads)]
+    (stream,) = layers[RESIDUAL]
+    reading = {name for block in known.blocks for name in (block.q, block.k, block.v, block.gate, block.up) if name}
+    assert reading <= set(stream)
+    heads = [part for part in parts if part.kind == VALUES]
+    assert all(part.channels.size == known.head_dim for part in heads)
+    shared = known.heads // known.kv_heads
+    assert all(len(part.consumers[0].places) == shared for part in heads)
+
+
+def test_values_of_a_fused_projection_are_its_last_third():
+    model, batch = huggingface("gpt2", "sdpa")
+    _, parts, _ = parts_of(model, batch)
+    first = next(part for part in parts if part.kind == VALUES)
+    (rows,) = first.channels.at("transformer.h.0.attn.c_attn.weight", 0)
+    assert torch.equal(rows.places, torch.arange(64, 72)[None])
+    assert {slot.name for slot in first.channels.slots} == {
+        "transformer.h.0.attn.c_attn.weight",
+        "transformer.h.0.attn.c_attn.bias",
+        "transformer.h.0.attn.c_proj.weight",
+    }
+
+
+def test_queries_that_share_a_value_are_searched_together():
+    model, batch = huggingface("llama", "sdpa")
+    network, parts, _ = parts_of(model, batch)
+    second = [part for part in parts if part.kind == VALUES][1]
+    o = model.model.layers[0].self_attn.o_proj.weight
+    expected = torch.cat([o[:, 16:24, None], o[:, 24:32, None]], dim=2).movedim(2, 1).flatten(0, 1)
+    assert torch.equal(second.matrix(network.tensors), expected)
+
+
+def test_parts_that_are_off_and_channels_that_m_does_not_divide_are_said():
+    model, batch = huggingface("llama", "sdpa")
+    _, parts, left = parts_of(model, batch, kinds=frozenset({FFN, VALUES, OTHER}), m=16)
+    assert {part.kind for part in parts} == {FFN}
+    assert left["model.layers.0.self_attn.q_proj"] == "residual is off"
+    assert left["model.layers.0.self_attn.o_proj"] == "16 does not divide their 8 channels"
+    assert "model.layers.0.mlp.down_proj" not in left
+    _, parts, left = parts_of(model, batch, kinds=frozenset({VALUES}), m=8)
+    assert not parts and left["model.layers.0.self_attn.o_proj"] == "they are one group of 8"
+    assert left["model.layers.0.mlp.down_proj"] == "ffn is off"
