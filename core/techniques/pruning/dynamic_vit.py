@@ -20,7 +20,7 @@ from core.models.anatomy import anatomy
 from core.nn.tokens.selecting import SelectingBlock
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import Losses, TrainingMethod
+from core.techniques.base import ROTATED_STREAM, Losses, TrainingMethod
 from core.techniques.pruning.token_blocks import Tokens, tokens_of
 
 RATIO_WEIGHT = 2.0
@@ -39,6 +39,9 @@ class DynamicVit(TrainingMethod):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2106.02034"
+    refuses = {
+        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out dynamic_vit or slicegpt."
+    }
 
     keep: float = Field(0.7, gt=0, lt=1, description="share of the patches that every stage leaves of those before it")
     stages: int = Field(3, ge=1, le=16, description="blocks with a predictor in front, spread over the depth")

@@ -7,6 +7,7 @@ from torch import nn
 
 from core.errors import SpecError
 from core.models.anatomy import BlockNames, anatomy
+from core.nn.sliced import SlicedBlock
 from core.subject import Subject
 from core.tasks.base import Kind
 
@@ -36,6 +37,9 @@ def tokens_of(subject: Subject) -> Tokens:
     if subject.task.kind is not Kind.IMAGE_CLASSIFICATION or known.layout not in SUPPORTED or known.causal:
         message = "is not a Vision Transformer whose blocks are known here"
         raise SpecError.of("model.source", known.architecture, message, "Choose builtin:vit or a ViT or DeiT model.")
+    if any(isinstance(model.get_submodule(block.name), SlicedBlock) for block in known.blocks):
+        message = "was sliced: its blocks turn their tokens on the way, which blocks that reduce them do not"
+        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
     _refuse_dropout(model)
     assert known.head_dim is not None
     protected, total = _positions(model)

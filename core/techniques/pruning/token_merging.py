@@ -10,7 +10,7 @@ from core.context import Context
 from core.families import Family
 from core.nn.tokens.merging import MergingBlock
 from core.subject import Subject
-from core.techniques.base import OneShot
+from core.techniques.base import ROTATED_STREAM, OneShot
 from core.techniques.pruning.token_blocks import tokens_of
 
 
@@ -19,6 +19,9 @@ class TokenMerging(OneShot):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2210.09461"
+    refuses = {
+        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out token_merging or slicegpt."
+    }
 
     merged: int = Field(4, ge=1, le=4096, description="tokens that every block merges away (the paper's r)")
 

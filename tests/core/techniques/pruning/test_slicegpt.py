@@ -13,10 +13,11 @@ from core.nn.low_rank_linear import LowRankLinear
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.recording import MemoryRecord
 from core.runtimes.decode import decoder_of
-from core.tasks.base import logits_of
+from core.tasks.base import Kind, logits_of
 from core.techniques.pruning.depth_pruning import take_out_
 from core.techniques.pruning.slicegpt import Slicegpt, kept_width, untie_
 from core.techniques.pruning.slicing import Slicing, principal_directions
+from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train
 from tests.core.fakes import context, plane_subject
@@ -270,6 +271,14 @@ def test_what_cannot_be_sliced_is_refused_with_the_reason():
     masked.constrain("blocks.0.ffn.up.weight", mask=torch.rand(48, 32) > 0.5)
     with pytest.raises(SpecError, match=r"slicegpt = 'blocks.0.ffn.up.weight': is pruned"):
         Slicegpt().check(masked)
+
+
+def test_tokens_of_a_sliced_model_are_not_reduced():
+    subject = subject_of("builtin vit", depth=1)
+    subject.task.kind = Kind.IMAGE_CLASSIFICATION
+    Slicegpt().apply(subject, context(subject))
+    with pytest.raises(SpecError, match="was sliced"):
+        TokenMerging().check(subject)
 
 
 def test_a_shallower_model_is_sliced_and_a_sliced_one_is_not_sliced_again():
