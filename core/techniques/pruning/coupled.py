@@ -46,6 +46,10 @@ class CoupledPruning(OneShot):
         """What may be cut out, block after block; raises SpecError where the model has none of it."""
         raise NotImplementedError(type(self).__name__)
 
+    def ratio(self, kind: str) -> float:
+        """Share of the units of this kind that is cut out."""
+        return self.pruning_ratio
+
     def check(self, subject: Subject) -> None:
         """There are units, and in some layer fewer of them would stay."""
         units = self.units(subject)
@@ -81,14 +85,14 @@ class CoupledPruning(OneShot):
         for kind in dict.fromkeys(group.kind for group in units):
             own = {group.gate: scores[group.gate] for group in units if group.kind == kind}
             if self.scope == "layer":
-                found |= layer_counts(own, self.pruning_ratio, self._multiple(kind))
+                found |= layer_counts(own, self.ratio(kind), self._multiple(kind))
             else:
                 total = sum(map(len, own.values()))
-                found |= global_counts(own, total - round(self.pruning_ratio * total), self._multiple(kind))
+                found |= global_counts(own, total - round(self.ratio(kind) * total), self._multiple(kind))
         return [found[group.gate] for group in units]
 
     def _n_kept(self, group: Units) -> int:
-        return layer_counts({"": torch.empty(group.count)}, self.pruning_ratio, self._multiple(group.kind))[""]
+        return layer_counts({"": torch.empty(group.count)}, self.ratio(group.kind), self._multiple(group.kind))[""]
 
     def _multiple(self, kind: str) -> int:
         return 1 if kind == "heads" else self.round_to

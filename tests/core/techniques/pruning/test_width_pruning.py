@@ -3,13 +3,21 @@
 import pytest
 import torch
 
+from core import artifact, models, tasks
 from core.errors import SpecError
 from core.measure.compute import count
 from core.models.anatomy import anatomy, heads_of
+from core.models.meta import tied_parameters
+from core.spec import ModelSpec, TaskSpec
+from core.structured.stream import stream_units
 from core.structured.units import channel_units
+from core.subject import Subject
 from core.techniques.pruning.width_pruning import WidthPruning
+from core.techniques.training.train import Train
 from tests.core.fakes import context
 from tests.core.structured.families import TRANSFORMERS, answers, subject_of
+
+DIGITS, TIED = {"source": "builtin:digits"}, ["head.weight", "embedding.weight"]
 
 
 def sizes(subject):
@@ -71,3 +79,45 @@ def test_a_model_of_unknown_parts_is_refused():
     subject.models["main"] = torch.nn.Sequential(torch.nn.Linear(4, 4))
     with pytest.raises(SpecError, match="blocks are not known"):
         WidthPruning().check(subject)
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_idle_channels_of_the_residual_stream_go(family):
+    subject = subject_of(family)
+    stream = stream_units(subject.model)
+    idle = torch.randperm(32, generator=torch.Generator().manual_seed(4))[:16]
+    with torch.no_grad():
+        for part in stream.slices:
+            subject.model.get_parameter(part.parameter).index_fill_(part.dim, idle, 1e-3)
+    WidthPruning(pruning_ratio=0.5, residual_ratio=0.5, importance="mixed").apply(subject, context(subject))
+    assert stream_units(subject.model).count == 16 and sizes(subject)[0][2] == 24
+    row = subject.details["layers"][-1]
+    assert (row["name"], row["width before"], row["width after"]) == ("residual stream", 32, 16)
+    assert row["importance kept (%)"] > 98
+    assert torch.isfinite(answers(subject)).all()
+
+
+def test_a_stream_is_scored_by_its_weights_only():
+    with pytest.raises(SpecError, match="importance = 'taylor': asks a gate"):
+        WidthPruning(residual_ratio=0.25, importance="taylor").check(subject_of("vit"))
+    with pytest.raises(SpecError, match=r"residual_ratio = 0.25: is for Transformers"):
+        WidthPruning(residual_ratio=0.25).check(subject_of("resnet"))
+
+
+@pytest.mark.parametrize("source", ["builtin:vit", "builtin:gpt"])
+def test_an_artifact_of_a_narrower_network_reloads_and_can_be_worked_on(source, tmp_path):
+    language = source == "builtin:gpt"
+    task = tasks.load(TaskSpec.model_validate({"source": "builtin:python-docs", "length": 16} if language else DIGITS))
+    spec = ModelSpec.model_validate({"source": source, "dim": 32, "depth": 2, "heads": 4})
+    loaded = models.load(spec, task, torch.Generator().manual_seed(0))
+    task.prepare(loaded.input_format)
+    subject = Subject({"main": loaded.module}, task, {"main": loaded.config})
+    settings = {"pruning_ratio": 0.5, "residual_ratio": 0.25, "n_examples": 4}
+    WidthPruning(**settings).apply(subject, context(subject))
+    artifact.save(subject, tmp_path, loaded)
+    again = artifact.load_subject(tmp_path, task, torch.device("cpu"))
+    assert tied_parameters(again.model) == tied_parameters(subject.model) == ([TIED] if language else [])
+    assert sizes(again) == [(2, 2, 64)] * 2 and stream_units(again.model).count == 24
+    Train(steps=2, evaluations=0, batch_size=4).apply(again, context(again))
+    WidthPruning(**settings).apply(again, context(again))
+    assert sizes(again) == [(1, 1, 32)] * 2 and stream_units(again.model).count == 16
