@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from app import formats
+from app.charts.layers import SHARES
 
 SIGNIFICANT = 0.05
 SCORE_UNITS = {
@@ -172,8 +173,7 @@ def _layer_value(key: str, value: Any) -> str:
     if isinstance(value, list):
         return " × ".join(str(part) for part in value)
     if isinstance(value, float):
-        shares = ("sparsity", "relative_error", "relative error", "kept")
-        return formats.percent(value, 2) if key in shares else formats.number(value)
+        return formats.percent(value, 2) if key in SHARES else formats.number(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return formats.count(value)
     return str(value)

@@ -1,0 +1,110 @@
+"""What a step did to each layer: blocks downwards, the layers of a block across, one quantity as colour."""
+
+import re
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from app import formats
+from app.charts.theme import FAMILY_COLOURS
+from core.families import Family
+
+CELL_HEIGHT = 26
+BAR_HEIGHT = 20
+LABEL_WIDTH = 170  # pixels
+MOST_WORDS = 160  # cells that still have room for their value
+SHARES = ("sparsity", "relative_error", "relative error", "kept")  # stored as 0..1
+_NO_QUANTITY = ("name", "weights", "shape")
+_IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
+
+
+def quantities(layers: list[dict[str, Any]]) -> list[str]:
+    """Names of the numbers that the rows have and that may differ between layers."""
+    numeric: dict[str, None] = {}
+    for row in layers:
+        for key, value in row.items():
+            if key not in _NO_QUANTITY and isinstance(value, (int, float)) and not isinstance(value, bool):
+                numeric[key] = None
+    return list(numeric)
+
+
+def read(quantity: str, value: float) -> str:
+    """The value as people read it, with its unit where it has one."""
+    if quantity in SHARES:
+        return formats.percent(value)
+    return formats.number(value) + (" %" if quantity.endswith("(%)") else "")
+
+
+def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
+    """A row a layer that has the quantity: `block`, `part`, `layer`, `value` and how it reads."""
+    rows = []
+    for layer in layers:
+        value = layer.get(quantity)
+        if value is None:
+            continue
+        found = _IN_BLOCK.match(layer["name"])
+        block, part = found.groups() if found else (layer["name"], "")
+        shape = " × ".join(map(str, layer.get("shape", ())))
+        words = read(quantity, float(value))
+        rows.append(
+            {
+                "block": block,
+                "part": part,
+                "layer": layer["name"],
+                "shape": shape,
+                "value": float(value),
+                "words": words,
+            }
+        )
+    return pd.DataFrame(rows, columns=["block", "part", "layer", "shape", "value", "words"])
+
+
+def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart:
+    """A heat map where blocks have several layers, else a bar a layer."""
+    drawn = cells(layers, quantity)
+    title = quantity.replace("_", " ")
+    tooltip = [alt.Tooltip("layer:N", title="layer"), alt.Tooltip("words:N", title=title)]
+    if drawn["shape"].any():
+        tooltip.append(alt.Tooltip("shape:N", title="shape"))
+    if drawn["part"].nunique() > 1:
+        return _heat_map(drawn, title, quantity, tooltip)
+    return _bars(drawn, title, tooltip)
+
+
+def _heat_map(drawn: pd.DataFrame, title: str, quantity: str, tooltip: list[alt.Tooltip]) -> alt.LayerChart:
+    domain = _domain(drawn["value"], quantity)
+    base = alt.Chart(drawn).encode(
+        x=alt.X("part:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=-30, labelLimit=LABEL_WIDTH)),
+        y=alt.Y("block:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH)),
+        tooltip=tooltip,
+    )
+    axis_format = ".0%" if quantity in SHARES else "~s"
+    colour = alt.Color(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(scheme="viridis", domain=domain),
+        legend=alt.Legend(format=axis_format, orient="right", gradientLength=120),
+    )
+    layers = [base.mark_rect().encode(color=colour)]
+    if len(drawn) <= MOST_WORDS:
+        middle = (domain[0] + domain[1]) / 2
+        ink = alt.when(alt.datum.value > middle).then(alt.value("black")).otherwise(alt.value("white"))
+        layers.append(base.mark_text(fontSize=11).encode(text="words:N", color=ink))
+    return alt.layer(*layers).properties(height=CELL_HEIGHT * drawn["block"].nunique())
+
+
+def _domain(values: pd.Series, quantity: str) -> list[float]:
+    """Ends of the colour scale: the whole of a share, so that charts of several steps can be compared."""
+    whole = 1.0 if quantity in SHARES else 100.0 if quantity.endswith("(%)") else float(values.max())
+    return [min(0.0, float(values.min())), max(whole, float(values.max()))]
+
+
+def _bars(drawn: pd.DataFrame, title: str, tooltip: list[alt.Tooltip]) -> alt.LayerChart:
+    base = alt.Chart(drawn).encode(
+        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=True)),
+        y=alt.Y("layer:N", title=None, sort=None, axis=alt.Axis(labelLimit=2 * LABEL_WIDTH)),
+        tooltip=tooltip,
+    )
+    bars = base.mark_bar(color=FAMILY_COLOURS[Family.QUANTIZATION])
+    return alt.layer(bars).properties(height=BAR_HEIGHT * len(drawn))

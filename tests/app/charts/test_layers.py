@@ -1,0 +1,44 @@
+"""The heat map of layers: blocks downwards, their layers across, values with units."""
+
+import pytest
+
+from app.charts.layers import cells, layer_chart, quantities, read
+
+SPARSITY = [
+    {"name": f"blocks.{i}.{part}", "shape": [8, 4], "weights": 32, "sparsity": 0.5 + i / 10}
+    for i in range(2)
+    for part in ("attention.q", "ffn.up")
+]
+
+
+def test_names_fall_into_blocks_and_parts():
+    drawn = cells(
+        [*SPARSITY, {"name": "stages.0.1.conv1", "sparsity": 0.1}, {"name": "head", "sparsity": 0.0}], "sparsity"
+    )
+    assert drawn["block"].tolist() == ["blocks.0", "blocks.0", "blocks.1", "blocks.1", "stages.0.1", "head"]
+    assert drawn["part"].tolist() == ["attention.q", "ffn.up", "attention.q", "ffn.up", "conv1", ""]
+    assert drawn["shape"].tolist()[:1] == ["8 × 4"]
+
+
+def test_quantities_are_the_numbers_that_may_differ():
+    rows = [{"name": "a", "shape": [1], "weights": 3, "sparsity": 0.5, "efficacy (%)": 31.25, "kept whole": True}]
+    assert quantities(rows) == ["sparsity", "efficacy (%)"]
+    assert (read("sparsity", 0.5), read("efficacy (%)", 31.25), read("seconds", 0.25)) == ("50.0 %", "31.2 %", "0.250")
+
+
+def test_blocks_with_several_layers_make_a_heat_map_over_the_whole_share():
+    spec = layer_chart(SPARSITY, "sparsity").to_dict()
+    colour = spec["layer"][0]["encoding"]["color"]
+    assert spec["layer"][0]["mark"]["type"] == "rect"
+    assert colour["scale"]["domain"] == [0.0, 1.0]
+    assert [t["title"] for t in spec["layer"][0]["encoding"]["tooltip"]] == ["layer", "sparsity", "shape"]
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.9], [-0.2, 0.4]])
+def test_rows_that_are_whole_blocks_make_bars(values):
+    rows = [{"name": f"blocks.{i}", "block influence": value} for i, value in enumerate(values)]
+    assert layer_chart(rows, "block influence").to_dict()["layer"][0]["mark"]["type"] == "bar"
+
+
+def test_a_layer_without_the_quantity_is_left_out():
+    assert cells([{"name": "a", "kept": 0.5}, {"name": "b"}], "kept")["layer"].tolist() == ["a"]
