@@ -15,8 +15,8 @@ class Arrangement:
     def __init__(self, magnitude: Tensor, n: int, m: int):
         self.n, self.m = n, m
         mean = float(magnitude.mean(dtype=torch.float64))
-        scale = MEAN_MAGNITUDE / mean if mean > 0 else 1.0
-        self.columns = (magnitude * scale).float().t().contiguous()
+        self.scale = MEAN_MAGNITUDE / mean if mean > 0 else 1.0
+        self.columns = (magnitude * self.scale).float().t().contiguous()
         self.permutation = torch.arange(len(self.columns), device=magnitude.device)
         self.sums = stripe_sums(self.columns, n, m)  # [G], float64
 
@@ -25,9 +25,14 @@ class Arrangement:
         return len(self.sums)
 
     @property
+    def everyone(self) -> Tensor:
+        """All stripes, [G]."""
+        return torch.arange(self.n_stripes, device=self.columns.device)
+
+    @property
     def kept(self) -> float:
-        """S in the rescaled unit."""
-        return float(self.sums.sum())
+        """S, in the unit of the matrix."""
+        return float(self.sums.sum()) / self.scale
 
     @property
     def stripes(self) -> Tensor:
@@ -38,15 +43,15 @@ class Arrangement:
         """Below it a gain of `width` stripes together is not to be believed."""
         return NOISE * width * float(self.sums.mean())
 
-    def columns_of(self, windows: Tensor) -> Tensor:
-        """Places of the columns of windows of stripes: from [j, w] to [j, w * m]."""
+    def places(self, windows: Tensor) -> Tensor:
+        """Where the columns of windows of stripes stand: from [j, w] to [j, w * m]."""
         within = torch.arange(self.m, device=windows.device)
         return (windows[:, :, None] * self.m + within).flatten(1)
 
     def gains(self, windows: Tensor, orders: Tensor) -> Tensor:
         """Exact gain of putting each window [j, w] of stripes into the order [j, w * m]; float64 [j]."""
-        places = self.columns_of(windows).gather(1, orders)
-        after = stripe_sums(self.columns[places.flatten()], self.n, self.m).view(windows.shape)
+        sources = self.places(windows).gather(1, orders)
+        after = stripe_sums(self.columns[sources.flatten()], self.n, self.m).view(windows.shape)
         return (after - self.sums[windows]).sum(dim=1)
 
     def apply(self, windows: Tensor, orders: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ class Arrangement:
 
         Windows may share a stripe that all but one of them leave as it is.
         """
-        targets = self.columns_of(windows)
+        targets = self.places(windows)
         sources = targets.gather(1, orders)
         moved = targets != sources
         targets, sources = targets[moved], sources[moved]

@@ -1,11 +1,12 @@
 """Canonical permutations: one of each class that differs only within stripes or in the order of stripes.
 
 Column 0 first, columns ascending within a stripe, and each new stripe opens with the smallest column not yet used
-(Pool & Yu 2021, §4.1).
+(Pool & Yu).
 """
 
 import math
 from functools import cache
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -19,13 +20,13 @@ def count_canonical(n_columns: int, m: int) -> int:
 
 @cache
 def canonical_permutations(n_columns: int, m: int) -> Tensor:
-    """All of them in lexicographic order, int64 [count, C]; the first is the identity."""
-    columns = torch.arange(n_columns)
+    """All of them in lexicographic order, uint8 [count, C]; the first is the identity."""
     if n_columns == m:
-        return columns[None]
-    others = torch.combinations(columns[1:], m - 1) if m > 1 else columns.new_empty(1, 0)  # of the first stripe
-    first = torch.cat([columns.new_zeros(len(others), 1), others], dim=1)  # [a, m]
-    left = torch.ones(len(first), n_columns, dtype=torch.bool).scatter_(1, first, False)
-    rest = columns.expand(len(first), -1)[left].view(len(first), -1)  # [a, C - m]
-    tails = rest[:, canonical_permutations(n_columns - m, m)]  # [a, b, C - m]
-    return torch.cat([first[:, None].expand(-1, tails.shape[1], -1), tails], dim=2).flatten(0, 1)
+        return torch.arange(m, dtype=torch.uint8)[None]
+    tails = canonical_permutations(n_columns - m, m).long()
+    found = []
+    for others in combinations(range(1, n_columns), m - 1):  # that share the first stripe with column 0
+        rest = [column for column in range(1, n_columns) if column not in others]
+        first = torch.tensor((0, *others), dtype=torch.uint8).expand(len(tails), -1)
+        found.append(torch.cat([first, torch.tensor(rest, dtype=torch.uint8)[tails]], dim=1))
+    return torch.cat(found)

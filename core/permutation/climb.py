@@ -1,7 +1,7 @@
-"""Climb to where no move improves, then escape by bounded regressions: BR(n) of Pool & Yu 2021, §4.3.
+"""Climb to where no move improves, then escape by bounded regressions: BR(n) of Pool & Yu.
 
-A regression is one random move, taken though it loses; the climb then goes on from there. After the last, the best
-arrangement of all is the answer (the reference returns the last one).
+A regression is one random move, taken though it loses; the climb then goes on from there. The best arrangement of
+all is the answer (the reference returns the last one).
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from core.permutation.arrangement import Arrangement
 from core.permutation.ranking import Ranking
+
+Report = Callable[[float, float], None]  # the share of the work that is done, and S now
 
 
 class Moves(Protocol):
@@ -25,41 +27,59 @@ class Moves(Protocol):
     def escape(self, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
-def climb(moves: Moves, escapes: int, generator: torch.Generator, report: Callable[[float], None]) -> Tensor:
-    """The best permutation [C] that is found; `report` is told the share of the work that is done."""
+def climb(moves: Moves, escapes: int, generator: torch.Generator, report: Report) -> Tensor:
+    """The best permutation [C] that is found."""
     arrangement = moves.arrangement
-    touched = torch.arange(arrangement.n_stripes, device=arrangement.columns.device)
-    best, best_kept, escaped, first_gain = arrangement.permutation.clone(), arrangement.kept, 0, 0.0
-    done = 0.0
-    while True:
-        moves.refresh(touched, lambda: report(done))
-        first_gain = first_gain or moves.ranking.best
-        touched = improve(moves)
-        if escaped == 0 and first_gain > 0:
-            done = max(done, 0.5 * (1 - max(moves.ranking.best, 0.0) / first_gain))
+    best, best_kept = arrangement.permutation.clone(), arrangement.kept
+    changed = arrangement.everyone
+    for escaped in range(escapes + 1):
+        share = Share(report, arrangement, escaped, escapes)
+        if escaped:
+            changed = arrangement.apply(*moves.escape(generator))
+        while len(changed):
+            moves.refresh(changed, share.tell)
+            share.advance(moves.ranking.best)
+            changed = improve(arrangement, moves.ranking, moves.threshold(), arrangement.everyone)
+            share.tell()
         if arrangement.kept > best_kept:
             best, best_kept = arrangement.permutation.clone(), arrangement.kept
-        if len(touched) == 0:
-            if escaped == escapes:
-                return best
-            window, order = moves.escape(generator)
-            touched = arrangement.apply(window, order)
-            escaped += 1
-            done = 0.5 + 0.5 * escaped / escapes
-        report(done)
+    return best
 
 
-def improve(moves: Moves) -> Tensor:
-    """One pass: do what improves, the largest gains first, and return the stripes that changed [t]."""
-    arrangement, ranking = moves.arrangement, moves.ranking
-    threshold = max(moves.threshold(), arrangement.noise(ranking.width))
+def improve(arrangement: Arrangement, ranking: Ranking, threshold: float, members: Tensor) -> Tensor:
+    """One pass: do what improves, the largest gains first, and return the stripes that changed [t].
+
+    The ranking is of the stripes `members`; its gains, in float32, are believed only as far as they are exact.
+    """
+    threshold = max(threshold, arrangement.noise(ranking.width))
     while True:
         windows = ranking.compatible(threshold)
         if len(windows) == 0:
             return windows.flatten()
-        orders = ranking.order_of(windows)
-        gains = arrangement.gains(windows, orders)
+        orders = ranking.orders[ranking.choice(windows)]
+        gains = arrangement.gains(members[windows], orders)
         ranking.set_gains(windows, gains)
         good = gains > threshold
         if good.any():
-            return arrangement.apply(windows[good], orders[good])
+            return arrangement.apply(members[windows[good]], orders[good])
+
+
+class Share:
+    """How far a climb has come: the first makes half of the whole, those after regressions the other half."""
+
+    def __init__(self, report: Report, arrangement: Arrangement, escaped: int, escapes: int):
+        self.report, self.arrangement = report, arrangement
+        first = 0.5 if escapes else 1.0
+        self.start = first + (1 - first) * (escaped - 1) / escapes if escaped else 0.0
+        self.length = (1 - first) / escapes if escaped else first
+        self.first_gain = self.done = 0.0
+
+    def advance(self, gain: float) -> None:
+        """The best gain that is left, against the first one, tells how much remains."""
+        self.first_gain = max(self.first_gain, gain)
+        if self.first_gain > 0:
+            self.done = max(self.done, 1 - max(gain, 0.0) / self.first_gain)
+
+    def tell(self) -> None:
+        """Report, also within a pass, so that the caller can stop there."""
+        self.report(self.start + self.length * self.done, self.arrangement.kept)

@@ -23,28 +23,23 @@ class GreedySwap:
     def __init__(self, arrangement: Arrangement):
         self.arrangement = arrangement
         columns, m = arrangement.columns, arrangement.m
-        self.exchanged = columns.new_zeros(
-            len(columns), len(columns)
-        )  # [i, j]: i's stripe keeps it with j in i's place
+        self.exchanged = columns.new_zeros(len(columns), len(columns))  # [i, j]: kept by i's stripe with j for i
         self.ranking = Ranking(arrangement.n_stripes, swaps(m).to(columns.device), m)
 
     def refresh(self, touched: Tensor, report: Callable[[], None]) -> None:
         """Compute again the swaps of `touched` stripes [t]."""
         arrangement = self.arrangement
-        columns, m, n = arrangement.columns, arrangement.m, arrangement.n
-        rests = [part.flip(0) for part in largest_of_subsets(arrangement.stripes, m - 1, n)]
-        rests = [part.transpose(0, 1).flatten(0, 1) for part in rests]  # [C, K]: of i's stripe without i
-        places = arrangement.columns_of(touched[:, None]).flatten()
-        self.exchanged[places] = union_sums([part[places] for part in rests], [columns], n)
+        everyone = arrangement.everyone
+        places = arrangement.places(touched[:, None]).flatten()
+        self.exchanged[places] = exchanged(arrangement, touched, arrangement.columns)
         report()
-        self.exchanged[:, places] = union_sums(rests, [columns[places]], n)
-        self.ranking.forget(touched)
+        self.exchanged[:, places] = exchanged(arrangement, everyone, arrangement.columns[places])
         both = self.exchanged[places] + self.exchanged[:, places].t()  # [t * m, C]
-        by_pair = both.view(len(touched), m, -1, m).permute(0, 2, 1, 3).flatten(2)  # [t, G, m * m]
-        kept, choices = by_pair.max(dim=2)
+        by_pair = both.view(len(touched), arrangement.m, -1, arrangement.m).permute(0, 2, 1, 3).flatten(2)
+        kept, choices = by_pair.max(dim=2)  # of [t, G, m * m]
         gains = kept - (arrangement.sums[touched, None] + arrangement.sums).float()
-        everyone = torch.arange(arrangement.n_stripes, device=columns.device)
-        twice = torch.isin(everyone, touched) & (everyone <= touched[:, None])  # the pair itself, or the other's row
+        twice = torch.isin(everyone, touched) & (everyone <= touched[:, None])  # the stripe itself, or the other's row
+        self.ranking.forget(touched)
         self.ranking.put((touched, everyone), gains.masked_fill(twice, -torch.inf), choices)
 
     def threshold(self) -> float:
@@ -55,6 +50,13 @@ class GreedySwap:
         """Any swap: a window [1, 2] and its order [1, 2 * m]."""
         orders = self.ranking.orders
         return self.ranking.random(generator), orders[draw(len(orders), generator)][None]
+
+
+def exchanged(arrangement: Arrangement, stripes: Tensor, columns: Tensor) -> Tensor:
+    """What each of `stripes` [t] keeps with one of its columns replaced by one of `columns` [c, K]: [t * m, c]."""
+    rests = largest_of_subsets(arrangement.stripes[stripes], arrangement.m - 1, arrangement.n)[-1]  # [m, t, K]
+    found = union_sums(rests, [columns[None]], arrangement.n)  # the last of m subsets lacks column 0
+    return found.flip(0).transpose(0, 1).flatten(0, 1)
 
 
 def swaps(m: int) -> Tensor:

@@ -1,7 +1,6 @@
 """What N:M keeps of a matrix, and how close an order of its columns comes to pruning without structure.
 
-Paper: https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html (Pool & Yu, 2021).
-Groups of N:M ("stripes") are M consecutive columns, per row. Everything here is in magnitudes: [K, C] = |weight|.
+Groups of N:M ("stripes") are M consecutive columns of one row. Everything here is in magnitudes, |weight| [K, C].
 """
 
 import torch
@@ -16,12 +15,12 @@ def stripe_sums(columns: Tensor, n: int, m: int) -> Tensor:
     The selection is exact, the sum in float64.
     """
     stripes = columns.unflatten(0, (-1, m))  # [G, m, K]
-    return sum((part.sum(dim=-1, dtype=torch.float64) for part in largest(stripes, n)), torch.zeros(()))
+    return torch.stack([part.sum(dim=-1, dtype=torch.float64) for part in largest(stripes, n)]).sum(dim=0)
 
 
 def kept_sum(magnitude: Tensor, n: int, m: int) -> float:
-    """S of §3: the magnitude [K, C] that N:M keeps in this order of columns."""
-    return float(stripe_sums(magnitude.t(), n, m).sum())
+    """S of Pool & Yu: what N:M keeps of the magnitude [K, C] in this order of columns."""
+    return float(stripe_sums(magnitude.t().contiguous(), n, m).sum())
 
 
 def row_wise_sum(magnitude: Tensor, n: int, m: int) -> float:

@@ -1,11 +1,11 @@
-"""The best move of every window of stripes and its gain, and which moves a pass takes."""
+"""The best move of every window of stripes and its gain, and which of them go together."""
 
 import torch
 from torch import Tensor
 
 
 class Ranking:
-    """Gain and choice of one of `orders` [count, w * m] for each window of w stripes.
+    """Gain and choice of one of `orders` [count, w * m] for each window of w among `n_stripes`.
 
     A window stands where it was computed, [u, v] or [v, u], with its stripes in that order; other entries are -inf.
     """
@@ -21,7 +21,7 @@ class Ranking:
 
     def forget(self, touched: Tensor) -> None:
         """Drop every window that holds one of these stripes."""
-        for axis in range(self.gains.ndim):
+        for axis in range(self.width):
             self.gains.index_fill_(axis, touched, -torch.inf)
 
     def put(self, stripes: tuple[Tensor, ...], gains: Tensor, choices: Tensor) -> None:
@@ -36,17 +36,18 @@ class Ranking:
 
     @property
     def best(self) -> float:
+        """The best gain of all."""
         return float(self.gains.max())
 
-    def order_of(self, windows: Tensor) -> Tensor:
-        """The chosen order [j, w * m] of each window [j, w]."""
-        return self.orders[self.choices[windows.unbind(1)].long()]
+    def choice(self, windows: Tensor) -> Tensor:
+        """Indices of the chosen orders [j] of windows [j, w]."""
+        return self.choices[windows.unbind(1)].long()
 
     def compatible(self, threshold: float) -> Tensor:
         """Windows [j, w] by falling gain above the threshold, each without a stripe that one before it changes."""
         windows = (self.gains > threshold).nonzero()
         windows = windows[self.gains[windows.unbind(1)].argsort(descending=True, stable=True)]
-        changed = self.changed[self.choices[windows.unbind(1)].long()]
+        changed = self.changed[self.choice(windows)]
         used: set[int] = set()
         taken = []
         for i, (window, moves) in enumerate(zip(windows.tolist(), changed.tolist(), strict=True)):

@@ -1,7 +1,9 @@
 """Search an order of input channels under which N:M pruning keeps more of the weights' magnitude.
 
 Paper: https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html (Pool & Yu,
-Channel Permutations for N:M Sparsity, 2021). Here for any N:M, with the best arrangement kept over all regressions.
+Channel Permutations for N:M Sparsity, 2021). Here for any N:M, with the best arrangement kept over all regressions,
+thresholds relative to the mean magnitude (so that a rescaled matrix is searched alike), and a first sweep of large
+matrices (`large.py`).
 """
 
 import time
@@ -14,10 +16,12 @@ from torch import Tensor
 
 from core.errors import SpecError
 from core.permutation.arrangement import Arrangement
-from core.permutation.climb import climb
+from core.permutation.climb import Moves, Report, climb
 from core.permutation.greedy_swap import GreedySwap
+from core.permutation.large import LARGE, first_halves, sweep
 from core.permutation.objective import efficacy, kept_sum, row_wise_sum
-from core.permutation.stripe_groups import StripeGroups
+from core.permutation.stripe_pairs import StripePairs
+from core.permutation.stripe_triples import StripeTriples
 from core.permutation.windows import check_window
 
 Strategy = Literal["greedy_swap", "stripe_groups"]
@@ -32,6 +36,7 @@ class Found:
     kept_after: float
     upper_bound: float  # what row-wise pruning to n / m keeps
     seconds: float
+    curve: tuple[tuple[float, float], ...]  # seconds, and what was kept then (after a regression, less than the best)
 
     @property
     def efficacy(self) -> float:
@@ -54,7 +59,9 @@ def find_permutation(
     """The best order found of the columns of `matrix` [K, C], C divisible by `m`.
 
     `width` (2 or 3) is the number of stripes in a window of `stripe_groups`; `escapes` bounds the regressions.
-    Raises SpecError where windows of `width` stripes of `m` columns have too many permutations to try.
+    `progress` is told the share that is done, often enough that it can stop the search by raising.
+    Raises SpecError where N:M is no pattern of the matrix, or windows of `width` stripes of `m` columns have too many
+    permutations to try.
     """
     check_pattern(matrix, n, m)
     if strategy == "stripe_groups":
@@ -64,18 +71,61 @@ def find_permutation(
     if magnitude.dtype not in (torch.float32, torch.float64):
         magnitude = magnitude.float()
     before, bound = kept_sum(magnitude, n, m), row_wise_sum(magnitude, n, m)
-    arrangement = Arrangement(magnitude, n, m)
-    permutation = arrangement.permutation
-    if arrangement.n_stripes >= 2:
-        moves = GreedySwap(arrangement) if strategy == "greedy_swap" else StripeGroups(arrangement, width)
-        permutation = climb(moves, escapes, generator, progress or (lambda done: None))
+    curve = [(0.0, before)]
+
+    def report(done: float, kept: float) -> None:
+        if kept != curve[-1][1]:
+            curve.append((time.perf_counter() - start, kept))
+        if progress:
+            progress(done)
+
+    permutation = Search(n, m, strategy, width, escapes, generator)(magnitude, report)
     after = kept_sum(magnitude[:, permutation], n, m)
-    return Found(permutation, before, after, bound, time.perf_counter() - start)
+    return Found(permutation, before, after, bound, time.perf_counter() - start, tuple(curve))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A strategy with its settings."""
+
+    n: int
+    m: int
+    strategy: Strategy
+    width: int
+    escapes: int
+    generator: torch.Generator
+
+    def __call__(self, magnitude: Tensor, report: Report) -> Tensor:
+        """The permutation found of [K, C]."""
+        large = self.strategy == "stripe_groups" and magnitude.shape[1] > LARGE
+        if large and self.width == 3:
+            first = first_halves(magnitude, self.n, self.m, self, report)
+            arrangement = Arrangement(magnitude[:, first], self.n, self.m)
+            escapes = 10 * max(self.escapes, 100)
+            second = climb(
+                StripePairs(arrangement), escapes, self.generator, lambda d, kept: report(0.5 + 0.5 * d, kept)
+            )
+            return first[second]
+        arrangement = Arrangement(magnitude, self.n, self.m)
+        if arrangement.n_stripes == 1:
+            return arrangement.permutation
+        moves = self.moves(arrangement)
+        if large and isinstance(moves, StripePairs):
+            sweep(moves, lambda: report(0.0, arrangement.kept))
+        return climb(moves, self.escapes, self.generator, report)
+
+    def moves(self, arrangement: Arrangement) -> Moves:
+        if self.strategy == "greedy_swap":
+            return GreedySwap(arrangement)
+        if self.width == 2 or arrangement.n_stripes == 2:
+            return StripePairs(arrangement)
+        return StripeTriples(arrangement)
 
 
 def check_pattern(matrix: Tensor, n: int, m: int) -> None:
+    """Raise SpecError where N:M is no pattern, or the columns cannot be grouped in `m`."""
     if not 0 < n < m:
         raise SpecError.of("n", n, f"must be from 1 to {m - 1}", "Choose n less than m.")
-    if matrix.ndim != 2 or matrix.shape[1] % m:
-        message = f"does not divide the columns of a matrix {list(matrix.shape)}"
+    if matrix.shape[1] % m:
+        message = f"does not divide the {matrix.shape[1]} columns of the matrix"
         raise SpecError.of("m", m, message, "Choose an m that divides them.")

@@ -1,7 +1,8 @@
-"""The largest values of every subset of columns, each made from a smaller subset by one insertion."""
+"""The largest values of every subset of a stripe's columns, each made from a smaller subset by one insertion."""
 
 from functools import cache
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor
@@ -9,44 +10,47 @@ from torch import Tensor
 
 @cache
 def subsets(m: int, size: int) -> list[tuple[int, ...]]:
-    """Subsets of 0 … m-1 of this size, in lexicographic order."""
-    return list(combinations(range(m), size))
+    """Subsets of 0 … m - 1 of this size by their last column, then the one before it, and so on.
 
-
-def insert(sorted_parts: list[Tensor], values: Tensor, n: int) -> list[Tensor]:
-    """The `n` largest, in falling order, of lists that are sorted already and one value more each."""
-    if not sorted_parts:
-        return [values]
-    first, *rest = sorted_parts
-    found = [torch.maximum(first, values)]
-    carried = torch.minimum(first, values)
-    for part in rest:
-        found.append(torch.maximum(part, carried))
-        carried = torch.minimum(part, carried)
-    return found if len(sorted_parts) == n else [*found, carried]
+    So those of 0 … j - 1 are the first of them, for every j.
+    """
+    return sorted(combinations(range(m), size), key=lambda subset: subset[::-1])
 
 
 def largest(stripes: Tensor, n: int) -> list[Tensor]:
     """The `n` largest of each row of a stripe, in falling order: from [..., m, K] to n tensors [..., K]."""
     parts: list[Tensor] = []
     for values in stripes.unbind(-2):
-        parts = insert(parts, values, n)
+        for i, part in enumerate(parts):
+            parts[i], values = torch.maximum(part, values), torch.minimum(part, values)
+        if len(parts) < n:
+            parts.append(values)
     return parts
 
 
-def largest_of_subsets(stripes: Tensor, size: int, n: int) -> list[Tensor]:
-    """The min(n, size) largest of every subset of a stripe's columns: from [G, m, K] to tensors [subsets, G, K].
+def largest_of_subsets(stripes: Tensor, most: int, n: int) -> list[list[Tensor]]:
+    """For sizes 1 … `most`, the min(n, size) largest of every subset of that many columns, in falling order.
 
-    A subset's values are those of the subset without its last column, and that column inserted.
+    From stripes [G, m, K] to tensors [subsets, G, K]; those that end with column j are the subsets of the columns
+    before it, with j inserted.
     """
     m = stripes.shape[1]
-    columns = stripes.transpose(0, 1)  # [m, G, K]
-    parts: list[Tensor] = []
-    for k in range(1, size + 1):
-        last = [subset[-1] for subset in subsets(m, k)]
-        if k > 1:
-            place = {subset: i for i, subset in enumerate(subsets(m, k - 1))}
-            prefix = [place[subset[:-1]] for subset in subsets(m, k)]
-            parts = [part[prefix] for part in parts]
-        parts = insert(parts, columns[last], n)
-    return parts
+    columns = stripes.transpose(0, 1).contiguous()  # [m, G, K]
+    found = [[columns]]
+    for size in range(2, most + 1):
+        smaller = found[-1]
+        parts = [columns.new_empty(comb(m, size), *columns.shape[1:]) for _ in range(min(n, size))]
+        for j in range(size - 1, m):
+            first, last = comb(j, size), comb(j + 1, size)  # the subsets that end with column j
+            insert([part[: comb(j, size - 1)] for part in smaller], columns[j], [part[first:last] for part in parts])
+        found.append(parts)
+    return found
+
+
+def insert(smaller: list[Tensor], values: Tensor, out: list[Tensor]) -> None:
+    """Write to `out` the largest, in falling order, of lists that are sorted already and one value more each."""
+    for part, target in zip(smaller, out, strict=False):
+        torch.maximum(part, values, out=target)
+        values = torch.minimum(part, values)
+    if len(out) > len(smaller):
+        out[-1].copy_(values)

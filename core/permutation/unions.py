@@ -8,16 +8,16 @@ have, and all other terms are sums of one part.
 import torch
 from torch import Tensor
 
-CACHED = 2**19  # elements of a buffer that stays in the caches of a CPU
-ON_DEVICE = 2**26  # and one that fills an accelerator
+IN_CACHE = 2**18  # elements of a buffer that stays in the caches of a CPU
+ON_DEVICE = 2**26  # and one that keeps an accelerator busy
 
 
 def sums_of_maxima(left: Tensor, right: Tensor) -> Tensor:
     """Σ over rows of max(left, right) for all pairs: from [a, K] and [b, K] to [a, b]."""
     n_rows = left.shape[1]
-    room = max((CACHED if left.device.type == "cpu" else ON_DEVICE) // n_rows, 1)  # pairs in the buffer
+    room = max((IN_CACHE if left.device.type == "cpu" else ON_DEVICE) // n_rows, 1)  # pairs in the buffer
     step_b = min(len(right), room)
-    step_a = max(min(len(left), room // step_b), 1)
+    step_a = min(len(left), room // step_b)
     found = left.new_empty(len(left), len(right))
     buffer = left.new_empty(step_a * step_b * n_rows)
     for b in range(0, len(right), step_b):
@@ -31,18 +31,19 @@ def sums_of_maxima(left: Tensor, right: Tensor) -> Tensor:
 
 
 def union_sums(left: list[Tensor], right: list[Tensor], n: int) -> Tensor:
-    """Sum over rows of the `n` largest of each union: parts in falling order [a, K] and [b, K], answer [a, b].
+    """Sum over rows of the `n` largest of each union, from parts in falling order, [i, a, K] and [j, b, K].
 
-    Together the parts hold at least `n` values.
+    Answers [i * j, a, b]. Together the parts hold at least `n` values.
     """
-    alone_left = [part for i, part in enumerate(left) if n - 1 - i >= len(right)]
-    alone_right = [part for i, part in enumerate(right) if n - 1 - i >= len(left)]
-    total = left[0].new_zeros(len(left[0]), len(right[0]))
-    for part in alone_left:
-        total += part.sum(dim=1)[:, None]
-    for part in alone_right:
-        total += part.sum(dim=1)
-    for i, part in enumerate(left):
-        if 0 <= n - 1 - i < len(right):
-            total += sums_of_maxima(part, right[n - 1 - i])
-    return total
+    (i, a, _), (j, b, _) = left[0].shape, right[0].shape
+    total = left[0].new_zeros(i, a, j, b)
+    for rank, part in enumerate(left):
+        other = n - 1 - rank
+        if other >= len(right):
+            total += part.sum(dim=2)[:, :, None, None]
+        elif other >= 0:
+            total += sums_of_maxima(part.flatten(0, 1), right[other].flatten(0, 1)).view(i, a, j, b)
+    for rank, part in enumerate(right):
+        if n - 1 - rank >= len(left):
+            total += part.sum(dim=2)
+    return total.permute(0, 2, 1, 3).reshape(i * j, a, b)
