@@ -10,37 +10,15 @@ from typing import Any
 import torch
 from pydantic import Field, PrivateAttr, field_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from core.context import Context
+from core.distillation import counted_positions, distillation_loss
 from core.errors import SpecError
 from core.families import Family
 from core.spec import ModelSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.tasks.language import IGNORED
 from core.techniques.base import Losses, TrainingMethod
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor) -> Tensor:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)): mean over the positions [...] that are `counted`.
-
-    Logits are [..., n_classes]. T^2 keeps the gradient's size as T grows.
-    """
-    expected = F.log_softmax(teacher.detach()[counted].float() / temperature, dim=-1)  # [n, n_classes]
-    answered = F.log_softmax(student[counted].float() / temperature, dim=-1)
-    divergence = F.kl_div(answered, expected, reduction="sum", log_target=True)
-    return temperature**2 * divergence / counted.sum().clamp(min=1)
-
-
-def counted_positions(batch: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-    """True where an answer counts, shaped like the logits without their classes: not on padding."""
-    counted = torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
-    labels, attention = batch.get("labels"), batch.get("attention_mask")
-    for marks in (None if labels is None else labels != IGNORED, attention):
-        if marks is not None and marks.shape == counted.shape:
-            counted &= marks.bool()
-    return counted
 
 
 class DistillLogits(TrainingMethod):
