@@ -107,7 +107,8 @@ def _row(group: Units, kept: Tensor, scores: Tensor) -> dict[str, str | int | fl
     share = float(scores[kept].sum() / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny))
     return {
         "name": group.name,
-        f"{group.kind} before": group.count * group.per_unit,
-        f"{group.kind} after": len(kept) * group.per_unit,
+        "kind": group.kind,
+        "before": group.count * group.per_unit,
+        "after": len(kept) * group.per_unit,
         "importance kept (%)": 100 * share,
     }

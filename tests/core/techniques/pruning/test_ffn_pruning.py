@@ -41,7 +41,7 @@ def test_units_that_give_nothing_go_first(family, importance):
     assert widths(subject) == [24, 24]
     torch.testing.assert_close(answers(subject), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
     rows = subject.details["layers"]
-    assert [(row["units before"], row["units after"]) for row in rows] == [(48, 24), (48, 24)]
+    assert [(row["before"], row["after"]) for row in rows] == [(48, 24), (48, 24)]
     assert all(row["importance kept (%)"] > 95 for row in rows)
 
 

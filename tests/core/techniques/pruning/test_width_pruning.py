@@ -37,9 +37,10 @@ def test_a_head_and_units_of_every_block_go(family, importance):
     kv_heads = 1 if family in ("gpt", "hf llama") else 2
     assert sizes(subject) == [(2, kv_heads, 24)] * 2
     assert answers(subject).shape == whole.shape and torch.isfinite(answers(subject)).all()
-    assert [list(row) for row in subject.details["layers"][:2]] == [
-        ["name", "heads before", "heads after", "importance kept (%)"],
-        ["name", "units before", "units after", "importance kept (%)"],
+    attention, feed = subject.details["layers"][:2]
+    assert [(row["kind"], row["before"], row["after"]) for row in (attention, feed)] == [
+        ("heads", 4, 2),
+        ("units", 48, 24),
     ]
 
 
@@ -92,7 +93,7 @@ def test_idle_channels_of_the_residual_stream_go(family):
     WidthPruning(pruning_ratio=0.5, residual_ratio=0.5, importance="mixed").apply(subject, context(subject))
     assert stream_units(subject.model).count == 16 and sizes(subject)[0][2] == 24
     row = subject.details["layers"][-1]
-    assert (row["name"], row["width before"], row["width after"]) == ("residual stream", 32, 16)
+    assert (row["name"], row["before"], row["after"]) == ("residual stream", 32, 16)
     assert row["importance kept (%)"] > 98
     assert torch.isfinite(answers(subject)).all()
 
