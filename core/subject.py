@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from core.models.resize import select_
+from core.nn.integer_linear import IntegerLinear
 from core.nn.replacement import Replacement
+from core.nn.sparse_integer_linear import without_zeros
 from core.tasks.base import Task
 
 
@@ -59,8 +61,11 @@ class Subject:
     def replace(self, name: str, module: Replacement) -> None:
         """Put `module` (of a class in `core.nn.catalogue`) in place of the main model's module `name`.
 
-        Constraints on parameters that the new module no longer has are dropped: it carries them itself.
+        Constraints on parameters that the new module no longer has are dropped: it carries them itself. Integer
+        codes of a masked weight are stored without its zeros, where this is smaller.
         """
+        if isinstance(module, IntegerLinear) and self.mask(f"{name}.weight") is not None:
+            module = without_zeros(module)
         module.adopt(self.model.get_submodule(name))
         self.model.set_submodule(name, module)
         kept = {f"main.{fqn}" for fqn, _ in self.model.named_parameters()}

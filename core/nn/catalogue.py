@@ -8,6 +8,7 @@ from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
+from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
 from core.nn.sparse_linear import SparseLinear
 from core.nn.tokens.merging import MergingBlock
 from core.nn.tokens.selecting import SelectingBlock
@@ -21,7 +22,9 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,
     "SparseConv2d": SparseConv2d,
+    "SparseDynamicInt8Linear": SparseDynamicInt8Linear,
     "SparseLinear": SparseLinear,
+    "SparseQuantLinear": SparseQuantLinear,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "SlidingWindowAttention": SlidingWindowAttention,
 }

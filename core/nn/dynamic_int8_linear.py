@@ -113,7 +113,11 @@ class DynamicInt8Linear(IntegerLinear):
         return product.to(x.dtype)
 
     def weight(self) -> Tensor:
-        return self.codes.float().mul_(self.scales[:, None])
+        return self.unpacked().float().mul_(self.scales[:, None])
+
+    def unpacked(self) -> Tensor:
+        """All codes, int8 [out, in]."""
+        return self.codes
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
         if device.type == "cpu" and has_onednn():
@@ -124,7 +128,9 @@ class DynamicInt8Linear(IntegerLinear):
 
     def prepare(self) -> None:
         if self.codes.device.type == "cpu" and has_onednn():
-            self._kernel = onednn_multiply(self.codes, self.scales)
+            self._kernel = onednn_multiply(self.unpacked(), self.scales)
+        elif self.codes.is_cuda and self._fits_cuda():
+            self._kernel = cuda_multiply(self.unpacked(), self.scales)
 
     def count(self) -> WeightCount:
         nonzeros = int(torch.count_nonzero(self.codes))
@@ -138,21 +144,26 @@ class DynamicInt8Linear(IntegerLinear):
         return nn.functional.linear(x + error, self.weight(), self.bias).to(x.dtype)
 
     def _unprepared(self) -> Multiply:
-        if self.codes.is_cuda and self._fits_cuda():
-            return self._multiply_cuda
-        return self._multiply_float
+        multiply = cuda_multiply if self.codes.is_cuda and self._fits_cuda() else float_multiply
+        return multiply(self.unpacked(), self.scales)
 
     def _fits_cuda(self) -> bool:
         return self.in_features % 8 == 0 and self.out_features % 8 == 0
 
-    def _multiply_cuda(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - rows)))  # the kernel wants more than 16 rows
-        return torch._int_mm(padded, self.codes.t())[:rows].float().mul_(self.scales)
 
-    def _multiply_float(self, x: Tensor) -> Tensor:
-        """Where there is no integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
-        return (x.double() @ self.codes.t().double()).float().mul_(self.scales)
+def cuda_multiply(codes: Tensor, scales: Tensor) -> Multiply:
+    """The product with weights [out, in] of `scales` [out] by cuBLASLt."""
+
+    def run(x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - len(x))))  # the kernel wants more than 16 rows
+        return torch._int_mm(padded, codes.t())[: len(x)].float().mul_(scales)
+
+    return run
+
+
+def float_multiply(codes: Tensor, scales: Tensor) -> Multiply:
+    """Where there is no integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
+    return lambda x: (x.double() @ codes.t().double()).float().mul_(scales)
 
 
 def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:

@@ -105,11 +105,20 @@ class QuantLinear(IntegerLinear):
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [out, in], scales [out, n_groups] and zero points, the same or, if symmetric, [1, 1]."""
         codes = self.codes if self.bits == 8 else unpack_bits(self.codes, self.bits, self.in_features)
+        return codes, self.scales, self.unpacked_zero_points()
+
+    def unpacked_zero_points(self) -> Tensor:
+        """Zero points uint8 [out, n_groups] or, if symmetric, [1, 1]."""
         if self.zero_points is None:
-            zero_points = self.codes.new_full((1, 1), 2 ** (self.bits - 1))
-        else:
-            zero_points = unpack_bits(self.zero_points, self.bits, self.n_groups)
-        return codes, self.scales, zero_points
+            return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
+        return unpack_bits(self.zero_points, self.bits, self.n_groups)
+
+    def zero_codes(self) -> Tensor:
+        """The codes [out, in] of weights that are all zero."""
+        zero_points, size = self.unpacked_zero_points(), self.group_size or self.in_features
+        if self.zero_points is None:
+            return zero_points.expand(self.out_features, self.in_features)
+        return zero_points.repeat_interleave(size, dim=1)[:, : self.in_features]
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return find_kernel(self._format(), device, dtype)

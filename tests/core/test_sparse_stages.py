@@ -4,17 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.artifact import PACKED, Manifest, load_models, load_subject
 from core.artifact_store import ArtifactStore
 from core.masks import prunable_weights
 from core.measure.size import tensor_payload
 from core.measured import StageRecord
+from core.nn.sparse_integer_linear import SparseQuantLinear
 from core.nn.sparse_linear import SparseLinear
 from core.pipeline import execute
 from core.recording import MemoryRecord
 from core.spec import RunSpec
 from core.tasks import load as load_task
+from core.techniques.quantization.cast import Cast
+from tests.core.fakes import context
 
 METHODS = [{"sr_ste": {"n": 2, "m": 4}}, {"distill_logits": {"teacher": "stage:0"}}]
 RECIPE = [
@@ -70,6 +74,27 @@ def test_masks_survive_every_later_step(run):
         assert not weight[~mask].any()
         assert not torch.equal(weight, first.model.get_parameter(name))
         assert not rounded.get_submodule(name.removesuffix(".weight")).weight()[~mask].any()
+
+
+def test_integer_codes_of_pruned_layers_are_stored_without_the_zeros(run):
+    folder, spec, stages, _ = run
+    packed = load_models(folder / stages[3].artifact)["main"]
+    layers = {name: module for name, module in packed.named_modules() if isinstance(module, SparseQuantLinear)}
+    assert len(layers) == 6
+    assert stages[3].measured.reload_max_error == 0
+    tensors = load_file(folder / stages[3].artifact / PACKED)
+    stored = sum(
+        t.nbytes for name, t in tensors.items() if name.startswith(tuple(f"main.{layer}." for layer in layers))
+    )
+    trained = load_subject(folder / stages[2].artifact, load_task(spec.task), torch.device("cpu"))
+    weights = sum(weight.numel() for weight in prunable_weights(trained.model).values())
+    codes_and_places = weights / 2 + weights / 4 * 3 / 8
+    scales_and_biases = sum(module.out_features * (2 + 4) for module in layers.values())
+    assert codes_and_places <= stored - scales_and_biases < 1.03 * codes_and_places
+    again = load_subject(folder / stages[3].artifact, load_task(spec.task), torch.device("cpu"))
+    Cast().apply(again, context(again))
+    for name, module in layers.items():
+        assert torch.equal(again.model.get_submodule(name).weight(), module.weight())
 
 
 def test_rows_by_layer_and_curves_are_recorded(run):

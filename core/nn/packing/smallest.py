@@ -21,7 +21,7 @@ def make_layout(
     raise ValueError(f"no layout {name!r} of nnz={nnz}, n={n}, m={m}")
 
 
-def smallest_layout(mask: Tensor, value_bytes: int) -> Layout:
+def smallest_layout(mask: Tensor, value_bytes: float) -> Layout:
     """The layout with the smallest sum of values (of `value_bytes` each) and places for a mask [rows, columns]."""
     rows, columns = mask.shape
     nnz = int(mask.sum())

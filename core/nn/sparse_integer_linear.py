@@ -1,0 +1,120 @@
+"""Integer layers of pruned weights: the codes of the kept weights, and their places in the smallest layout.
+
+They compute what the layers with all codes do, by the same kernels: `prepare` lays the weights out with their
+zeros, since no kernel here multiplies sparse codes. What is saved is the small form.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from core.nn.bitpack import pack_bits, packed_length, unpack_bits
+from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.integer_linear import IntegerLinear
+from core.nn.packing import Layout, make_layout, smallest_layout
+from core.nn.quant_linear import QuantLinear
+
+
+class SparseQuantLinear(QuantLinear):
+    """A `QuantLinear` whose `codes` [n_bytes] are those at `places` alone; the others are their zero points."""
+
+    places: Tensor  # uint8 [n_bytes]
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bits: int,
+        *,
+        layout: str,
+        nnz: int | None = None,
+        n: int | None = None,
+        m: int | None = None,
+        **format: Any,
+    ):
+        super().__init__(in_features, out_features, bits, **format)
+        self.layout: Layout = make_layout(layout, out_features, in_features, nnz=nnz, n=n, m=m)
+        self.codes = torch.zeros(packed_length(self.layout.n_values, bits), dtype=torch.uint8)
+        self.register_buffer("places", torch.zeros(self.layout.n_bytes, dtype=torch.uint8))
+
+    @classmethod
+    @torch.no_grad()
+    def pack(cls, layer: QuantLinear) -> Self:
+        """The same layer, storing only codes of weights that are not zero."""
+        codes = layer.unpacked()[0]
+        kept = codes != layer.zero_codes()
+        layout = smallest_layout(kept, layer.bits / 8)
+        packed = cls(**layer.arguments(), **layout.arguments()).to(codes.device)
+        stored = layout.fill(kept)
+        packed.codes = pack_bits(codes.masked_select(stored), layer.bits)
+        packed.places = layout.encode(stored)
+        packed.scales, packed.zero_points, packed.bias = layer.scales, layer.zero_points, layer.bias
+        return packed.train(layer.training)
+
+    def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        codes = self.zero_codes().contiguous()
+        stored = unpack_bits(self.codes, self.bits, self.layout.n_values)
+        codes.masked_scatter_(self.layout.decode(self.places), stored)
+        return codes, self.scales, self.unpacked_zero_points()
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), **self.layout.arguments()}
+
+
+class SparseDynamicInt8Linear(DynamicInt8Linear):
+    """A `DynamicInt8Linear` whose `codes` [n_values] are those at `places` alone; the others are zero."""
+
+    places: Tensor  # uint8 [n_bytes]
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        layout: str,
+        nnz: int | None = None,
+        n: int | None = None,
+        m: int | None = None,
+        **format: Any,
+    ):
+        super().__init__(in_features, out_features, **format)
+        self.layout: Layout = make_layout(layout, out_features, in_features, nnz=nnz, n=n, m=m)
+        self.codes = torch.zeros(self.layout.n_values, dtype=torch.int8)
+        self.register_buffer("places", torch.zeros(self.layout.n_bytes, dtype=torch.uint8))
+
+    @classmethod
+    @torch.no_grad()
+    def pack(cls, layer: DynamicInt8Linear) -> Self:
+        """The same layer, storing only codes that are not zero."""
+        codes = layer.unpacked()
+        layout = smallest_layout(codes != 0, 1)
+        packed = cls(**layer.arguments(), **layout.arguments()).to(codes.device)
+        stored = layout.fill(codes != 0)
+        packed.codes = codes.masked_select(stored)
+        packed.places = layout.encode(stored)
+        packed.scales, packed.bias = layer.scales, layer.bias
+        return packed.train(layer.training)
+
+    def unpacked(self) -> Tensor:
+        codes = self.codes.new_zeros(self.out_features, self.in_features)
+        return codes.masked_scatter_(self.layout.decode(self.places), self.codes)
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), **self.layout.arguments()}
+
+
+def without_zeros(layer: IntegerLinear) -> IntegerLinear:
+    """The layer that stores only the codes that are not zero, where this takes fewer bytes; else `layer` itself."""
+    pack = _PACKERS.get(type(layer))
+    if pack is None:
+        return layer
+    packed = pack(layer)
+    return packed if packed.codes.nbytes + packed.places.nbytes < layer.codes.nbytes else layer
+
+
+_PACKERS: dict[type[IntegerLinear], Callable[..., Any]] = {
+    QuantLinear: SparseQuantLinear.pack,
+    DynamicInt8Linear: SparseDynamicInt8Linear.pack,
+}
