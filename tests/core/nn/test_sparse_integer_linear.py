@@ -56,6 +56,7 @@ def test_weights_and_products_are_those_of_all_codes(bits, symmetric, in_feature
     packed = SparseQuantLinear.pack(layer)
     assert torch.equal(packed.weight(), layer.weight())
     assert not packed.weight()[~mask].any()
+    assert packed.layout.n_values <= mask.sum()
     x = torch.randn(5, in_features)
     assert torch.equal(packed(x), layer(x))
     assert packed.count() == layer.count()
@@ -111,6 +112,15 @@ def test_payload_is_codes_of_kept_weights_and_the_fewest_bits_a_group(bits, n, m
     groups = out_features * in_features // m
     assert packed.codes.nbytes == groups * n * bits // 8
     assert packed.places.nbytes == math.ceil(groups * math.ceil(math.log2(math.comb(m, n))) / 8)
+
+
+def test_few_bits_are_rather_filled_up_than_told_apart():
+    codes = torch.full((32, 16, 4), 2)  # 2 bits; one of every four is kept, but in a quarter of the groups none
+    codes[:, :12, 0] = 1
+    layer = QuantLinear.of(nn.Linear(64, 32), codes.flatten(1), torch.ones(32, 1), None, bits=2, group_size=None)
+    packed = SparseQuantLinear.pack(layer)
+    assert (packed.layout.n, packed.layout.m) == (1, 4)
+    assert torch.equal(packed.weight(), layer.weight())
 
 
 def test_layers_without_enough_zeros_are_left_alone():
