@@ -10,6 +10,7 @@ from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
+from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.depth_pruning import DepthPruning
 from core.techniques.pruning.ffn_pruning import FfnPruning
 from core.techniques.pruning.head_pruning import HeadPruning
@@ -27,6 +28,7 @@ from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
 
 TECHNIQUES: dict[str, type[Technique]] = {
+    "channel_permutation": ChannelPermutation,
     "distill_logits": DistillLogits,
     "depth_pruning": DepthPruning,
     "ffn_pruning": FfnPruning,
