@@ -1,10 +1,17 @@
-"""The spec that the submit page is working on: plain data that its widgets read and write. No st."""
+"""The spec that the submit page is working on: plain data that its widgets show and edit. No st.
+
+The draft is the only truth; it is written in widgets' callbacks alone. A browser that has not yet drawn the newest
+form sends the values of the one before, and Streamlit takes each value of a widget that is gone for an edit. So
+everything that is drawn anew gets another edition, and an edit of an earlier edition is dropped.
+"""
 
 import copy
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
+
+import yaml
 
 from core.catalogue import Catalogue
 from core.errors import Problem, SpecError
@@ -14,19 +21,45 @@ from core.validation import validate
 _numbers = itertools.count(1)
 
 
-@dataclass
-class Step:
-    """A technique with its settings; `id` stays when the step moves."""
+def _next() -> int:
+    return next(_numbers)
 
-    technique: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    id: int = field(default_factory=lambda: next(_numbers))
+
+@dataclass(eq=False, kw_only=True)
+class Edited:
+    """What a form shows. `edition` is part of its widgets' keys."""
+
+    edition: int = field(default_factory=_next)
+
+    def redraw(self) -> None:
+        """Have all widgets drawn anew; what those of before still send is dropped."""
+        self.edition = _next()
+
+    def edit(self, edition: int, act: Callable[..., None], *args: Any) -> None:
+        """Do `act` for a widget of this edition; nothing for one of an earlier edition."""
+        if edition == self.edition:
+            act(*args)
+
+
+@dataclass(eq=False)
+class Part(Edited):
+    """A mapping in the spec with a form of its own: the model, the task, the limits."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Step(Part):
+    """A technique with its settings; `id` stays when the step is drawn anew."""
+
+    technique: str = ""
+    id: int = field(default_factory=_next)
 
     @property
     def words(self) -> str:
         """The settings in a line: "bits 8, symmetric no", the methods of a training by name."""
         parts = []
-        for name, value in self.settings.items():
+        for name, value in self.values.items():
             if isinstance(value, list) and name == "methods":
                 parts += [f"with {_name(item)}" for item in value]
             elif isinstance(value, bool):
@@ -36,35 +69,62 @@ class Step:
         return ", ".join(parts)
 
 
-@dataclass
-class Draft:
-    """A run spec under construction. `generation` grows whenever widgets must be drawn anew from it."""
+@dataclass(frozen=True)
+class Unread:
+    """A text in the YAML field that is no spec, and why."""
 
-    name: str = ""
-    model: dict[str, Any] = field(default_factory=lambda: {"source": "builtin:vit"})
-    task: dict[str, Any] = field(default_factory=lambda: {"source": "builtin:digits"})
-    seed: int = 0
-    device: str = "any"
-    steps: list[Step] = field(default_factory=list)
-    reference: dict[str, Any] | None = None
-    measure: dict[str, Any] = field(default_factory=dict)
-    limits: dict[str, Any] = field(default_factory=dict)
+    text: str
+    problems: list[Problem]
+
+
+@dataclass(eq=False)
+class Draft(Edited):
+    """A run spec under construction. Its own edition is that of the list of steps and of the choice of a
+    reference; each part has one of its own."""
+
+    general: Part  # name, seed and device
+    model: Part
+    task: Part
+    steps: list[Step]
+    reference: Part | None
+    measure: Part
+    limits: Part
     cloned_from: int | None = None
-    generation: int = 0
+    unread: Unread | None = None
+    submitted: int | None = None  # the run that was queued last
+    refused: str = ""  # why none was
 
     @classmethod
     def of(cls, spec: RunSpec, cloned_from: int | None = None) -> Self:
         """The draft that `to_dict` turns into this spec again."""
-        data = {key: value for key, value in spec.to_dict().items() if key not in ("version", "recipe")}
-        steps = [Step(step.technique, _plain(step.settings)) for step in spec.recipe]
-        return cls(**data, steps=steps, cloned_from=cloned_from, generation=next(_numbers))
+        data = spec.to_dict()
+        return cls(
+            general=Part({"name": spec.name, "seed": spec.seed, "device": spec.device}),
+            model=Part(data["model"]),
+            task=Part(data["task"]),
+            steps=[Step(_plain(step.settings), step.technique) for step in spec.recipe],
+            reference=Part(data["reference"]) if spec.reference else None,
+            measure=Part(data.get("measure", {})),
+            limits=Part(data.get("limits", {})),
+            cloned_from=cloned_from,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain data, without what is empty."""
-        data = {key: getattr(self, key) for key in ("name", "model", "task", "seed", "device")}
-        data["recipe"] = [{step.technique: step.settings} for step in self.steps]
-        data |= {key: getattr(self, key) for key in ("reference", "measure", "limits")}
+        data = {**self.general.values, "model": self.model.values, "task": self.task.values}
+        data["recipe"] = [{step.technique: step.values} for step in self.steps]
+        data["reference"] = self.reference and self.reference.values
+        data |= {"measure": self.measure.values, "limits": self.limits.values}
         return {key: copy.deepcopy(value) for key, value in data.items() if value not in ("", None, {})}
+
+    def to_yaml(self) -> str:
+        """The spec as YAML, also while it is none yet; a text that could not be read as it was typed."""
+        if self.unread is not None:
+            return self.unread.text
+        try:
+            return RunSpec.parse(self.to_dict()).to_yaml()
+        except SpecError:
+            return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
 
     def check(self, catalogue: Catalogue) -> tuple[RunSpec | None, list[Problem]]:
         """The spec if it has the right shape, and all that is wrong with it."""
@@ -72,47 +132,47 @@ class Draft:
             spec = RunSpec.parse(self.to_dict())
         except SpecError as error:
             return None, error.problems
-        problems = [_unnamed(field) for field in ("model", "task", "reference") if _lacks_name(getattr(self, field))]
+        named = {"model": self.model, "task": self.task, "reference": self.reference}
+        problems = [_unnamed(field) for field, part in named.items() if part is not None and _lacks_name(part.values)]
         try:
             validate(spec, catalogue)
         except SpecError as error:
             problems += error.problems
         return spec, problems
 
-    def redraw(self) -> None:
-        """Make every widget take its value from the draft again.
-
-        The settings move into new dicts: what a widget of before still writes, because its browser has not yet
-        drawn the new ones, reaches the draft no more.
-        """
-        for name in ("model", "task", "reference", "measure", "limits"):
-            setattr(self, name, copy.deepcopy(getattr(self, name)))
-        self.steps = [replace(step, settings=copy.deepcopy(step.settings)) for step in self.steps]
-        self.generation = next(_numbers)
-
     def add(self, technique: str, settings: dict[str, Any]) -> None:
         """Put a technique at the recipe's end."""
-        self.steps.append(Step(technique, settings))
+        self.steps.append(Step(settings, technique))
+        self._changed()
 
-    def remove(self, index: int) -> None:
+    def remove(self, step: Step) -> None:
         """Take a step out."""
-        del self.steps[index]
-        self.redraw()
+        self.steps.remove(step)
+        self._changed()
 
-    def move(self, index: int, by: int) -> None:
+    def move(self, step: Step, by: int) -> None:
         """Move a step up (-1) or down (1)."""
+        index = self.steps.index(step)
         self.steps.insert(index + by, self.steps.pop(index))
-        self.redraw()
+        self._changed()
 
-    def duplicate(self, index: int) -> None:
+    def duplicate(self, step: Step) -> None:
         """Put a copy of a step behind it."""
-        step = self.steps[index]
-        self.steps.insert(index + 1, Step(step.technique, copy.deepcopy(step.settings)))
+        self.steps.insert(self.steps.index(step) + 1, Step(copy.deepcopy(step.values), step.technique))
+        self._changed()
+
+    def refer(self, reference: dict[str, Any] | None) -> None:
+        """Name the model that the stages are compared with, or leave it to the pipeline."""
+        self.reference = None if reference is None else Part(reference)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.unread = None
         self.redraw()
 
 
-def _lacks_name(source: Mapping[str, Any] | None) -> bool:
-    return source is not None and str(source.get("source", "")).endswith(":")
+def _lacks_name(source: Mapping[str, Any]) -> bool:
+    return str(source.get("source", "")).endswith(":")
 
 
 def _unnamed(field: str) -> Problem:

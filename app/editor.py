@@ -1,17 +1,16 @@
 """The draft of this browser session, and what the submit page's buttons do to it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
-import yaml
 
-from app import actions, data
-from app.draft import Draft
+from app import actions, data, formats
+from app.draft import Draft, Unread
 from app.schema import starting_settings
+from app.widgets import Place
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
 
@@ -49,7 +48,6 @@ def current() -> Draft:
 def start_from(spec: RunSpec, cloned_from: int | None = None) -> None:
     """Replace the draft; every widget is drawn anew."""
     st.session_state["draft"] = Draft.of(spec, cloned_from)
-    st.session_state.pop("submitted", None)
 
 
 def start_from_yaml(text: str) -> None:
@@ -57,84 +55,90 @@ def start_from_yaml(text: str) -> None:
     start_from(RunSpec.from_yaml(text))
 
 
-def write(attribute: str, key: str) -> None:
-    """Take a widget's value into an attribute of the draft, unless the widget is of before its last redrawing."""
-    if key.partition(".")[0] != str(current().generation):
-        return
-    value = st.session_state[key]
-    setattr(current(), attribute, "" if value is None and attribute == "name" else value)
+def clone(run_id: int, project_id: int) -> None:
+    """Replace the draft by an earlier run's spec."""
+    found = data.load_spec(run_id, project_id)
+    if found is None:
+        st.toast(f"There is no run {run_id} in this project.", icon=":material/error:")
+    else:
+        start_from(RunSpec.parse(found), cloned_from=run_id)
 
 
-def add_step(key: str) -> None:
-    """Add the chosen technique and empty the choice."""
+def clone_chosen(key: str, project_id: int) -> None:
+    """Replace the draft by the spec of the run that was chosen."""
+    clone(st.session_state[key], project_id)
+
+
+def write(place: Place, name: str, key: str) -> None:
+    """Take a widget's value into the draft as it is."""
+    place.put(name, st.session_state[key])
+
+
+def add_step(draft: Draft, key: str) -> None:
+    """Add the chosen technique."""
     technique = st.session_state[key]
-    if technique is not None:
-        schema = data.load_catalogue().techniques[technique]["schema"]
-        current().add(technique, starting_settings(schema))
-        st.session_state[key] = None
+    draft.add(technique, starting_settings(data.load_catalogue().techniques[technique]["schema"]))
 
 
-def set_reference(reference: dict[str, Any] | None) -> None:
-    """Name the model that the stages are compared with, or leave it to the pipeline."""
-    draft = current()
-    draft.reference = reference
-    draft.redraw()
+def take_yaml(draft: Draft, shown: str, key: str) -> None:
+    """Make a new draft of the edited YAML; what cannot be read stays in the field, with the reason.
 
-
-def keep_yaml_in_step(draft: Draft, spec: RunSpec | None) -> str:
-    """Write the draft into the YAML field, unless it holds a text that cannot be read and the draft is unchanged.
-
-    Returns the field's key, which is another one for every text that the form writes: a browser that has not
-    yet drawn the new text sends the one from before with its next request, and that is no edit.
+    A field that shows another text than the draft's is of a browser that is late: what it holds is no edit.
     """
-    text = spec.to_yaml() if spec is not None else yaml.safe_dump(draft.to_dict(), sort_keys=False, width=100)
-    if st.session_state.get("yaml_of_draft") != text:
-        st.session_state["yaml_texts"] = st.session_state.get("yaml_texts", 0) + 1
-        st.session_state["yaml_of_draft"] = text
-        st.session_state[f"yaml.{st.session_state['yaml_texts']}"] = text
-        st.session_state["yaml_problems"] = []
-    return f"yaml.{st.session_state['yaml_texts']}"
-
-
-def take_yaml(key: str) -> None:
-    """Take the edited YAML into the draft; what cannot be read stays in the field, with the reason."""
-    if key != f"yaml.{st.session_state['yaml_texts']}":
+    typed = st.session_state[key]
+    if draft is not current() or shown != draft.to_yaml() or typed == shown:
         return
     try:
-        spec = RunSpec.from_yaml(st.session_state[key])
+        start_from(RunSpec.from_yaml(typed), draft.cloned_from)
     except SpecError as error:
-        st.session_state["yaml_problems"] = error.problems
+        draft.unread = Unread(typed, error.problems)
+
+
+def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> None:
+    """Queue the draft as it is now, once for each click on a page that shows the `last` run."""
+    catalogue = data.load_catalogue()
+    spec, problems = draft.check(catalogue)
+    if draft is not current() or draft.submitted != last or draft.unread or problems or spec is None:
         return
-    cloned_from = current().cloned_from
-    start_from(spec, cloned_from)
-    st.session_state["yaml_of_draft"] = ""
+    if data.load_answer(spec.hash):
+        return  # the page is drawn again, with the worker's objections at their fields
+    draft.refused = ""
+    try:
+        draft.submitted = actions.submit(user_id, project_id, spec, catalogue, draft.cloned_from)
+    except (actions.NotAllowed, SpecError) as error:
+        draft.refused = str(error)
+    data.forget_runs()
 
 
-def yaml_problems() -> list[Problem]:
-    """Why the text in the YAML field is not the draft."""
-    problems: list[Problem] = st.session_state.get("yaml_problems", [])
-    return problems
+def show_problems(problems: Sequence[Problem]) -> None:
+    """The first problems of the draft, each with the name of its field."""
+    lines = (f"- **{formats.plain(p.field)}**: {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
+    st.error("\n".join(lines), icon=":material/error:")
 
 
-def step_button(draft: Draft, label: str, icon: str, key: str, act: Callable[[], None], disabled: bool = False) -> None:
-    """A small button of a step's card."""
-    st.button(icon, key=f"{draft.generation}.{key}", help=label, type="tertiary", on_click=act, disabled=disabled)
-
-
-def worker_answer(spec: RunSpec, may_ask: bool) -> None:
+def show_answer(spec: RunSpec, may_ask: bool) -> None:
     """Whether the model takes this recipe, which only a worker can tell."""
-    if data.load_answer(spec.hash) is not None:
-        st.caption(":green[:material/check_circle: The model takes this recipe.]")
-    else:
+    if data.load_answer(spec.hash) is None:
         _await_answer(spec, may_ask)
+    else:
+        _tell_answer(spec)
 
 
 @st.fragment(run_every="2s")
 def _await_answer(spec: RunSpec, may_ask: bool) -> None:
-    st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
+    """Wait in a fragment of its own: a run of the whole page that nobody asked for could stop an upload."""
     if data.load_answer(spec.hash) is not None:
-        st.rerun()
+        _tell_answer(spec)
+        return
+    st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
     asked, at = st.session_state.get("asked", ("", 0.0))
     if may_ask and (asked != spec.hash or time.monotonic() - at > ASK_AGAIN_SECONDS):
         st.session_state["asked"] = (spec.hash, time.monotonic())
         actions.ask(spec)
+
+
+def _tell_answer(spec: RunSpec) -> None:
+    if problems := data.load_answer(spec.hash):
+        show_problems(problems)
+    else:
+        st.caption(":green[:material/check_circle: The model takes this recipe.]")

@@ -1,7 +1,8 @@
 """Forms drawn from JSON schemas: a technique's published settings become widgets that write into a draft.
 
 The draft is the truth and widgets are views of it: each writes its value back in a callback, so that the
-draft is complete and validated before the page is drawn, and each problem can stand at its field.
+draft is complete and validated before the page is drawn, and each problem can stand at its field. What makes
+other widgets appear has the part of the draft drawn anew.
 """
 
 from collections.abc import Mapping
@@ -42,12 +43,8 @@ def _stray_problems(place: Place, known: set[str]) -> None:
 def _object_form(field: Field, place: Place) -> None:
     with st.container(border=True):
         st.markdown(f"**{field.label}**", help=field.description or None)
-        values = place.values.get(field.name)
-        inner = place.inside(values if isinstance(values, dict) else {}, field.name)
-        if not isinstance(values, dict):
-            place.values[field.name] = inner.values
         for nested in field.fields:
-            draw(nested, inner)
+            draw(nested, place.inside(field.name))
 
 
 def _methods_form(field: Field, place: Place) -> None:
@@ -56,9 +53,9 @@ def _methods_form(field: Field, place: Place) -> None:
     st.markdown("**Methods that take part**")
     for index, item in enumerate(items):
         with st.container(border=True):
-            _method_form(field, place, items, index, item)
+            _method_form(field, place, index, item)
     choices = [name for name, entry in place.catalogue.techniques.items() if "method" in entry["forms"]]
-    key = f"{place.key}.{field.name}.add.{len(items)}"
+    key = f"{place.key}.{field.name}.add"
     st.selectbox(
         "Add a method",
         choices,
@@ -66,13 +63,13 @@ def _methods_form(field: Field, place: Place) -> None:
         placeholder="Add a method: search by name or family",
         format_func=lambda name: f"{name} · {place.catalogue.techniques[name]['family']}",
         key=key,
-        on_change=_add_method,
-        args=(place, field.name, key),
+        on_change=place.edit,
+        args=(_add_method, place, field.name, key),
         label_visibility="collapsed",
     )
 
 
-def _method_form(field: Field, place: Place, items: list[Any], index: int, item: Any) -> None:
+def _method_form(field: Field, place: Place, index: int, item: Any) -> None:
     name = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else str(item)
     entry = place.catalogue.techniques.get(name)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -84,34 +81,31 @@ def _method_form(field: Field, place: Place, items: list[Any], index: int, item:
             icon=":material/delete:",
             type="tertiary",
             key=f"{place.key}.{field.name}[{index}].remove",
-            on_click=_remove_method,
-            args=(place, items, index),
+            on_click=place.edit,
+            args=(_remove_method, place, field.name, index),
         )
-    within = f"{field.name}[{index}]"
     if entry is None:
-        show_problem(place.problem(within))
+        show_problem(place.problem(f"{field.name}[{index}]"))
         return
     st.caption(entry["summary"])
-    settings_form(entry["schema"], place.inside(item[name], f"{within}.{name}"))
+    settings_form(entry["schema"], place.inside(field.name, index, name))
 
 
 def _add_method(place: Place, name: str, key: str) -> None:
-    if st.session_state[key] is not None:
-        method = st.session_state[key]
-        settings = starting_settings(place.catalogue.techniques[method]["schema"])
-        place.values[name] = [*(place.values.get(name) or []), {method: settings}]
+    method = st.session_state[key]
+    settings = starting_settings(place.catalogue.techniques[method]["schema"])
+    place.put(name, [*(place.values.get(name) or []), {method: settings}])
+    place.part.redraw()
 
 
-def _remove_method(place: Place, items: list[Any], index: int) -> None:
-    del items[index]
-    place.redraw()
+def _remove_method(place: Place, name: str, index: int) -> None:
+    place.put(name, [item for number, item in enumerate(place.values[name]) if number != index])
+    place.part.redraw()
 
 
 def _model_setting(field: Field, place: Place) -> None:
     """A model reference as a setting: none where that is allowed, else a source with its settings."""
     value = place.values.get(field.name)
-    if isinstance(value, str):
-        place.values[field.name] = value = {"source": value}
     with st.container(border=True):
         if field.nullable or not field.required:
             key = f"{place.key}.{field.name}.given"
@@ -120,22 +114,23 @@ def _model_setting(field: Field, place: Place) -> None:
                 value=value is not None,
                 key=key,
                 help=field.description or None,
-                on_change=_give_model,
-                args=(place, field.name, key),
+                on_change=place.edit,
+                args=(_give_model, place, field.name, key),
             )
         else:
             st.markdown(f"**{field.label}** *", help=field.description or None)
-        if isinstance(value, dict):
-            model_form(place.inside(value, field.name), "Source")
+        if isinstance(value, (str, dict)):
+            model_form(place.inside(field.name), "Source")
         else:
             show_problem(place.problem(field.name))
 
 
 def _give_model(place: Place, name: str, key: str) -> None:
     if st.session_state[key]:
-        place.values[name] = {"source": "stage:0" if place.stages is not None else "builtin:vit"}
+        place.put(name, {"source": "stage:0" if place.stages is not None else "builtin:vit"})
     else:
-        place.values.pop(name, None)
+        place.leave_out(name)
+    place.part.redraw()
 
 
 def model_form(place: Place, label: str) -> None:
@@ -175,8 +170,8 @@ def _source_form(place: Place, label: str, options: list[str], entries: Mapping[
         index=options.index(chosen),
         format_func=_source_title,
         key=key,
-        on_change=_choose_source,
-        args=(place, key),
+        on_change=place.edit,
+        args=(_choose_source, place, key),
     )
     with right:
         if chosen == "run":
@@ -188,8 +183,8 @@ def _source_form(place: Place, label: str, options: list[str], entries: Mapping[
                 rest,
                 key=rest_key,
                 placeholder=_EXAMPLES.get(chosen, ""),
-                on_change=_write_rest,
-                args=(place, chosen, rest_key),
+                on_change=place.edit,
+                args=(_write_rest, place, chosen, rest_key),
             )
         elif chosen in entries:
             st.caption(entries[chosen]["summary"])
@@ -218,21 +213,22 @@ def _run_choice(place: Place, rest: str) -> None:
         placeholder="a run that is done",
         format_func=lambda number: titles.get(number, f"#{number}"),
         key=key,
-        on_change=_write_rest,
-        args=(place, "run", key),
+        on_change=place.edit,
+        args=(_write_rest, place, "run", key),
     )
 
 
 def _choose_source(place: Place, key: str) -> None:
     """Another source: its settings are others, so all that was set is dropped."""
     chosen = st.session_state[key]
-    place.values.clear()
-    place.values["source"] = chosen if ":" in chosen else f"{chosen}:"
-    place.redraw()
+    for name in list(place.values):
+        place.leave_out(name)
+    place.put("source", chosen if ":" in chosen else f"{chosen}:")
+    place.part.redraw()
 
 
 def _write_rest(place: Place, scheme: str, key: str) -> None:
-    place.values["source"] = f"{scheme}:{st.session_state[key] or ''}"
+    place.put("source", f"{scheme}:{st.session_state[key] or ''}")
 
 
 _FORMS = {"model": _model_setting, "methods": _methods_form, "object": _object_form}

@@ -1,12 +1,13 @@
 """Models and data that a user brings along, and a look at the data before it is used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import streamlit as st
 
-from app import formats
-from app.draft import Draft
+from app import editor, formats
+from app.draft import Draft, Part
 from app.widgets import show_problem
 from core.errors import SpecError
 from core.settings import settings
@@ -19,49 +20,72 @@ Files = Sequence[tuple[str, BinaryIO]]
 
 def model_upload(draft: Draft) -> None:
     """Bring a model: the files that `save_pretrained` wrote, or a zip of them."""
-    with st.popover("Upload a model", icon=":material/upload:"):
-        files = st.file_uploader(
+    with _form("Upload a model", "Use this model", "model", draft.model, _save_model) as key:
+        st.file_uploader(
             "config.json, safetensors and tokenizer files, or one zip of them",
             accept_multiple_files=True,
             max_upload_size=settings().upload_mb,
-            key=f"{draft.generation}.model.upload",
+            key=key,
         )
-        given = [(file.name, file) for file in files]
-        if st.button("Use this model", disabled=not given, key=f"{draft.generation}.model.use"):
-            _use(draft, draft.model, given, lambda files: save_model_upload(files, settings().home))
 
 
 def task_upload(draft: Draft) -> None:
     """Bring data: a text, a table, or a zip of class folders of pictures."""
-    with st.popover("Upload data", icon=":material/upload:"):
-        file = st.file_uploader(
+    with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
+        st.file_uploader(
             "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures",
             type=["txt", "md", "csv", "jsonl", "zip"],
             max_upload_size=settings().upload_mb,
-            key=f"{draft.generation}.task.upload",
+            key=key,
         )
-        given = [(file.name, file)] if file is not None else []
-        if st.button("Use this data", disabled=not given, key=f"{draft.generation}.task.use"):
-            _use(draft, draft.task, given, lambda files: save_upload(*files[0], settings().home))
 
 
-def _use(draft: Draft, values: dict[str, Any], files: Files, save: Callable[[Files], str]) -> None:
+def _save_model(files: Files) -> str:
+    return save_model_upload(files, settings().home)
+
+
+def _save_data(files: Files) -> str:
+    return save_upload(*files[0], settings().home)
+
+
+@contextmanager
+def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files], str]) -> Iterator[str]:
+    """A form around an uploader, whose key it yields: its files come with the click, and no run of the page between.
+
+    Streamlit forgets to tell the browser where to send a file when a run of the page starts just then.
+    """
+    key = f"{part.edition}.{name}.upload"
+    with st.expander(title, icon=":material/upload:", key=f"{key}.open"):
+        with st.form(f"{key}.form", border=False):
+            yield key
+            st.form_submit_button(label, on_click=_use, args=(key, name, save))
+        for problem in st.session_state.get(f"{key}.problems", ()):
+            told = f"{problem.value} {problem.message}. {problem.remedy}".lstrip()
+            st.error(formats.plain(told), icon=":material/error:")
+
+
+def _use(key: str, name: str, save: Callable[[Files], str]) -> None:
+    """Save what was uploaded and make it the draft's model or task; what is wrong is told below the uploader."""
+    given = st.session_state[key] or []
+    files = [(file.name, file) for file in (given if isinstance(given, list) else [given])]
     try:
+        if not files:
+            raise SpecError.of(name, "", "No file is chosen", "Choose one first.")
         source = save(files)
     except SpecError as error:
-        for problem in error.problems:
-            st.error(formats.plain(f"{problem.value} {problem.message}. {problem.remedy}"), icon=":material/error:")
+        st.session_state[f"{key}.problems"] = error.problems
         return
-    values.clear()
-    values["source"] = source
-    draft.redraw()
-    st.rerun()
+    draft = editor.current()
+    part: Part = getattr(draft, name)
+    part.values = {"source": source}
+    part.redraw()
+    draft.unread = None
 
 
-def task_preview(task: dict[str, Any]) -> None:
+def task_preview(task: Mapping[str, Any]) -> None:
     """Counts, classes and examples of the task's data."""
     try:
-        found = _preview(task)
+        found = _preview(dict(task))
     except SpecError as error:
         for problem in error.problems:
             show_problem(problem)

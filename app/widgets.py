@@ -1,6 +1,6 @@
 """One widget for each kind of setting. Each writes its value into the draft in a callback."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import streamlit as st
 import yaml
 
 from app import formats
+from app.draft import Draft, Part
 from app.schema import Field
 from core.catalogue import Catalogue
 from core.errors import Problem
@@ -17,23 +18,72 @@ from core.errors import Problem
 class Place:
     """Where a form's values stand in the draft, and how its widgets and problems are named."""
 
-    values: dict[str, Any]  # the live mapping in the draft
+    draft: Draft
+    part: Part
+    edition: int  # of the part, when this form was drawn
+    name: str  # "model", "rtn": what its widgets' keys go on with
     field: str  # "recipe[0].rtn": what its problems start with
-    key: str  # what its widgets' keys start with
     catalogue: Catalogue
-    redraw: Callable[[], None]  # to be called where keys come to mean another value
     problems: Sequence[Problem] = ()
     runs: Sequence[tuple[int, str]] = ()  # (number, title) of the runs whose model can be used
     stages: int | None = None  # a model reference may name stage:0 to stage:<this>
+    path: tuple[str | int, ...] = ()  # from the part's values to the mapping of this form
 
-    def inside(self, values: dict[str, Any], name: str) -> "Place":
-        """The place of a mapping that is the value of `name` here."""
-        return replace(self, values=values, field=f"{self.field}.{name}", key=f"{self.key}.{name}")
+    @property
+    def key(self) -> str:
+        """What the keys of its widgets start with."""
+        return f"{self.edition}.{self.name}"
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The mapping in the draft as it is now; empty where there is none yet, a bare source's name written out."""
+        found: Any = self.part.values
+        for step in self.path:
+            found = found[step] if isinstance(step, int) else _mapping(found).get(step)
+        return _mapping(found)
+
+    def inside(self, *path: str | int) -> "Place":
+        """The place of a mapping in this one: `inside("methods", 0, "sr_ste")`."""
+        name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        return replace(self, name=self.name + name, field=self.field + name, path=self.path + path)
 
     def problem(self, name: str) -> Problem | None:
         """The first problem of a field or of what lies in it."""
         full = f"{self.field}.{name}"
         return next((p for p in self.problems if p.field == full or p.field.startswith((f"{full}[", f"{full}."))), None)
+
+    def edit(self, act: Callable[..., None], *args: Any) -> None:
+        """What a widget calls back: do `act`, unless the form was drawn anew since the widget was."""
+        self.part.edit(self.edition, self._edit, act, args)
+
+    def _edit(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
+        act(*args)
+        self.draft.unread = None
+
+    def put(self, name: str, value: Any) -> None:
+        """Write a value into the draft."""
+        self._live()[name] = value
+
+    def leave_out(self, name: str) -> None:
+        """Take a value out of the draft, so that its default counts."""
+        if name in self.values:
+            del self._live()[name]
+
+    def _live(self) -> dict[str, Any]:
+        """The mapping in the draft, made where there is none yet."""
+        found: Any = self.part.values
+        for step in self.path:
+            if not isinstance(step, int) and not isinstance(found.get(step), list):
+                found[step] = _mapping(found.get(step))
+            found = found[step]
+        live: dict[str, Any] = found
+        return live
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"source": value}
+    return value if isinstance(value, dict) else {}
 
 
 def show_problem(problem: Problem | None, name: str = "") -> None:
@@ -50,7 +100,7 @@ def draw(field: Field, place: Place) -> None:
     value = place.values.get(field.name, None if field.required else field.default)
     label = field.label + (" *" if field.required else "")
     _WIDGETS.get(field.kind, _any)(
-        field, value, label=label, key=key, help=_help(field), on_change=_write, args=(place.values, field, key)
+        field, value, label=label, key=key, help=_help(field), on_change=place.edit, args=(_write, place, field, key)
     )
     show_problem(place.problem(field.name))
 
@@ -69,16 +119,16 @@ def in_words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _write(values: dict[str, Any], field: Field, key: str) -> None:
+def _write(place: Place, field: Field, key: str) -> None:
     """Take a widget's value into the draft, which leaves out what is at its default."""
     value = _PARSERS.get(field.kind, _as_it_is)(field, st.session_state[key])
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)  # "2", not "2.0", in the YAML; a number's schema takes both
     absent = value is None and not field.nullable
     if absent or (not field.required and value == field.default):
-        values.pop(field.name, None)
+        place.leave_out(field.name)
     else:
-        values[field.name] = value
+        place.put(field.name, value)
 
 
 def _as_it_is(field: Field, value: Any) -> Any:

@@ -1,38 +1,60 @@
 """Build a run: a model, a task and a recipe of techniques, by forms or as YAML."""
 
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
-from app import actions, data, editor, formats, forms, identity, uploads
-from app.draft import dense_companion
+from app import data, editor, formats, forms, identity, uploads
+from app.draft import Part, Step, dense_companion
 from app.widgets import Place, show_problem
-from core.errors import SpecError
-from core.spec import LimitSpec, MeasureSpec, RunSpec
+from core.spec import LimitSpec, MeasureSpec
+
+DEVICES = ["any", "cpu", "gpu"]
 
 user, project = identity.user(), identity.project()
 catalogue = data.load_catalogue()
 done_runs = data.load_run_titles(project.id, only_done=True)
 
-clone = st.query_params.get("clone", "")
-if clone.isdecimal() and st.session_state.get("cloned") != clone:
-    st.session_state["cloned"] = clone
-    if (found := data.load_spec(int(clone), project.id)) is None:
-        st.toast(f"There is no run {clone} in this project.", icon=":material/error:")
-    else:
-        editor.start_from(RunSpec.parse(found), cloned_from=int(clone))
+wanted = st.query_params.get("clone", "")
+if wanted.isdecimal() and st.session_state.get("cloned") != wanted:
+    st.session_state["cloned"] = wanted
+    editor.clone(int(wanted), project.id)
 
 draft = editor.current()
 spec, problems = draft.check(catalogue)
 if spec is not None and not problems:
     problems = data.load_answer(spec.hash) or []
-yaml_key = editor.keep_yaml_in_step(draft, spec)
 
 
-def place(values: dict, field: str, stages: int | None = None) -> Place:
+def place(part: Part, name: str, field: str = "", stages: int | None = None) -> Place:
     """Where a form of this page writes to."""
-    key = f"{draft.generation}.{field}"
-    return Place(values, field, key, catalogue, draft.redraw, problems, done_runs, stages)
+    return Place(draft, part, part.edition, name, field or name, catalogue, problems, done_runs, stages)
+
+
+def general(name: str) -> dict[str, Any]:
+    """Key and callback of the widget of the name, the seed or the device."""
+    where = place(draft.general, "general")
+    key = f"{where.key}.{name}"
+    return {"key": key, "on_change": where.edit, "args": (editor.write, where, name, key)}
+
+
+def click(name: str, act: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """Key and callback of a button that changes the recipe or the reference."""
+    return {"key": f"{draft.edition}.{name}", "on_click": draft.edit, "args": (draft.edition, act, *args)}
+
+
+def step_buttons(index: int, step: Step) -> None:
+    """What can be done with a step as a whole."""
+    last = index == len(draft.steps) - 1
+    for icon, words, off, act, *args in (
+        ("arrow_upward", "Move up", index == 0, draft.move, -1),
+        ("arrow_downward", "Move down", last, draft.move, 1),
+        ("content_copy", "Duplicate", False, draft.duplicate),
+        ("delete", "Remove", False, draft.remove),
+    ):
+        bound = click(f"{step.id}.{words}", act, step, *args)
+        st.button(f":material/{icon}:", help=words, type="tertiary", disabled=off, **bound)
 
 
 st.title("Submit a run")
@@ -52,10 +74,12 @@ with st.container(horizontal=True, vertical_alignment="center"):
         chosen = st.selectbox(
             "Run", list(titles), format_func=lambda n: f"#{n} {titles[n]}", index=None, key="clone.run"
         )
-        if st.button("Clone and edit", disabled=chosen is None):
-            st.query_params["clone"] = str(chosen)
-            st.session_state.pop("cloned", None)
-            st.rerun()
+        st.button(
+            "Clone and edit",
+            disabled=chosen is None,
+            on_click=editor.clone_chosen,
+            args=("clone.run", project.id),
+        )
     if draft.cloned_from is not None:
         st.badge(f"Cloned from run {draft.cloned_from}", icon=":material/content_copy:", color="gray")
 
@@ -70,11 +94,9 @@ with left:
     st.subheader("Task")
     with st.container(border=True):
         forms.task_form(place(draft.task, "task"), "Data and score")
-        with st.container(horizontal=True, vertical_alignment="center"):
-            uploads.task_upload(draft)
-            shown = st.toggle("Preview the data", key="preview")
-        if shown:
-            uploads.task_preview(draft.task)
+        uploads.task_upload(draft)
+        if st.toggle("Preview the data", key="preview"):
+            uploads.task_preview(draft.task.values)
 
     st.subheader("Recipe")
     if not draft.steps:
@@ -89,28 +111,23 @@ with left:
             with st.container(horizontal=True, vertical_alignment="center"):
                 if entry is not None:
                     st.markdown(f"{entry['summary']} [Paper]({entry['paper']})", width="stretch")
-                button = partial(editor.step_button, draft)
-                button(
-                    "Move up", ":material/arrow_upward:", f"{step.id}.up", partial(draft.move, index, -1), index == 0
-                )
-                last = index == len(draft.steps) - 1
-                button("Move down", ":material/arrow_downward:", f"{step.id}.down", partial(draft.move, index, 1), last)
-                button("Duplicate", ":material/content_copy:", f"{step.id}.copy", partial(draft.duplicate, index))
-                button("Remove", ":material/delete:", f"{step.id}.remove", partial(draft.remove, index))
+                step_buttons(index, step)
             if entry is None:
                 show_problem(next((p for p in problems if p.field.startswith(field)), None))
             else:
-                forms.settings_form(entry["schema"], place(step.settings, f"{field}.{step.technique}", stages=index))
+                inside = place(step, step.technique, f"{field}.{step.technique}", stages=index)
+                forms.settings_form(entry["schema"], inside)
     steps = [name for name, entry in catalogue.techniques.items() if "step" in entry["forms"]]
+    add_key = f"{draft.edition}.add.step"
     st.selectbox(
         "Add a step",
         sorted(steps, key=lambda name: (catalogue.techniques[name]["family"], name)),
         index=None,
         placeholder="Add a step: search by technique or family",
         format_func=lambda name: f"{name} · {catalogue.techniques[name]['family']}",
-        key="add.step",
-        on_change=editor.add_step,
-        args=("add.step",),
+        key=add_key,
+        on_change=draft.edit,
+        args=(draft.edition, editor.add_step, draft, add_key),
         label_visibility="collapsed",
     )
 
@@ -122,37 +139,26 @@ with left:
     ):
         st.caption("What ratios and changes are taken against: by default the first trained, uncompressed stage.")
         if draft.reference is None:
-            st.button("Choose another", on_click=editor.set_reference, args=({"source": "stage:0"},))
+            st.button("Choose another", **click("refer", draft.refer, {"source": "stage:0"}))
         else:
             forms.model_form(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
-            st.button("Choose automatically", on_click=editor.set_reference, args=(None,))
+            st.button("Choose automatically", **click("refer", draft.refer, None))
     with st.expander("Limits", icon=":material/timer:"):
         forms.settings_form(LimitSpec.model_json_schema(), place(draft.limits, "limits"))
 
 with right, st.container(key="summary"):
-    key = f"{draft.generation}.name"
-    st.text_input("Name", draft.name, max_chars=200, key=key, on_change=editor.write, args=("name", key))
+    values = draft.general.values
+    st.text_input("Name", values["name"], max_chars=200, **general("name"))
     seed, device = st.columns(2)
-    key = f"{draft.generation}.seed"
-    seed.number_input("Seed", 0, 2**31 - 1, draft.seed, key=key, on_change=editor.write, args=("seed", key))
-    key = f"{draft.generation}.device"
-    device.selectbox(
-        "Device",
-        ["any", "cpu", "gpu"],
-        ["any", "cpu", "gpu"].index(draft.device),
-        key=key,
-        on_change=editor.write,
-        args=("device", key),
-    )
+    seed.number_input("Seed", 0, 2**31 - 1, values["seed"], **general("seed"))
+    device.selectbox("Device", DEVICES, DEVICES.index(values["device"]), **general("device"))
 
-    unread = editor.yaml_problems()
-    if unread:
+    if draft.unread:
         st.error("The YAML cannot be read. Mend it, or change the form to replace it.", icon=":material/error:")
     elif problems:
-        lines = (f"- **{formats.plain(p.field)}**: {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
-        st.error("\n".join(lines), icon=":material/error:")
+        editor.show_problems(problems)
     elif spec is not None:
-        editor.worker_answer(spec, project.may_submit)
+        editor.show_answer(spec, project.may_submit)
         estimate = data.load_estimate(spec.to_dict(), spec.hash)
         if estimate is not None:
             st.caption(
@@ -171,40 +177,41 @@ with right, st.container(key="summary"):
                 "Its dense companion can be trained as the reference.",
                 icon=":material/compare_arrows:",
             )
-            st.button("Add the dense companion", on_click=editor.set_reference, args=(companion,))
+            st.button("Add the dense companion", **click("companion", draft.refer, companion))
 
-    submitted = st.button(
+    st.button(
         "Submit",
-        key="submit",
+        key=f"{draft.edition}.submit.{draft.submitted}",
         type="primary",
         icon=":material/send:",
         width="stretch",
-        disabled=bool(unread or problems) or spec is None or not project.may_submit,
+        disabled=bool(draft.unread or problems) or spec is None or not project.may_submit,
         help=None if project.may_submit else "You are a viewer of this project; its owners can make you a member.",
+        on_click=editor.submit,
+        args=(user.id, project.id, draft, draft.submitted),
     )
-    if submitted and spec is not None:
-        try:
-            st.session_state["submitted"] = actions.submit(user.id, project.id, spec, catalogue, draft.cloned_from)
-            data.forget_runs()
-        except (actions.NotAllowed, SpecError) as error:
-            st.error(str(error))
-    if "submitted" in st.session_state:
-        run_id = st.session_state["submitted"]
-        st.success(f"Run {run_id} is queued.", icon=":material/check_circle:")
+    if draft.refused:
+        st.error(formats.plain(draft.refused), icon=":material/error:")
+    if draft.submitted is not None:
+        st.success(f"Run {draft.submitted} is queued.", icon=":material/check_circle:")
         st.page_link(
             "screens/run.py",
-            label=f"Open run {run_id}",
+            label=f"Open run {draft.submitted}",
             icon=":material/arrow_forward:",
-            query_params={"run": str(run_id)},
+            query_params={"run": str(draft.submitted)},
         )
 
-    st.text_area(
-        "YAML",
-        key=yaml_key,
-        height=420,
-        on_change=editor.take_yaml,
-        args=(yaml_key,),
-        help="The same spec; edit either.",
-    )
-    for problem in unread:
+    text = draft.to_yaml()
+    key = f"{draft.edition}.yaml.{hash(text)}"  # a field for each text, as a field that is there keeps its own
+    with st.container(key="yaml"):
+        st.text_area(
+            "YAML",
+            text,
+            key=key,
+            height=420,
+            on_change=editor.take_yaml,
+            args=(draft, text, key),
+            help="The same spec; edit either.",
+        )
+    for problem in draft.unread.problems if draft.unread else ():
         show_problem(problem, problem.field)

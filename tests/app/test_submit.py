@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.testing.v1 import AppTest
 
 import app
@@ -60,17 +61,17 @@ def submit_button(at: AppTest):
 
 def test_yaml_fills_the_form(page):
     assert field(page, "model.dim").value == 64
-    assert field(page, "recipe[0].rtn.bits").value == 4
+    assert field(page, "rtn.bits").value == 4
 
 
 def test_the_form_writes_the_yaml(page):
-    field(page, "recipe[0].rtn.bits").set_value(3).run()
-    field(page, "recipe[0].rtn.symmetric", "toggle").set_value(False).run()
+    field(page, "rtn.bits").set_value(3).run()
+    field(page, "rtn.symmetric", "toggle").set_value(False).run()
     assert shown_spec(page).recipe[0].settings == {"bits": 3, "symmetric": False}
 
 
 def test_a_setting_at_its_default_leaves_the_yaml(page):
-    field(page, "recipe[0].rtn.bits").set_value(8).run()
+    field(page, "rtn.bits").set_value(8).run()
     assert shown_spec(page).recipe[0].settings == {}
 
 
@@ -79,15 +80,15 @@ def test_yaml_that_cannot_be_read_stays_with_its_reason(page):
     assert yaml_field(page).value == "model: ["
     assert "line 1" in shown_text(page)
     assert submit_button(page).disabled  # what would be submitted is not what the field shows
-    assert field(page, "recipe[0].rtn.bits").value == 4
-    field(page, "recipe[0].rtn.bits").set_value(5).run()
+    assert field(page, "rtn.bits").value == 4
+    field(page, "rtn.bits").set_value(5).run()
     assert shown_spec(page).recipe[0].settings == {"bits": 5}
     assert not submit_button(page).disabled
 
 
 def test_a_problem_stands_at_its_field_and_keeps_the_run_back(page):
     typed(page, YAML.replace("bits: 4", "bits: 9"))
-    assert field(page, "recipe[0].rtn.bits").value == 9
+    assert field(page, "rtn.bits").value == 9
     assert "Must be at most 8" in shown_text(page)
     assert submit_button(page).disabled
 
@@ -98,19 +99,19 @@ def test_an_unknown_technique_is_named_with_the_nearest(page):
 
 
 def test_steps_are_added_moved_copied_and_removed(page):
-    page.selectbox(key="add.step").set_value("train").run()
-    assert page.selectbox(key="add.step").value is None
-    next(b for b in page.button if b.key and b.key.endswith(".up") and not b.disabled).click().run()
+    field(page, "add.step", "selectbox").set_value("train").run()
+    assert field(page, "add.step", "selectbox").value is None
+    next(b for b in page.button if b.key and b.key.endswith(".Move up") and not b.disabled).click().run()
     assert [step.technique for step in shown_spec(page).recipe] == ["train", "rtn"]
-    [b for b in page.button if b.key and b.key.endswith(".copy")][1].click().run()
-    next(b for b in page.button if b.key and b.key.endswith(".remove")).click().run()
+    [b for b in page.button if b.key and b.key.endswith(".Duplicate")][1].click().run()
+    next(b for b in page.button if b.key and b.key.endswith(".Remove")).click().run()
     assert [(step.technique, step.settings) for step in shown_spec(page).recipe] == [("rtn", {"bits": 4})] * 2
 
 
 def test_methods_have_forms_of_their_own(page):
     typed(page, YAML + "- train: {methods: [sr_ste]}\n")
-    field(page, "recipe[1].train.methods[0].sr_ste.m").set_value(8).run()
-    field(page, "recipe[1].train.methods.add.1", "selectbox").set_value("distill_logits").run()
+    field(page, "train.methods[0].sr_ste.m").set_value(8).run()
+    field(page, "train.methods.add", "selectbox").set_value("distill_logits").run()
     methods = shown_spec(page).recipe[1].settings["methods"]
     assert methods == [{"sr_ste": {"m": 8}}, {"distill_logits": {"teacher": {"source": "stage:0"}}}]
     field(page, "methods[0].remove", "button").click().run()
@@ -118,10 +119,67 @@ def test_methods_have_forms_of_their_own(page):
 
 
 def test_another_model_drops_the_settings_of_the_first(page):
-    field(page, "model.source", "selectbox").set_value("hf").run()
+    field(page, ".model.source", "selectbox").set_value("hf").run()
     assert "Is not named yet" in shown_text(page)
     field(page, "model.hf.rest", "text_input").set_value("some/model").run()
     assert shown_spec(page).model.model_dump(exclude_defaults=True) == {"source": "hf:some/model"}
+
+
+def late(at: AppTest, states: Any) -> AppTest:
+    """The page after a request of a browser that still shows what it showed with these states of its widgets."""
+    at._run(states)
+    assert not at.exception
+    return at
+
+
+def states(at: AppTest) -> Any:
+    """What a browser that shows the page sends with every request: all values, and of the buttons the clicked one."""
+    sent = at._tree.get_widget_states()
+    kept = [state for state in sent.widgets if state.WhichOneof("value") != "trigger_value" or state.trigger_value]
+    return WidgetStates(widgets=kept)
+
+
+@pytest.mark.parametrize("changed", ["model.source", "add.step", "methods.add", "yaml", "remove", "reference", "seed"])
+def test_a_late_browser_undoes_nothing(page, changed):
+    typed(page, YAML + "- train: {methods: [{distill_logits: {teacher: hf:x}}]}\n")
+    before = states(page)
+    match changed:
+        case "model.source":
+            field(page, ".model.source", "selectbox").set_value("hf").run()
+            field(page, "model.hf.rest", "text_input").set_value("some/model").run()
+        case "add.step":
+            field(page, "add.step", "selectbox").set_value("rtn")
+            before = states(page)
+            page.run()
+        case "methods.add":
+            field(page, "methods.add", "selectbox").set_value("sr_ste")
+            before = states(page)
+            page.run()
+        case "yaml":
+            typed(page, YAML.replace("dim: 64", "dim: 32"))
+        case "remove":
+            field(page, ".Remove", "button").click()
+            before = states(page)
+            page.run()
+        case "reference":
+            next(button for button in page.button if button.label == "Choose another").click()
+            before = states(page)
+            page.run()
+        case "seed":
+            field(page, "general.seed").set_value(7).run()
+            before = states(page)
+    there = shown_spec(page)
+    assert shown_spec(late(page, before)) == there
+    assert shown_spec(page.run()) == there
+
+
+def test_a_double_click_submits_once(page):
+    submit_button(page).click()
+    clicked = states(page)
+    page.run()
+    late(page, clicked)
+    with read_session() as s:
+        assert s.query(Run).count() == 1
 
 
 def test_submit_queues_the_run_and_links_to_it(page, store):

@@ -97,13 +97,20 @@ def test_clone_and_edit_starts_from_the_earlier_run(page, server):
     assert RunSpec.from_yaml(yaml_of(page)).hash == RunSpec.parse(earlier.spec).hash
 
 
-@pytest.mark.slow  # a late browser still undoes an upload now and then
+def upload(page: Page, title: str, *files: tuple[str, bytes]) -> None:
+    """Choose files and wait until the browser has sent them."""
+    form = page.get_by_test_id("stExpander").filter(has_text=title)
+    given = [{"name": name, "mimeType": "application/octet-stream", "buffer": content} for name, content in files]
+    form.locator("input[type=file]").set_input_files(given)
+    for name, _ in files:
+        expect(form.get_by_text(name)).to_be_visible()
+
+
 def test_uploaded_data_is_previewed_and_becomes_the_task(page, server):
     open_submit(page, server.url)
     table = "text,label\n" + "".join(f"example number {i},{'good' if i % 2 else 'bad'}\n" for i in range(60))
-    page.get_by_role("button", name="Upload data").click()
-    upload = {"name": "reviews.csv", "mimeType": "text/csv", "buffer": table.encode()}
-    page.locator("input[type=file]").last.set_input_files(upload)
+    page.get_by_text("Upload data").click()
+    upload(page, "Upload data", ("reviews.csv", table.encode()))
     page.get_by_role("button", name="Use this data").click()
     expect_yaml(page, "reviews.csv")
     page.get_by_text("Preview the data").click()
@@ -111,19 +118,15 @@ def test_uploaded_data_is_previewed_and_becomes_the_task(page, server):
     expect(page.get_by_text("2 classes: bad (30), good (30)")).to_be_visible()
 
 
-@pytest.mark.slow  # a late browser still undoes an upload now and then
 def test_an_uploaded_model_becomes_the_source_and_pickles_are_refused(page, server):
     open_submit(page, server.url)
     weights = safetensors.numpy.save({"weight": np.zeros((2, 2), np.float32)})
-    page.get_by_role("button", name="Upload a model").click()
-    files = page.locator("input[type=file]").last
-    files.set_input_files([{"name": "pytorch_model.bin", "mimeType": "application/octet-stream", "buffer": b"pickled"}])
+    page.get_by_text("Upload a model").click()
+    upload(page, "Upload a model", ("pytorch_model.bin", b"pickled"))
     page.get_by_role("button", name="Use this model").click()
     expect(page.get_by_text("can run code when it is read")).to_be_visible()
     page.get_by_role("button", name="Remove pytorch_model.bin").click()
-    config = {"name": "config.json", "mimeType": "application/json", "buffer": b'{"model_type": "gpt2"}'}
-    model = {"name": "model.safetensors", "mimeType": "application/octet-stream", "buffer": weights}
-    files.set_input_files([config, model])
+    upload(page, "Upload a model", ("config.json", b'{"model_type": "gpt2"}'), ("model.safetensors", weights))
     page.get_by_role("button", name="Use this model").click()
     expect_yaml(page, "source: hf:")
 
