@@ -15,6 +15,7 @@ from core.techniques.pruning.depth_pruning import DepthPruning
 from core.techniques.pruning.ffn_pruning import FfnPruning
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
+from core.techniques.pruning.movement_pruning import MovementPruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
@@ -34,6 +35,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "ffn_pruning": FfnPruning,
     "head_pruning": HeadPruning,
     "magnitude_pruning": MagnitudePruning,
+    "movement_pruning": MovementPruning,
     "nm_pruning": NmPruning,
     "wanda": Wanda,
     "slicegpt": Slicegpt,

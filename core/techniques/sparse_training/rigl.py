@@ -125,7 +125,7 @@ class Rigl(TrainingMethod):
     def _change(self, name: str, share: float, update: Update) -> int:
         """Change one layer's mask; how many of its bits flipped."""
         weight, old = self._subject.model.get_parameter(name), self._subject.mask(name)
-        assert old is not None and weight.grad is not None
+        assert old is not None
         new = drop_and_grow(weight, old, self._growth(name, weight, update.index), round(share * int(old.sum())))
         self._subject.constrain(name, mask=new)
         clear_state(update.optimizer, weight, ~(old & new))
