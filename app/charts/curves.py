@@ -3,10 +3,13 @@
 import altair as alt
 import pandas as pd
 
-from app.charts.theme import FAMILY_COLOURS, NEUTRAL
+from app.charts.theme import FAMILY_COLOURS, NEUTRAL, SERIES
 from core.families import Family
 
 CURVE_HEIGHT = 220
+OVERLAY_HEIGHT = 340
+FAINT = 0.12  # opacity of the lines that are not chosen in the legend
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]  # told apart without colour too
 RAW = 0.25  # opacity of the values themselves behind their running mean
 
 
@@ -33,3 +36,40 @@ def curve(
     if many:
         layers.append(base.mark_line(color=colour).encode(y=alt.Y("smoothed:Q", scale=scale, title=title)))
     return alt.layer(*layers).properties(height=CURVE_HEIGHT)
+
+
+def overlay(
+    points: pd.DataFrame, title: str, names: list[str], *, log: bool = False
+) -> alt.LayerChart | alt.FacetChart:
+    """The same curve of several runs: rows of `step`, `value` and `name`, one of `names` (the base first)."""
+    positive = bool((points["value"] > 0).all())
+    smoothed = points.groupby("name")["value"].transform(lambda v: v.ewm(span=max(2, len(v) // 30)).mean())
+    chosen = alt.selection_point(fields=["name"], bind="legend")
+    chart = (
+        alt.Chart(points.assign(smoothed=smoothed))
+        .mark_line()
+        .encode(
+            x=alt.X("step:Q", title="update", axis=alt.Axis(format="~s", tickMinStep=1)),
+            y=alt.Y(
+                "smoothed:Q",
+                title=title,
+                scale=alt.Scale(type="log" if log and positive else "linear", zero=False),
+            ),
+            color=alt.Color(
+                "name:N",
+                title=None,
+                sort=names,
+                scale=alt.Scale(domain=names, range=list(SERIES)),
+                legend=alt.Legend(orient="bottom", columns=2, labelLimit=420),
+            ),
+            strokeDash=alt.StrokeDash("name:N", sort=names, scale=alt.Scale(domain=names, range=DASHES), legend=None),
+            opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(FAINT)),
+            tooltip=[
+                alt.Tooltip("name:N", title="stage"),
+                alt.Tooltip("step:Q", title="update", format=","),
+                alt.Tooltip("value:Q", title=title, format=".4g"),
+            ],
+        )
+        .add_params(chosen)
+    )
+    return alt.layer(chart).properties(height=OVERLAY_HEIGHT)

@@ -60,7 +60,7 @@ def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "part", "layer", "shape", "value", "words"])
 
 
-def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart:
+def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart | alt.FacetChart:
     """A heat map where blocks have several layers, else a bar a layer."""
     drawn = cells(layers, quantity)
     title = quantity.replace("_", " ")
@@ -72,7 +72,18 @@ def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart:
     return _bars(drawn, title, tooltip)
 
 
-def _heat_map(drawn: pd.DataFrame, title: str, quantity: str, tooltip: list[alt.Tooltip]) -> alt.LayerChart:
+def layer_comparison(told: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
+    """A heat map of one quantity: a row a layer, a column a stage by its name."""
+    parts = [cells(layers, quantity).assign(part=name) for name, layers in told.items()]
+    drawn = pd.concat(parts).assign(block=lambda rows: rows["layer"])
+    title = quantity.replace("_", " ")
+    tooltip = [alt.Tooltip(f"{name}:N", title=told_as) for name, told_as in (("part", "stage"), ("layer", "layer"))]
+    return _heat_map(drawn, title, quantity, [*tooltip, alt.Tooltip("words:N", title=title)])
+
+
+def _heat_map(
+    drawn: pd.DataFrame, title: str, quantity: str, tooltip: list[alt.Tooltip]
+) -> alt.LayerChart | alt.FacetChart:
     domain = _domain(drawn["value"], quantity)
     base = alt.Chart(drawn).encode(
         x=alt.X("part:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=-30, labelLimit=LABEL_WIDTH)),
@@ -100,7 +111,7 @@ def _domain(values: pd.Series, quantity: str) -> list[float]:
     return [min(0.0, float(values.min())), max(whole, float(values.max()))]
 
 
-def _bars(drawn: pd.DataFrame, title: str, tooltip: list[alt.Tooltip]) -> alt.LayerChart:
+def _bars(drawn: pd.DataFrame, title: str, tooltip: list[alt.Tooltip]) -> alt.LayerChart | alt.FacetChart:
     base = alt.Chart(drawn).encode(
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=True)),
         y=alt.Y("layer:N", title=None, sort=None, axis=alt.Axis(labelLimit=2 * LABEL_WIDTH)),

@@ -7,6 +7,7 @@ from functools import partial
 import streamlit as st
 
 from app import actions, data, formats, identity, runs_table
+from app.compare_page.address import MOST
 from core.store.listing import ORDERS, RunFilter
 from core.store.models import RunStatus
 
@@ -101,7 +102,14 @@ with bar:
     st.markdown(f"**{formats.plural(found, 'run')}**, {first} to {first + len(runs) - 1} shown")
     st.space("stretch")
     if not selected:
-        st.caption("Select rows to cancel or requeue them.", width="content")
+        st.caption("Select rows to compare, cancel or requeue them.", width="content")
+    measured = [run["id"] for run in selected if run["last"]]
+    if st.button(
+        f"Compare {len(measured)}" if len(measured) > 1 else "Compare",
+        icon=":material/compare_arrows:",
+        disabled=not 1 < len(measured) <= MOST,
+    ):
+        st.switch_page("screens/compare.py", query_params={"runs": ",".join(map(str, sorted(measured)))})
     for label, icon, what, words, ids in (
         ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
         ("Requeue", "replay", actions.requeue, "queued again", ended),

@@ -1,0 +1,76 @@
+"""What the Compare page reads, cached like `app/data.py`."""
+
+import pandas as pd
+import streamlit as st
+from safetensors.numpy import load_file
+
+from app import artifacts
+from app.compare_page import address
+from core.comparison.paired import paired
+from core.measured import Comparison
+from core.store import comparison, points
+from core.store.comparison import Item
+from core.store.engine import read_session
+
+LIVE = 5  # seconds: runs may still execute
+KEPT = 3600  # seconds: a stage's results do not change
+EXAMPLES = "examples.safetensors"
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_items(project_id: int, text: str) -> pd.DataFrame:
+    """A row an item that was found, in their order: columns of `compared_stages`, and `item`, its short name."""
+    items = address.parse(text)
+    with read_session() as s:
+        rows = [row._asdict() for row in comparison.compared_stages(s, project_id, items)]
+    by_place = {(row["run_id"], row["position"]): row for row in rows}
+    last = {row["run_id"]: row for row in rows}
+    found = [(item, by_place.get((item.run_id, item.position)) or _last(last, item)) for item in items]
+    return pd.DataFrame([{**row, "item": address.name(item)} for item, row in found if row is not None])
+
+
+def _last(last: dict[int, dict[str, object]], item: Item) -> dict[str, object] | None:
+    return last.get(item.run_id) if item.position is None else None
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_latencies(run_stages: tuple[tuple[int, int], ...]) -> pd.DataFrame:
+    """What these (run, stage) pairs measured of latency."""
+    with read_session() as s:
+        return pd.DataFrame([row._asdict() for row in comparison.latencies_of(s, run_stages)])
+
+
+@st.cache_data(ttl=KEPT, show_spinner=False)
+def load_layers(stage_ids: tuple[int, ...]) -> dict[int, list[dict[str, object]]]:
+    """What stages tell of their layers, by stage."""
+    with read_session() as s:
+        return comparison.details_of(s, stage_ids)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_curve_names(run_ids: tuple[int, ...]) -> pd.DataFrame:
+    """The curves of runs: run_id, curve, n_points."""
+    with read_session() as s:
+        rows = [(row.run_id, row.curve, row.n_points) for row in points.list_curves(s, run_ids)]
+    return pd.DataFrame(rows, columns=["run_id", "curve", "n_points"])
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_curve(run_id: int, curve: str) -> pd.DataFrame:
+    """A curve in at most 300 rows: step and value, the bucket's mean."""
+    with read_session() as s:
+        rows = [(row.step, float(row.mean)) for row in points.read_curve(s, run_id, curve, 300)]
+    return pd.DataFrame(rows, columns=["step", "value"])
+
+
+@st.cache_data(ttl=KEPT, show_spinner=False, max_entries=5000)
+def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
+    """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
+    try:
+        examples, base = (load_file(artifacts.store().open(k) / EXAMPLES) for k in (key, base_key))
+    except FileNotFoundError:
+        return "its results by example are not on this host"
+    try:
+        return paired(score, examples, base)
+    except ValueError as error:
+        return str(error)

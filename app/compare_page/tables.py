@@ -1,0 +1,110 @@
+"""What is compared, in tables: each item against the base, and the settings in which they differ. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from app import formats
+from core.catalogue import Catalogue
+from core.comparison.differences import Field, differing, flattened, words
+from core.comparison.paired import holm
+from core.measured import Comparison
+from core.spec import RunSpec
+
+SIGNIFICANT = 0.05
+VERDICTS = {"better": "better", "worse": "worse", "chance": "may be chance"}
+
+
+def judged(items: pd.DataFrame, base: Mapping[str, Any], found: Mapping[str, Comparison | str]) -> pd.DataFrame:
+    """The items with `delta`, `delta_low`, `delta_high`, `p_value` (adjusted for their number), `verdict`, `why_not`.
+
+    `found` is by item's short name; an item that has no comparison has the reason in `why_not`.
+    """
+    tested = {name: c for name, c in found.items() if isinstance(c, Comparison)}
+    adjusted = dict(zip(tested, holm([c.p_value for c in tested.values()]), strict=True))
+    rows = []
+    for item in items["item"]:
+        c = tested.get(item)
+        rows.append(
+            {
+                "delta": c.delta if c else None,
+                "delta_low": c.low if c else None,
+                "delta_high": c.high if c else None,
+                "p_value": adjusted.get(item),
+                "verdict": _verdict(c, adjusted[item], bool(base["higher_is_better"])) if c else "",
+                "why_not": "" if c else str(found.get(item, "")),
+            }
+        )
+    return pd.concat([items.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+
+
+def _verdict(comparison: Comparison, p_value: float, higher_is_better: bool) -> str:
+    if p_value >= SIGNIFICANT:
+        return "chance"
+    return "better" if (comparison.delta > 0) == higher_is_better else "worse"
+
+
+def summary(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
+    """A line an item, in words: what it is, and how it stands against the base (the first line)."""
+    return pd.DataFrame([_summary_row(row, base) for row in rows.to_dict("records")])
+
+
+def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    unit = row["score_unit"]
+    is_base = row["item"] == base["item"]
+    return {
+        "Run": f"run?run={row['run_id']}",
+        "Stage": f"{row['item']} · {row['label']}" + (" (base)" if is_base else ""),
+        "Name": row["run_name"] or formats.NOTHING,
+        "Score": formats.score(row["score"], unit),
+        "Against the base": formats.NOTHING if is_base else _difference(row),
+        "Size": formats.size(row["size_bytes"]),
+        "Size × base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
+        "Latency p50": formats.milliseconds(_known(row.get("p50_ms"))),
+        "Time × base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
+        "MACs": formats.count(row["macs"]),
+        "Peak memory": formats.size(_known(row["peak_memory_bytes"])),
+        "Recipe": row["run_recipe"],
+    }
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if pd.isna(row["delta"]):
+        return row["why_not"] or formats.NOTHING
+    change = formats.score_change(row["delta"], row["score_unit"])
+    p_value = row["p_value"]
+    p = "p < 0.001" if p_value < 0.001 else f"p {p_value:.3f}"
+    return f"{change}, {VERDICTS[row['verdict']]} ({p})"
+
+
+def _ratio(value: Any, base: Any, is_base: bool) -> str:
+    if is_base or _known(value) is None or not _known(base):
+        return formats.NOTHING
+    return formats.ratio(float(value) / float(base))
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+    """A row a setting, a column a run; only settings in which runs differ, and nothing where a run has none."""
+    by_run = items.drop_duplicates("run_id")
+    specs = [RunSpec.parse(spec) for spec in by_run["run_spec"]]
+    found = differing([flattened(spec, catalogue) for spec in specs])
+    columns = [f"run {run_id}" for run_id in by_run["run_id"]]
+    lines = [[formats.NOTHING if value is None else str(value) for value in values] for values in found.values()]
+    return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name="Setting"))
+
+
+def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
+    """The same of the environments under which the runs executed."""
+    by_run = items.drop_duplicates("run_id")
+    rows: list[dict[Field, Any]] = [
+        {(str(key),): value for key, value in (environment or {}).items()} for environment in by_run["run_environment"]
+    ]
+    found = differing(rows)
+    columns = [f"run {run_id}" for run_id in by_run["run_id"]]
+    lines = [[formats.NOTHING if value is None else str(value) for value in values] for values in found.values()]
+    return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name="Environment"))

@@ -1,0 +1,189 @@
+"""Runs beside one another: which is better, whether that is more than chance, and in what they differ."""
+
+import pandas as pd
+import streamlit as st
+
+from app import data, formats, identity
+from app.charts.curves import overlay
+from app.charts.deltas import deltas
+from app.charts.layers import layer_comparison, quantities
+from app.charts.theme import SERIES
+from app.compare_page import address, conditions, tables
+from app.compare_page import data as compared
+from app.run_page.stages import condition_name
+
+project = identity.project()
+st.title("Compare")
+titles = dict(data.load_run_titles(project.id))
+
+
+def add() -> None:
+    """Append the chosen run to those that are compared."""
+    chosen = st.session_state.pop("add", None)
+    if chosen is not None:
+        st.session_state["runs"] = ",".join(filter(None, [st.session_state.get("runs", "").strip(", "), str(chosen)]))
+
+
+def move_to_front() -> None:
+    """Make the chosen item the base."""
+    chosen = st.session_state[f"base of {text}"]
+    st.session_state["runs"] = ",".join([chosen, *(item for item in items["item"] if item != chosen)])
+
+
+left, right = st.columns([2, 1])
+text = left.text_input(
+    "Runs",
+    key="runs",
+    bind="query-params",
+    placeholder="12, 15, 15.2",
+    help="Numbers of runs: their last stages are compared. 15.2 is run 15's stage after its second step. The first "
+    "one is the base.",
+)
+right.selectbox(
+    "Add a run",
+    list(titles),
+    index=None,
+    key="add",
+    placeholder="one of the last 200",
+    format_func=lambda run_id: f"{run_id} · {formats.plain(titles[run_id])}",
+    on_change=add,
+)
+try:
+    asked = address.parse(text)
+except address.AddressError as error:
+    st.error(str(error), icon=":material/error:")
+    st.stop()
+if len(asked) < 2:
+    st.info("Name two runs or more, or select them on the Runs page and press Compare.")
+    st.page_link("screens/runs.py", label="Choose runs", icon=":material/table_rows:")
+    st.stop()
+items = compared.load_items(project.id, text)
+missing = [address.name(item) for item in asked if items.empty or address.name(item) not in set(items["item"])]
+if missing:
+    st.warning(f"Not in this project, or without a measured stage: {', '.join(missing)}.", icon=":material/help:")
+if len(items) < 2:
+    st.stop()
+
+timed = compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
+choose_base, choose_conditions = st.columns([1, 2])
+labels = dict(zip(items["item"], items["label"], strict=True))
+choose_base.selectbox(
+    "Base",
+    list(items["item"]),
+    key=f"base of {text}",
+    format_func=lambda item: f"{item} · {formats.plain(labels[item])}",
+    on_change=move_to_front,
+)
+if not timed.empty:
+    timed = timed.assign(
+        conditions=[f"{condition_name(row)} · {row['hardware']}" for row in timed.to_dict("records")]
+    ).drop_duplicates(["run_id", "stage_id", "conditions"], keep="last")
+    counts = timed["conditions"].value_counts(sort=False)
+    kind = choose_conditions.selectbox(
+        "Latency measured as",
+        list(counts.sort_values(ascending=False, kind="stable").index),
+        format_func=lambda name: f"{name} · {formats.plural(int(counts[name]), 'stage')}",
+        key="conditions",
+        bind="query-params",
+        help="Latencies are compared only where they were measured under the same conditions.",
+    )
+    chosen = timed[timed["conditions"] == kind]
+    items = items.merge(chosen[["run_id", "stage_id", "p50_ms", "p95_ms"]], on=["run_id", "stage_id"], how="left")
+
+base = items.iloc[0].to_dict()
+for sentence in conditions.doubts(items, base):
+    st.warning(sentence, icon=":material/rule:")
+same_data = conditions.comparable(items, base)
+if 1 < len(same_data) < len(items):
+    st.button(
+        f"Keep only the {len(same_data)} on the base's data",
+        on_click=lambda: st.session_state.update(runs=",".join(same_data)),
+    )
+
+found = {
+    row["item"]: compared.load_paired(base["score_name"], row["key"], base["key"])
+    if row["task_hash"] == base["task_hash"]
+    else "other data"
+    for row in items.iloc[1:].to_dict("records")
+}
+rows = tables.judged(items, base, found)
+st.dataframe(
+    tables.summary(rows, base),
+    hide_index=True,
+    column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
+)
+judged = rows.dropna(subset=["delta"])
+tab_names = ["Scores", "Settings", "Curves", "Layers"]
+tabs = dict(zip(tab_names, st.tabs(tab_names, key="show", bind="query-params"), strict=True))
+opened = next((name for name, tab in tabs.items() if tab.open), tab_names[0])
+names = {row["item"]: f"{row['item']} · {row['label']}" for row in items.to_dict("records")}
+
+
+def show_scores() -> None:
+    """Differences from the base with their intervals."""
+    if judged.empty:
+        st.info("No stage has results on the base's examples that are kept on this host.")
+        return
+    drawn = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
+    st.altair_chart(deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
+    better = "Larger" if base["higher_is_better"] else "Smaller"
+    st.caption(
+        f"{better} is better. The two are paired on the same test examples; bars are 95 % intervals, and p-values are "
+        "adjusted for the number of comparisons (Holm). Training noise is not in them: compare several seeds for that."
+    )
+
+
+def show_settings() -> None:
+    """What the runs were asked for, and what they executed on, where that differs."""
+    differing = tables.settings_that_differ(items, data.load_catalogue())
+    if differing.empty:
+        st.info("These runs were asked for exactly the same.")
+    else:
+        st.dataframe(differing)
+    environments = tables.environments_that_differ(items)
+    if not environments.empty:
+        st.dataframe(environments)
+
+
+def show_curves() -> None:
+    """One curve of every run."""
+    curves = compared.load_curve_names(tuple(items["run_id"].unique().tolist()))
+    if curves.empty:
+        st.info("None of these runs drew a curve; trainings do.")
+        return
+    curves = curves.assign(name=curves["curve"].str.partition("/")[2])
+    shared = curves.groupby("name")["run_id"].nunique().sort_values(ascending=False, kind="stable")
+    choose, scale = st.columns([4, 1], vertical_alignment="bottom")
+    name = choose.selectbox(
+        "Curve",
+        list(shared.index),
+        key="curve",
+        bind="query-params",
+    )
+    log = scale.toggle("Logarithmic", key="log")
+    drawn = curves[curves["name"] == name].head(len(SERIES))
+    listed = {
+        f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
+    }
+    points = pd.concat([compared.load_curve(*place).assign(name=n) for n, place in listed.items()])
+    st.altair_chart(overlay(points, name, list(listed), log=log), width="stretch")
+    if len(drawn) < int((curves["name"] == name).sum()):
+        st.caption(f"The first {len(SERIES)} are drawn. Compare fewer runs to see the others.")
+
+
+def show_layers() -> None:
+    """One quantity of every layer, a column a stage."""
+    layers = compared.load_layers(tuple(items["stage_id"]))
+    told = {
+        names[row["item"]]: layers[row["stage_id"]] for row in items.to_dict("records") if row["stage_id"] in layers
+    }
+    if not told:
+        st.info("No stage here tells of single layers. Pruning, quantization and decomposition do.")
+        return
+    numbers = list(dict.fromkeys(q for rows in told.values() for q in quantities(rows)))
+    quantity = st.segmented_control("Shown", numbers, default=numbers[0], required=True, key="quantity")
+    st.altair_chart(layer_comparison(told, quantity or numbers[0]), width="stretch")
+
+
+with tabs[opened]:
+    {"Scores": show_scores, "Settings": show_settings, "Curves": show_curves, "Layers": show_layers}[opened]()

@@ -1,0 +1,76 @@
+"""What is compared: stages of runs of one project, with what tells the runs apart."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.store.models import Latency, Run, RunStage, Stage, User
+from core.store.rows import Rows
+
+_RUN = (Run.id, Run.name, Run.spec, Run.status, Run.recipe, Run.environment)
+_STAGE = (
+    "key",
+    "label",
+    "family",
+    "trained",
+    "task_hash",
+    "size_bytes",
+    "score_name",
+    "score_unit",
+    "higher_is_better",
+    "score",
+    "score_low",
+    "score_high",
+    "macs",
+    "parameters",
+    "nonzeros",
+    "peak_memory_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A run's stage to compare: the one at a position, or its last one."""
+
+    run_id: int
+    position: int | None = None
+
+
+def compared_stages(session: Session, project_id: int, items: Sequence[Item]) -> Rows:
+    """The items' runs and stages, in no order: run columns as run_id, run_name ..., RunStage.position, stage columns.
+
+    Of every run all stages, from which the caller takes the ones asked for; runs without one are left out.
+    """
+    query = (
+        select(
+            *(column.label(f"run_{column.key}") for column in _RUN),
+            User.name.label("owner"),
+            RunStage.position,
+            Stage.id.label("stage_id"),
+            *(getattr(Stage, name) for name in _STAGE),
+        )
+        .join(RunStage, RunStage.run_id == Run.id)
+        .join(Stage, Stage.id == RunStage.stage_id)
+        .join(User, User.id == Run.owner_id)
+        .where(Run.project_id == project_id, Run.id.in_({item.run_id for item in items}), RunStage.position >= 0)
+        .order_by(Run.id, RunStage.position)
+    )
+    return session.execute(query).all()
+
+
+def latencies_of(session: Session, run_stages: Iterable[tuple[int, int]]) -> Rows:
+    """What these (run, stage) pairs measured of latency: every column of `latency`."""
+    pairs = set(run_stages)
+    query = select(*Latency.__table__.columns).where(
+        Latency.run_id.in_({run for run, _ in pairs}), Latency.stage_id.in_({stage for _, stage in pairs})
+    )
+    return [row for row in session.execute(query) if (row.run_id, row.stage_id) in pairs]
+
+
+def details_of(session: Session, stage_ids: Iterable[int]) -> dict[int, list[dict[str, object]]]:
+    """What stages tell of their layers, by stage; those that tell nothing are left out."""
+    query = select(Stage.id, Stage.details).where(Stage.id.in_(set(stage_ids)))
+    told = {row.id: (row.details or {}).get("layers") for row in session.execute(query)}
+    return {stage_id: layers for stage_id, layers in told.items() if layers}

@@ -1,0 +1,134 @@
+"""The Compare page: the base, differences by example, settings, doubts; all of it from the address."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from streamlit.testing.v1 import AppTest
+
+import app
+from app.compare_page import address
+from core.artifact_store import MANIFEST
+from core.measured import MeasuredStage
+from core.store import points, stages
+from core.store.comparison import Item
+from core.store.engine import session
+from core.store.models import RunStatus
+from tests import factories
+
+MAIN = Path(app.__file__).with_name("main.py")
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(MAIN), default_timeout=30)
+    at.query_params.update(query)
+    at.switch_page("screens/compare.py")
+    at.run()
+    assert not at.exception
+    return at
+
+
+def keep(home: Path, key: str, correct: np.ndarray) -> None:
+    """The artifact of a stage, as far as this page reads it."""
+    folder = home / "artifacts" / key[:2] / key
+    folder.mkdir(parents=True)
+    save_file({"correct": correct.astype(np.float32)}, folder / "examples.safetensors")
+    (folder / MANIFEST).write_text("{}")
+
+
+def record(s, name: str, measured: MeasuredStage, **spec: object) -> int:
+    """A finished run with one stage, timed under the factories' conditions; returns its number."""
+    run = factories.submit(s, name=name, **spec)
+    run.status = RunStatus.DONE
+    run.environment = {"hardware": factories.HARDWARE, "software": factories.SOFTWARE}
+    stage_id = stages.add_stage(s, measured, f"{measured.key[:2]}/{measured.key}", 100, "0")
+    stages.attach_stage(s, run.id, 1, stage_id, reused=False, reference_stage_id=stage_id, comparison=None)
+    stages.set_latencies(s, run.id, stage_id, [factories.latency(p50_ms=2.0 * run.id)], stage_id)
+    points.add_points(s, run.id, [("1/loss", step, 1.0 / step) for step in range(1, 30)])
+    return int(run.id)
+
+
+@pytest.fixture
+def three(store, tmp_path):
+    """Runs 1 (base), 2 (clearly worse, half the size) and 3 (the same within chance)."""
+    right = np.ones(400)
+    worse, same = right.copy(), right.copy()
+    worse[:40], same[:2] = 0, 0
+    layers = {"layers": [{"name": f"blocks.{i}.{part}", "sparsity": 0.5} for i in range(2) for part in "qv"]}
+    with session() as s:
+        record(s, "dense", factories.measured("a" * 64, score=100.0, label="dense"))
+        record(
+            s,
+            "half",
+            factories.measured("b" * 64, score=90.0, size_bytes=500_000, label="half", details=layers),
+            recipe=[{"train": {"steps": 50}}, {"rtn": {"bits": 4}}],
+        )
+        record(s, "other seed", factories.measured("c" * 64, score=99.5, label="alike"), seed=7)
+    for key, correct in (("a" * 64, right), ("b" * 64, worse), ("c" * 64, same)):
+        keep(tmp_path, key, correct)
+
+
+def summary(at: AppTest):
+    return at.dataframe[0].value.set_index("Stage")
+
+
+def test_the_first_run_is_the_base_and_others_stand_against_it(three):
+    table = summary(opened(runs="1,2,3"))
+    assert list(table.index) == ["1 · dense (base)", "2 · half", "3 · alike"]
+    assert table.loc["2 · half", "Against the base"].startswith("−10.0 points, worse (p < 0.001)")
+    assert "may be chance" in table.loc["3 · alike", "Against the base"]
+    assert table.loc["2 · half", "Size × base"] == "0.500×"
+    assert table.loc["3 · alike", "Time × base"] == "3.00×"
+
+
+def test_another_base_turns_the_differences(three):
+    at = opened(runs="1,2,3")
+    at.selectbox(key="base of 1,2,3").select("2").run()
+    assert at.text_input(key="runs").value == "2,1,3"
+    table = summary(at)
+    assert table.index[0] == "2 · half (base)"
+    assert table.loc["1 · dense", "Against the base"].startswith("+10.0 points, better")
+
+
+def test_only_settings_that_differ_are_shown(three):
+    at = opened(runs="1,2,3", show="Settings")
+    table = at.dataframe[1].value
+    assert set(table.index) == {"step 1 · train · steps", "step 2 · rtn · bits", "seed"}
+    assert list(table.loc["step 1 · train · steps"]) == ["20", "50", "20"]
+
+
+def test_curves_and_layers_are_drawn_from_the_address(three):
+    at = opened(runs="1,2", show="Curves", curve="loss")
+    assert at.selectbox(key="curve").value == "loss"
+    assert len(at.get("vega_lite_chart")) == 1
+    assert len(opened(runs="1,2", show="Layers").get("vega_lite_chart")) == 1
+
+
+def test_other_data_are_not_compared_and_can_be_left_out(three):
+    with session() as s:
+        record(s, "shapes", factories.measured("d" * 64, task_hash="1" * 64))
+    at = opened(runs="1,2,4")
+    assert any("Stage 4 is scored on other data" in warning.value for warning in at.warning)
+    assert summary(at)["Against the base"].iloc[-1] == "other data"
+    at.button[0].click().run()
+    assert len(summary(at)) == 2
+
+
+def test_what_has_no_results_here_says_so(three, tmp_path):
+    (tmp_path / "artifacts" / "bb" / ("b" * 64) / MANIFEST).unlink()
+    assert "not on this host" in summary(opened(runs="1,2"))["Against the base"].iloc[1]
+
+
+def test_unknown_runs_and_nonsense_are_said(three):
+    assert any("99" in warning.value for warning in opened(runs="1,2,99").warning)
+    assert "names no stage" in opened(runs="1,two").error[0].value
+    assert "Name two runs" in opened(runs="1").info[0].value
+
+
+def test_items_are_read_and_written():
+    items = [Item(12), Item(15, 2)]
+    assert address.parse(" 12, 15.2 12") == items
+    assert address.write(items) == "12,15.2"
+    with pytest.raises(address.AddressError, match="at most 100"):
+        address.parse(",".join(map(str, range(101))))
