@@ -17,6 +17,7 @@ FEED_FORWARD: dict[str, list[str]] = {
     "OPTDecoderLayer": ["fc1", "activation_fn", "fc2"],
     "GPT2Block": ["mlp"],
     "ViTLayer": ["mlp"],
+    "DeiTLayer": ["mlp"],
 }
 """Blocks that are x + attention(norm1(x)), x + ffn(norm2(x)) and nothing else, and what is called as their ffn."""
 NORMS = ("LayerNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")

@@ -6,18 +6,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.artifact import PACKED, Manifest, load_models, load_subject
+from core import models
+from core.artifact import PACKED, Manifest, load_models, load_subject, save
 from core.artifact_store import ArtifactStore
 from core.masks import prunable_weights
 from core.measure.size import tensor_payload
 from core.measured import StageRecord
-from core.nn.sparse_integer_linear import SparseQuantLinear
+from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
 from core.nn.sparse_linear import SparseLinear
 from core.pipeline import execute
 from core.recording import MemoryRecord
 from core.spec import RunSpec
 from core.tasks import load as load_task
 from core.techniques.quantization.cast import Cast
+from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from tests.core.fakes import context
 
 METHODS = [{"sr_ste": {"n": 2, "m": 4}}, {"distill_logits": {"teacher": "stage:0"}}]
@@ -95,6 +97,26 @@ def test_integer_codes_of_pruned_layers_are_stored_without_the_zeros(run):
     Cast().apply(again, context(again))
     for name, module in layers.items():
         assert torch.equal(again.model.get_submodule(name).weight(), module.weight())
+
+
+def test_int8_layers_are_stored_without_the_zeros_and_run_by_their_kernel(run, tmp_path):
+    folder, spec, stages, _ = run
+    task = load_task(spec.task)
+    described = models.describe(spec.model, task)
+    task.prepare(described.input_format)
+    subject = load_subject(folder / stages[2].artifact, task, torch.device("cpu"))
+    images = task.split("test").batch(torch.arange(8))["pixel_values"]
+    DynamicInt8().apply(subject, context(subject))
+    expected = subject.model(images)
+    save(subject, tmp_path, described)
+    packed = load_models(tmp_path)["main"]
+    assert torch.equal(packed(images), expected)
+    layers = [module for module in packed.modules() if isinstance(module, SparseDynamicInt8Linear)]
+    assert len(layers) == 6
+    for layer in layers:
+        weights = layer.in_features * layer.out_features
+        assert (layer.codes.nbytes, layer.places.nbytes) == (weights // 2, weights // 4 * 3 // 8)
+        assert layer._kernel is not None or layer.kernel(torch.device("cpu"), torch.float32) is None
 
 
 def test_rows_by_layer_and_curves_are_recorded(run):

@@ -72,7 +72,11 @@ class Slicegpt(OneShot):
         untie_(subject)
         batches = list(context.calibration(self.calibration_examples))
         rows: list[dict[str, Any]] = []
-        for basis in Slicing(subject, stream, kept, batches, context.device).run():
+        slicing = Slicing(subject, stream, kept, batches, context.device)
+        if slicing.n_tokens < stream.width:
+            message = f"{slicing.n_tokens} tokens of calibration leave directions of the {stream.width} open"
+            context.record.event("warning", f"{message}: raise calibration_examples")
+        for basis in slicing.run():
             context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
             rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
         after = _n_weights(subject.model)

@@ -62,6 +62,11 @@ class Slicing:
             for x, batch in zip(self.hidden.states, batches, strict=True)
         ]
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that directions are chosen on."""
+        return sum(int(tokens.sum()) for tokens in self.tokens)
+
     @torch.no_grad()
     def run(self) -> Iterator[Basis]:
         """Slice in place, from the embeddings to the heads; the bases as they are chosen."""

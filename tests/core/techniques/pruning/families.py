@@ -10,7 +10,7 @@ from core.models.loaded import Loaded
 from core.models.tokenizer import ByteTokenizer
 from core.subject import Subject
 from core.tasks.base import InputFormat
-from tests.core.models.conftest import SIZES, configs
+from tests.core.models.conftest import CLASSES, SIZES, configs
 
 HUGGING_FACE = ("llama", "qwen2", "opt", "gpt2", "bert", "vit")
 BUILTIN = ("builtin vit", "builtin gpt", "builtin encoder")
@@ -46,7 +46,9 @@ class RandomTask:
 
 def kind_of(family: str) -> str:
     """What a family reads: image, text (without padding) or padded text."""
-    return "image" if family.endswith("vit") else "padded" if family in ("bert", "builtin encoder") else "text"
+    return (
+        "image" if family.endswith(("vit", "deit")) else "padded" if family in ("bert", "builtin encoder") else "text"
+    )
 
 
 def config_of(family: str, depth: int, **more: object) -> dict:
@@ -55,8 +57,10 @@ def config_of(family: str, depth: int, **more: object) -> dict:
         return {"source": family.replace(" ", ":"), **_builtin(family, depth), **more}
     made = _hugging_face(family, depth, more)
     plain = json.loads(made.to_json_string(use_diff=False))
-    kind = {"bert": "SequenceClassification", "vit": "ImageClassification"}.get(family, "CausalLM")
-    options = {"auto_class": f"AutoModelFor{kind}", "attention": "sdpa", "dtype": "float32"}
+    heads = {"image": "ImageClassification", "padded": "SequenceClassification", "text": "CausalLM"}
+        family, "CausalLM"
+    )
+    options = {"auto_class": f"AutoModelFor{heads[kind_of(family)]}", "attention": "sdpa", "dtype": "float32"}
     return {"source": "hf", "config": plain, "conv1d_as_linear": True, **options}
 
 
@@ -108,7 +112,7 @@ def _hugging_face(family: str, depth: int, more: dict):
             vocab_size=VOCABULARY, sliding_window=4, use_sliding_window=True, layer_types=types, **sizes, **more
         )
     made = configs()[family]
-    made.num_hidden_layers = depth
+    made.num_hidden_layers, made.architectures = depth, [CLASSES[family]]
     for name, value in more.items():
         setattr(made, name, value)
     return made

@@ -23,7 +23,7 @@ from core.techniques.training.train import Train
 from tests.core.fakes import context, plane_subject
 from tests.core.techniques.pruning.families import loaded, subject_of
 
-FAMILIES = ("builtin vit", "builtin gpt", "builtin encoder", "llama", "qwen2", "opt", "gpt2", "vit")
+FAMILIES = ("builtin vit", "builtin gpt", "builtin encoder", "llama", "qwen2", "opt", "gpt2", "vit", "deit")
 WIDTH = 32
 
 
@@ -212,10 +212,14 @@ def test_skips_are_counted_as_weights_and_as_work():
     assert dense[1] - sliced[1] == halved - skips + 16 * 4 + 16 * 10 + vectors
 
 
-def test_no_smaller_model_is_warned_of():
+def test_what_is_not_smaller_or_rests_on_few_tokens_is_warned_of():
     subject, record = subject_of("builtin vit", depth=2, dim=64, heads=4), MemoryRecord()
     Slicegpt(slicing=0.01).apply(subject, context(subject, record))
     assert [level for level, _ in record.events] == ["warning"]
+    assert "outweigh what was cut" in record.events[0][1]
+    subject, record = subject_of("builtin vit", depth=1), MemoryRecord()
+    Slicegpt(slicing=0.5, calibration_examples=1).apply(subject, context(subject, record))
+    assert [message.partition(" of")[0] for _, message in record.events] == ["17 tokens"]
 
 
 @pytest.mark.parametrize("family", ["builtin gpt", "llama", "qwen2", "opt", "gpt2"])
