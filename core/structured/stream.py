@@ -42,12 +42,34 @@ def norms_of(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if name in names - blocks and _is_norm(module)]
 
 
+def beginning(model: nn.Module) -> list[Slice]:
+    """The parameters by which the stream that enters the first block is linear, and the axis of each that is its own.
+
+    The embeddings; where blocks have their norms behind them, the norm of the embeddings.
+    """
+    known = anatomy(model)
+    if known.blocks[0].pre_norm:
+        return _embeddings(model)
+    return [part for part in _post_norm_embeddings(model, known) if part.dim == 0]
+
+
+def tied_heads(model: nn.Module) -> list[str]:
+    """The heads that read the stream through an embedding's weight."""
+    known = anatomy(model)
+    begin = {id(model.get_parameter(part.parameter)) for part in beginning(model)}
+    return [name for name in known.outputs if id(model.get_parameter(f"{name}.weight")) in begin]
+
+
+def _embeddings(model: nn.Module) -> list[Slice]:
+    named = residual(model).embeddings.items()
+    return [Slice(name, axis % model.get_parameter(name).dim()) for name, axis in named]
+
+
 def _ends(model: nn.Module, known: Anatomy) -> list[Slice]:
     """What the stream begins and ends with; a parameter that is shared between both is named once."""
     if known.blocks[0].pre_norm:
         stream = residual(model)
-        slices = [Slice(name, axis % model.get_parameter(name).dim()) for name, axis in stream.embeddings.items()]
-        slices += [Slice(name, 0) for name in _owned(model, stream.norm)]
+        slices = _embeddings(model) + [Slice(name, 0) for name in _owned(model, stream.norm)]
         heads = stream.heads
     else:
         slices, heads = _post_norm_embeddings(model, known), _readers(model, known)

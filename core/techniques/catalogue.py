@@ -11,6 +11,7 @@ from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
 from core.techniques.pruning.channel_permutation import ChannelPermutation
+from core.techniques.pruning.cofi import Cofi
 from core.techniques.pruning.depth_pruning import DepthPruning
 from core.techniques.pruning.ffn_pruning import FfnPruning
 from core.techniques.pruning.head_pruning import HeadPruning
@@ -34,6 +35,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "depth_pruning": DepthPruning,
     "ffn_pruning": FfnPruning,
     "head_pruning": HeadPruning,
+    "cofi": Cofi,
     "magnitude_pruning": MagnitudePruning,
     "movement_pruning": MovementPruning,
     "nm_pruning": NmPruning,

@@ -1,0 +1,216 @@
+"""CoFi: learn which heads, FFN units, whole layers and channels to keep, while a teacher is imitated layer by layer.
+
+Paper: https://arxiv.org/abs/2204.00408. Every part has an L0 mask (hard concrete); the expected share of the blocks'
+weights that goes is held to a target by a Lagrangian, lambda1 (s - t) + lambda2 (s - t)^2, whose multipliers climb; the
+target rises linearly from 0. Teacher: logits and matched layers, in the place of the labels. In the end the masks are
+settled, folded into the weights and cut out, so that a plain, smaller model remains; train again after it.
+Here heads that share keys and values (GQA) are one mask; what is left of a post-norm layer that is switched off is its
+norm (the authors drop it too); weights are counted without biases, and widths end as multiples of `round_to`.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from pydantic import Field, PrivateAttr, field_validator
+from torch import Tensor, nn
+
+from core.context import Context
+from core.distillation import counted_positions, distillation_loss
+from core.errors import SpecError
+from core.families import Family
+from core.models.anatomy import anatomy
+from core.spec import ModelSpec
+from core.structured.fold import fold_
+from core.structured.lagrangian import lagrangian, ramp
+from core.structured.layer_matching import layer_loss, outputs_of, taught_layers
+from core.structured.log_alphas import LogAlphas, whole
+from core.structured.structure import Masks, Structure, masked, structure_of
+from core.subject import Subject
+from core.tasks.base import logits_of
+from core.techniques.base import INTEGER_CODES, LOW_RANK, Losses, TrainingMethod, Update
+
+FAR = 0.05  # from the target: worth a warning
+
+
+class Cofi(TrainingMethod):
+    """Learn masks of heads, FFN units, layers and channels under a target size, and cut out what they drop."""
+
+    family = Family.PRUNING
+    paper = "https://arxiv.org/abs/2204.00408"
+    refuses = {
+        INTEGER_CODES: "Integer codes have no gradient: put cofi before the step that quantizes.",
+        LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",
+    }
+
+    teacher: str | dict[str, Any] = Field(
+        description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
+        json_schema_extra={"role": "model"},
+    )
+    sparsity: float = Field(0.6, gt=0, lt=1, description="share of the blocks' weights that is to go")
+    residual: bool = Field(True, description="channels of the residual stream may go too")
+    start: float = Field(0.05, ge=0, lt=1, description="share of the updates before masks are learned")
+    rise: float = Field(0.2, ge=0, le=1, description="share of the updates in which the target rises from 0")
+    mask_learning_rate: float = Field(
+        0.01, gt=0, le=10, description="constant rate of masks and multipliers; raise it for short trainings"
+    )
+    temperature: float = Field(2.0, gt=0, le=100, description="softens the logits of student and teacher")
+    layer_weight: float = Field(0.9, ge=0, le=1, description="weight of the layers' distillation; logits have the rest")
+    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, as kernels like them")
+
+    _context: Context = PrivateAttr()
+    _structure: Structure = PrivateAttr()
+    _alphas: LogAlphas = PrivateAttr()
+    _masks: Masks = PrivateAttr()
+    _hooks: ExitStack = PrivateAttr()
+    _multipliers: nn.Parameter = PrivateAttr()
+    _teacher: nn.Module = PrivateAttr()
+    _transform: nn.Parameter = PrivateAttr()
+    _taught: list[str] = PrivateAttr()
+    _progress: float = PrivateAttr(0.0)
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_reference(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        source = ModelSpec.model_validate(value).source
+        if ":" not in source:
+            raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
+        return value
+
+    def label(self) -> str:
+        """The target."""
+        return f"{self.sparsity:.0%}" + ("" if self.residual else " blocks only")
+
+    def check(self, subject: Subject) -> None:
+        """The model's parts are known, and masks have time to settle."""
+        structure_of(subject.model, stream=self.residual)
+        if self.start + self.rise >= 1:
+            message = f"leaves no update at the target after start, which is {self.start:g}"
+            raise SpecError.of("rise", self.rise, message, "Choose a smaller one.")
+
+    def begin(self, subject: Subject, context: Context) -> None:
+        """Load the teacher, make the masks and let the model be multiplied with them."""
+        self._context = context
+        self._structure = structure_of(subject.model, stream=self.residual)
+        self._alphas = LogAlphas(self._structure, context.device, context.generator("masks"))
+        self._multipliers = nn.Parameter(torch.zeros(2, device=context.device))
+        self._masks = whole(self._structure, context.device)
+        self._hooks = masked(subject.model, self._structure, lambda: self._masks)
+        self._teacher = context.resolve(ModelSpec.model_validate(self.teacher)).eval().requires_grad_(False)
+        self._taught = self._layers_of_teacher()
+        goal, own = _width(self._teacher), _width(subject.model)
+        self._transform = nn.Parameter(torch.eye(goal, own, device=context.device))
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Masks go down and multipliers up, at a rate of their own."""
+        own = {"lr": self.mask_learning_rate, "weight_decay": 0.0, "constant": True}
+        return [
+            {"params": self._alphas.parameters(), **own},
+            {"params": [self._multipliers], "maximize": True, **own},
+            {"params": [self._transform], "weight_decay": 0.0},
+        ]
+
+    def taps(self) -> Iterable[str]:
+        """The blocks' outputs, for the layers' distillation."""
+        return [block.name for block in self._structure.blocks] if self.layer_weight else []
+
+    def batch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Draw the masks of this update."""
+        if self._learning:
+            self._masks = self._alphas.sample()
+        return batch
+
+    def losses(self, batch: Mapping[str, Tensor], logits: Tensor, taps: Mapping[str, Tensor]) -> Losses:
+        """The teacher's terms and the Lagrangian; the labels count no more."""
+        with torch.no_grad(), outputs_of(self._teacher, self._taught if self.layer_weight else []) as layers:
+            expected = logits_of(self._teacher, dict(batch))
+        if expected.shape != logits.shape:
+            message = f"answers with {list(expected.shape)}, the student with {list(logits.shape)}"
+            remedy = "Choose a teacher of the same task, tokenizer and classes."
+            raise SpecError.of("teacher", self.teacher, message, remedy)
+        imitation = distillation_loss(logits, expected, self.temperature, counted_positions(batch, logits))
+        terms = {"distillation": (1 - self.layer_weight) * imitation}
+        if self.layer_weight:
+            terms["layer distillation"] = self.layer_weight * self._layer_term(batch, taps, layers)
+        if self._learning:
+            terms["sparsity constraint"] = lagrangian(self._alphas.expected_sparsity(), self._target, self._multipliers)
+        return Losses(terms, task_weight=0.0)
+
+    def before_optimizer(self, update: Update) -> None:
+        """The schedule is for the model's weights only; draw how far the masks have come."""
+        for group in update.optimizer.param_groups:
+            if group.get("constant"):
+                group["lr"] = group["base_lr"]
+        self._context.record.curve("expected sparsity", update.index, float(self._alphas.expected_sparsity().detach()))
+        self._context.record.curve("target sparsity", update.index, self._target)
+
+    def after_optimizer(self, update: Update) -> None:
+        """Between updates the model is evaluated with the masks as they would be settled."""
+        self._alphas.constrain_()
+        self._progress = (update.index + 1) / update.total
+        if self._learning:
+            self._masks = self._alphas.settled(self.round_to)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, multipliers and the transform between layers."""
+        return {
+            "alphas": [own.detach() for own in self._alphas.parameters()],
+            "multipliers": self._multipliers.detach(),
+            "transform": self._transform.detach(),
+            "progress": self._progress,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them up."""
+        self._alphas.load(state["alphas"])
+        self._multipliers.copy_(state["multipliers"])
+        self._transform.copy_(state["transform"])
+        self._progress = state["progress"]
+
+    def end(self, subject: Subject) -> None:
+        """Fold the settled masks in and cut; let go of the teacher."""
+        self._hooks.close()
+        reached = float(self._alphas.expected_sparsity().detach())
+        if abs(reached - self.sparsity) > FAR:
+            message = f"masks reached a sparsity of {reached:.0%} of {self.sparsity:.0%}: more steps, or a higher"
+            self._context.record.event("warning", f"{message} mask_learning_rate (now {self.mask_learning_rate:g})")
+        subject.details["layers"] = fold_(subject, self._structure, self._alphas.settled(self.round_to))
+        del self._teacher, self._transform
+
+    @property
+    def _learning(self) -> bool:
+        return self._progress >= self.start
+
+    @property
+    def _target(self) -> float:
+        return ramp(self._progress, self.start, self.rise, self.sparsity)
+
+    def _layer_term(
+        self, batch: Mapping[str, Tensor], own: Mapping[str, Tensor], taught: Mapping[str, Tensor]
+    ) -> Tensor:
+        student, teacher = [own[block.name] for block in self._structure.blocks], [taught[n] for n in self._taught]
+        layers = self._masks.attention_layers + self._masks.feed_layers
+        tokens = batch.get("attention_mask")
+        known = tokens is not None and tokens.shape == student[0].shape[:2]
+        return layer_loss(
+            student,
+            teacher,
+            self._transform,
+            (layers > 0).tolist(),
+            tokens.bool() if known and tokens is not None else None,
+        )
+
+    def _layers_of_teacher(self) -> list[str]:
+        blocks = anatomy(self._teacher).blocks
+        if not blocks and self.layer_weight:
+            message = f"is a {type(self._teacher).__name__}, whose blocks are not known"
+            raise SpecError.of("teacher", self.teacher, message, "Set layer_weight to 0, or choose a Transformer.")
+        return [blocks[index].name for index in taught_layers(len(blocks))] if blocks else []
+
+
+def _width(model: nn.Module) -> int:
+    """Width of the stream; 0 where the blocks are not known."""
+    blocks = anatomy(model).blocks
+    return model.get_parameter(f"{blocks[0].q}.weight").shape[1] if blocks else 0
