@@ -1,7 +1,8 @@
 """Climb to where no move improves, then escape by bounded regressions: BR(n) of Pool & Yu.
 
-A regression is one random move, taken though it loses; the climb then goes on from there. The best arrangement of
-all is the answer (the reference returns the last one).
+A regression is one random move, taken though it loses; the climb then goes on from there. Two things are ours. The
+first pass after a regression leaves out the windows that could undo it, which mostly they would. And the best
+arrangement of all is the answer (the reference returns the last one).
 """
 
 from collections.abc import Callable
@@ -31,11 +32,9 @@ def climb(moves: Moves, escapes: int, generator: torch.Generator, report: Report
     """The best permutation [C] that is found."""
     arrangement = moves.arrangement
     best, best_kept = arrangement.permutation.clone(), arrangement.kept
-    changed = arrangement.everyone
     for escaped in range(escapes + 1):
         share = Share(report, arrangement, escaped, escapes)
-        if escaped:
-            changed = arrangement.apply(*moves.escape(generator))
+        changed = regress(moves, generator, share) if escaped else arrangement.everyone
         while len(changed):
             moves.refresh(changed, share.tell)
             share.advance(moves.ranking.best)
@@ -44,6 +43,18 @@ def climb(moves: Moves, escapes: int, generator: torch.Generator, report: Report
         if arrangement.kept > best_kept:
             best, best_kept = arrangement.permutation.clone(), arrangement.kept
     return best
+
+
+def regress(moves: Moves, generator: torch.Generator, share: "Share") -> Tensor:
+    """A random move and one pass that cannot undo it; the stripes [t] whose windows are to be looked at again."""
+    arrangement, ranking = moves.arrangement, moves.ranking
+    changed = arrangement.apply(*moves.escape(generator))
+    if len(changed) == 0:
+        return changed  # two columns of one stripe
+    moves.refresh(changed, share.tell)
+    ranking.forbid(changed)
+    improved = improve(arrangement, ranking, moves.threshold(), arrangement.everyone)
+    return improved if len(improved) else changed
 
 
 def improve(arrangement: Arrangement, ranking: Ranking, threshold: float, members: Tensor) -> Tensor:

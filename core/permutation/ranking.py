@@ -1,5 +1,7 @@
 """The best move of every window of stripes and its gain, and which of them go together."""
 
+from itertools import permutations
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,14 @@ class Ranking:
     def set_gains(self, windows: Tensor, gains: Tensor) -> None:
         """Correct the gains of windows [j, w]."""
         self.gains[windows.unbind(1)] = gains.float()
+
+    def forbid(self, stripes: Tensor) -> None:
+        """Leave out the windows that hold all of these stripes, until they are put again."""
+        for axes in permutations(range(self.width), len(stripes)):
+            place: list[slice | int] = [slice(None)] * self.width
+            for axis, stripe in zip(axes, stripes.tolist(), strict=True):
+                place[axis] = stripe
+            self.gains[tuple(place)] = -torch.inf
 
     @property
     def best(self) -> float:
