@@ -58,8 +58,6 @@ def config_of(family: str, depth: int, **more: object) -> dict:
     made = _hugging_face(family, depth, more)
     plain = json.loads(made.to_json_string(use_diff=False))
     heads = {"image": "ImageClassification", "padded": "SequenceClassification", "text": "CausalLM"}
-        family, "CausalLM"
-    )
     options = {"auto_class": f"AutoModelFor{heads[kind_of(family)]}", "attention": "sdpa", "dtype": "float32"}
     return {"source": "hf", "config": plain, "conv1d_as_linear": True, **options}
 
