@@ -90,12 +90,13 @@ class Draft(Edited):
     measure: Part
     limits: Part
     cloned_from: int | None = None
+    about: str = ""  # the preset that it started from
     unread: Unread | None = None
     submitted: int | None = None  # the run that was queued last
     refused: str = ""  # why none was
 
     @classmethod
-    def of(cls, spec: RunSpec, cloned_from: int | None = None) -> Self:
+    def of(cls, spec: RunSpec, cloned_from: int | None = None, about: str = "") -> Self:
         """The draft that `to_dict` turns into this spec again."""
         data = spec.to_dict()
         return cls(
@@ -107,6 +108,7 @@ class Draft(Edited):
             measure=Part(data.get("measure", {})),
             limits=Part(data.get("limits", {})),
             cloned_from=cloned_from,
+            about=about,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,19 +40,19 @@ def presets() -> list[Preset]:
 def current() -> Draft:
     """The draft that is being edited; a new session starts with the first preset."""
     if "draft" not in st.session_state:
-        start_from(RunSpec.from_yaml(presets()[0].text))
+        _start(presets()[0])
     draft: Draft = st.session_state["draft"]
     return draft
 
 
-def start_from(spec: RunSpec, cloned_from: int | None = None) -> None:
-    """Replace the draft; every widget is drawn anew."""
-    st.session_state["draft"] = Draft.of(spec, cloned_from)
+def _start(preset: Preset) -> None:
+    st.session_state["draft"] = Draft.of(RunSpec.from_yaml(preset.text), about=preset.description)
 
 
-def start_from_yaml(text: str) -> None:
-    """Replace the draft by a preset's spec."""
-    start_from(RunSpec.from_yaml(text))
+def start_from_preset(draft: Draft, key: str) -> None:
+    """Replace the draft by the preset that was chosen while it was shown."""
+    if draft is current():
+        _start(next(preset for preset in presets() if preset.title == st.session_state[key]))
 
 
 def clone(run_id: int, project_id: int) -> None:
@@ -61,12 +61,13 @@ def clone(run_id: int, project_id: int) -> None:
     if found is None:
         st.toast(f"There is no run {run_id} in this project.", icon=":material/error:")
     else:
-        start_from(RunSpec.parse(found), cloned_from=run_id)
+        st.session_state["draft"] = Draft.of(RunSpec.parse(found), cloned_from=run_id)
 
 
-def clone_chosen(key: str, project_id: int) -> None:
-    """Replace the draft by the spec of the run that was chosen."""
-    clone(st.session_state[key], project_id)
+def clone_chosen(draft: Draft, key: str, project_id: int) -> None:
+    """Replace the draft by the spec of the run that was chosen while it was shown."""
+    if draft is current():
+        clone(st.session_state[key], project_id)
 
 
 def write(place: Place, name: str, key: str) -> None:
@@ -89,9 +90,11 @@ def take_yaml(draft: Draft, shown: str, key: str) -> None:
     if draft is not current() or shown != draft.to_yaml() or typed == shown:
         return
     try:
-        start_from(RunSpec.from_yaml(typed), draft.cloned_from)
+        spec = RunSpec.from_yaml(typed)
     except SpecError as error:
         draft.unread = Unread(typed, error.problems)
+    else:
+        st.session_state["draft"] = Draft.of(spec, draft.cloned_from)
 
 
 def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> None:
@@ -112,8 +115,8 @@ def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> Non
 
 def show_problems(problems: Sequence[Problem]) -> None:
     """The first problems of the draft, each with the name of its field."""
-    lines = (f"- **{formats.plain(p.field)}**: {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
-    st.error("\n".join(lines), icon=":material/error:")
+    told = (f"**{formats.plain(p.field)}** {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
+    st.error("\n\n".join(told), icon=":material/error:")
 
 
 def show_answer(spec: RunSpec, may_ask: bool) -> None:

@@ -58,30 +58,36 @@ def step_buttons(index: int, step: Step) -> None:
 
 
 st.title("Submit a run")
-with st.container(horizontal=True, vertical_alignment="center"):
-    with st.popover("Start from a preset", icon=":material/auto_awesome_mosaic:"):
-        for number, preset in enumerate(editor.presets()):
-            st.button(
-                preset.title,
-                key=f"preset.{number}",
-                help=preset.description,
-                type="tertiary",
-                on_click=editor.start_from_yaml,
-                args=(preset.text,),
-            )
-    titles = dict(data.load_run_titles(project.id))
-    with st.popover("Clone an earlier run", icon=":material/content_copy:", disabled=not titles):
-        chosen = st.selectbox(
-            "Run", list(titles), format_func=lambda n: f"#{n} {titles[n]}", index=None, key="clone.run"
-        )
-        st.button(
-            "Clone and edit",
-            disabled=chosen is None,
-            on_click=editor.clone_chosen,
-            args=("clone.run", project.id),
-        )
-    if draft.cloned_from is not None:
-        st.badge(f"Cloned from run {draft.cloned_from}", icon=":material/content_copy:", color="gray")
+presets = {preset.title: preset for preset in editor.presets()}
+titles = dict(data.load_run_titles(project.id))
+preset_key, clone_key = f"{draft.edition}.preset", f"{draft.edition}.clone"
+start, clone = st.columns(2)
+start.selectbox(
+    "Start from a preset",
+    list(presets),
+    index=None,
+    placeholder="Start from a preset",
+    key=preset_key,
+    on_change=editor.start_from_preset,
+    args=(draft, preset_key),
+    label_visibility="collapsed",
+)
+clone.selectbox(
+    "Clone an earlier run",
+    list(titles),
+    index=None,
+    placeholder="Clone an earlier run" if titles else "No earlier run to clone",
+    format_func=lambda number: f"#{number} {titles[number]}",
+    disabled=not titles,
+    key=clone_key,
+    on_change=editor.clone_chosen,
+    args=(draft, clone_key, project.id),
+    label_visibility="collapsed",
+)
+if draft.cloned_from is not None:
+    st.badge(f"Cloned from run {draft.cloned_from}", icon=":material/content_copy:", color="gray")
+elif draft.about:
+    st.caption(draft.about)
 
 left, right = st.columns([5, 3], gap="large")
 
