@@ -176,6 +176,29 @@ CASES = {
         {"c": 8},
         {},
     ),
+    "pooled places": lambda: Case(
+        VECTORS,
+        lambda n, x: n.c(F.max_pool2d(n.a(x).view(3, 4, 4, 4), 2).flatten(1)),
+        two(linear(6, 64), linear(16, 2)),
+        {"c": 4},
+        {},
+    ),
+    "causal tokens": lambda: Case(
+        SEQUENCES,
+        lambda n, x: n.c(
+            F.scaled_dot_product_attention(*[n.a.weight[None, None]] * 3, is_causal=True).mean(2) + x[:, :1]
+        ),
+        two(linear(16, 5), linear(16, 2)),
+        {},
+        {"a": "outside"},
+    ),
+    "looked up": lambda: Case(
+        VECTORS,
+        lambda n, x: n.c(n.b((x > 0).long()).mean(1)),
+        two(linear(6, 8), linear(8, 2), b=nn.Embedding(2, 8)),
+        {"c": 8},
+        {},
+    ),
     "squeeze and excitation": lambda: Case(
         IMAGES, squeezed, two(conv(3, 8), conv(8, 2), b=conv(8, 8, 1)), {"b": 8, "c": 8}, {}
     ),
@@ -243,6 +266,13 @@ CASES = {
     ),
     "turned round": lambda: Case(
         VECTORS, lambda n, x: n.c(n.a(x).flip(1)), two(linear(6, 8), linear(8, 2)), {}, {"c": "flip"}
+    ),
+    "turned round, then divided": lambda: Case(
+        VECTORS,
+        lambda n, x: n.c((y := n.a(x).flip(1))[:, :4]) + n.b(y.view(3, 2, 4).sum(1)),
+        two(linear(6, 8), linear(4, 2), b=linear(4, 2)),
+        {},
+        {"b": "flip", "c": "flip"},
     ),
     "numbered": lambda: Case(
         VECTORS,

@@ -16,7 +16,7 @@ from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.models.conv1d import convert_conv1d_
 from core.spec import ModelSpec
 from core.tasks.base import Kind
-from tests.core.models.channels.test_trace import randomize_
+from tests.core.models.channels.test_trace import permute_all_, randomize_
 from tests.core.models.conftest import CLASSES, Shape, configs
 
 IMAGES = Shape("builtin:digits", Kind.IMAGE_CLASSIFICATION, n_classes=10, image_shape=(1, 8, 8))
@@ -97,6 +97,8 @@ def assert_any_order_will_do(model: nn.Module, batch: dict[str, torch.Tensor]) -
     assert searched == {name.removesuffix(".weight") for name in prunable_weights(model)}
     for name in searched:
         assert not torch.equal(model.get_submodule(name).weight, weights[f"{name}.weight"])
+    permute_all_(network)  # also what no layer is searched for: the channels of queries and keys
+    assert (answer(model, batch) - before).abs().max() < 1e-10 * before.abs().max().clamp(min=1)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
