@@ -269,8 +269,8 @@ CASES = {
     ),
     "turned round, then divided": lambda: Case(
         VECTORS,
-        lambda n, x: n.c((y := n.a(x).flip(1))[:, :4]) + n.b(y.view(3, 2, 4).sum(1)),
-        two(linear(6, 8), linear(4, 2), b=linear(4, 2)),
+        lambda n, x: n.c(n.a(x).flip(1)[:, :4]) + n.b(n.d(x).flip(1).view(3, 2, 4).sum(1)),
+        two(linear(6, 8), linear(4, 2), b=linear(4, 2), d=linear(6, 8)),
         {},
         {"b": "flip", "c": "flip"},
     ),
