@@ -258,6 +258,13 @@ CASES = {
         {"c": 8},
         {},
     ),
+    "multiplied with themselves": lambda: Case(
+        VECTORS,
+        lambda n, x: n.c(((y := n.a(x))[:, :, None] * y[:, None, :]).view(3, 2, 4, 2, 4).relu().flatten(1)),
+        two(linear(6, 8), linear(64, 2)),
+        {"c": 4},
+        {},
+    ),
     "padded": lambda: Case(
         VECTORS, lambda n, x: n.c(F.pad(n.a(x), (0, 4))), two(linear(6, 8), linear(12, 2)), {}, {"c": "padded"}
     ),
