@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.permutation.arrangement import Arrangement
 from core.permutation.ranking import Ranking, draw
-from core.permutation.subsets import largest_of_subsets
+from core.permutation.subsets import largest_without
 from core.permutation.unions import union_sums
 
 SHARE_OF_BEST, LEAST, MOST = 1e-5, 1e-4, 1.0  # the threshold: a share of the best gain, between two bounds
@@ -54,9 +54,8 @@ class GreedySwap:
 
 def exchanged(arrangement: Arrangement, stripes: Tensor, columns: Tensor) -> Tensor:
     """What each of `stripes` [t] keeps with one of its columns replaced by one of `columns` [c, K]: [t * m, c]."""
-    rests = largest_of_subsets(arrangement.stripes[stripes], arrangement.m - 1, arrangement.n)[-1]  # [m, t, K]
-    found = union_sums(rests, [columns[None]], arrangement.n)  # the last of m subsets lacks column 0
-    return found.flip(0).transpose(0, 1).flatten(0, 1)
+    rests = largest_without(arrangement.stripes[stripes], arrangement.n)  # [m, t, K]
+    return union_sums(rests, [columns[None]], arrangement.n).transpose(0, 1).flatten(0, 1)
 
 
 def swaps(m: int) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from core.permutation.subsets import largest
 
+ROUNDING = 1e-12  # of sums in float64
+
 
 def stripe_sums(columns: Tensor, n: int, m: int) -> Tensor:
     """What each stripe keeps: the sum over rows of its `n` largest of `m`; `columns` is [G * m, K], the answer [G].
@@ -31,4 +33,5 @@ def row_wise_sum(magnitude: Tensor, n: int, m: int) -> float:
 
 def efficacy(before: float, after: float, bound: float) -> float:
     """Percent of the way from the default order (0) to row-wise pruning (100); 100 where there is no way to go."""
-    return 100.0 if bound <= before else 100.0 * (after - before) / (bound - before)
+    way = bound - before
+    return 100.0 if way <= ROUNDING * bound else 100.0 * (after - before) / way

@@ -1,7 +1,7 @@
 """The largest values of every subset of a stripe's columns, each made from a smaller subset by one insertion."""
 
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import torch
@@ -26,6 +26,13 @@ def largest(stripes: Tensor, n: int) -> list[Tensor]:
         if len(parts) < n:
             parts.append(values)
     return parts
+
+
+def largest_without(stripes: Tensor, n: int) -> list[Tensor]:
+    """The `n` largest of a stripe without each of its columns in turn: from [G, m, K] to n < m tensors [m, G, K]."""
+    ranked = largest(stripes, n + 1)
+    columns = stripes.transpose(0, 1)
+    return [torch.where(columns < above, above, below) for above, below in pairwise(ranked)]
 
 
 def largest_of_subsets(stripes: Tensor, most: int, n: int) -> list[list[Tensor]]:
