@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
     Float,
-    Integer,
     Select,
+    Subquery,
     and_,
     case,
     exists,
@@ -17,11 +16,11 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    union_all,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
+from core.store import thinning
 from core.store.models import Latency, RunStage, Stage
 from core.store.rows import Rows
 
@@ -38,7 +37,6 @@ AXES = {  # axis -> whether less of it is better; a score's direction is its tas
     "speed_up": False,
 }
 TIMED = {"p50_ms": Latency.p50_ms, "p95_ms": Latency.p95_ms, "speed_up": 1.0 / Latency.ratio}
-GRID = 60  # cells along each axis when points are thinned
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,11 @@ class PointFilter:
 
 def list_tasks(session: Session, project_id: int) -> Rows:
     """Tasks with measured stages: task, task_hash, score_name, score_unit, higher_is_better, n_stages."""
+    mine = _stages_of(project_id)
     counted = (
         select(Stage.task_hash, func.max(Stage.id).label("last_id"), func.count().label("n_stages"))
-        .where(Stage.trained, _of_project(project_id))
+        .join(mine, mine.c.stage_id == Stage.id)
+        .where(Stage.trained)
         .group_by(Stage.task_hash)
         .subquery()
     )
@@ -85,11 +85,14 @@ def list_tasks(session: Session, project_id: int) -> Rows:
 
 def list_conditions(session: Session, project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
     """Conditions under which stages of a task were timed, the most frequent first, with their counts."""
+    mine = _stages_of(project_id)
     columns = [getattr(Latency, field.name) for field in fields(Conditions)]
     query = (
         select(*columns, func.count().label("n"))
-        .join(Stage, Stage.id == Latency.stage_id)
-        .where(Stage.task_hash == task_hash, Stage.trained, _of_project(project_id))
+        .select_from(mine)
+        .join(Stage, Stage.id == mine.c.stage_id)
+        .join(Latency, Latency.stage_id == Stage.id)
+        .where(Stage.task_hash == task_hash, Stage.trained)
         .group_by(*columns)
         .order_by(func.count().desc())
     )
@@ -106,9 +109,9 @@ def last_change(session: Session) -> tuple[int, int]:
 
 def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[str, str]]:
     """(family, model) pairs of a task's measured stages."""
-    query = select(Stage.family, Stage.model).where(
-        Stage.task_hash == task_hash, Stage.trained, _of_project(project_id)
-    )
+    mine = _stages_of(project_id)
+    query = select(Stage.family, Stage.model).join(mine, mine.c.stage_id == Stage.id)
+    query = query.where(Stage.task_hash == task_hash, Stage.trained)
     return [(row.family, row.model) for row in session.execute(query.distinct())]
 
 
@@ -119,7 +122,7 @@ def find_best_point(
 
     `limits` holds the worst allowed value of an axis; a stage for which one is not known does not keep it.
     """
-    kept = list(_conditions(chosen))
+    kept = [*_conditions(chosen), _of_project(chosen)]
     for axis, limit in limits.items():
         column = _axis(chosen, axis)
         if axis == "score":
@@ -142,71 +145,33 @@ def list_points(
     More than `limit` points are thinned: each cell of a grid over the two axes keeps one stage, and every
     stage on the two axes' frontier stays.
     """
-    n = {row.stage_id: row.n for row in session.execute(_thinned(chosen, x, y, limit))}
+    n = thinning.thin(session, _points(chosen, x, y), limit)
     query = _details(chosen).where(Stage.id.in_(list(n))).order_by(Stage.id)
     return [{**row, "n": n[row["stage_id"]]} for row in session.execute(query).mappings()]
 
 
 def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
     """The points of these stages, for the table below the chart."""
-    query = _details(chosen).where(Stage.id.in_(list(stage_ids)), *_conditions(chosen))
+    query = _details(chosen).where(Stage.id.in_(list(stage_ids)), _of_project(chosen), *_conditions(chosen))
     return [dict(row) for row in session.execute(query.order_by(Stage.id)).mappings()]
 
 
-def _thinned(chosen: PointFilter, x: str, y: str, limit: int) -> Select[*tuple[Any, ...]]:
-    """Ids of the stages that are drawn, with how many each stands for."""
-    columns = [_axis(chosen, x).label("x"), _axis(chosen, y).label("y")]
-    every = select(Stage.id.label("stage_id"), Stage.higher_is_better, *columns).where(*_conditions(chosen))
+def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
+    """stage_id, x and y of the points of which both axes are known, turned so that less is better."""
+    axes = [(name, _axis(chosen, axis), axis) for name, axis in (("x", x), ("y", y))]
+    known = [column.is_not(None) for _, column, _ in axes]
+    columns = [_falling(column, axis).label(name) for name, column, axis in axes]
+    mine = _stages_of(chosen.project_id, chosen.run_ids)
+    query = select(Stage.id.label("stage_id"), *columns).join(mine, mine.c.stage_id == Stage.id)
     if {x, y} & set(TIMED):
-        every = every.join_from(Stage, Latency, Latency.id == _last_latency(chosen))
-    points = every.cte("points")
-    known = and_(points.c.x.is_not(None), points.c.y.is_not(None))
-    better_x, better_y = (_falling(points.c[name], points, axis) for name, axis in (("x", x), ("y", y)))
-    best_before = func.min(better_y).over(order_by=(better_x, better_y), rows=(None, -1))
-    ranked = select(points.c.stage_id, better_y.label("y"), best_before.label("best")).where(known).subquery("ranked")
-    spread = _spread(points).where(known).cte("spread")
-    cells = (
-        select(func.min(points.c.stage_id).label("stage_id"), func.count().label("n"))
-        .join(spread, literal(True))
-        .where(known)
-        .group_by(
-            _cell(points.c.x, spread.c.x0, spread.c.x1, points.c.stage_id, spread.c.n > limit),
-            _cell(points.c.y, spread.c.y0, spread.c.y1, points.c.stage_id, spread.c.n > limit),
-        )
-    )
-    frontier = select(ranked.c.stage_id, literal(1).label("n")).where(
-        or_(ranked.c.best.is_(None), ranked.c.y < ranked.c.best)
-    )
-    drawn = union_all(cells, frontier).subquery("drawn")
-    return select(drawn.c.stage_id, func.max(drawn.c.n).label("n")).group_by(drawn.c.stage_id)
+        query = query.join(Latency, Latency.id == _last_latency(chosen))
+    return query.where(*_conditions(chosen), *known)
 
 
-def _spread(points: CTE) -> Select[*tuple[Any, ...]]:
-    return select(
-        func.count().label("n"),
-        func.min(points.c.x).label("x0"),
-        func.max(points.c.x).label("x1"),
-        func.min(points.c.y).label("y0"),
-        func.max(points.c.y).label("y1"),
-    )
-
-
-def _cell(
-    column: ColumnElement[Any],
-    low: ColumnElement[Any],
-    high: ColumnElement[Any],
-    stage_id: ColumnElement[int],
-    crowded: ColumnElement[bool],
-) -> ColumnElement[int]:
-    """The grid's cell along one axis; a cell of its own for every stage where they are few."""
-    place = case((high > low, (column - low) * float(GRID) / (high - low)), else_=0.0)
-    return case((crowded, sql_cast(place, Integer)), else_=stage_id)
-
-
-def _falling(column: ColumnElement[Any], points: CTE, axis: str) -> ColumnElement[Any]:
+def _falling(column: ColumnElement[Any], axis: str) -> ColumnElement[Any]:
     """The axis turned so that less is better."""
     if axis == "score":
-        return case((points.c.higher_is_better, -column), else_=column)
+        return case((Stage.higher_is_better, -column), else_=column)
     return column if AXES[axis] else -column
 
 
@@ -253,7 +218,6 @@ def _conditions(chosen: PointFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         Stage.task_hash == chosen.task_hash,
         Stage.trained == True,  # noqa: E712
-        _of_project(chosen.project_id, chosen.run_ids),
     ]
     wanted: list[ColumnElement[bool]] = [
         column.in_(values)
@@ -271,9 +235,16 @@ def _conditions(chosen: PointFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _of_project(project_id: int, run_ids: tuple[int, ...] = ()) -> ColumnElement[bool]:
-    mine = exists().where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
-    return mine.where(RunStage.run_id.in_(run_ids)) if run_ids else mine
+def _of_project(chosen: PointFilter) -> ColumnElement[bool]:
+    """Whether a stage is of the project, asked stage by stage."""
+    mine = exists().where(RunStage.project_id == chosen.project_id, RunStage.stage_id == Stage.id)
+    return mine.where(RunStage.run_id.in_(chosen.run_ids)) if chosen.run_ids else mine
+
+
+def _stages_of(project_id: int, run_ids: tuple[int, ...] = ()) -> Subquery:
+    """Ids of a project's stages, to join: half the time of asking stage by stage where nearly all are wanted."""
+    mine = select(RunStage.stage_id).where(RunStage.project_id == project_id).distinct()
+    return (mine.where(RunStage.run_id.in_(run_ids)) if run_ids else mine).subquery("mine")
 
 
 def _compression_ratio(project_id: int) -> ColumnElement[Any]:

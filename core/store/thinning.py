@@ -1,0 +1,73 @@
+"""Thinning in SQL: of very many points, which ones a chart draws."""
+
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, func, literal, or_, select, union_all
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import Session
+
+GRID = 60  # the range of each axis in cells; the largest value has one of its own
+
+
+def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int) -> dict[int, int]:
+    """Ids of the points that are drawn, each with how many it stands for.
+
+    `points` selects `stage_id`, `x` and `y`, none of them null, of which less is better. Up to `limit` points are all
+    drawn; of more, each cell of a grid over both axes keeps its first one, and every point of the frontier stays.
+    """
+    few = session.scalars(points.limit(limit + 1)).all()
+    if len(few) <= limit:
+        return dict.fromkeys(few, 1)
+    return {row.stage_id: row.n for row in session.execute(_thinned(points))}
+
+
+def _thinned(points: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    placed = _placed(points.cte("points"))
+    cells = (
+        select(
+            placed.c.cell,
+            func.min(placed.c.stage_id).label("stage_id"),
+            func.count().label("n"),
+            func.min(placed.c.y).label("y"),
+        )
+        .group_by(placed.c.cell)
+        .cte("cells")
+    )
+    frontier = select(_frontier(placed, cells).c.stage_id, literal(1).label("n"))
+    drawn = union_all(select(cells.c.stage_id, cells.c.n), frontier).subquery("drawn")
+    return select(drawn.c.stage_id, func.max(drawn.c.n).label("n")).group_by(drawn.c.stage_id)
+
+
+def _placed(points: CTE) -> CTE:
+    """Every point with its cell: numbered column by column along x, in a column along y."""
+    x, y = points.c.x, points.c.y
+    ends = select(
+        func.min(x).label("x0"), func.max(x).label("x1"), func.min(y).label("y0"), func.max(y).label("y1")
+    ).cte("ends")
+    place = _place(x, ends.c.x0, ends.c.x1) * (GRID + 1) + _place(y, ends.c.y0, ends.c.y1)
+    return select(points.c.stage_id, x, y, place.label("cell")).join(ends, literal(True)).cte("placed")
+
+
+def _place(column: ColumnElement[Any], low: ColumnElement[Any], high: ColumnElement[Any]) -> ColumnElement[int]:
+    span = sql_cast(func.coalesce(func.nullif(high - low, 0), 1), Float)
+    scale = float(GRID) / span
+    return sql_cast(func.floor((column - low) * scale), Integer)
+
+
+def _frontier(placed: CTE, cells: CTE) -> CTE:
+    """The points that no other dominates, of equal ones the first.
+
+    To sort all points would take most of the time. A cell in which no y is below the least of all columns before it
+    holds dominated points only, so that few remain to be sorted.
+    """
+    column = (cells.c.cell - cells.c.cell % (GRID + 1)).label("column")
+    before = func.min(func.min(cells.c.y)).over(order_by=column, rows=(None, -1)).label("y")
+    reached = select(column, before).group_by(column).subquery("reached")
+    ahead = select(cells.c.cell).join(reached, reached.c.column == column)
+    ahead = ahead.where(or_(reached.c.y.is_(None), cells.c.y < reached.c.y))
+    best = func.min(placed.c.y).over(order_by=(placed.c.x, placed.c.y, placed.c.stage_id), rows=(None, -1))
+    ranked = (
+        select(placed.c.stage_id, placed.c.y, best.label("best")).where(placed.c.cell.in_(ahead)).subquery("ranked")
+    )
+    leads = or_(ranked.c.best.is_(None), ranked.c.y < ranked.c.best)
+    return select(ranked.c.stage_id).where(leads).cte("frontier")

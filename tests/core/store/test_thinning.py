@@ -1,0 +1,70 @@
+"""Thinning against a slow, obvious oracle, on stores with many ties."""
+
+import math
+import random
+
+import pytest
+from sqlalchemy import select
+
+from core.store import tradeoffs
+from core.store.models import Latency, Stage
+from core.store.thinning import GRID
+from core.store.tradeoffs import AXES, PointFilter
+from tests import factories
+
+PAIRS = (("size_bytes", "score"), ("score", "macs"), ("p50_ms", "score"), ("speed_up", "compression_ratio"))
+
+
+def drawn_by_the_oracle(points):
+    """{id: n} of (id, x, y), less is better: first of each cell, and whom nobody dominates or precedes at its place."""
+
+    def place(value, values):
+        span = max(values) - min(values)
+        return math.floor((value - min(values)) * (GRID / (span or 1)))
+
+    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
+    cells = {}
+    for i, x, y in points:
+        cells.setdefault((place(x, xs), place(y, ys)), []).append(i)
+    drawn = {min(ids): len(ids) for ids in cells.values()}
+    for i, x, y in points:
+        beaten = any(a <= x and b <= y and ((a, b) != (x, y) or j < i) for j, a, b in points)
+        if not beaten:
+            drawn.setdefault(i, 1)
+    return drawn
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_thinned_points_are_those_of_the_oracle(session, seed):
+    project_id = factories.fill_store(session, 90, seed)
+    chance = random.Random(seed)
+    for stage in session.scalars(select(Stage)):
+        stage.task_hash, stage.higher_is_better = "0" * 64, seed != 2
+        stage.size_bytes, stage.score = chance.randint(1, 400), float(chance.randint(-100, 100))
+        stage.macs = 7 if seed else chance.choice((1, 2**40, chance.randrange(2**40)))
+    for latency in session.scalars(select(Latency)):
+        latency.p50_ms, latency.ratio = chance.choice((0.5, 1.5, chance.random() * 1e-3)), chance.randint(1, 9) / 8
+    session.flush()
+    conditions = tradeoffs.list_conditions(session, project_id, "0" * 64)[0][0]
+    chosen = PointFilter(project_id, "0" * 64, conditions=conditions)
+    for x, y in PAIRS:
+        every = tradeoffs.list_points(session, chosen, x, y)
+        assert len(every) > 100 and all(point["n"] == 1 for point in every)
+
+        def less(point, axis):
+            falls = AXES[axis] if axis != "score" else not point["higher_is_better"]
+            return point[axis] if falls else -point[axis]
+
+        expected = drawn_by_the_oracle([(p["stage_id"], less(p, x), less(p, y)) for p in every])
+        thinned = tradeoffs.list_points(session, chosen, x, y, limit=100)
+        assert {p["stage_id"]: p["n"] for p in thinned} == expected
+
+
+def test_up_to_the_limit_nothing_is_thinned(session):
+    project_id = factories.fill_store(session, 60)
+    task_hash = tradeoffs.list_tasks(session, project_id)[0].task_hash
+    chosen = PointFilter(project_id, task_hash)
+    n = len(tradeoffs.list_points(session, chosen))
+    session.query(Stage).update({"size_bytes": 5})  # one column of the grid, few cells
+    assert len(tradeoffs.list_points(session, chosen, limit=n)) == n
+    assert len(tradeoffs.list_points(session, chosen, limit=n - 1)) < n
