@@ -103,7 +103,7 @@ def upload(page: Page, title: str, *files: tuple[str, bytes]) -> None:
     given = [{"name": name, "mimeType": "application/octet-stream", "buffer": content} for name, content in files]
     form.locator("input[type=file]").set_input_files(given)
     for name, _ in files:
-        expect(form.get_by_text(name)).to_be_visible()
+        expect(form.get_by_title(name, exact=True)).to_be_visible()
 
 
 def test_uploaded_data_is_previewed_and_becomes_the_task(page, server):
