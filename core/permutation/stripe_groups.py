@@ -30,7 +30,7 @@ class Block:
 class StripeGroups(ABC):
     """The best permutation of every window of `width` stripes; `parts` names the rows of the tables."""
 
-    def __init__(self, arrangement: Arrangement, parts: list[tuple[int, ...]], width: int):
+    def __init__(self, arrangement: Arrangement, parts: tuple[tuple[int, ...], ...], width: int):
         self.arrangement = arrangement
         device = arrangement.columns.device
         orders, rows = permutations_of(parts, arrangement.m, width)

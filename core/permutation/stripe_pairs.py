@@ -19,7 +19,7 @@ class StripePairs(StripeGroups):
 
     def __init__(self, arrangement: Arrangement):
         m = arrangement.m
-        self.parts = [tuple(range(m)), tuple(range(m, 2 * m)), *mixed_parts(m, 0, m)]
+        self.parts = (tuple(range(m)), tuple(range(m, 2 * m)), *mixed_parts(m, 0, m))
         super().__init__(arrangement, self.parts, 2)
 
     def blocks(self, touched: Tensor) -> Iterator[Block]:

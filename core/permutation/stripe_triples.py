@@ -22,7 +22,8 @@ class StripeTriples(StripeGroups):
         m, n_stripes = arrangement.m, arrangement.n_stripes
         whole = [tuple(range(s, s + m)) for s in (0, m, 2 * m)]
         of_two = mixed_parts(m, 0, m), mixed_parts(m, 0, 2 * m), mixed_parts(m, m, 2 * m)
-        super().__init__(arrangement, [*whole, *of_two[0], *of_two[1], *of_two[2], *parts_of_three(m)], 3)
+        parts = (*whole, *of_two[0], *of_two[1], *of_two[2], *parts_of_three(m))
+        super().__init__(arrangement, parts, 3)
         self.pairs = arrangement.columns.new_empty(len(of_two[0]), n_stripes, n_stripes)
         self.exchanged = exchanged_halves(m)
 

@@ -4,6 +4,8 @@ A window has few different stripes: C(2m, m) of two (70 for m = 4), C(3m, m) of 
 over the rows once, and a permutation's score is a sum of `width` entries of that table.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,8 @@ def check_window(m: int, width: int) -> None:
         raise SpecError.of("width", width, message, remedy)
 
 
-def permutations_of(parts: list[tuple[int, ...]], m: int, width: int) -> tuple[Tensor, Tensor]:
+@cache
+def permutations_of(parts: tuple[tuple[int, ...], ...], m: int, width: int) -> tuple[Tensor, Tensor]:
     """Canonical permutations [count, w * m] and, for each of their stripes, its row among `parts`, [count, w].
 
     A stripe that stays whole stays in its place, so that a permutation moves nothing that it does not change.
