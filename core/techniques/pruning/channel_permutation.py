@@ -149,9 +149,9 @@ class ChannelPermutation(OneShot):
             "name": name,
             "part": layer.part,
             "shape": layer.shape,
+            "efficacy (%)": efficacy(layer.before, after, layer.bound),
             "kept before (%)": 100 * layer.before / total,
             "kept after (%)": 100 * after / total,
-            "efficacy (%)": efficacy(layer.before, after, layer.bound),
             "seconds": layer.seconds,
         }
 
