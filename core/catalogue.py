@@ -20,7 +20,7 @@ FILE = Path(__file__).with_name("catalogue.json")
 class Catalogue:
     """Entries by name, each with `hash`, `summary`, `doc` and `schema`.
 
-    A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves` and `refuses`.
+    A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves`, `leaves_with` and `refuses`.
     """
 
     techniques: Mapping[str, dict[str, Any]] = field(default_factory=dict)

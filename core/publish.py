@@ -44,6 +44,7 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
         "requires": sorted(technique.requires),
         "compresses": technique.compresses,
         "leaves": sorted(technique.leaves),
+        "leaves_with": {setting: sorted(left) for setting, left in technique.leaves_with.items()},
         "refuses": dict(technique.refuses),
     }
 

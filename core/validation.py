@@ -32,13 +32,23 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
     left: dict[str, str] = {}  # property -> the step that left it
     for index, step in enumerate(recipe):
         methods = [_method(item) for item in step.settings.get("methods") or ()]
-        entries = [catalogue.techniques.get(part.technique, {}) for part in (step, *filter(None, methods))]
+        parts = [step, *filter(None, methods)]
+        entries = [catalogue.techniques.get(part.technique, {}) for part in parts]
         for entry in entries:
             for name, remedy in entry.get("refuses", {}).items():
                 if name in left:
                     message = f"cannot follow {left[name]}, which leaves {name}"
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)
-        left |= {name: step.technique for entry in entries for name in entry.get("leaves", ())}
+        for part, entry in zip(parts, entries, strict=True):
+            left |= dict.fromkeys(_left(part, entry), step.technique)
+
+
+def _left(step: StepSpec, entry: dict[str, Any]) -> Iterator[str]:
+    """What a step leaves, as its settings are."""
+    yield from entry.get("leaves", ())
+    for setting, names in entry.get("leaves_with", {}).items():
+        if step.settings.get(setting) is not None:
+            yield from names
 
 
 def _source_problems(

@@ -36,6 +36,7 @@ class Technique(BaseModel):
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
+    leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # and what more where this setting is not empty
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
 
     def check(self, subject: "Subject") -> None:

@@ -18,6 +18,7 @@ from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.pruning.slicegpt import Slicegpt
@@ -40,6 +41,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "movement_pruning": MovementPruning,
     "nm_pruning": NmPruning,
     "wanda": Wanda,
+    "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
     "sliding_window": SlidingWindow,
     "rigl": Rigl,

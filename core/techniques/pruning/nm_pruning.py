@@ -1,9 +1,12 @@
 """N:M pruning: of every M consecutive inputs keep the N weights that matter most.
 
-Paper: https://arxiv.org/abs/2104.08378. Here scored by magnitude, once and for all; a `train` after it trains
-under the fixed masks (ASP). Weights that an earlier step pruned stay pruned.
+Paper: https://arxiv.org/abs/2104.08378. Here scored once and for all; a `train` after it trains under the fixed masks
+(ASP). Weights that an earlier step pruned stay pruned. The scores are magnitude, Wanda's |weight| * ||input||
+(https://arxiv.org/abs/2306.11695), or SparseGPT's (https://arxiv.org/abs/2301.00774), which changes the kept weights
+as it goes. The latter two walk the model block by block on calibration data.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,12 +15,15 @@ from pydantic import Field
 from core.context import Context
 from core.families import Family
 from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
+from core.second_order import NOfM
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, MASK, OneShot
+from core.techniques.pruning.sparsegpt_layers import prune_by_hessians
+from core.techniques.pruning.wanda_layers import prune_by_input_norms
 
 
 class NmPruning(OneShot):
-    """Keep the n largest of every m consecutive weights along the inputs, as sparse kernels want it."""
+    """Keep n of every m consecutive weights along the inputs, those that score highest, as sparse kernels want it."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2104.08378"
@@ -30,22 +36,39 @@ class NmPruning(OneShot):
         "refuse", description="what becomes of a layer whose input channels m does not divide"
     )
 
+    score: Literal["magnitude", "wanda", "sparsegpt"] = Field(
+        "magnitude", description="what weights compete by; sparsegpt also updates those that stay"
+    )
+    calibration_examples: int = Field(
+        128, ge=1, le=100_000, description="examples that the inputs are taken from, for wanda and sparsegpt"
+    )
+
     def label(self) -> str:
-        """The pattern: 2:4."""
-        return f"{self.n}:{self.m}"
+        """The pattern, 2:4, and the score where it is not magnitude."""
+        return f"{self.n}:{self.m}" + (f" {self.score}" if self.score != "magnitude" else "")
 
     def check(self, subject: Subject) -> None:
         """n is below m, and m divides every layer's input channels."""
         check_pattern(subject.model, self.n, self.m, self.indivisible)
 
-    @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Prune at once."""
         check_pattern(subject.model, self.n, self.m, self.indivisible)
+        layers = [name.removesuffix(".weight") for name in divisible_weights(subject.model, self.m)]
+        if self.score == "sparsegpt":
+            prune_by_hessians(subject, context, layers, self.calibration_examples, NOfM(self.n, self.m))
+        elif self.score == "wanda":
+            keep = partial(nm_mask, n=self.n, m=self.m)
+            prune_by_input_norms(subject, context, layers, self.calibration_examples, keep)
+        else:
+            self._prune_by_magnitude(subject)
+        subject.details["layers"] = sparsity_by_layer(subject)
+
+    @torch.no_grad()
+    def _prune_by_magnitude(self, subject: Subject) -> None:
         for name, weight in divisible_weights(subject.model, self.m).items():
             scores, old = weight.abs(), subject.mask(name)
             if old is not None:
                 scores.masked_fill_(~old, -1.0)
             mask = nm_mask(scores, self.n, self.m)
             subject.constrain(name, mask=mask if old is None else mask & old)
-        subject.details["layers"] = sparsity_by_layer(subject)

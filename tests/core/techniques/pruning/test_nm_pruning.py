@@ -69,10 +69,37 @@ def test_layers_that_cannot_be_grouped_are_refused_or_skipped():
     assert (row["name"], row["sparsity"]) == ("conv", 0.0)
 
 
+@pytest.mark.parametrize("score", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 8)])
+def test_other_scores_keep_the_pattern_and_what_was_pruned(score, n, m):
+    subject = plane_subject()
+    MagnitudePruning(sparsity=0.25).apply(subject, context(subject))
+    old = subject.mask("up.weight")
+    NmPruning(n=n, m=m, score=score).apply(subject, context(subject))
+    mask, weight = subject.mask("up.weight"), subject.model.up.weight
+    assert not (mask & ~old).any()
+    assert torch.equal(mask.view(-1, m).sum(1), old.view(-1, m).sum(1).clamp(max=n))
+    assert torch.equal(weight != 0, mask)
+
+
+def test_wanda_weighs_by_the_inputs_and_sparsegpt_changes_what_it_keeps():
+    before = plane_subject().model.up.weight.detach()
+    subject = plane_subject()
+    subject.task.points[:, 1] *= 100
+    NmPruning(score="wanda").apply(subject, context(subject))
+    assert subject.mask("up.weight")[:, 1].all()
+    assert torch.equal(subject.model.up.weight, before * subject.mask("up.weight"))
+    subject = plane_subject()
+    NmPruning(score="sparsegpt").apply(subject, context(subject))
+    assert not torch.equal(subject.model.up.weight, before * subject.mask("up.weight"))
+    assert subject.details["layers"] == [{"name": "up", "shape": [16, 8], "weights": 128, "sparsity": 0.5}]
+
+
 def test_n_must_be_below_m():
     with pytest.raises(SpecError, match="n = 4"):
         NmPruning(n=4, m=4).check(plane_subject())
 
 
-def test_label_is_the_pattern():
+def test_label_is_the_pattern_and_the_score():
     assert NmPruning(n=1, m=8).label() == "1:8"
+    assert NmPruning(score="wanda").label() == "2:4 wanda"
