@@ -1,15 +1,19 @@
 """The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
 
+import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from app import formats
 from app.charts.axes import NUMBER, Axis, known
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
+from app.charts.unchecked import Unchecked
 from core.frontier import frontier
 
 SELECTION = "chosen"
@@ -32,10 +36,9 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     directions = [_DIRECTIONS[x.better], _DIRECTIONS[y.better]]
     shown["on_frontier"] = frontier(shown[[x.column, y.column]].to_numpy(), directions)
     shown["strength"] = np.where((shown["on_frontier"] | shown["is_reference"]) & shown["feasible"], PLAIN, PALE)
-    rows = shown.to_dict("records")
     for axis in axes.values():
         if axis.column in shown:
-            shown[f"{axis.column}_text"] = [_text(row, axis) for row in rows]
+            shown[f"{axis.column}_text"] = _texts(shown, axis)
     return shown
 
 
@@ -77,17 +80,23 @@ def _times(times: float | None, more: str, less: str) -> str:
     return f" ({formats.ratio(times)} {more})" if times > 1 else f" ({formats.ratio(1 / times)} {less})"
 
 
-def _text(row: Mapping[str, Any], axis: Axis) -> str:
-    value = row[axis.column]
-    if value is None or pd.isna(value):
-        return "not measured"
-    text = axis.read(float(value))
-    low, high = row.get(axis.low), row.get(axis.high)
-    if low is None or high is None or pd.isna(low) or pd.isna(high):
-        return text
-    return f"{text}  (95 %: {axis.read(float(low))} to {axis.read(float(high))})"
+def _texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
+    """What a hover says of the axis, point by point."""
+    read = cache(axis.read)
+    values = shown[axis.column].astype(float)
+    unknown = pd.Series(np.nan, index=shown.index)
+    low, high = (shown[end].astype(float) if end in shown else unknown for end in (axis.low, axis.high))
+    return [
+        "not measured"
+        if math.isnan(value)
+        else read(value)
+        if math.isnan(lower) or math.isnan(upper)
+        else f"{read(value)}  (95 %: {read(lower)} to {read(upper)})"
+        for value, lower, upper in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)
+    ]
 
 
+@debug_mode(False)
 def scatter(
     shown: pd.DataFrame,
     x: Axis,
@@ -98,7 +107,7 @@ def scatter(
     axes: dict[str, Axis],
     log_x: bool = True,
     log_y: bool = False,
-) -> alt.LayerChart | alt.FacetChart:
+) -> alt.LayerChart:
     """The chart of points that `annotate` has prepared; clicking one (with shift: several) selects it.
 
     Up is better: the upward axis is turned where less is better.
@@ -113,7 +122,7 @@ def scatter(
         *_references(drawn, scales),
     ]
     drawn_fast = {"embedOptions": {"renderer": "canvas"}}
-    return alt.layer(*layers).properties(height=HEIGHT, usermeta=drawn_fast)
+    return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast)
 
 
 class _Scale:

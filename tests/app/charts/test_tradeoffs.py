@@ -68,7 +68,7 @@ def test_a_hover_reads_value_and_interval_in_their_units():
 
 def spec(y=ACCURACY, limits=None, **changes):
     shown = tradeoffs.annotate(FOUR.assign(**changes), SIZE, y, limits or {}, ALL)
-    return tradeoffs.scatter(shown, SIZE, y, limits or {}, axes=ALL).to_dict()
+    return tradeoffs.scatter(shown, SIZE, y, limits or {}, axes=ALL).to_dict(validate=True)
 
 
 def channels(chart, name):
@@ -102,7 +102,7 @@ def test_a_reference_bears_its_name_where_few_are():
     assert len([layer for layer in many["layer"] if layer["mark"]["type"] == "text"]) == 1
     five = pd.concat([FOUR, FOUR.tail(1).assign(stage_id=5)]).assign(reference_stage_id=[1, 2, 3, 4, 5])
     shown = tradeoffs.annotate(five, SIZE, ACCURACY, {}, ALL)
-    crowded = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict()
+    crowded = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     assert not [layer for layer in crowded["layer"] if layer["mark"]["type"] == "text"]
 
 
