@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from core.models.anatomy import BlockNames, anatomy
+from core.models.anatomy import BlockNames
 from core.nn.attention.base import Attention
 from core.structured.stream import beginning
 from core.structured.structure import Masks, Structure
@@ -15,7 +15,8 @@ from core.subject import Subject
 def fold_(subject: Subject, structure: Structure, masks: Masks) -> list[dict[str, str | int]]:
     """Leave a model without masks that computes what the masked one did; a row for every part of it.
 
-    An attention or FFN that is switched off stays as layers without any inner width, whose bias is 0.
+    An attention or FFN that is switched off stays as layers without any inner width, whose bias is 0; an attention
+    of transformers keeps one head, which gives nothing.
     """
     model = subject.model
     for index, block in enumerate(structure.blocks):
@@ -54,8 +55,8 @@ def _kept(subject: Subject, units: Units, alive: Tensor) -> dict[str, str | int]
 
 
 def _works_without_heads(model: nn.Module, block: BlockNames) -> bool:
-    """Decoders of transformers do not: they take an empty cache for one that has seen nothing, and OPT divides by 0."""
-    return isinstance(model.get_submodule(block.attention), Attention) or not anatomy(model).causal
+    """Those of transformers do not: OPT divides by their number, an empty cache has seen nothing, kernels want some."""
+    return isinstance(model.get_submodule(block.attention), Attention)
 
 
 def _fold_layer(model: nn.Module, name: str, units: Units, factors: Tensor, layer: Tensor) -> None:

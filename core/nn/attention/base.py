@@ -66,6 +66,10 @@ class Attention(nn.Module):
         `mask` [B, T] is True where a token may be seen; `cache` is this layer's own (`make_cache`);
         `positions` [T] are absolute and needed only by rotary positions: 0..T-1 when left out.
         """
+        if not self.heads:  # all pruned: the output's bias is left
+            if cache is not None:
+                cache.length += x.shape[1]
+            return self.o(x[..., :0])
         q, k, v = self.project(x)
         if self.rotary is not None:
             if positions is None:

@@ -4,8 +4,9 @@ Paper: https://arxiv.org/abs/2204.00408. Every part has an L0 mask (hard concret
 weights that goes is held to a target by a Lagrangian, lambda1 (s - t) + lambda2 (s - t)^2, whose multipliers climb; the
 target rises linearly from 0. Teacher: logits and matched layers, in the place of the labels. In the end the masks are
 settled, folded into the weights and cut out, so that a plain, smaller model remains; train again after it.
-Here heads that share keys and values (GQA) are one mask; what is left of a post-norm layer that is switched off is its
-norm (the authors drop it too); weights are counted without biases, and widths end as multiples of `round_to`.
+Here heads that share keys and values (GQA) are one mask; weights are counted without biases; widths end as multiples
+of `round_to`. Of a post-norm layer that is switched off the norm stays (the authors drop it too), of an attention of
+transformers one head that gives nothing.
 """
 
 from collections.abc import Iterable, Mapping

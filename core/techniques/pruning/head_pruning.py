@@ -67,8 +67,9 @@ class HeadPruning(OneShot):
             raise SpecError.of("pruning_ratio", self.pruning_ratio, message, f"Choose more than {0.5 / total:.2g}.")
         if total - dropped < len(units):
             message = f"leaves {total - dropped} of {total} heads to {len(units)} layers, which need one each"
-            most = 1 - len(units) / total
-            raise SpecError.of("pruning_ratio", self.pruning_ratio, message, f"Choose at most {most:.2g}.")
+            most = int(100 * (1 - len(units) / total)) / 100
+            remedy = f"Choose at most {most}." if most else "Choose a model of several heads a layer."
+            raise SpecError.of("pruning_ratio", self.pruning_ratio, message, remedy)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Cut out in rounds."""

@@ -44,7 +44,7 @@ def scatter_(method, *, dead=()):
     method._masks = method._alphas.settled(method.round_to)
 
 
-KEPT = {"hf opt": 1, "hf llama": 2}  # heads that give nothing, for the cache's sake
+KEPT = {"hf opt": 1, "hf llama": 2, "hf bert": 1, "hf vit": 1}  # heads that give nothing
 DEAD = {"nothing": (), "layers": (("attention_layers", 0), ("feed_layers", 1))}
 
 
