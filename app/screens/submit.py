@@ -61,7 +61,7 @@ st.title("Submit a run")
 presets = {preset.title: preset for preset in editor.presets()}
 titles = dict(data.load_run_titles(project.id))
 preset_key, clone_key = f"{draft.edition}.preset", f"{draft.edition}.clone"
-start, clone = st.columns(2)
+start, clone = st.columns([5, 3], gap="large")
 start.selectbox(
     "Start from a preset",
     list(presets),
