@@ -82,7 +82,7 @@ def sparse_training() -> Group:
         top_kast = f"Top-KAST {100 * sparsity:.0f}/{100 * backward:.0f}"
         arms |= {
             f"gradual magnitude {percent}": [train({"magnitude_pruning": {"sparsity": sparsity}})],
-            top_kast: [train({"top_kast": {"forward_density": 1 - sparsity, "backward_density": 1 - backward}})],
+            top_kast: [train({"top_kast": {"density": 1 - sparsity, "extra_density": sparsity - backward}})],
             f"RigL {percent}": [train({"rigl": {"sparsity": sparsity}})],
             f"static random {percent}": [train({"rigl": {"sparsity": sparsity, "grow": "none"}})],
         }
@@ -109,7 +109,7 @@ def calibrated() -> Group:
         "2:4": (
             TWO_OF_FOUR,
             {"nm_pruning": {"n": 2, "m": 4, "score": "wanda"}},
-            {"sparsegpt": {"n": 2, "m": 4}},
+            {"sparsegpt": {"structure": "n:m", "n": 2, "m": 4}},
         ),
     }
     for pattern, (magnitude, wanda, sparsegpt) in patterns.items():
@@ -133,15 +133,15 @@ def structured() -> Group:
     for share in (0.25, 0.5):
         percent = f"{100 * share:.0f} %"
         for name, technique, settings, rival in (
-            ("FFN units", "ffn_pruning", {"ratio": share}, {"importance": "random"}),
-            ("heads", "head_pruning", {"ratio": share}, {"score": "random"}),
-            ("blocks", "depth_pruning", {"ratio": share}, {"strategy": "random"}),
+            ("FFN units", "ffn_pruning", {"pruning_ratio": share}, {"importance": "random"}),
+            ("heads", "head_pruning", {"pruning_ratio": share}, {"importance": "random"}),
+            ("blocks", "depth_pruning", {"pruning_ratio": share}, {"strategy": "random"}),
         ):
             ours, random = f"{name} {percent}", f"random {name} {percent}"
             arms[ours] = [train(), {technique: settings}, train(**RECOVERY)]
             arms[random] = [train(), {technique: {**settings, **rival}}, train(**RECOVERY)]
             claims.append(Claim(ours, random))
-        arms[f"SliceGPT {percent}"] = [train(), {"slicegpt": {"ratio": share}}, train(**RECOVERY)]
+        arms[f"SliceGPT {percent}"] = [train(), {"slicegpt": {"slicing": share}}, train(**RECOVERY)]
     return Group(["vit", "gpt"], arms, claims)
 
 
