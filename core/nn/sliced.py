@@ -3,6 +3,7 @@
 Paper: https://arxiv.org/abs/2401.15024 (SliceGPT, section 3).
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -49,8 +50,10 @@ class SlicedBlock(Replacement):
         self.drop = drop
         self.skip1 = nn.Parameter(torch.eye(kept))
         self.skip2 = nn.Parameter(torch.eye(kept))
+        self._keywords: list[str] = []  # what the original block calls its arguments after the first
 
     def adopt(self, original: nn.Module) -> None:
+        self._keywords = list(inspect.signature(original.forward).parameters)[1:]
         for name, child in original.named_children():
             self.add_module(name, child)
 
@@ -60,17 +63,18 @@ class SlicedBlock(Replacement):
         return x @ self.skip2 + self.feed(x)
 
     def mix(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """attention(norm1(x))."""
-        mixed = self._call("attention", self._call("norm1", x), *args, **kwargs)
+        """attention(norm1(x)); its arguments by name, since attentions have theirs in other orders than blocks."""
+        named = dict(zip(self._keywords, args, strict=False)) | kwargs
+        mixed = self._call("attention", self._call("norm1", x), **named)
         return F.dropout(mixed[0] if isinstance(mixed, tuple) else mixed, self.drop, self.training)
 
     def feed(self, x: Tensor) -> Tensor:
         """ffn(norm2(x))."""
         return F.dropout(self._call("ffn", self._call("norm2", x)), self.drop, self.training)
 
-    def _call(self, part: str, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, part: str, x: Tensor, **kwargs: Any) -> Any:
         for name in self.parts[part]:
-            x = self.get_submodule(name)(x, *args, **kwargs)
+            x = self.get_submodule(name)(x, **kwargs)
         return x
 
     def arguments(self) -> dict[str, Any]:

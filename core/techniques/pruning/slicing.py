@@ -32,7 +32,8 @@ class Basis:
 def principal_directions(covariance: Tensor, kept: int) -> tuple[Tensor, float]:
     """Eigenvectors [width, kept] of the largest eigenvalues, descending, and their share of the sum of all.
 
-    `covariance` is the float64 sum of x x^T over tokens; the damping keeps directions without any variance apart.
+    `covariance` is the float64 sum of x x^T over tokens. The damping is the paper's; it turns no direction, and keeps
+    the matrix away from singular.
     """
     damping = DAMPING * covariance.diagonal().mean()
     values, vectors = torch.linalg.eigh(covariance + damping * torch.eye(len(covariance)).to(covariance))
@@ -89,9 +90,8 @@ class Slicing:
 
     def _swap(self, block: BlockNames) -> SlicedBlock:
         original = self.model.get_submodule(block.name)
-        parts = {
-            part: [getattr(block, part).removeprefix(f"{block.name}.")] for part in ("norm1", "attention", "norm2")
-        }
+        names = {"norm1": block.norm1, "attention": block.attention, "norm2": block.norm2}
+        parts = {part: [name.removeprefix(f"{block.name}.")] for part, name in names.items()}
         parts["ffn"] = FEED_FORWARD[type(original).__name__]
         sliced = SlicedBlock(parts, self.kept, dropout_of(original))
         weight = self.model.get_parameter(f"{block.o}.weight")
@@ -100,10 +100,9 @@ class Slicing:
 
     def _mix(self, sliced: SlicedBlock, block: BlockNames) -> Run:
         def run(x: Tensor, index: int) -> Tensor:
-            arguments: Any = tree_map_only(
-                Tensor, lambda t: t.to(self.device), self.hidden.arguments[index][block.name]
-            )
-            return sliced.mix(x, *arguments[0], **arguments[1])
+            arguments = self.hidden.arguments[index][block.name]
+            args, kwargs = tree_map_only(Tensor, lambda t: t.to(self.device), arguments)
+            return sliced.mix(x, *args, **kwargs)
 
         return run
 

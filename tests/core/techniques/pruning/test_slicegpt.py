@@ -14,6 +14,7 @@ from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.recording import MemoryRecord
 from core.runtimes.decode import decoder_of
 from core.tasks.base import Kind, logits_of
+from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.pruning.depth_pruning import take_out_
 from core.techniques.pruning.slicegpt import Slicegpt, kept_width, untie_
 from core.techniques.pruning.slicing import Slicing, principal_directions
@@ -283,6 +284,15 @@ def test_tokens_of_a_sliced_model_are_not_reduced():
     Slicegpt().apply(subject, context(subject))
     with pytest.raises(SpecError, match="was sliced"):
         TokenMerging().check(subject)
+
+
+@pytest.mark.parametrize("family", ["builtin vit", "llama", "gpt2"])
+def test_other_attention_goes_on_working_within_a_sliced_block(family):
+    subject = subject_of(family, depth=2)
+    SlidingWindow(window=4).apply(subject, context(subject))
+    before = answers(subject)
+    slice_(subject, WIDTH)
+    assert (answers(subject) - before).abs().max() < 1e-5 * before.abs().max()
 
 
 def test_a_shallower_model_is_sliced_and_a_sliced_one_is_not_sliced_again():
