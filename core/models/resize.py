@@ -32,6 +32,8 @@ def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
         owner, attribute = _owner(model, name)
         like = owner.get_parameter("weight") if _lacks(owner, attribute) else getattr(owner, attribute)
         _put(model, name, like.new_empty(tuple(shape)))
+    for module in model.modules():  # also where what was swapped in has sizes of its own
+        _say_heads(module)
 
 
 def changed_shapes(model: nn.Module, bare: nn.Module) -> dict[str, list[int]]:
@@ -93,9 +95,10 @@ def _say_heads(attention: nn.Module) -> None:
     """Attentions of transformers that split their projections by a stored number of heads (OPT's does)."""
     query = getattr(attention, "q_proj", getattr(attention, "query", None))
     head_dim = getattr(attention, "head_dim", getattr(attention, "attention_head_size", None))
-    if not isinstance(query, nn.Linear) or head_dim is None:
+    width = getattr(query, "out_features", None)
+    if width is None or head_dim is None:
         return
-    sizes = {"num_heads": query.out_features // head_dim, "all_head_size": query.out_features}
+    sizes = {"num_heads": width // head_dim, "all_head_size": width}
     for name, size in {**sizes, "num_attention_heads": sizes["num_heads"]}.items():
         if hasattr(attention, name):
             setattr(attention, name, size)

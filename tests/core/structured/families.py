@@ -76,7 +76,7 @@ def build(family: str) -> tuple[nn.Module, RandomTask]:
     config = configs()[name]
     config.use_cache = False
     model = getattr(transformers, CLASSES[name])(config)
-    return model, {"bert": texts, "vit": images}.get(name, windows)()
+    return model, {"bert": texts, "vit": images, "deit": images}.get(name, windows)()
 
 
 def subject_of(family: str) -> Subject:
