@@ -13,15 +13,17 @@ from core.techniques.low_rank.svd import Svd
 from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.cofi import Cofi
 from core.techniques.pruning.depth_pruning import DepthPruning
+from core.techniques.pruning.dynamic_vit import DynamicVit
 from core.techniques.pruning.ffn_pruning import FfnPruning
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.pruning.sparsegpt import Sparsegpt
+from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
-from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -33,6 +35,7 @@ from core.techniques.training.train import Train
 TECHNIQUES: dict[str, type[Technique]] = {
     "channel_permutation": ChannelPermutation,
     "distill_logits": DistillLogits,
+    "dynamic_vit": DynamicVit,
     "depth_pruning": DepthPruning,
     "ffn_pruning": FfnPruning,
     "head_pruning": HeadPruning,
@@ -46,6 +49,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "sliding_window": SlidingWindow,
     "rigl": Rigl,
     "sr_ste": SrSte,
+    "token_merging": TokenMerging,
     "top_kast": TopKast,
     "svd": Svd,
     "cast": Cast,
