@@ -14,7 +14,7 @@ CELL_HEIGHT = 26
 BAR_HEIGHT = 20
 LABEL_WIDTH = 170  # pixels
 MOST_WORDS = 160  # cells that still have room for their value
-SHARES = ("sparsity", "relative_error", "relative error", "kept")  # stored as 0..1
+SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
 _NO_QUANTITY = ("name", "weights", "shape")
 _IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
 

@@ -64,14 +64,15 @@ def prune_by_hessians(
             factors = [factorize(hessian, damping) for hessian in hessians]
             for name in names:
                 layer, mask = subject.model.get_submodule(name), subject.mask(f"{name}.weight")
-                before = matrices_of(layer.get_parameter("weight").detach().clone(), groups_of(layer))
+                dense = layer.get_parameter("weight").detach().clone()
                 if grids is not None and isinstance(layer, nn.Linear):
                     solutions, packed = grids.pack(layer, factors, mask, pattern)
                     subject.replace(name, packed)
                 else:
                     solutions = solve_layer(layer, factors, mask, pattern)
                     _take_over(subject, f"{name}.weight", solutions)
-                rows[name] = _report(name, before, hessians, solutions)
+                before = matrices_of(dense, groups_of(layer))
+                rows[name] = {"name": name, "shape": list(dense.shape), **_report(before, hessians, solutions)}
     return [rows[name] for name in layers if name in rows]
 
 
@@ -91,14 +92,13 @@ def _take_over(subject: Subject, parameter: str, solutions: list[Solution]) -> N
     subject.constrain(parameter, mask=weight_of(torch.stack([s.mask for s in solutions]), weight.shape))
 
 
-def _report(name: str, before: Tensor, hessians: Tensor, solutions: list[Solution]) -> dict[str, Any]:
-    """A row of the run page's table; the error is that of the layer's outputs, as a share of their own size."""
+def _report(before: Tensor, hessians: Tensor, solutions: list[Solution]) -> dict[str, Any]:
+    """What the run page shows of a layer; the error is that of its outputs, as a share of their own size."""
     pairs = list(zip(before.float(), hessians, solutions, strict=True))
     error = sum(float(exact_error(solution.weight.float() - weight, h)) for weight, h, solution in pairs)
     size = sum(float(exact_error(weight, h)) for weight, h, _ in pairs)
     kept = sum(int(torch.count_nonzero(solution.weight)) for solution in solutions)
     return {
-        "name": name,
         "weights": before.numel(),
         "sparsity": 1 - kept / before.numel(),
         "output_error": (error / size) ** 0.5 if size > 0 else 0.0,
