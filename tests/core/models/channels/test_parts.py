@@ -161,3 +161,46 @@ def test_parts_that_are_off_and_channels_that_m_does_not_divide_are_said():
     _, parts, left = parts_of(model, batch, kinds=frozenset({VALUES}), m=8)
     assert not parts and left["model.layers.0.self_attn.o_proj"] == "they are one group of 8"
     assert left["model.layers.0.mlp.down_proj"] == "ffn is off"
+
+
+class Plain(nn.Module):
+    """Two layers of a plain network, and how the second reads the first."""
+
+    def __init__(self, read, first: nn.Module, second: nn.Module):
+        super().__init__()
+        self.read, self.first, self.second = read, first, second
+
+    def forward(self, x):
+        return self.second(self.read(self.first(x)))
+
+
+def reason_of(model: nn.Module, x: torch.Tensor) -> str:
+    network = trace(model.eval(), lambda: model(x))
+    parts, left = find_parts(network, anatomy(model), ["second.weight"], 4, ALL)
+    assert not parts
+    return left["second"]
+
+
+def test_channels_whose_order_no_group_depends_on_are_left_alone():
+    model = Plain(lambda x: x.flatten(1), nn.Conv2d(3, 8, 1), nn.Linear(32, 2))
+    assert reason_of(model, torch.randn(2, 3, 2, 2)) == "every group of 4 inputs is of one channel"
+
+
+def test_channels_that_lie_scattered_over_groups_are_left_alone():
+    model = Plain(lambda x: x.flatten(1), nn.Conv2d(3, 8, 1), nn.Linear(16, 2))
+    assert reason_of(model, torch.randn(2, 3, 1, 2)) == "they do not lie side by side in second"
+
+
+def test_layers_whose_inputs_m_does_not_divide_are_left_alone():
+    model = Plain(torch.relu, nn.Linear(3, 10), nn.Linear(10, 2))
+    assert reason_of(model, torch.randn(2, 3)) == "4 does not divide their 10 channels"
+
+
+def test_values_that_a_shared_norm_scales_stay_one_part():
+    model, batch = builtin("vit")
+    attention = model.blocks[0].attention
+    attention.v = nn.Sequential(attention.v, nn.Unflatten(2, (4, 8)), nn.RMSNorm(8), nn.Flatten(2)).double()
+    _, parts, _ = parts_of(model, batch)
+    (first, *others) = [part for part in parts if part.layers in (["blocks.0.attention.o"], ["blocks.1.attention.o"])]
+    assert len(others) == 4 and {slot.name for slot in first.channels.slots} >= {"blocks.0.attention.v.2.weight"}
+    assert torch.equal(first.consumers[0].places, torch.arange(32).view(4, 8))
