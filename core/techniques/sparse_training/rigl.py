@@ -87,8 +87,7 @@ class Rigl(TrainingMethod):
         weights = sparse_weights(subject.model, dense_ends=self.dense_ends)
         self._names, self._never = list(weights), {}
         for name, count in self._counts(weights).items():
-            chance = torch.rand(weights[name].shape, generator=context.generator(f"first mask of {name}"))
-            mask = keep_largest(chance, count).to(weights[name].device)
+            mask = keep_largest(self._chance(f"first mask of {name}", weights[name]), count)
             subject.constrain(name, mask=mask)
             self._never[name] = ~mask
 
@@ -126,15 +125,14 @@ class Rigl(TrainingMethod):
         """Change one layer's mask; how many of its bits flipped."""
         weight, old = self._subject.model.get_parameter(name), self._subject.mask(name)
         assert old is not None
-        new = drop_and_grow(weight, old, self._growth(name, weight, update.index), round(share * int(old.sum())))
+        if weight.grad is None:
+            return 0  # this update's loss does not depend on the layer
+        growth = weight.grad if self.grow == "gradient" else self._chance(f"growth of {name} at {update.index}", weight)
+        new = drop_and_grow(weight, old, growth, round(share * int(old.sum())))
         self._subject.constrain(name, mask=new)
         clear_state(update.optimizer, weight, ~(old & new))
         self._never[name] &= ~new
         return int((old ^ new).sum())
 
-    def _growth(self, name: str, weight: torch.nn.Parameter, index: int) -> Tensor:
-        if self.grow == "gradient":
-            assert weight.grad is not None
-            return weight.grad
-        chance = torch.rand(weight.shape, generator=self._context.generator(f"growth of {name} at {index}"))
-        return chance.to(weight.device)
+    def _chance(self, purpose: str, weight: Tensor) -> Tensor:
+        return torch.rand(weight.shape, generator=self._context.generator(purpose)).to(weight.device)

@@ -3,8 +3,10 @@
 Paper: https://arxiv.org/abs/2106.03517. A is the `density` share of largest magnitude, B the `density` +
 `extra_density` share, C the rest, which stays bitwise as it is. An exploration loss pulls on A, and on B without A
 by 1 / density as hard (squared, as the paper's text and algorithm have it, not its displayed equation); it takes the
-place of weight decay. Where a weight leaves B, its momentum and Adam's averages are forgotten; Adam's count of updates
-is the layer's, so a weight that enters B makes larger steps at first, up to six times the learning rate.
+place of weight decay. AdamW divides its gradient, like any, by its running size, and wants it stronger than the
+paper's SGD (1e-4): where it is too weak, weights of B drift into A and masks churn. Where a weight leaves B, its
+momentum and Adam's averages are forgotten; Adam's count of updates is the layer's, so a weight that enters B makes
+larger steps at first, up to six times the learning rate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +53,9 @@ class TopKast(TrainingMethod):
     extra_density: float = Field(0.3, ge=0, lt=1, description="share that also has gradients (set B without A)")
     scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
     refresh: int = Field(10, ge=1, description="updates from one choice of the sets to the next")
-    exploration_strength: float = Field(1e-4, ge=0, le=10, description="exploration loss, in place of weight decay")
+    exploration_strength: float = Field(
+        1e-2, ge=0, le=10, description="exploration loss, in place of weight decay; with SGD about 1e-4"
+    )
     exploration_stop: float = Field(1.0, ge=0, le=1, description="share of the updates after which B is A")
     dense_ends: bool = Field(False, description="leave the model's first and last layer dense, whatever they are")
     backward: Literal["dense", "sparse"] = Field(
