@@ -4,6 +4,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from core.models.conv1d import convert_conv1d_
 from core.models.gpt import Gpt
 from core.models.resnet import Resnet
 from core.models.vit import Vit
@@ -76,6 +77,7 @@ def build(family: str) -> tuple[nn.Module, RandomTask]:
     config = configs()[name]
     config.use_cache = False
     model = getattr(transformers, CLASSES[name])(config)
+    convert_conv1d_(model)
     return model, {"bert": texts, "vit": images, "deit": images}.get(name, windows)()
 
 

@@ -10,6 +10,7 @@ from core.nn.low_rank_linear import LowRankLinear
 from core.spec import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.pruning.ffn_pruning import FfnPruning
+from core.techniques.pruning.head_pruning import HeadPruning
 from tests.core.fakes import context
 from tests.core.structured.families import TRANSFORMERS, answers, subject_of
 
@@ -99,3 +100,16 @@ def test_masks_of_earlier_steps_go_on_being_kept(tmp_path):
         weight = again.model.get_parameter(fqn.removeprefix("main."))
         assert weight.shape == constraint.tensor.shape and 32 in weight.shape
         assert (weight[~constraint.tensor.bool()] == 0).all()
+
+
+def test_a_model_with_one_linear_for_queries_keys_and_values_can_be_pruned_here():
+    subject = subject_of("hf gpt2")
+    units = torch.randperm(128, generator=torch.Generator().manual_seed(2))[:64]
+    idle(subject, 0, units)
+    idle(subject, 1, units)
+    expected = answers(subject)
+    FfnPruning(pruning_ratio=0.5).apply(subject, context(subject))
+    assert widths(subject) == [64, 64]
+    torch.testing.assert_close(answers(subject), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+    with pytest.raises(SpecError, match="one linear for q, k and v"):
+        HeadPruning().check(subject)
