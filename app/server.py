@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from streamlit.starlette import App
 
 from app import downloads
+from app.preloads import Preloads
 
 
 async def start_page(request: Request) -> RedirectResponse:
@@ -16,4 +18,4 @@ async def start_page(request: Request) -> RedirectResponse:
 
 
 routes = [Route(downloads.ROUTE, downloads.send), Route("/tradeoffs", start_page)]
-app = App(Path(__file__).with_name("main.py"), routes=routes)
+app = App(Path(__file__).with_name("main.py"), routes=routes, middleware=[Middleware(Preloads)])
