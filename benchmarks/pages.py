@@ -5,10 +5,11 @@
 Every page is served by a server of its own and opened in turn, in one browser whose cache is warm; a time is from
 the address to the page's last element being painted. Runs and points are read anew each time: visits lie further apart
 than the list of runs is cached, and a stage is recorded before each visit of the trade-offs. What filters and pickers
-offer is cached for 30 s.
+offer is cached for 30 s. Beside the times stand processor times, which others on the machine lengthen less.
 """
 
 import argparse
+import json
 import os
 import platform
 import socket
@@ -24,7 +25,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+import psutil
+from playwright.sync_api import BrowserContext, sync_playwright
 from sqlalchemy import update
 
 from app import local
@@ -34,6 +36,19 @@ from tests import chromium, factories
 
 RESULT = Path(__file__).with_name("results") / "pages.txt"
 EMPTY = 'import streamlit as st\nst.set_page_config(layout="wide")\nst.markdown("Nothing here.")\n'
+TABLE = '[data-testid="stDataFrame"] canvas'
+WATCH = """
+const wanted = %s;
+const there = (selector) => {
+  const box = document.querySelector(selector)?.getBoundingClientRect();
+  return box && box.width > 0 && box.height > 0;
+};
+const look = () => {
+  if (wanted.every(there)) requestAnimationFrame((now) => { window.painted = now; });
+  else requestAnimationFrame(look);
+};
+requestAnimationFrame(look);
+"""  # milliseconds from the start of the navigation to the frame after the one that has all that is wanted
 APART = 2.2  # seconds between two visits of a page: what changes while runs execute is cached for two
 
 
@@ -44,15 +59,23 @@ class Case:
     name: str
     runs: int
     path: str
-    painted: str  # selector of what is painted last
     target_ms: float
     one_task: bool = False
 
 
+@dataclass(frozen=True)
+class Visit:
+    """Milliseconds until the page was painted, and of processor time: the server's, and the page's main thread's."""
+
+    painted: float
+    server: float
+    page: float
+
+
 CASES = (
-    Case("runs, 10,000 in the store", 10_000, "runs", '[data-testid="stDataFrame"] canvas', 300),
-    Case("runs, 100,000 in the store", 100_000, "runs", '[data-testid="stDataFrame"] canvas', 800),
-    Case("trade-offs, 100,000 points", 100_000, "", '[data-testid="stDataFrame"] canvas', 1000, one_task=True),
+    Case("runs, 10,000 in the store", 10_000, "runs", 300),
+    Case("runs, 100,000 in the store", 100_000, "runs", 800),
+    Case("trade-offs, 100,000 points", 100_000, "", 1000, one_task=True),
 )
 
 
@@ -70,8 +93,8 @@ def main() -> None:
             home = folder / str(number)
             sizes[case.name] = _fill(home, case)
             urls[case.name] = stack.enter_context(_served(local.front_end_command, home))
-        times = _measure(urls, [folder / str(number) for number in range(len(CASES))], arguments.repeats)
-    table = _table(times, sizes)
+        visits = _measure(urls, [folder / str(number) for number in range(len(CASES))], arguments.repeats)
+    table = _table(visits, sizes)
     print(table)
     if arguments.save:
         RESULT.parent.mkdir(exist_ok=True)
@@ -96,9 +119,9 @@ def _fill(home: Path, case: Case) -> int:
     return points
 
 
-def _measure(urls: dict[str, str], homes: list[Path], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each visit, page by page in turn; the first round warms up and does not count."""
-    times: dict[str, list[float]] = {name: [] for name in urls}
+def _measure(urls: dict[str, tuple[str, int]], homes: list[Path], repeats: int) -> dict[str, list[Visit]]:
+    """Each visit, page by page in turn; the first round warms up and does not count."""
+    visits: dict[str, list[Visit]] = {name: [] for name in urls}
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=arguments)
@@ -106,13 +129,13 @@ def _measure(urls: dict[str, str], homes: list[Path], repeats: int) -> dict[str,
         for turn in range(repeats + 1):
             _record_stages(homes)
             began = time.monotonic()
-            for name, url in urls.items():
-                taken = _visit(context, url, next((case for case in CASES if case.name == name), None))
+            for name, (url, server) in urls.items():
+                visit = _visit(context, url, next((case for case in CASES if case.name == name), None), server)
                 if turn:
-                    times[name].append(taken)
+                    visits[name].append(visit)
             time.sleep(max(0.0, APART - (time.monotonic() - began)))
         browser.close()
-    return times
+    return visits
 
 
 def _record_stages(homes: list[Path]) -> None:
@@ -122,29 +145,33 @@ def _record_stages(homes: list[Path]) -> None:
             factories.fill_store(s, 20, seed=int(time.time()))
 
 
-def _visit(context: BrowserContext, url: str, case: Case | None) -> float:
+def _visit(context: BrowserContext, url: str, case: Case | None, server: int) -> Visit:
     page = context.new_page()
-    start = time.perf_counter()
+    page.add_init_script(WATCH % json.dumps(_painted_last(case)))
+    devtools = context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    before = psutil.Process(server).cpu_times()
     page.goto(f"{url}/{case.path if case else ''}", wait_until="commit")
-    if case is None:
-        page.get_by_text("Nothing here.").wait_for(timeout=120_000)
-    else:
-        _wait_for(page, case)
-    taken = 1000 * (time.perf_counter() - start)
+    page.wait_for_function("window.painted", timeout=120_000, polling=100)
+    after = psutil.Process(server).cpu_times()
+    metrics = {row["name"]: row["value"] for row in devtools.send("Performance.getMetrics")["metrics"]}
+    taken = page.evaluate("window.painted")
     page.close()
-    return taken
+    return Visit(
+        taken, 1000 * (after.user + after.system - before.user - before.system), 1000 * metrics["TaskDuration"]
+    )
 
 
-def _wait_for(page: Page, case: Case) -> None:
-    if case.one_task:
-        page.locator('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg').first.wait_for(
-            timeout=120_000
-        )
-    page.locator(case.painted).first.wait_for(timeout=120_000)
+def _painted_last(case: Case | None) -> list[str]:
+    """Selectors of what has to be painted."""
+    if case is None:
+        return ['[data-testid="stMarkdownContainer"]']
+    chart = '[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg'
+    return [chart, TABLE] if case.one_task else [TABLE]
 
 
 @contextmanager
-def _empty(folder: Path) -> Iterator[str]:
+def _empty(folder: Path) -> Iterator[tuple[str, int]]:
     folder.mkdir()
     script = folder / "empty.py"
     script.write_text(EMPTY)
@@ -152,12 +179,13 @@ def _empty(folder: Path) -> Iterator[str]:
     def command(host: str, port: int) -> list[str]:
         return [*local.front_end_command(host, port)[:4], str(script), *local.front_end_command(host, port)[5:]]
 
-    with _served(command, folder) as url:
-        yield url
+    with _served(command, folder) as served:
+        yield served
 
 
 @contextmanager
-def _served(command: Callable[[str, int], list[str]], home: Path) -> Iterator[str]:
+def _served(command: Callable[[str, int], list[str]], home: Path) -> Iterator[tuple[str, int]]:
+    """Address and process of a server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -168,7 +196,7 @@ def _served(command: Callable[[str, int], list[str]], home: Path) -> Iterator[st
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(url)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()
@@ -186,23 +214,30 @@ def _wait_until_it_answers(url: str) -> None:
             time.sleep(0.2)
 
 
-def _table(times: dict[str, list[float]], points: dict[str, int]) -> str:
-    empty = statistics.median(times[""])
+def _table(visits: dict[str, list[Visit]], points: dict[str, int]) -> str:
+    empty = visits[""]
     load = os.getloadavg()[0]
     lines = [
-        f"Medians of {len(times[''])} interleaved visits, {platform.processor() or platform.machine()}, "
+        f"{len(empty)} interleaved visits, medians of ms, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, load {load:.1f} (above the cores: others used the machine, times are too long)",
-        f"{'page':30} {'points':>9} {'median':>9} {'best':>9} {'above empty':>12} {'best above':>11} {'target':>8}",
-        f"{'empty Streamlit page':30} {'':>9} {empty:7.0f}ms {min(times['']):7.0f}ms",
+        f"{'page':30} {'points':>9} {'painted':>8} {'above empty':>12} {'best above':>11} {'target':>7} "
+        f"{'server CPU':>11} {'page CPU':>9}",
+        _line("empty Streamlit page", empty, f"{'':9}", f"{'':12} {'':11} {'':7}"),
     ]
     for case in CASES:
-        mine = times[case.name]
-        median = statistics.median(mine)
-        lines.append(
-            f"{case.name:30} {points[case.name]:9,} {median:7.0f}ms {min(mine):7.0f}ms {median - empty:10.0f}ms "
-            f"{min(mine) - min(times['']):9.0f}ms {case.target_ms:6.0f}ms"
-        )
+        mine = visits[case.name]
+        above = statistics.median(v.painted for v in mine) - statistics.median(v.painted for v in empty)
+        best = min(v.painted for v in mine) - min(v.painted for v in empty)
+        counted = f"{points[case.name]:9,}"
+        lines.append(_line(case.name, mine, counted, f"{above:12.0f} {best:11.0f} {case.target_ms:7.0f}"))
     return "\n".join(lines)
+
+
+def _line(name: str, visits: list[Visit], points: str, above: str) -> str:
+    painted, server, page = (
+        statistics.median(getattr(v, field) for v in visits) for field in ("painted", "server", "page")
+    )
+    return f"{name:30} {points} {painted:8.0f} {above} {server:11.0f} {page:9.0f}"
 
 
 if __name__ == "__main__":
