@@ -60,6 +60,23 @@ def test_thinned_points_are_those_of_the_oracle(session, seed):
         assert {p["stage_id"]: p["n"] for p in thinned} == expected
 
 
+def test_the_frontier_stays_where_cells_hold_many(session):
+    """One stage far away makes cells so wide that most of the frontier shares them."""
+    project_id = factories.fill_store(session, 150)
+    chance = random.Random(0)
+    stages = session.scalars(select(Stage)).all()
+    for stage in stages:
+        stage.task_hash, stage.higher_is_better = "0" * 64, False
+        stage.size_bytes = chance.randint(1, 4000)
+        stage.score = 4e6 / stage.size_bytes**1.2 + 400 * chance.random()  # many on the frontier, in several columns
+    stages[-1].size_bytes, stages[-1].score = 60_000, 60_000.0
+    session.flush()
+    chosen = PointFilter(project_id, "0" * 64)
+    every = [(p["stage_id"], p["size_bytes"], p["score"]) for p in tradeoffs.list_points(session, chosen)]
+    expected = drawn_by_the_oracle(every)
+    assert {p["stage_id"]: p["n"] for p in tradeoffs.list_points(session, chosen, limit=10)} == expected
+
+
 def test_up_to_the_limit_nothing_is_thinned(session):
     project_id = factories.fill_store(session, 60)
     task_hash = tradeoffs.list_tasks(session, project_id)[0].task_hash
