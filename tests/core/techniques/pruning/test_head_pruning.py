@@ -91,6 +91,17 @@ def test_one_head_of_every_layer_stays():
     assert heads(subject) == [(1, 1), (3, 3)]
 
 
+def test_without_the_norm_a_layer_that_matters_less_gives_more():
+    for normalize, expected in ((True, [(3, 3), (3, 3)]), (False, [(4, 4), (2, 2)])):
+        subject = subject_of("vit")
+        with torch.no_grad():
+            subject.model.blocks[0].attention.o.weight[:, :8] *= 0.1
+            subject.model.blocks[1].attention.o.weight *= 0.01
+            subject.model.blocks[1].attention.o.weight[:, :8] *= 0.1
+        HeadPruning(pruning_ratio=0.25, rounds=1, normalize=normalize).apply(subject, context(subject))
+        assert heads(subject) == expected
+
+
 @pytest.mark.parametrize("importance", ["magnitude", "random"])
 def test_rivals_cut_as_many(importance):
     subject = subject_of("vit")
