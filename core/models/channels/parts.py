@@ -89,25 +89,20 @@ def _hindrance(channels: Channels, consumers: Sequence[Slot], m: int) -> str | N
 def _heads(blocks: Sequence[BlockNames], part: Part) -> Iterator[Part]:
     """Values of known attentions apart by heads: those of one head of keys and values move together.
 
-    So they do for all the heads of queries that it serves. Where more than v and o has these channels
-    (a norm that all heads share), they stay one part.
+    So they do for all the heads of queries that it serves. Where something has these channels only once for all heads
+    (a norm that they share), they stay one part.
     """
-    layers = set(part.layers)
-    block = next((block for block in blocks if {block.o} == layers), None)
+    block = next((block for block in blocks if [block.o] == part.layers), None)
     slots = part.channels.slots
-    producers = [slot for slot in slots if slot not in part.consumers]
-    if part.kind != VALUES or block is None or any(slot.axis or _owner(slot) != block.v for slot in producers):
+    produced = {len(slot.places) for slot in slots if slot not in part.consumers}
+    n_heads = min(produced, default=1)
+    if block is None or len(produced) > 1 or any(len(slot.places) % n_heads for slot in part.consumers):
         yield part
         return
-    n_heads = min(len(slot.places) for slot in producers)
     for head in range(n_heads):
         own = {slot: _of_head(slot, head, n_heads) for slot in slots}
         consumers = tuple(own[slot] for slot in part.consumers)
         yield Part(VALUES, Channels(tuple(own.values())), consumers)
-
-
-def _owner(slot: Slot) -> str:
-    return slot.name.rpartition(".")[0]
 
 
 def _of_head(slot: Slot, head: int, n_heads: int) -> Slot:

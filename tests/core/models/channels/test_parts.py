@@ -192,7 +192,8 @@ def test_channels_that_lie_scattered_over_groups_are_left_alone():
 
 
 def test_layers_whose_inputs_m_does_not_divide_are_left_alone():
-    model = Plain(torch.relu, nn.Linear(3, 10), nn.Linear(10, 2))
+    read = lambda x: torch.cat((x, x.sum(1, keepdim=True), x.mean(1, keepdim=True)), 1)  # noqa: E731
+    model = Plain(read, nn.Linear(3, 8), nn.Linear(10, 2))
     assert reason_of(model, torch.randn(2, 3)) == "4 does not divide their 10 channels"
 
 
@@ -204,3 +205,44 @@ def test_values_that_a_shared_norm_scales_stay_one_part():
     (first, *others) = [part for part in parts if part.layers in (["blocks.0.attention.o"], ["blocks.1.attention.o"])]
     assert len(others) == 4 and {slot.name for slot in first.channels.slots} >= {"blocks.0.attention.v.2.weight"}
     assert torch.equal(first.consumers[0].places, torch.arange(32).view(4, 8))
+
+
+class Fused(nn.Module):
+    """An attention whose queries, keys and values come from one linear by a view, so that they share their order."""
+
+    def __init__(self):
+        super().__init__()
+        self.c_attn, self.c_proj = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x):
+        q, k, v = self.c_attn(x).view(*x.shape[:2], 3, 2, 8).permute(2, 0, 3, 1, 4)
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class FusedBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ln_1, self.ln_2, self.attn = nn.LayerNorm(16), nn.LayerNorm(16), Fused()
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(16, 32), "c_proj": nn.Linear(32, 16)})
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp["c_proj"](self.mlp["c_fc"](self.ln_2(x)).relu())
+
+
+def test_values_that_share_their_order_with_queries_stay_one_part():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch_embedding, self.h, self.head = nn.Linear(16, 16), nn.ModuleList([FusedBlock()]), nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.head(self.h[0](self.patch_embedding(x)))
+
+    model = randomize_(Model())
+    assert anatomy(model).layout == "gpt2"
+    batch = {"x": torch.randn(2, 5, 16, dtype=torch.float64)}
+    _, parts, _ = parts_of(model, batch)
+    (values,) = [part for part in parts if part.kind == VALUES]
+    assert {len(slot.places) for slot in values.channels.slots} == {2, 6}
+    assert_any_order_will_do(model, batch)

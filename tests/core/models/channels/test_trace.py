@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.models.channels import Network, trace
+from core.models.channels import Network, Slot, trace
 from tests.core.models.channels.networks import CASES, VECTORS, Case, Net, linear, two
 
 
@@ -81,6 +81,13 @@ def test_flattened_channels_lie_apart_by_the_size_of_a_channel():
     (slot,) = channels.at("c.weight", 1)
     assert torch.equal(slot.places, torch.arange(32).view(8, 4).t())
     assert slot.fills_groups_of(4) and not slot.in_runs_of(4) and not slot.fills_groups_of(8)
+
+
+def test_groups_are_filled_only_where_they_begin():
+    places = torch.arange(8).view(2, 4).t()  # 4 copies of 2 channels, a channel's side by side
+    assert Slot("weight", 1, places).fills_groups_of(4)
+    assert not Slot("weight", 1, places + 2).fills_groups_of(4)
+    assert not Slot("weight", 1, torch.arange(8).view(4, 2)).fills_groups_of(4)
 
 
 def test_parts_of_a_concatenation_have_an_order_each():
