@@ -26,6 +26,7 @@ SOURCES = {
     "resnet": ({"source": "builtin:resnet", "depth": 8, "width": 8}, {"source": "builtin:digits"}),
 }
 SETTINGS = {
+    "channel_permutation": {"strategy": "greedy_swap", "escapes": 5},
     "cofi": {"teacher": "stage:0"},
     "distill_logits": {"teacher": "stage:0"},
     "train": {"steps": 2, "evaluations": 0},
