@@ -9,6 +9,7 @@ of their weights on a smaller layer is printed.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -99,8 +100,10 @@ def largest_difference(device: torch.device, pattern: Pattern) -> float:
 def table(rows: int, d: int, samples: int, repeats: int, device: torch.device) -> str:
     """Measure, and put it into words."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    how = "every column" if samples == 0 else f"{samples} of {-(-d // 128)} blocks of columns, scaled up"
-    lines = [f"One layer {rows} x {d} on {name}, torch {torch.__version__}; best of {repeats}, plain loop: {how}"]
+    how = "every column" if samples == 0 else f"{samples} of {-(-d // 128)} blocks of columns, and scaled up"
+    load = f"load {os.getloadavg()[0]:.0f} of {os.cpu_count()} cores"
+    lines = [f"One layer {rows} x {d} on {name}, {load}, torch {torch.__version__}; best of {repeats}"]
+    lines.append(f"The plain loop is timed over {how}.")
     lines.append(f"{'':20}{'factor':>10}{'sweep':>10}{'in all':>10}{'plain loop':>12}{'times':>8}{'difference':>12}")
     weight, hessian = problem(rows, d, device)
     factorize(hessian[:64, :64])
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--save", action="store_true", help=f"add the table to {RESULT.name}")
+    parser.add_argument("--save", action="store_true", help=f"write the table to {RESULT.name} too")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     text = table(asked.rows or asked.size, asked.size, asked.samples, asked.repeats, torch.device(asked.device))
