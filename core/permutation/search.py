@@ -36,7 +36,7 @@ class Found:
     kept_after: float
     upper_bound: float  # what row-wise pruning to n / m keeps
     seconds: float
-    curve: tuple[tuple[float, float], ...]  # seconds, and what was kept then (after a regression, less than the best)
+    curve: tuple[tuple[float, float], ...] = ()  # seconds, and what was kept then (after a regression, perhaps less)
 
     @property
     def efficacy(self) -> float:

@@ -10,6 +10,7 @@ from core.errors import SpecError
 from core.permutation import check_window, kept_sum
 from core.permutation.arrangement import Arrangement
 from core.permutation.canonical import canonical_permutations
+from core.permutation.climb import improve
 from core.permutation.greedy_swap import GreedySwap
 from core.permutation.ranking import Ranking
 from core.permutation.stripe_groups import StripeGroups
@@ -139,10 +140,28 @@ def test_windows_that_share_an_unchanged_stripe_go_together():
     assert made.apply(windows, orders).tolist() == [0, 1, 2, 3, 4]
     assert made.kept == pytest.approx(expected)
     assert torch.equal(made.columns, before[made.permutation])
+    assert made.apply(windows[:1], orders[:1]).tolist() == [0, 1]
 
 
 def gain_of(gain: float, choice: int) -> tuple[Tensor, Tensor]:
     return torch.full((1, 1, 1), gain), torch.full((1, 1, 1), choice)
+
+
+def test_a_gain_that_proves_wrong_is_corrected_and_not_taken():
+    made = arrangement(2, 4, n_stripes=3)
+    pairs = StripePairs(made)
+    pairs.refresh(made.everyone, lambda: None)
+    ranking, kept = pairs.ranking, made.kept
+    windows = ranking.gains.isfinite().nonzero()
+    losses = torch.stack([made.gains(windows, order.expand(3, -1)) for order in ranking.orders])  # [count, 3]
+    worst = 1 + int(losses[1:].amax(dim=1).argmin())  # that all windows lose most by, the identity aside
+    losing = losses[worst]
+    assert float(losing.max()) < 0
+    ranking.choices.fill_(worst)
+    ranking.set_gains(windows, torch.full((3,), 9.0))
+    assert len(improve(made, ranking, 0.0, made.everyone)) == 0
+    assert made.kept == kept
+    assert torch.allclose(ranking.gains[windows.unbind(1)].double(), losing)
 
 
 def test_forbidden_are_all_windows_with_both_stripes():
