@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"also write {RESULTS.name} into benchmarks/results")
     arguments = parser.parse_args()
     os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
+    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
     arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     outcomes = carry_out(arguments)

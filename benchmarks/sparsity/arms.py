@@ -141,6 +141,9 @@ def structured() -> Group:
             arms[ours] = [train(), {technique: settings}, train(**RECOVERY)]
             arms[random] = [train(), {technique: {**settings, **rival}}, train(**RECOVERY)]
             claims.append(Claim(ours, random))
+        unscaled = {"head_pruning": {"pruning_ratio": share, "normalize": False}}
+        arms[f"heads across layers {percent}"] = [train(), unscaled, train(**RECOVERY)]
+        claims.append(Claim(f"heads across layers {percent}", f"random heads {percent}"))
         arms[f"SliceGPT {percent}"] = [train(), {"slicegpt": {"slicing": share}}, train(**RECOVERY)]
     return Group(["vit", "gpt"], arms, claims)
 
