@@ -34,8 +34,8 @@ class Factor(NamedTuple):
 class Unstructured:
     """This share of the weights goes, of every `columns` columns over all rows.
 
-    None: 128, as in the paper, but not more than a sixteenth of the weight's. The first columns of a choice look
-    cheap, since all later ones can make up for them, so that a few wide choices would empty them.
+    None: 128, as in the paper, but not more than half of the weight's. The first columns of a choice look cheap,
+    since all later ones can make up for them, so that a single choice for a narrow layer would empty them.
     """
 
     sparsity: float
@@ -161,7 +161,7 @@ def _step(pattern: Pattern | None, d: int, group_size: int | None) -> int | None
         return pattern.m
     if pattern is None:
         return None
-    step = pattern.columns or max(1, min(BLOCK, d // 16))
+    step = pattern.columns or max(1, min(BLOCK, d // 2))
     return step if group_size is None or step < group_size else step // group_size * group_size
 
 
