@@ -1,6 +1,5 @@
 """Whether what is compared can be compared: data, hardware, software, and what is still missing. Pure."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -26,13 +25,10 @@ def doubts(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
         found.append(
             f"{_named(unfinished)} {_are(unfinished)} not finished: what stands here is the last stage so far."
         )
-    for name, title in (("hardware", "hardware"), ("software", "versions of the software")):
-        kinds = items["run_environment"].map(_environment(name)).replace("", pd.NA).dropna().unique()
-        if len(kinds) > 1:
-            listed = ", ".join(formats.plain(kind) for kind in sorted(kinds)[:4])
-            found.append(
-                f"They executed on different {title} ({listed}): latencies are compared only where these agree."
-            )
+    if _differ(items, "hardware"):
+        found.append("They executed on different hardware: latencies are compared only on the one that is chosen.")
+    if _differ(items, "software"):
+        found.append("They executed under different versions of the software: Settings names them.")
     return found
 
 
@@ -50,5 +46,7 @@ def _are(rows: pd.DataFrame) -> str:
     return "is" if len(rows) == 1 else "are"
 
 
-def _environment(name: str) -> Callable[[dict[str, Any] | None], str]:
-    return lambda environment: str((environment or {}).get(name, ""))
+def _differ(items: pd.DataFrame, name: str) -> bool:
+    """Whether the environments that tell of it tell different things."""
+    told = {str(environment[name]) for environment in items["run_environment"] if (environment or {}).get(name)}
+    return len(told) > 1

@@ -91,8 +91,9 @@ if not timed.empty:
     items = items.merge(chosen[["run_id", "stage_id", "p50_ms", "p95_ms"]], on=["run_id", "stage_id"], how="left")
 
 base = items.iloc[0].to_dict()
-for sentence in conditions.doubts(items, base):
-    st.warning(sentence, icon=":material/rule:")
+doubts = conditions.doubts(items, base)
+if doubts:
+    st.warning("\n".join(f"- {sentence}" for sentence in doubts), icon=":material/rule:")
 same_data = conditions.comparable(items, base)
 if 1 < len(same_data) < len(items):
     st.button(
