@@ -1,8 +1,8 @@
 """Large matrices: a cheaper start for the climb, since its passes over all windows cost the square of the width.
 
 Windows of three: as the reference does, halves first, then windows of two over the whole with ten times the escapes.
-Windows of two: a sweep that is ours. It goes through blocks of windows and takes what improves right there, so that a
-stripe changes many times in the time of one pass, where the reference's pass changes it once.
+Windows of two: sweeps that are ours. One goes through blocks of windows and takes what improves right there, so that
+a stripe changes many times in the time of one pass, where the reference's pass changes it once.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from core.permutation.stripe_pairs import StripePairs
 
 LARGE = 512  # columns
 BLOCK = 16  # stripes
+WORTH = 0.02  # share of the first sweep's gain that makes another one worth its time
 
 
 def first_halves(
@@ -30,6 +31,15 @@ def first_halves(
     left_kept = kept_sum(left[:, of_left], n, m)
     of_right = search(right, lambda done, kept: report(0.25 + 0.25 * done, left_kept + kept))
     return torch.cat([of_left, split + of_right])
+
+
+def sweep_while_worth(pairs: StripePairs, report: Callable[[], None]) -> None:
+    """Sweep until little is gained; the passes over all windows do the rest."""
+    gains: list[float] = []
+    while not gains or gains[-1] > WORTH * gains[0]:
+        before = pairs.arrangement.kept
+        sweep(pairs, report)
+        gains.append(pairs.arrangement.kept - before)
 
 
 def sweep(pairs: StripePairs, report: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 Paper: https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html (Pool & Yu,
 Channel Permutations for N:M Sparsity, 2021). Here for any N:M, with the best arrangement kept over all regressions,
-thresholds relative to the mean magnitude (so that a rescaled matrix is searched alike), and a first sweep of large
+thresholds relative to the mean magnitude (so that a rescaled matrix is searched alike), and first sweeps of large
 matrices (`large.py`).
 """
 
@@ -18,7 +18,7 @@ from core.errors import SpecError
 from core.permutation.arrangement import Arrangement
 from core.permutation.climb import Moves, Report, climb
 from core.permutation.greedy_swap import GreedySwap
-from core.permutation.large import LARGE, first_halves, sweep
+from core.permutation.large import LARGE, first_halves, sweep_while_worth
 from core.permutation.objective import efficacy, kept_sum, row_wise_sum
 from core.permutation.stripe_pairs import StripePairs
 from core.permutation.stripe_triples import StripeTriples
@@ -111,7 +111,7 @@ class Search:
             return arrangement.permutation
         moves = self.moves(arrangement)
         if large and isinstance(moves, StripePairs):
-            sweep(moves, lambda: report(0.0, arrangement.kept))
+            sweep_while_worth(moves, lambda: report(0.0, arrangement.kept))
         return climb(moves, self.escapes, self.generator, report)
 
     def moves(self, arrangement: Arrangement) -> Moves:

@@ -172,6 +172,18 @@ def test_large_matrices_are_swept_first(monkeypatch):
     assert len(answer.curve) > len(plain.curve)
 
 
+def test_sweeps_end_where_one_gains_little():
+    arrangement = Arrangement(torch.rand(20, 160, generator=torch.Generator().manual_seed(0)), 2, 4)
+    kept = [arrangement.kept]
+    pairs = StripePairs(arrangement)
+    large.sweep_while_worth(pairs, lambda: kept.append(arrangement.kept))
+    reports = 6  # of a sweep over three blocks
+    gains = [kept[i + reports] - kept[i] for i in range(0, len(kept) - 1, reports)]
+    assert len(gains) > 1
+    assert all(gain > 0.02 * gains[0] for gain in gains[:-1])
+    assert gains[-1] <= 0.02 * gains[0]
+
+
 @pytest.mark.parametrize("n_stripes", [5, 32, 33, 48, 64, 70])
 def test_a_sweep_meets_every_two_stripes_once(n_stripes, monkeypatch):
     met = []

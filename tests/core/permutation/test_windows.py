@@ -153,11 +153,9 @@ def test_a_gain_that_proves_wrong_is_corrected_and_not_taken():
     pairs.refresh(made.everyone, lambda: None)
     ranking, kept = pairs.ranking, made.kept
     windows = ranking.gains.isfinite().nonzero()
-    losses = torch.stack([made.gains(windows, order.expand(3, -1)) for order in ranking.orders])  # [count, 3]
-    worst = 1 + int(losses[1:].amax(dim=1).argmin())  # that all windows lose most by, the identity aside
-    losing = losses[worst]
+    losing, worst = torch.stack([made.gains(windows, order.expand(3, -1)) for order in ranking.orders]).min(dim=0)
     assert float(losing.max()) < 0
-    ranking.choices.fill_(worst)
+    ranking.choices[windows.unbind(1)] = worst.int()
     ranking.set_gains(windows, torch.full((3,), 9.0))
     assert len(improve(made, ranking, 0.0, made.everyone)) == 0
     assert made.kept == kept
