@@ -35,7 +35,7 @@ class CoupledPruning(OneShot):
     round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, as kernels like them")
     skip_first: int = Field(0, ge=0, le=1000, description="blocks at the beginning that stay whole")
     skip_last: int = Field(0, ge=0, le=1000, description="blocks at the end that stay whole")
-    n_examples: int = Field(64, ge=1, le=100_000, description="calibration examples (windows for text)")
+    calibration_examples: int = Field(64, ge=1, le=100_000, description="calibration examples (windows for text)")
 
     def label(self) -> str:
         """The share, and what is not the default."""
@@ -69,7 +69,7 @@ class CoupledPruning(OneShot):
         self.check(subject)
         units = self.units(subject)
         context.record.progress(0.0, "importances")
-        scores = importance_of(subject, context, units, self.importance, self.n_examples)
+        scores = importance_of(subject, context, units, self.importance, self.calibration_examples)
         rows = []
         for index, (group, n_kept) in enumerate(zip(units, self._counts(units, scores), strict=True)):
             context.record.progress(0.5 + 0.5 * index / len(units), group.name)

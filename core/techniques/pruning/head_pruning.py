@@ -52,7 +52,7 @@ class HeadPruning(OneShot):
     )
     normalize: bool = Field(True, description="divide by the layer's norm, as the paper does, before layers compete")
     rounds: int = Field(4, ge=1, le=100, description="how often the importances are estimated again")
-    n_examples: int = Field(128, ge=1, le=100_000, description="calibration examples (windows for text)")
+    calibration_examples: int = Field(128, ge=1, le=100_000, description="calibration examples (windows for text)")
 
     def label(self) -> str:
         """The share, and the score where it is not the paper's."""
@@ -103,11 +103,13 @@ class HeadPruning(OneShot):
 
     def _scores(self, subject: Subject, context: Context, units: list[Units]) -> dict[str, Tensor]:
         if self.importance == "gradient":
-            gradients = gate_gradients(subject.model, subject.task, context.calibration(self.n_examples), units)
+            gradients = gate_gradients(
+                subject.model, subject.task, context.calibration(self.calibration_examples), units
+            )
             scores = {name: head_importance(gradient) for name, gradient in gradients.items()}
         else:
             kind: Literal["l2", "random"] = "l2" if self.importance == "magnitude" else "random"
-            scores = importance_of(subject, context, units, kind, self.n_examples)
+            scores = importance_of(subject, context, units, kind, self.calibration_examples)
         return normalized(scores) if self.normalize else scores
 
 

@@ -93,7 +93,7 @@ def test_masks_of_earlier_steps_go_on_being_kept(tmp_path):
         for name, shape in (("up", (64, 16)), ("down", (16, 64))):
             mask = torch.rand(shape, generator=torch.Generator().manual_seed(block)) > 0.5
             subject.constrain(f"blocks.{block}.ffn.{name}.weight", mask=mask)
-    FfnPruning(pruning_ratio=0.5, n_examples=8).apply(subject, context(subject))
+    FfnPruning(pruning_ratio=0.5, calibration_examples=8).apply(subject, context(subject))
     artifact.save(subject, tmp_path, loaded)
     again = artifact.load_subject(tmp_path, task, torch.device("cpu"))
     for fqn, constraint in again.constraints.items():

@@ -214,7 +214,7 @@ def test_an_artifact_of_pruned_heads_reloads(tmp_path, window):
     loaded = models.load(ModelSpec.model_validate(options), task, torch.Generator().manual_seed(0))
     task.prepare(loaded.input_format)
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config})
-    HeadPruning(pruning_ratio=0.25, n_examples=4).apply(subject, context(subject))
+    HeadPruning(pruning_ratio=0.25, calibration_examples=4).apply(subject, context(subject))
     if window is not None:
         SlidingWindow(window=window).apply(subject, context(subject))
     artifact.save(subject, tmp_path, loaded)

@@ -113,7 +113,7 @@ def test_an_artifact_of_a_narrower_network_reloads_and_can_be_worked_on(source, 
     loaded = models.load(spec, task, torch.Generator().manual_seed(0))
     task.prepare(loaded.input_format)
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config})
-    settings = {"pruning_ratio": 0.5, "residual_ratio": 0.25, "n_examples": 4}
+    settings = {"pruning_ratio": 0.5, "residual_ratio": 0.25, "calibration_examples": 4}
     WidthPruning(**settings).apply(subject, context(subject))
     artifact.save(subject, tmp_path, loaded)
     again = artifact.load_subject(tmp_path, task, torch.device("cpu"))
