@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096, help="inputs of the layer")
     parser.add_argument("--rows", type=int, help="its outputs; as many as inputs if left out")
-    parser.add_argument("--samples", type=int, default=4, help="places at which the plain loop is timed; 0: everywhere")
+    parser.add_argument("--samples", type=int, default=2, help="places at which the plain loop is timed; 0: everywhere")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
