@@ -23,11 +23,11 @@ def sizes_of(x: Tensor) -> Tensor | None:
 
 
 def mean_token(x: Tensor) -> Tensor:
-    """Mean of the tokens [B, T, dim] -> [B, dim], each as often as it counts."""
+    """Mean of the tokens [B, T, dim] -> [B, dim], each as often as it counts; 0 where selection drew none."""
     sizes = sizes_of(x)
     if sizes is None:
         return x.mean(dim=1)
-    share = sizes / sizes.sum(dim=1, keepdim=True)
+    share = sizes / sizes.sum(dim=1, keepdim=True).clamp(min=1)
     return (share[..., None].to(x.dtype) * x).sum(dim=1)
 
 

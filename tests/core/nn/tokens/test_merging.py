@@ -61,3 +61,11 @@ def test_the_mean_counts_tokens_by_size():
     x = torch.tensor([[[1.0], [4.0]]])
     assert mean_token(x).item() == 2.5
     assert mean_token(with_sizes(x.clone(), torch.tensor([[2.0, 1.0]]))).item() == 2.0
+
+
+def test_an_image_whose_tokens_were_all_dropped_has_a_mean_and_gradients():
+    x, kept = torch.tensor([[[1.0], [4.0]]], requires_grad=True), torch.zeros(1, 2, requires_grad=True)
+    mean = mean_token(with_sizes(x.clone(), kept))
+    mean.sum().backward()
+    assert mean.item() == 0
+    assert kept.grad.tolist() == [[1.0, 4.0]]
