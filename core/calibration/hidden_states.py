@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from core.nn.tokens.sizes import moved
 from core.tasks.base import logits_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,13 +39,13 @@ class HiddenStates:
     def run(self, block: str, index: int) -> Tensor:
         """A block's output for batch `index`."""
         args, kwargs = tree_map_only(Tensor, lambda t: t.to(self.device), self.arguments[index][block])
-        hidden = self.states[index].to(self.device, copy=True)  # a block may add to it in place
+        hidden = moved(self.states[index], self.device, copy=True)  # a block may add to it in place
         output = self.model.get_submodule(block)(hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
     def advance(self, block: str, index: int) -> None:
         """Put a block's output for batch `index` in the place of its input."""
-        self.states[index] = self.run(block, index).cpu()
+        self.states[index] = moved(self.run(block, index), "cpu")
 
 
 class _PassedBlocksError(Exception):

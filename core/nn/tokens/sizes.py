@@ -22,6 +22,12 @@ def sizes_of(x: Tensor) -> Tensor | None:
     return getattr(x, "token_sizes", None)
 
 
+def moved(x: Tensor, device: torch.device | str, *, copy: bool = False) -> Tensor:
+    """The tokens on a device, with what each of them counts there."""
+    sizes = sizes_of(x)
+    return with_sizes(x.to(device, copy=copy), None if sizes is None else sizes.to(device))
+
+
 def mean_token(x: Tensor) -> Tensor:
     """Mean of the tokens [B, T, dim] -> [B, dim], each as often as it counts; 0 where selection drew none."""
     sizes = sizes_of(x)

@@ -13,7 +13,9 @@ from core.masks import prunable_weights
 from core.models.anatomy import anatomy
 from core.recording import MemoryRecord
 from core.tasks.base import logits_of
-from tests.core.calibration.models import Batches, made
+from core.techniques.pruning.token_merging import TokenMerging
+from tests.core.calibration.models import Batches, made, subject_of
+from tests.core.fakes import context
 
 NAMES = [
     "builtin:vit", "builtin:gpt", "builtin:encoder", "builtin:resnet", "plain",
@@ -74,6 +76,16 @@ def test_inputs_are_those_of_the_whole_model_as_it_has_been_changed_so_far(name,
             damage(model, names)
     assert sorted(visited) == sorted(layers_of(model))
     assert matters or name == "plain"
+
+
+def test_merged_tokens_count_on_the_way_from_block_to_block():
+    subject = subject_of("builtin:vit")
+    TokenMerging(merged=4).apply(subject, context(subject))
+    model, batches = subject.model, [subject.task.batch(torch.arange(2))]
+    for block in walked(model, batches):
+        for names, hessian in block.hessians():
+            rows = rows_of_whole_model(model, batches, names[0])
+            assert torch.allclose(hessian, 2 / rows.shape[1] * rows.mT @ rows, rtol=1e-4, atol=1e-5), names
 
 
 @pytest.mark.parametrize("name", NAMES)
