@@ -93,7 +93,7 @@ def sparse_training() -> Group:
             Claim(top_kast, f"RigL {percent}"),
             Claim(f"gradual magnitude {percent}", top_kast),
         ]
-    return Group(["vit", "gpt"], arms, claims)
+    return Group(["vit"], arms, claims)
 
 
 def calibrated() -> Group:

@@ -56,17 +56,17 @@ VEHICLES = {
     "vit": Vehicle(
         _builtin("vit", dim=64, depth=4, heads=4, patch=8),
         {"source": "builtin:shapes"},
-        1500,
+        600,
         {"batch_size": 64, "learning_rate": 1e-3},
     ),
     "gpt": Vehicle(
-        _builtin("gpt", dim=64, depth=4, heads=4, length=64), MARKOV, 1000, {"batch_size": 32, "learning_rate": 3e-3}
+        _builtin("gpt", dim=64, depth=4, heads=4, length=64), MARKOV, 500, {"batch_size": 32, "learning_rate": 3e-3}
     ),
     "resnet": Vehicle(
         _builtin("resnet", depth=8, width=16),
         {"source": "builtin:shapes"},
-        500,
+        250,
         {"batch_size": 64, "learning_rate": 3e-3},
     ),
-    "llama": Vehicle(_llama, MARKOV, 1000, {"batch_size": 32, "learning_rate": 3e-3}),
+    "llama": Vehicle(_llama, MARKOV, 500, {"batch_size": 32, "learning_rate": 3e-3}),
 }
