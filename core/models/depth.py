@@ -8,6 +8,7 @@ from torch import nn
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
+from core.nn.tokens.block import ReducingBlock
 
 REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT model, or leave this step out."
 
@@ -22,6 +23,10 @@ def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
     if getattr(getattr(model, "config", None), "scale_attn_by_inverse_layer_idx", False):
         message = f"is a {known.architecture} whose attention scales its scores by the block's number"
         raise SpecError.of("model.source", known.architecture, message, REMEDY)
+    if any(isinstance(model.get_submodule(block.name), ReducingBlock) for block in known.blocks):
+        message = f"is a {known.architecture} whose blocks pass on fewer tokens than they get"
+        remedy = "Take blocks out before the step that reduces tokens."
+        raise SpecError.of("model.source", known.architecture, message, remedy)
     return len(known.blocks)
 
 

@@ -24,6 +24,7 @@ INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
 HALF_PRECISION = "half precision"
 ROTATED_STREAM = "a rotated residual stream"
+REDUCED_TOKENS = "blocks that pass on fewer tokens"
 
 
 class Technique(BaseModel):

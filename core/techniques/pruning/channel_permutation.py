@@ -97,9 +97,7 @@ class ChannelPermutation(OneShot):
         if not error <= _tolerance(model, expected):
             for part, inverse in reversed(undo):
                 part.channels.permute_(tensors, inverse)
-            raise TechniqueFailure(
-                f"another order changes the model's answers, by {error:.2%}: it is left as it was"
-            )
+            raise TechniqueFailure(f"another order changes the model's answers, by {error:.2%}: it is left as it was")
         if left:
             context.record.event("info", f"inputs that keep their order: {_told(left)}")
         subject.details["layers"] = [self._row(name, layer, network) for name, layer in layers.items()]

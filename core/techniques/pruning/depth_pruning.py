@@ -18,7 +18,7 @@ from core.models.anatomy import anatomy
 from core.models.depth import check_blocks, keep_blocks_
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import ROTATED_STREAM, OneShot
+from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.pruning.residual_stream import Trace
 
 Strategy = Literal["block_influence", "contiguous", "deepest", "random"]
@@ -47,7 +47,10 @@ class DepthPruning(OneShot):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2403.03853"
-    refuses = {ROTATED_STREAM: "Blocks of a sliced model hand on rotated streams: put depth_pruning before slicegpt."}
+    refuses = {
+        ROTATED_STREAM: "Blocks of a sliced model hand on rotated streams: put depth_pruning before slicegpt.",
+        REDUCED_TOKENS: "The stream is compared token by token: put depth_pruning before the step that reduces tokens.",
+    }
 
     pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the blocks that is taken out, at least one")
     n_dropped: int | None = Field(None, ge=1, description="blocks that are taken out, instead of pruning_ratio")

@@ -8,6 +8,7 @@ from torch import nn
 from core.errors import SpecError
 from core.models.anatomy import BlockNames, anatomy
 from core.nn.sliced import SlicedBlock
+from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.tasks.base import Kind
 
@@ -39,6 +40,9 @@ def tokens_of(subject: Subject) -> Tokens:
         raise SpecError.of("model.source", known.architecture, message, "Choose builtin:vit or a ViT or DeiT model.")
     if any(isinstance(model.get_submodule(block.name), SlicedBlock) for block in known.blocks):
         message = "was sliced: its blocks turn their tokens on the way, which blocks that reduce them do not"
+        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+    if any(isinstance(model.get_submodule(block.name), ReducingBlock) for block in known.blocks):
+        message = "has blocks that pass on fewer tokens already"
         raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
     _refuse_dropout(model)
     assert known.head_dim is not None

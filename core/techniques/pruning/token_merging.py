@@ -10,7 +10,7 @@ from core.context import Context
 from core.families import Family
 from core.nn.tokens.merging import MergingBlock
 from core.subject import Subject
-from core.techniques.base import ROTATED_STREAM, OneShot
+from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.pruning.token_blocks import tokens_of
 
 
@@ -19,8 +19,10 @@ class TokenMerging(OneShot):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2210.09461"
+    leaves = frozenset({REDUCED_TOKENS})
     refuses = {
-        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out token_merging or slicegpt."
+        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out token_merging or slicegpt.",
+        REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",
     }
 
     merged: int = Field(4, ge=1, le=4096, description="tokens that every block merges away (the paper's r)")

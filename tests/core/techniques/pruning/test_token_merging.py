@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from core import artifact, models, tasks
+from core.catalogue import built_in
 from core.errors import SpecError
 from core.measure.compute import macs
-from core.spec import ModelSpec, TaskSpec
+from core.spec import ModelSpec, RunSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
+from core.validation import validate
 from tests.core.fakes import context
 from tests.core.techniques.pruning.conftest import SOURCES, images
 
@@ -48,6 +50,20 @@ def test_what_is_no_vision_transformer_is_refused():
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config})
     with pytest.raises(SpecError, match="Vision Transformer"):
         TECHNIQUES["token_merging"]().check(subject)
+
+
+@pytest.mark.parametrize("later", ["token_merging", "dynamic_vit", "depth_pruning"])
+def test_blocks_that_merge_are_not_swapped_again_nor_taken_out(later, vision_subject):
+    subject, _ = vision_subject("builtin cls")
+    TECHNIQUES["token_merging"]().apply(subject, context(subject))
+    with pytest.raises(SpecError, match="fewer tokens"):
+        TECHNIQUES[later](**{"stages": 1} if later == "dynamic_vit" else {}).check(subject)
+    step = {"train": {"methods": [{later: {}}]}} if later == "dynamic_vit" else {later: {}}
+    model, task = {"source": "builtin:vit"}, {"source": "builtin:digits"}
+    with pytest.raises(SpecError, match="cannot follow token_merging"):
+        validate(
+            RunSpec.model_validate({"model": model, "task": task, "recipe": [{"token_merging": {}}, step]}), built_in()
+        )
 
 
 def slowly_merged(model: torch.nn.Module, pixel_values: torch.Tensor, merged: int) -> torch.Tensor:
