@@ -172,7 +172,10 @@ def curve(rows: int, columns: int, device: str) -> tuple[str, list[dict]]:
 
 def large(shapes: list[str], device: str) -> tuple[str, list[dict]]:
     """The curves of all shapes, as text and as points."""
-    found = [curve(*map(int, shape.split("x")), device) for shape in shapes]
+    found = []
+    for shape in shapes:
+        found.append(curve(*map(int, shape.split("x")), device))
+        print(found[-1][0], flush=True)
     return "\n".join(text for text, _ in found), [point for _, points in found for point in points]
 
 
@@ -216,7 +219,6 @@ def main() -> None:
         tables.append(seeds())
     if "large" in arguments.parts:
         text, points = large(arguments.large, arguments.device)
-        print(text, flush=True)
         tables.append(text)
         if arguments.save:
             draw(points)
