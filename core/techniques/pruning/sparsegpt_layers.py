@@ -65,12 +65,14 @@ def prune_by_hessians(
             for name in names:
                 layer, mask = subject.model.get_submodule(name), subject.mask(f"{name}.weight")
                 dense = layer.get_parameter("weight").detach().clone()
+                packed = None
                 if grids is not None and isinstance(layer, nn.Linear):
                     solutions, packed = grids.pack(layer, factors, mask, pattern)
-                    subject.replace(name, packed)
                 else:
                     solutions = solve_layer(layer, factors, mask, pattern)
-                    _take_over(subject, f"{name}.weight", solutions)
+                _take_over(subject, f"{name}.weight", solutions)
+                if packed is not None:
+                    subject.replace(name, packed)  # which stores no zeros, by the mask
                 before = matrices_of(dense, groups_of(layer))
                 rows[name] = {"name": name, "shape": list(dense.shape), **_report(before, hessians, solutions)}
     return [rows[name] for name in layers if name in rows]

@@ -12,6 +12,7 @@ from core.errors import SpecError
 from core.masks import keep_largest, nm_mask, prunable_weights
 from core.models.anatomy import anatomy
 from core.nn.quant_linear import QuantLinear
+from core.nn.sparse_integer_linear import SparseQuantLinear
 from core.second_order import Unstructured, factorize, solve
 from core.spec import RunSpec
 from core.subject import Subject
@@ -146,6 +147,19 @@ def test_kept_weights_are_quantized_in_the_same_pass(name, pattern, settings):
             assert (zeros.view(-1, 4).sum(1) >= 2).all()
     assert subject.constraints == {}
     assert torch.isfinite(logits_of(subject.model, whole_batch(subject))).all()
+
+
+@pytest.mark.parametrize("has_old", [False, True])
+def test_codes_of_the_same_pass_are_stored_without_the_zeros(has_old):
+    subject = subject_of("llama")
+    if has_old:
+        MagnitudePruning(sparsity=0.25).apply(subject, context(subject))
+    layers = {name.removesuffix(".weight"): w.numel() for name, w in prunable_weights(subject.model).items()}
+    Sparsegpt(bits=8, sparsity=0.9).apply(subject, context(subject))
+    for layer, n_weights in layers.items():
+        packed = subject.model.get_submodule(layer)
+        assert isinstance(packed, SparseQuantLinear)
+        assert packed.codes.nbytes + packed.places.nbytes < n_weights / 2
 
 
 def test_quantizing_in_the_same_pass_loses_less_than_afterwards():
