@@ -68,7 +68,7 @@ class SrSte(TrainingMethod):
 
     _context: Context = PrivateAttr()
     _layers: dict[str, nn.Module] = PrivateAttr(default_factory=dict)  # parametrized, by full name of the weight
-    _masks: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # of the update before
+    _masks: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # each layer's last
 
     def label(self) -> str:
         """The pattern, and λ where it is not the paper's."""
@@ -102,11 +102,12 @@ class SrSte(TrainingMethod):
                 weight.sub_(update.learning_rate * decay)
             else:
                 weight.grad.add_(decay)
-        if self._masks:
-            flips = sum(int((mask ^ self._masks[name]).sum()) for name, mask in masks.items())
-            total = sum(mask.numel() for mask in masks.values())
+        known = {name: mask for name, mask in masks.items() if name in self._masks}
+        if known:
+            flips = sum(int((mask ^ self._masks[name]).sum()) for name, mask in known.items())
+            total = sum(mask.numel() for mask in known.values())
             self._context.record.curve("mask divergence", update.index, flips / total)
-        self._masks = masks
+        self._masks |= masks
 
     def state_dict(self) -> dict[str, Any]:
         """The masks of the last update; the dense weights are the model's."""

@@ -220,6 +220,18 @@ def test_mask_divergence_counts_flipped_bits():
     assert record.curves["0/mask divergence"] == [(1, 0.5)]
 
 
+def test_a_layer_that_a_loss_does_not_see_is_passed_over():
+    subject, record = plane_subject(), MemoryRecord()
+    method = SrSte(n=1)
+    method.begin(subject, context(subject, record))
+    optimizer = torch.optim.SGD(subject.model.parameters(), lr=0.1)
+    for index, seen in enumerate([False, True, False, True]):
+        optimizer.zero_grad()
+        (subject.model.up(torch.ones(1, 8)).sum() if seen else subject.model.head.bias.sum()).backward()
+        method.before_optimizer(Update(index, 4, optimizer, 0.1))
+    assert [index for index, _ in record.curves["0/mask divergence"]] == [3]
+
+
 def test_a_mask_from_before_is_taken_over_and_others_stay():
     subject = plane_subject()
     subject.constrain("up.weight", mask=torch.zeros(16, 8, dtype=torch.bool))
