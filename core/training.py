@@ -73,8 +73,6 @@ class Training:
         torch.manual_seed(context.generator("training").initial_seed())
         for method in methods:
             method.begin(subject, context)
-        taken_over = {kind for method in methods for kind in method.takes_over}
-        self.enforced = "mask" not in taken_over
         self.optimizer = self._build_optimizer()
         self.taps: dict[str, Tensor] = {}
 
@@ -158,8 +156,6 @@ class Training:
         return {key: value.to(self.context.device) for key, value in batch.items()}
 
     def _masks(self) -> list[tuple[nn.Parameter, Tensor]]:
-        if not self.enforced:
-            return []
         prefix = "main."
         return [
             (leaf_parameter(self.model, fqn.removeprefix(prefix)), constraint.tensor)

@@ -26,6 +26,9 @@ HALF_PRECISION = "half precision"
 ROTATED_STREAM = "a rotated residual stream"
 REDUCED_TOKENS = "blocks that pass on fewer tokens"
 
+KEPT_WEIGHTS = "which weights are kept"
+BLOCKS = "what the blocks are made of"
+
 
 class Technique(BaseModel):
     """One named method with typed settings; its name is its key in the catalogue."""
@@ -85,7 +88,7 @@ class TrainingMethod(Technique):
     flow), `before_optimizer` (gradients are unscaled and not yet clipped), `after_optimizer`; then `end`.
     """
 
-    takes_over: ClassVar[frozenset[str]] = frozenset()  # kinds of constraint it manages itself: "mask", ...
+    decides: ClassVar[frozenset[str]] = frozenset()  # what two methods of one training cannot both: KEPT_WEIGHTS, ...
 
     def begin(self, subject: "Subject", context: "Context") -> None:
         """Prepare the subject: register parametrizations, load a teacher, add parameters."""

@@ -30,7 +30,7 @@ from core.structured.log_alphas import LogAlphas, whole
 from core.structured.structure import Masks, Structure, masked, structure_of
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import INTEGER_CODES, LOW_RANK, Losses, TrainingMethod, Update
+from core.techniques.base import BLOCKS, INTEGER_CODES, KEPT_WEIGHTS, LOW_RANK, Losses, TrainingMethod, Update
 
 FAR = 0.05  # from the target: worth a warning
 
@@ -40,6 +40,7 @@ class Cofi(TrainingMethod):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2204.00408"
+    decides = frozenset({BLOCKS, KEPT_WEIGHTS})
     refuses = {
         INTEGER_CODES: "Integer codes have no gradient: put cofi before the step that quantizes.",
         LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",

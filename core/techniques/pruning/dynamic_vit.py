@@ -20,7 +20,7 @@ from core.models.anatomy import anatomy
 from core.nn.tokens.selecting import SelectingBlock
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, Losses, TrainingMethod
+from core.techniques.base import BLOCKS, REDUCED_TOKENS, ROTATED_STREAM, Losses, TrainingMethod
 from core.techniques.pruning.token_blocks import Tokens, tokens_of
 
 RATIO_WEIGHT = 2.0
@@ -40,6 +40,7 @@ class DynamicVit(TrainingMethod):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2106.02034"
     leaves = frozenset({REDUCED_TOKENS})
+    decides = frozenset({BLOCKS})
     refuses = {
         ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out dynamic_vit or slicegpt.",
         REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",

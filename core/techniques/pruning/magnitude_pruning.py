@@ -16,7 +16,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.masks import keep_largest, prunable_weights, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, OneShot, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, OneShot, TrainingMethod, Update
 
 
 def magnitude_masks(
@@ -50,6 +50,7 @@ class MagnitudePruning(OneShot, TrainingMethod):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/1710.01878"
     leaves = frozenset({MASK})
+    decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put magnitude_pruning before the step that quantizes."}
 
     sparsity: float = Field(0.5, ge=0, lt=1, description="share of the weights that is zeroed")

@@ -20,7 +20,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.masks import keep_largest, prunable_weights, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, Losses, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, Losses, TrainingMethod, Update
 
 
 class ScoredWeight(torch.autograd.Function):
@@ -74,6 +74,7 @@ class MovementPruning(TrainingMethod):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2005.07683"
     leaves = frozenset({MASK})
+    decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put movement_pruning before the step that quantizes."}
 
     mode: Literal["hard", "soft"] = Field("hard", description="hard: a given sparsity; soft: one that lambda settles")

@@ -21,7 +21,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.masks import keep_largest, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import clear_state, sparse_weights
 from core.techniques.sparse_training.density import active_counts
 
@@ -48,6 +48,7 @@ class Rigl(TrainingMethod):
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/1911.11134"
     leaves = frozenset({MASK})
+    decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put rigl before the step that quantizes."}
 
     sparsity: float = Field(0.9, gt=0, lt=1, description="share of the weights that is zero throughout")

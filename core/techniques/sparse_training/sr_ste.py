@@ -18,7 +18,7 @@ from core.context import Context
 from core.families import Family
 from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 
 
 class StraightThrough(torch.autograd.Function):
@@ -56,6 +56,7 @@ class SrSte(TrainingMethod):
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/2102.04010"
     leaves = frozenset({MASK})
+    decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put sr_ste before the step that quantizes."}
 
     n: int = Field(2, ge=1, le=31, description="weights kept in a group")

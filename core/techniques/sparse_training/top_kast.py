@@ -21,7 +21,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.masks import keep_largest, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import sparse_weights
 from core.techniques.sparse_training.top_kast_layers import MaskedLayer, SparseBackward, SparseLayer
 
@@ -47,6 +47,7 @@ class TopKast(TrainingMethod):
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/2106.03517"
     leaves = frozenset({MASK})
+    decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put top_kast before the step that quantizes."}
 
     density: float = Field(0.2, gt=0, le=1, description="share of weights that the forward pass uses (set A)")

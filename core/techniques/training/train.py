@@ -68,7 +68,7 @@ class Train(OneShot):
         return methods or f"{self.steps} updates"
 
     def check(self, subject: Subject) -> None:
-        """Packed integer weights cannot be trained; each method checks the subject itself."""
+        """Packed integer weights cannot be trained, no two methods decide the same, and each checks the subject itself."""
         for name, module in subject.model.named_modules():
             if isinstance(module, Replacement) and module.dense() is not None:
                 raise SpecError.of(
@@ -77,11 +77,17 @@ class Train(OneShot):
                     f"is a packed {type(module).__name__}, which has no gradient",
                     "Put train before the step that packs the weights.",
                 )
+        deciding: dict[str, str] = {}  # what is decided -> the method that does
         for index, method in enumerate(self.bound_methods()):
+            name = next(iter(self.methods[index]))
+            for what in sorted(method.decides & deciding.keys()):
+                message = f"decides {what}, as {deciding[what]} does in the same training"
+                raise SpecError.of(f"methods[{index}]", name, message, "Train twice, with one of them each.")
+            deciding |= dict.fromkeys(method.decides, name)
             try:
                 method.check(subject)
             except SpecError as error:
-                raise error.at(f"methods[{index}].{next(iter(self.methods[index]))}") from error
+                raise error.at(f"methods[{index}].{name}") from error
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Train in place; taken up from the context's checkpoint where there is one."""

@@ -31,6 +31,15 @@ def test_a_wrong_method_is_named_with_its_place(methods, field, words):
     assert caught.value.problems[0].field.startswith(field) and words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "methods",
+    [["sr_ste", "rigl"], ["magnitude_pruning", "movement_pruning"], ["top_kast", {"cofi": {"teacher": "stage:0"}}]],
+)
+def test_two_methods_that_decide_the_same_are_refused(methods):
+    with pytest.raises(SpecError, match=r"methods\[1\].*decides which weights are kept, as .* Train twice"):
+        Train(methods=methods).check(plane_subject())
+
+
 def test_packed_integer_weights_are_refused_with_the_remedy():
     subject = plane_subject()
     subject.model.up = Rtn(bits=4).quantize(subject.model.up)
