@@ -68,5 +68,10 @@ class Subject:
             module = without_zeros(module)
         module.adopt(self.model.get_submodule(name))
         self.model.set_submodule(name, module)
-        kept = {f"main.{fqn}" for fqn, _ in self.model.named_parameters()}
+        kept = {f"main.{_plain(fqn)}" for fqn, _ in self.model.named_parameters()}
         self.constraints = {fqn: c for fqn, c in self.constraints.items() if fqn in kept}
+
+
+def _plain(fqn: str) -> str:
+    """A parameter's name without the parametrization that it is trained through."""
+    return fqn.replace(".parametrizations.", ".").removesuffix(".original")

@@ -68,7 +68,7 @@ class Train(OneShot):
         return methods or f"{self.steps} updates"
 
     def check(self, subject: Subject) -> None:
-        """Packed integer weights cannot be trained, no two methods decide the same, and each checks the subject itself."""
+        """Packed integer weights cannot be trained, no two methods decide the same; each checks the subject itself."""
         for name, module in subject.model.named_modules():
             if isinstance(module, Replacement) and module.dense() is not None:
                 raise SpecError.of(

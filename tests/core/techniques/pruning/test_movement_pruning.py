@@ -10,6 +10,7 @@ from core.errors import Interrupted, SpecError
 from core.recording import MemoryRecord
 from core.subject import Subject
 from core.techniques.base import Update
+from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning, cubic_rise, hard_masks
 from core.techniques.training.train import Train
 from core.training import Training
@@ -168,6 +169,17 @@ def test_what_was_pruned_before_stays_pruned_and_counts(scope):
     assert not (subject.mask("up.weight") & ~old).any()
     masks = [subject.mask(name) for name in NAMES]
     assert sum(int(mask.sum()) for mask in masks) == pytest.approx(0.3 * 320, abs=1)
+
+
+def test_masks_from_before_hold_where_another_method_swaps_the_blocks(vision_subject):
+    subject, _ = vision_subject("builtin cls")
+    MagnitudePruning(sparsity=0.9).apply(subject, context(subject))
+    masks = {name: constraint.tensor for name, constraint in subject.constraints.items()}
+    methods = [{"movement_pruning": {"sparsity": 0.1}}, {"dynamic_vit": {"stages": 1}}]
+    Train(steps=3, batch_size=8, evaluations=0, methods=methods).apply(subject, context(subject))
+    assert subject.constraints.keys() == masks.keys()
+    for name, mask in masks.items():
+        assert not subject.model.get_parameter(name.removeprefix("main."))[~mask].any()
 
 
 def test_a_teacher_takes_part_in_the_same_training():
