@@ -1,10 +1,14 @@
 """What the methods share that train sparse weights from scratch: which weights take part, and how a set changes."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
+from core.context import Context
 from core.errors import SpecError
 from core.masks import prunable_weights
+from core.subject import Subject
 
 
 def sparse_weights(model: nn.Module, *, dense_ends: bool) -> dict[str, nn.Parameter]:
@@ -21,6 +25,21 @@ def sparse_weights(model: nn.Module, *, dense_ends: bool) -> dict[str, nn.Parame
         message = "leaves no layer between the first and the last"
         raise SpecError.of("dense_ends", dense_ends, message, "Set it to false, or choose a deeper model.")
     return weights
+
+
+def take_masks_over(subject: Subject, context: Context, names: Collection[str], sparsity: float) -> None:
+    """Let go of earlier steps' masks of these weights, which a training to `sparsity` chooses anew.
+
+    The log tells of it: as a warning where the masks were sparser, since what they dropped may come back.
+    """
+    old = [mask for name in names if (mask := subject.mask(name)) is not None]
+    if not old:
+        return
+    before = 1 - sum(int(mask.sum()) for mask in old) / sum(mask.numel() for mask in old)
+    message = f"masks of {len(old)} layers ({100 * before:.3g} % zeros) give way to others ({100 * sparsity:.3g} %)"
+    context.record.event("warning" if before > sparsity + 0.005 else "info", message)
+    for name in names:
+        subject.constraints.pop(f"main.{name}", None)
 
 
 def clear_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, cleared: Tensor) -> None:

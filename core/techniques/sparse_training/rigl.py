@@ -22,7 +22,7 @@ from core.families import Family
 from core.masks import keep_largest, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
-from core.techniques.sparse_training.active_sets import clear_state, sparse_weights
+from core.techniques.sparse_training.active_sets import clear_state, sparse_weights, take_masks_over
 from core.techniques.sparse_training.density import active_counts
 
 
@@ -87,6 +87,7 @@ class Rigl(TrainingMethod):
         self._subject, self._context = subject, context
         weights = sparse_weights(subject.model, dense_ends=self.dense_ends)
         self._names, self._never = list(weights), {}
+        take_masks_over(subject, context, self._names, self.sparsity)
         for name, count in self._counts(weights).items():
             mask = keep_largest(self._chance(f"first mask of {name}", weights[name]), count)
             subject.constrain(name, mask=mask)

@@ -19,6 +19,7 @@ from core.families import Family
 from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
+from core.techniques.sparse_training.active_sets import take_masks_over
 
 
 class StraightThrough(torch.autograd.Function):
@@ -84,10 +85,11 @@ class SrSte(TrainingMethod):
         """Parametrize the weights and take their masks over; masks of other weights stay enforced."""
         self._context = context
         self._masks = {}
-        for name in divisible_weights(subject.model, self.m):
+        names = list(divisible_weights(subject.model, self.m))
+        take_masks_over(subject, context, names, 1 - self.n / self.m)
+        for name in names:
             module = subject.model.get_submodule(name.removesuffix(".weight"))
             self._layers[name] = parametrize.register_parametrization(module, "weight", NmMasked(self.n, self.m))
-            subject.constraints.pop(f"main.{name}", None)
 
     @torch.no_grad()
     def before_optimizer(self, update: Update) -> None:

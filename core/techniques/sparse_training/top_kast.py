@@ -22,7 +22,7 @@ from core.families import Family
 from core.masks import keep_largest, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
-from core.techniques.sparse_training.active_sets import sparse_weights
+from core.techniques.sparse_training.active_sets import sparse_weights, take_masks_over
 from core.techniques.sparse_training.top_kast_layers import MaskedLayer, SparseBackward, SparseLayer
 
 Sets = tuple[Tensor, Tensor]  # the masks A and B, A within B
@@ -94,13 +94,13 @@ class TopKast(TrainingMethod):
         self._context, model = context, subject.model
         self._layers, self._untouched = {}, {}
         weights = sparse_weights(model, dense_ends=self.dense_ends)
+        take_masks_over(subject, context, list(weights), 1 - self.density)
         extra = self._extra_density(0, 1)
         for names in self._competitors(list(weights)):
             sets = choose_sets({name: weights[name].detach() for name in names}, self.density, extra)
             for name, (forward, backward) in sets.items():
                 self._layers[name] = self._layer(model, name.removesuffix(".weight"), forward, backward)
                 self._untouched[name] = ~backward
-                subject.constraints.pop(f"main.{name}", None)
         self._n_reservoir = sum(int(mask.sum()) for mask in self._untouched.values())
 
     def param_groups(self) -> list[dict[str, Any]]:

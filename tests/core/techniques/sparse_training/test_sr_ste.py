@@ -10,8 +10,11 @@ from core.masks import nm_mask
 from core.recording import MemoryRecord
 from core.subject import Subject
 from core.techniques.base import Update
+from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
+from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
 from core.training import Training
 from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject
@@ -218,6 +221,16 @@ def test_mask_divergence_counts_flipped_bits():
         layer.weight.sum().backward()
         method.before_optimizer(Update(index, 2, torch.optim.SGD([weight], lr=0.1), 0.1))
     assert record.curves["0/mask divergence"] == [(1, 0.5)]
+
+
+@pytest.mark.parametrize("method", [SrSte(), TopKast(density=0.5, extra_density=0.2), Rigl(sparsity=0.5)])
+@pytest.mark.parametrize(("sparsity", "level"), [(0.75, "warning"), (0.5, "info")])
+def test_the_log_tells_whose_masks_give_way(method, sparsity, level):
+    subject, record = plane_subject(), MemoryRecord()
+    MagnitudePruning(sparsity=sparsity).apply(subject, context(subject))
+    method.begin(subject, context(subject, record))
+    message = f"masks of 1 layers ({100 * sparsity:g} % zeros) give way to others (50 %)"
+    assert record.events == [(level, message)]
 
 
 def test_a_layer_that_a_loss_does_not_see_is_passed_over():
