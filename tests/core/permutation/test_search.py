@@ -62,11 +62,19 @@ def test_golden_matrix_of_32_by_16(settings, kept):
     answer = found(golden(32, 16), escapes=0, **settings)
     assert (answer.kept_before, answer.upper_bound) == pytest.approx((178.672, 191.564), abs=5e-4)
     assert answer.kept_after == pytest.approx(kept, abs=5e-4)
+    assert answer.efficacy == pytest.approx({186.952: 64.2, 187.463: 68.2, 187.559: 68.9}[kept], abs=0.05)
 
 
 @pytest.mark.parametrize("settings", [GREEDY, PAIRS])
 def test_regressions_reach_the_optimum_of_the_golden_matrix(settings):
     assert found(golden(32, 16), escapes=60, **settings).kept_after == pytest.approx(187.559, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"), [(32, 68.0), (64, 48.7), (128, 35.5), (256, 25.3), (512, 19.3), (1024, 12.3)]
+)
+def test_the_more_rows_share_an_order_the_less_it_gains(n_rows, expected):
+    assert found(golden(n_rows, 64), escapes=0).efficacy == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.slow
