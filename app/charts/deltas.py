@@ -42,4 +42,4 @@ def deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerCha
     bars = chart.mark_rule(strokeWidth=2).encode(x=alt.X("delta_low:Q", title=title), x2="delta_high:Q")
     marks = chart.mark_point(filled=True, size=90, opacity=1).encode(x="delta:Q", shape=shape)
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 3], color=NEUTRAL).encode(x="x:Q")
-    return alt.layer(zero, bars, marks).properties(height=ROW_HEIGHT * max(2, len(drawn)))
+    return alt.layer(zero, bars, marks).properties(height=alt.Step(ROW_HEIGHT))

@@ -29,6 +29,11 @@ def quantities(layers: list[dict[str, Any]]) -> list[str]:
     return list(numeric)
 
 
+def titled(quantity: str) -> str:
+    """The quantity's name for a picker."""
+    return quantity.replace("_", " ").capitalize()
+
+
 def read(quantity: str, value: float) -> str:
     """The value as people read it, with its unit where it has one."""
     if quantity in SHARES:
@@ -85,9 +90,10 @@ def _heat_map(
     drawn: pd.DataFrame, title: str, quantity: str, tooltip: list[alt.Tooltip]
 ) -> alt.LayerChart | alt.FacetChart:
     domain = _domain(drawn["value"], quantity)
+    angle = -30 if drawn["part"].nunique() > 3 else 0
     base = alt.Chart(drawn).encode(
-        x=alt.X("part:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=-30, labelLimit=LABEL_WIDTH)),
-        y=alt.Y("block:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH)),
+        x=alt.X("part:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=angle, labelLimit=LABEL_WIDTH)),
+        y=alt.Y("block:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, labelBound=False)),
         tooltip=tooltip,
     )
     axis_format = ".0%" if quantity in SHARES else "~s"
@@ -95,14 +101,14 @@ def _heat_map(
         "value:Q",
         title=title,
         scale=alt.Scale(scheme="viridis", domain=domain),
-        legend=alt.Legend(format=axis_format, orient="right", gradientLength=120),
+        legend=alt.Legend(format=axis_format, orient="bottom", direction="horizontal", gradientLength=220),
     )
-    layers = [base.mark_rect().encode(color=colour)]
+    layers = [base.mark_rect(stroke="white", strokeWidth=0.5).encode(color=colour)]
     if len(drawn) <= MOST_WORDS:
         middle = (domain[0] + domain[1]) / 2
         ink = alt.when(alt.datum.value > middle).then(alt.value("black")).otherwise(alt.value("white"))
         layers.append(base.mark_text(fontSize=11).encode(text="words:N", color=ink))
-    return alt.layer(*layers).properties(height=CELL_HEIGHT * drawn["block"].nunique())
+    return alt.layer(*layers).properties(height=alt.Step(CELL_HEIGHT))
 
 
 def _domain(values: pd.Series, quantity: str) -> list[float]:
@@ -118,4 +124,4 @@ def _bars(drawn: pd.DataFrame, title: str, tooltip: list[alt.Tooltip]) -> alt.La
         tooltip=tooltip,
     )
     bars = base.mark_bar(color=FAMILY_COLOURS[Family.QUANTIZATION])
-    return alt.layer(bars).properties(height=BAR_HEIGHT * len(drawn))
+    return alt.layer(bars).properties(height=alt.Step(BAR_HEIGHT))

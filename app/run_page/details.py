@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import formats, run_data
-from app.charts.layers import layer_chart, quantities
+from app.charts.layers import layer_chart, quantities, titled
 from app.run_page.stages import layer_table, name_of
 from core.spec import RunSpec
 
@@ -25,14 +25,10 @@ def show_layers(stages: pd.DataFrame) -> None:
     numbers = quantities(layers)
     if numbers and len(layers) > 1:
         shown = st.segmented_control(
-            "Shown", numbers, default=numbers[0], required=True, format_func=_words, key=f"shown_{chosen}"
+            "Shown", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
         )
         st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
     st.dataframe(layer_table(layers), hide_index=True)
-
-
-def _words(quantity: str) -> str:
-    return quantity.replace("_", " ").capitalize()
 
 
 def _layers(stage: dict[str, Any]) -> bool:

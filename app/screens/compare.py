@@ -6,7 +6,7 @@ import streamlit as st
 from app import data, formats, identity
 from app.charts.curves import overlay
 from app.charts.deltas import deltas
-from app.charts.layers import layer_comparison, quantities
+from app.charts.layers import layer_comparison, quantities, titled
 from app.charts.theme import SERIES
 from app.compare_page import address, conditions, tables
 from app.compare_page import data as compared
@@ -157,7 +157,7 @@ def show_curves() -> None:
     choose, scale = st.columns([4, 1], vertical_alignment="bottom")
     name = choose.selectbox(
         "Curve",
-        list(shared.index),
+        sorted(shared.index, key="loss".__ne__),  # the loss first
         key="curve",
         bind="query-params",
     )
@@ -182,7 +182,9 @@ def show_layers() -> None:
         st.info("No stage here tells of single layers. Pruning, quantization and decomposition do.")
         return
     numbers = list(dict.fromkeys(q for rows in told.values() for q in quantities(rows)))
-    quantity = st.segmented_control("Shown", numbers, default=numbers[0], required=True, key="quantity")
+    quantity = st.segmented_control(
+        "Shown", numbers, default=numbers[0], required=True, key="quantity", format_func=titled
+    )
     st.altair_chart(layer_comparison(told, quantity or numbers[0]), width="stretch")
 
 
