@@ -13,6 +13,9 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
+from core.bundle import insert
+from core.bundle.errors import BundleError
+from core.bundle.read import Bundle
 from core.catalogue import Catalogue
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
@@ -46,6 +49,29 @@ def submit(user_id: int, project_id: int, spec: RunSpec, catalogue: Catalogue, c
         run_id = run.id
     _wake(spec.device)
     return run_id
+
+
+def import_bundle(user_id: int, project_id: int, bundle: Bundle, catalogue: Catalogue, *, again: bool = False) -> int:
+    """Add a bundle's run as an ended one of the user and return its number; raises BundleError where it is here.
+
+    What it needs to be queued again is what its spec needs here. A run that started from another one can never be
+    queued: that other run's number names something else here.
+    """
+    wanted = [
+        *needs(bundle.spec, catalogue),
+        *(f"run:{n} of the store that it comes from" for n in named_runs(bundle.spec)),
+    ]
+    with session() as s:
+        require_importable(s, user_id, project_id, bundle, again=again)
+        return insert.add_run(s, bundle, project_id=project_id, owner_id=user_id, needs=wanted)
+
+
+def require_importable(s: Session, user_id: int, project_id: int, bundle: Bundle, *, again: bool) -> None:
+    """Raise NotAllowed for a viewer, and BundleError where the run is in the project already, unless `again`."""
+    _role(s, user_id, project_id, "import a run")
+    known = None if again else insert.find_identical(s, bundle, project_id)
+    if known is not None:
+        raise BundleError(f"Run {known} of this project is this run already. With --again it is added once more.")
 
 
 def needs(spec: RunSpec, catalogue: Catalogue) -> list[str]:
@@ -144,11 +170,16 @@ def _role(s: Session, user_id: int, project_id: int, what: str) -> Role:
 
 def _require_visible(s: Session, user_id: int, spec: RunSpec) -> None:
     """Raise SpecError where the spec starts from, learns from or is compared with a run of a foreign project."""
-    for number in sorted(set(_named_runs(spec.to_dict()))):
+    for number in named_runs(spec):
         run = runs.find_run(s, number)
         if run is None or users.find_role(s, user_id, run.project_id) is None:
             remedy = "Choose one of the runs on the Runs page."
             raise SpecError.of("model", f"run:{number}", "is no run of a project of yours", remedy)
+
+
+def named_runs(spec: RunSpec) -> list[int]:
+    """The numbers of the runs that a spec starts from, learns from or is compared with."""
+    return sorted(set(_named_runs(spec.to_dict())))
 
 
 def _named_runs(value: Any) -> Iterator[int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app import formats, shell, terminal
+from app import bundle_commands, formats, gate, shell, terminal
 from app.service import UpError
 from app.shell import CommandError, Who
 from core import catalogue as published
@@ -231,6 +231,10 @@ def requeue(context: typer.Context, run_id: RunId) -> None:
     with shell.store(), shell.acting() as actions:
         again = actions.requeue(context.obj.ids()[0], [run_id])
     typer.echo(f"run {run_id} is queued again" if again else f"run {run_id} has not ended yet")
+
+
+bundle_commands.add_to(cli)
+cli.command()(gate.gate)
 
 
 def main() -> None:

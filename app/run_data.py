@@ -24,7 +24,11 @@ def load_run(run_id: int, project_id: int) -> dict[str, Any] | None:
             return None
         columns = {column.key: getattr(found.Run, column.key) for column in found.Run.__table__.columns}
         joined = {name: getattr(found, name) for name in ("owner", "worker", "hardware", "now")}
-        return {**columns, **joined, "tags": runs.list_tags(s, run_id)}
+        environment = dict(columns["environment"])
+        elsewhere = environment.pop("worker", None)  # of an imported run
+        if elsewhere is not None:
+            joined |= {"worker": elsewhere["name"], "hardware": elsewhere["hardware"]}
+        return {**columns, "environment": environment, **joined, "tags": runs.list_tags(s, run_id)}
 
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
@@ -98,7 +102,7 @@ def load_keys(stage_ids: tuple[int, ...]) -> dict[int, str]:
 def load_mistakes(key: str, reference_key: str) -> list[dict[str, Any]] | None:
     """Inputs that a stage gets wrong and its reference right, the worst first; None where they were not kept."""
     try:
-        folder = artifacts.store().open(key)
+        folder = artifacts.open_shown(key)
         items: list[dict[str, Any]] = json.loads((folder / f"mistakes-{reference_key}.json").read_text())
     except FileNotFoundError:
         return None

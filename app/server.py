@@ -17,5 +17,9 @@ async def start_page(request: Request) -> RedirectResponse:
     return RedirectResponse(f"./?{request.url.query}" if request.url.query else "./")
 
 
-routes = [Route(downloads.ROUTE, downloads.send), Route("/tradeoffs", start_page)]
+routes = [
+    Route(downloads.ROUTE, downloads.send),
+    Route(downloads.BUNDLE_ROUTE, downloads.send_bundle),
+    Route("/tradeoffs", start_page),
+]
 app = App(Path(__file__).with_name("main.py"), routes=routes, middleware=[Middleware(Preloads)])

@@ -67,7 +67,7 @@ def load_curve(run_id: int, curve: str) -> pd.DataFrame:
 def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
     """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
     try:
-        examples, base = (load_file(artifacts.store().open(k) / EXAMPLES) for k in (key, base_key))
+        examples, base = (load_file(artifacts.open_shown(k) / EXAMPLES) for k in (key, base_key))
     except FileNotFoundError:
         return "its results by example are not on this host"
     try:

@@ -102,7 +102,8 @@ def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
     """The same of the environments under which the runs executed."""
     by_run = items.drop_duplicates("run_id")
     rows: list[dict[Field, Any]] = [
-        {(str(key),): value for key, value in (environment or {}).items()} for environment in by_run["run_environment"]
+        {(str(key),): value for key, value in (environment or {}).items() if key != "worker"}
+        for environment in by_run["run_environment"]
     ]
     found = differing(rows)
     columns = [f"run {run_id}" for run_id in by_run["run_id"]]

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import downloads, formats
+from app import downloads, formats, run_data
 from app.run_page.stages import name_of
 
 CODE = """from pathlib import Path
@@ -17,19 +17,21 @@ model = load_models(Path("{folder}"))["main"]  # packed weights, ready to run
 
 
 def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
-    """One download a stage, the last one first, with the code below."""
+    """The run's bundle, then one download a stage, the last one first, with the code below."""
+    if not run_data.is_unfinished(run):
+        _show_bundle(run)
     if stages.empty:
         st.info("No stage is finished yet, so there is nothing to download.")
         return
     rows = stages[stages["position"] >= 0].sort_values("position", ascending=False).to_dict("records")
     for stage in rows:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            packed, whole = formats.size(stage["size_bytes"]), formats.size(stage["artifact_bytes"])
-            name = formats.plain(name_of(stage))
-            st.markdown(
-                f"**{name}**  \n:small[packed weights {packed}, all files {whole} · {_reload(stage)}]",
-                width="stretch",
-            )
+            packed, name = formats.size(stage["size_bytes"]), formats.plain(name_of(stage))
+            here = pd.notna(stage["artifact_bytes"])
+            files = f"all files {formats.size(stage['artifact_bytes'])}" if here else "imported without its weights"
+            st.markdown(f"**{name}**  \n:small[packed weights {packed}, {files} · {_reload(stage)}]", width="stretch")
+            if not here:
+                continue
             st.link_button("Download", downloads.link(stage["key"], _folder(run, stage)), icon=":material/download:")
     st.markdown("Unzip it, then:")
     st.code(CODE.format(folder=_folder(run, rows[0])), language="python")
@@ -39,6 +41,13 @@ def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
         "A folder holds `model.safetensors` (packed), `manifest.json` (how to build the model around it), probe inputs "
         "with their outputs, and per-example results. Nothing in it is pickled."
     )
+
+
+def _show_bundle(run: dict[str, Any]) -> None:
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        words = "everything this page shows, without weights, to import into another Slimboard or to run again there"
+        st.markdown(f"**The whole run**  \n:small[{words}]", width="stretch")
+        st.link_button("Bundle", downloads.bundle_link(run["id"]), icon=":material/deployed_code:")
 
 
 def _folder(run: dict[str, Any], stage: dict[str, Any]) -> str:

@@ -1,0 +1,99 @@
+"""The zip of a bundle: its entries, none of which is odd or larger than it may be, and their bytes."""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from core.bundle import files
+from core.bundle.contents import FORMAT, Manifest, parse, plain_json
+from core.bundle.errors import BundleError
+
+CHUNK = 1 << 20  # bytes read at a time
+
+
+class Archive:
+    """A zip whose entries are those of a bundle, each with the checksum that the manifest names."""
+
+    def __init__(self, file: BinaryIO, n_bytes: int):
+        try:
+            self.zip = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise BundleError(f"This is no bundle: {error}.") from error
+        self.entries = _entries(self.zip.infolist(), n_bytes)
+        self.manifest = self._read_manifest()
+        self._check_sums()
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        return b"".join(self.chunks(name))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file's content piece by piece, never more than its entry says that it has."""
+        entry, n_bytes = self.entries[name], 0
+        try:
+            with self.zip.open(entry) as file:
+                while chunk := file.read(CHUNK):
+                    n_bytes += len(chunk)
+                    _limit(name, n_bytes, entry.file_size)
+                    yield chunk
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+            raise BundleError(f"The bundle is damaged: {name} cannot be read ({error}).") from error
+
+    def _read_manifest(self) -> Manifest:
+        """The manifest; another format is refused before anything else of it is read."""
+        data = self.read(files.MANIFEST)
+        told = plain_json(files.MANIFEST, data)
+        found = told.get("format") if isinstance(told, dict) else None
+        if found != FORMAT:
+            raise BundleError(f"The bundle has format {found!r}; this release of Slimboard reads format {FORMAT}.")
+        return parse(files.MANIFEST, data, Manifest)
+
+    def _check_sums(self) -> None:
+        odd = set(self.manifest.files) ^ (set(self.entries) - {files.MANIFEST})
+        if odd:
+            raise BundleError(f"The bundle is not whole: its manifest and its files differ in {min(odd)}.")
+        for name, told in self.manifest.files.items():
+            digest = hashlib.sha256()
+            for chunk in self.chunks(name):
+                digest.update(chunk)
+            if self.entries[name].file_size != told.bytes or digest.hexdigest() != told.sha256:
+                raise BundleError(f"The bundle is damaged: {name} has not the checksum that its manifest names.")
+
+
+def _entries(listed: list[zipfile.ZipInfo], n_bytes: int) -> dict[str, zipfile.ZipInfo]:
+    """Entries by name; raises BundleError. What is stored as it is cannot be more than the zip's own `n_bytes`."""
+    _limit("their number", len(listed), files.MOST_FILES, "")
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for entry in listed:
+        _check_entry(entry)
+        if entry.filename in entries:
+            raise BundleError(f"The bundle is refused: {entry.filename} is in it twice.")
+        entries[entry.filename] = entry
+    packed = [entry for name, entry in entries.items() if files.is_compressed(name)]
+    _limit("all JSON together", sum(entry.file_size for entry in packed), files.MOST_JSON_TOTAL)
+    _limit("its files together", sum(entry.compress_size for entry in entries.values()), n_bytes)
+    missing = [name for name in (files.MANIFEST, *files.DOCUMENTS) if name not in entries]
+    if missing:
+        raise BundleError(f"This is no bundle: it has no {missing[0]}.")
+    return entries
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    try:
+        files.split_name(name)
+    except BundleError as error:
+        raise BundleError(f"The bundle is refused: {error}.") from error
+    if entry.flag_bits & 0x1:
+        raise BundleError(f"The bundle is refused: {name} is encrypted.")
+    if files.is_compressed(name):
+        _limit(name, entry.file_size, files.MOST_JSON_BYTES)
+    elif entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        raise BundleError(f"The bundle is refused: {name} is compressed, and only JSON may be.")
+
+
+def _limit(what: str, size: int, most: int, unit: str = " bytes") -> None:
+    if size > most:
+        raise BundleError(f"The bundle is refused: {what} comes to {size:,}{unit} or more, and may be {most:,}.")

@@ -1,0 +1,105 @@
+"""Whether the parts of a bundle fit together, and whether the files of its stages are what their names say."""
+
+import base64
+import hashlib
+import io
+import tempfile
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from core.bundle import files, fit
+from core.bundle.archive import Archive
+from core.bundle.contents import STAGES, ArtifactDocument, RunDocument, StagesDocument, plain_json
+from core.bundle.errors import BundleError
+from core.store.models import Artifact, Latency, OperatingPoint, Run, Stage
+
+
+class _Mistake(BaseModel):
+    """An input that a stage gets wrong, as the run page shows it: a picture or a text."""
+
+    model_config = ConfigDict(extra="allow")
+    nats: float
+    reference_nats: float
+    image: str | None = None
+    text: str | None = None
+
+
+_MISTAKES = TypeAdapter(list[_Mistake])
+
+
+def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
+    """Raise BundleError where stages, places, latencies and files do not name each other."""
+    keys = [stage.measured.key for stage in document.stages]
+    positions = [place.position for place in document.places]
+    if len(set(keys)) < len(keys) or len(set(positions)) < len(positions):
+        raise BundleError(f"{STAGES} names a stage or a place twice.")
+    named = set(keys_with_files)
+    n_points = {stage.measured.key: len(stage.operating_points) for stage in document.stages}
+    for place in document.places:
+        references = (place.reference_key, *(row.reference_key for row in place.latencies))
+        named |= {place.key, *filter(None, references)}
+        points = [row.operating_point for row in place.latencies if row.operating_point is not None]
+        if any(not 0 <= point < n_points.get(place.key, 0) for point in points):
+            raise BundleError(f"{STAGES} has the latency of an operating point that it does not tell of.")
+    if not named <= set(keys):
+        raise BundleError(f"{STAGES} does not tell of stage {min(named - set(keys))[:12]}, which the bundle names.")
+
+
+def columns(run: RunDocument, document: StagesDocument) -> None:
+    """Raise BundleError for a value that its column does not hold."""
+    fit.check(Run, run.model_dump(exclude={"number", "tags", "notes"}))
+    for stage in document.stages:
+        fit.check(Stage, vars(stage.measured))
+        if stage.artifact is not None:
+            fit.check(Artifact, stage.artifact.model_dump())
+        for point in stage.operating_points:
+            fit.check(OperatingPoint, point.model_dump())
+    for place in document.places:
+        for latency in place.latencies:
+            fit.check(Latency, vars(latency.row))
+
+
+def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
+    """Raise BundleError for files of a stage that are not what their names say."""
+    if files.MANIFEST not in names:
+        raise BundleError(f"The bundle is not whole: stage {key[:12]} has files but no manifest.")
+    for name in names:
+        whole = files.bundled_name(key, name)
+        if name.endswith(".safetensors"):
+            _tensors(archive, whole)
+        elif files.is_compressed(whole):
+            value = plain_json(whole, archive.read(whole))
+            if name.startswith("mistakes-"):
+                _mistakes(whole, value)
+    digest = hashlib.sha256(archive.read(files.bundled_name(key, files.MANIFEST))).hexdigest()
+    if files.PACKED in names and (told is None or told.manifest_sha256 != digest):
+        raise BundleError(f"The weights of stage {key[:12]} are not those that {STAGES} tells of.")
+
+
+def _tensors(archive: Archive, name: str) -> None:
+    """Raise BundleError for a file whose head does not describe exactly what follows it."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
+        copy.writelines(archive.chunks(name))
+        copy.flush()
+        try:
+            with safe_open(copy.name, framework="np") as tensors:
+                tensors.keys()
+        except SafetensorError as error:
+            raise BundleError(f"{name} is no safetensors file: {error}.") from error
+
+
+def _mistakes(name: str, value: Any) -> None:
+    try:
+        for item in _MISTAKES.validate_python(value):
+            if item.image is not None:
+                with Image.open(io.BytesIO(base64.b64decode(item.image, validate=True))) as image:
+                    image.verify()
+            elif item.text is None:
+                raise BundleError(f"{name} has an input that is neither a picture nor a text.")
+    except (ValidationError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{name} does not hold what the page of mistakes shows.") from error

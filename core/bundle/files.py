@@ -1,0 +1,60 @@
+"""Which files of an artifact go into a bundle, under which names, and how large they may be.
+
+What a page shows is compressed JSON of a bounded size. All else is stored as it is, so that a bundle never unpacks to
+more than it weighs.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from core.bundle.contents import CURVES, KEY, LOG, RUN, STAGES
+from core.bundle.errors import BundleError
+
+MANIFEST = "manifest.json"
+DOCUMENTS = (RUN, STAGES, CURVES, LOG)
+MOST_JSON_BYTES = 256 << 20  # of one file
+MOST_JSON_TOTAL = 1 << 30
+MOST_FILES = 20_000
+_KEY = KEY.strip("^$")
+_SHOWN = re.compile(rf"manifest\.json|report\.json|examples\.safetensors|mistakes-{_KEY}\.json")
+_WEIGHTS = re.compile(r"(model|working|probe)\.safetensors|tokenizer/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_IN_BUNDLE = re.compile(rf"artifacts/(?P<key>{_KEY})/(?P<file>.+)")
+PACKED = "model.safetensors"
+
+
+def chosen(folder: Path, *, weights: bool) -> list[Path]:
+    """The files of an artifact's folder that are bundled, by name; with those that hold weights if asked."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [f for f in files if is_shown(name := f.relative_to(folder).as_posix()) or (weights and is_weights(name))]
+
+
+def is_shown(name: str) -> bool:
+    """Whether pages read this file of an artifact."""
+    return _SHOWN.fullmatch(name) is not None
+
+
+def is_weights(name: str) -> bool:
+    """Whether the file is needed to build the model again."""
+    return _WEIGHTS.fullmatch(name) is not None
+
+
+def bundled_name(key: str, name: str) -> str:
+    """A file of an artifact, as it is named in the zip."""
+    return f"artifacts/{key}/{name}"
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Key and file that a name in the zip stands for, None for one of the documents; raises BundleError for others."""
+    if name in (MANIFEST, *DOCUMENTS):
+        return None
+    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name:
+        raise BundleError(f"the file {name!r} would lie outside of the bundle")
+    found = _IN_BUNDLE.fullmatch(name)
+    if found is None or not (is_shown(found["file"]) or is_weights(found["file"])):
+        raise BundleError(f"the file {name!r} has no place in a bundle")
+    return found["key"], found["file"]
+
+
+def is_compressed(name: str) -> bool:
+    """Whether the file of this name in the zip is compressed."""
+    return name.endswith(".json") and "/tokenizer/" not in name

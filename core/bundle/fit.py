@@ -1,0 +1,24 @@
+"""Whether values fit their columns, asked alike of every database: SQLite takes texts of any length, Postgres not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, String
+
+from core.bundle.errors import BundleError
+from core.store.models import Base
+
+LARGEST = 2**63 - 1
+
+
+def check(table: type[Base], row: Mapping[str, Any]) -> None:
+    """Raise BundleError for a text that is too long, a number that is too large, or one that is none."""
+    for name, value in row.items():
+        kind = table.__table__.columns[name].type
+        what = f"{table.__tablename__}.{name}"
+        if isinstance(value, str) and isinstance(kind, String) and len(value) > (kind.length or len(value)):
+            raise BundleError(f"The bundle does not fit this store: {what} has more than {kind.length} characters.")
+        if isinstance(kind, BigInteger) and isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise BundleError(f"The bundle does not fit this store: {what} is larger than it can hold.")
+        if isinstance(value, float) and value != value:
+            raise BundleError(f"The bundle does not fit this store: {what} is no number.")

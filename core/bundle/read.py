@@ -1,0 +1,93 @@
+"""Reading a bundle: nothing of it is written anywhere before all of it is known to be whole and plain."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.bundle import check, files
+from core.bundle.archive import Archive
+from core.bundle.contents import (
+    CURVES,
+    LOG,
+    RUN,
+    STAGES,
+    CurvesDocument,
+    LogDocument,
+    RunDocument,
+    StagesDocument,
+    parse,
+)
+from core.bundle.errors import BundleError
+from core.errors import SpecError
+from core.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle; the files of its stages are read from the zip while it is open."""
+
+    release: str  # of Slimboard, which wrote it
+    spec: RunSpec
+    run: RunDocument
+    stages: StagesDocument
+    curves: CurvesDocument
+    log: LogDocument
+    names: dict[str, list[str]]  # stage's key -> names of its files
+    archive: Archive
+
+    def copy_files(self, key: str, folder: Path) -> None:
+        """Write a stage's files into a folder, the manifest last."""
+        for name in sorted(self.names[key], key=lambda name: name == files.MANIFEST):
+            target = folder / name
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb") as written:
+                written.writelines(self.archive.chunks(files.bundled_name(key, name)))
+
+    def has_weights(self, key: str) -> bool:
+        """Whether a stage's model can be built from the bundle."""
+        return files.PACKED in self.names.get(key, ())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Bundle]:
+    """A bundle, checked from end to end; raises BundleError that says what is wrong."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    with file:
+        yield _checked(Archive(file, path.stat().st_size))
+
+
+def _checked(archive: Archive) -> Bundle:
+    run = parse(RUN, archive.read(RUN), RunDocument)
+    names: dict[str, list[str]] = {}
+    for name in archive.entries:
+        split = files.split_name(name)
+        if split is not None:
+            names.setdefault(split[0], []).append(split[1])
+    bundle = Bundle(
+        release=archive.manifest.release,
+        spec=_spec(run),
+        run=run,
+        stages=parse(STAGES, archive.read(STAGES), StagesDocument),
+        curves=parse(CURVES, archive.read(CURVES), CurvesDocument),
+        log=parse(LOG, archive.read(LOG), LogDocument),
+        names=names,
+        archive=archive,
+    )
+    check.stages(bundle.stages, set(names))
+    check.columns(bundle.run, bundle.stages)
+    for stage in bundle.stages.stages:
+        key = stage.measured.key
+        if key in names:
+            check.artifact(archive, key, names[key], stage.artifact)
+    return bundle
+
+
+def _spec(run: RunDocument) -> RunSpec:
+    try:
+        return RunSpec.parse(run.spec)
+    except SpecError as error:
+        raise BundleError(f"The bundle's spec is none that this release reads. {error.problems[0]}") from error
