@@ -14,8 +14,9 @@ from core.families import Family
 from core.nn.attention.full import FullAttention
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow, unsupported
 from core.nn.attention.sliding_window import SlidingWindowAttention
+from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
-from core.techniques.base import OneShot
+from core.techniques.base import REDUCED_TOKENS, OneShot
 
 
 class SlidingWindow(OneShot):
@@ -23,6 +24,7 @@ class SlidingWindow(OneShot):
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.05150"
+    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
 
     window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
 
@@ -31,7 +33,11 @@ class SlidingWindow(OneShot):
         return f"{self.window} tokens"
 
     def check(self, subject: Subject) -> None:
-        """The model has full attentions that can be swapped."""
+        """The model has full attentions that can be swapped, and calls them."""
+        reducing = next((n for n, m in subject.model.named_modules() if isinstance(m, ReducingBlock)), None)
+        if reducing is not None:
+            message = "passes on fewer tokens and attends by itself"
+            raise SpecError.of("model.source", reducing, message, "Leave one of the two steps out.")
         self._attentions(subject)
 
     def apply(self, subject: Subject, context: Context) -> None:

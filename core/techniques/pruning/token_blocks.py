@@ -7,6 +7,7 @@ from torch import nn
 
 from core.errors import SpecError
 from core.models.anatomy import BlockNames, anatomy
+from core.nn.replacement import Replacement
 from core.nn.sliced import SlicedBlock
 from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
@@ -44,6 +45,9 @@ def tokens_of(subject: Subject) -> Tokens:
     if any(isinstance(model.get_submodule(block.name), ReducingBlock) for block in known.blocks):
         message = "has blocks that pass on fewer tokens already"
         raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+    if any(isinstance(model.get_submodule(block.attention), Replacement) for block in known.blocks):
+        message = "has attention that was swapped, which blocks that reduce tokens would put full attention in place of"
+        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
     _refuse_dropout(model)
     assert known.head_dim is not None
     protected, total = _positions(model)
@@ -69,6 +73,7 @@ def _positions(model: nn.Module) -> tuple[int, int]:
 
 def _refuse_dropout(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and module.p > 0 and ".layer" in name:
+        share: Any = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+        if share and ".layer" in name:
             remedy = "Set hidden_dropout_prob and attention_probs_dropout_prob to 0 in its config."
-            raise SpecError.of("model.source", name, f"drops {module.p:g} of its inputs in training", remedy)
+            raise SpecError.of("model.source", name, f"drops {share:g} of its inputs in training", remedy)

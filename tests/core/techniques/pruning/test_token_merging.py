@@ -52,7 +52,7 @@ def test_what_is_no_vision_transformer_is_refused():
         TECHNIQUES["token_merging"]().check(subject)
 
 
-@pytest.mark.parametrize("later", ["token_merging", "dynamic_vit", "depth_pruning"])
+@pytest.mark.parametrize("later", ["token_merging", "dynamic_vit", "depth_pruning", "sliding_window"])
 def test_blocks_that_merge_are_not_swapped_again_nor_taken_out(later, vision_subject):
     subject, _ = vision_subject("builtin cls")
     TECHNIQUES["token_merging"]().apply(subject, context(subject))
@@ -64,6 +64,26 @@ def test_blocks_that_merge_are_not_swapped_again_nor_taken_out(later, vision_sub
         validate(
             RunSpec.model_validate({"model": model, "task": task, "recipe": [{"token_merging": {}}, step]}), built_in()
         )
+
+
+@pytest.mark.parametrize("name", ["token_merging", "dynamic_vit"])
+def test_attention_that_was_swapped_is_not_put_back(name, vision_subject):
+    subject, _ = vision_subject("builtin cls")
+    TECHNIQUES["sliding_window"](window=4).apply(subject, context(subject))
+    with pytest.raises(SpecError, match="attention that was swapped"):
+        TECHNIQUES[name](**{"stages": 1} if name == "dynamic_vit" else {}).check(subject)
+
+
+@pytest.mark.parametrize("part", ["attention", "block"])
+def test_dropout_within_a_block_is_refused(part, vision_subject):
+    subject, _ = vision_subject("vit")
+    for name, module in subject.model.named_modules():
+        if part == "attention" and hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.1
+        elif name.endswith(".dropout") and part == "block":
+            module.p = 0.1
+    with pytest.raises(SpecError, match=r"drops 0\.1 of its inputs"):
+        TECHNIQUES["token_merging"]().check(subject)
 
 
 def slowly_merged(model: torch.nn.Module, pixel_values: torch.Tensor, merged: int) -> torch.Tensor:
