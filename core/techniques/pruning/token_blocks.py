@@ -48,12 +48,21 @@ def tokens_of(subject: Subject) -> Tokens:
     if any(isinstance(model.get_submodule(block.attention), Replacement) for block in known.blocks):
         message = "has attention that was swapped, which blocks that reduce tokens would put full attention in place of"
         raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+    idle = next((block.attention for block in known.blocks if not _out_features(model, block.k)), None)
+    if idle is not None:
+        remedy = "Put the step that reduces tokens before the one that left no heads."
+        raise SpecError.of("model.source", idle, "has no heads left, by whose keys tokens are compared", remedy)
     _refuse_dropout(model)
     assert known.head_dim is not None
     protected, total = _positions(model)
     parts = {block.name: _relative(block) for block in known.blocks}
     dim = model.get_parameter(f"{known.blocks[0].norm1}.weight").shape[0]
     return Tokens(dim, known.head_dim, protected, total - protected, parts)
+
+
+def _out_features(model: nn.Module, name: str) -> int:
+    layer: Any = model.get_submodule(name)
+    return int(layer.out_features)
 
 
 def _relative(block: BlockNames) -> dict[str, str]:

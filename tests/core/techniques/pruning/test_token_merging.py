@@ -74,6 +74,17 @@ def test_attention_that_was_swapped_is_not_put_back(name, vision_subject):
         TECHNIQUES[name](**{"stages": 1} if name == "dynamic_vit" else {}).check(subject)
 
 
+def test_attention_without_heads_is_refused(vision_subject):
+    subject, _ = vision_subject("builtin cls")
+    for part in "qkv":
+        for name in ("weight", "bias"):
+            subject.shrink(f"blocks.1.attention.{part}.{name}", 0, torch.tensor([], dtype=torch.long))
+    subject.shrink("blocks.1.attention.o.weight", 1, torch.tensor([], dtype=torch.long))
+    logits_of(subject.model, images(subject))
+    with pytest.raises(SpecError, match=r"blocks\.1\.attention': has no heads left"):
+        TECHNIQUES["token_merging"]().check(subject)
+
+
 @pytest.mark.parametrize("part", ["attention", "block"])
 def test_dropout_within_a_block_is_refused(part, vision_subject):
     subject, _ = vision_subject("vit")
