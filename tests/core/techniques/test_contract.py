@@ -146,6 +146,19 @@ def test_masks_survive_every_later_step(later, prepared):
         assert (weight[~mask] == 0).all(), fqn
 
 
+@pytest.mark.parametrize("later", [name for name in METHODS if name not in ("sr_ste", "top_kast", "rigl")])
+def test_masks_survive_every_training_but_those_that_choose_anew(later, prepared):
+    subject, _ = applied("nm_pruning", "vit", prepared)
+    n_masks = len(subject.constraints)
+    method = bound(later)
+    Training(subject, context(subject), plan(steps=4, batch_size=8), [method]).run()
+    assert len(subject.constraints) == n_masks
+    for fqn, constraint in subject.constraints.items():  # cut with its weights by cofi
+        weight = subject.model.get_parameter(fqn.removeprefix("main."))
+        assert constraint.tensor.float().mean() < 0.6
+        assert not weight[~constraint.tensor].any()
+
+
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_settings_that_do_not_exist_are_refused_with_their_name(name):
     with pytest.raises(SpecError, match="no_such_setting"):
