@@ -2,7 +2,9 @@
 
 Paper: https://arxiv.org/abs/2106.02034. Predictors stand in front of `stages` blocks, spread evenly; after the s-th the
 share keep ** s of the patches is left. The loss adds the squared distance from these shares, and ties logits and kept
-tokens to the model as it was before (section 3.3). Weights of the terms are the paper's: 2, 0.5 and 0.5.
+tokens to the model as it was before (section 3.3). Weights of the terms are the paper's: 2, 0.5 and 0.5. Tokens are
+tied by the KL divergence of their softmax, as in the authors' code, here the class token among them. Predictors and
+model train at one rate here; the authors hold the model still at first, and train it at a smaller rate then.
 """
 
 import copy
