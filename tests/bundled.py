@@ -15,15 +15,15 @@ from sqlalchemy.orm import Session
 from core.artifact_store import MANIFEST, ArtifactStore
 from core.measured import Comparison
 from core.store import events, points, runs, stages, users
-from core.store.models import Latency, Run, RunStatus, Worker
+from core.store.models import Latency, RunStatus, Worker
 from tests import factories
 
 DENSE, SMALL = "b" * 64, "c" * 64
 
 
-def finished_run(s: Session, **spec: object) -> int:
+def finished_run(s: Session, user: str = "alice", **spec: object) -> int:
     """A run of two stages, with latencies, an operating point, curves, log, notes, tags and a worker."""
-    run = factories.submit(s, user="alice", **{"name": "small one", **spec})
+    run = factories.submit(s, user=user, **{"name": "small one", **spec})
     worker = Worker(name="host-cpu-1", device="cpu", hardware={"name": "Example CPU", "memory_bytes": 8_000_000_000,
                     "commit": "0123456789abcdef", "versions": {"torch": "2.13"}}, offers={}, provides=[])  # fmt: skip
     s.add(worker)
@@ -56,7 +56,7 @@ def finished_run(s: Session, **spec: object) -> int:
     s.execute(insert(Latency), [{**early, "operating_point_id": known.id, "reference_stage_id": reference}])
     points.add_points(s, run.id, [("1/loss", i, 2.0 - i / 10) for i in range(10)])
     events.add_events(s, run.id, 1, [(5.0, "info", "began"), (6.5, "warning", "slow"), (7.0, "error", "it broke")])
-    runs.add_note(s, run.id, users.enrol(s, "alice").id, "worth shipping ½\nsecond line")
+    runs.add_note(s, run.id, users.enrol(s, user).id, "worth shipping ½\nsecond line")
     runs.add_tag(s, run.id, "ship")
     return int(run.id)
 
@@ -93,8 +93,3 @@ def written(file: Path, pieces: object) -> Path:
     """The pieces of a bundle in a file."""
     file.write_bytes(b"".join(pieces))  # type: ignore[arg-type]
     return file
-
-
-def run(s: Session, run_id: int) -> Run:
-    """The run's row."""
-    return s.get_one(Run, run_id)
