@@ -138,12 +138,10 @@ class Training:
             added: list[Losses] = [method.losses(batch, logits, self.taps) for method in self.methods]
             task_loss = self.subject.task.loss(logits, batch)
         terms = {"loss": task_loss * math.prod(losses.task_weight for losses in added)}
-        for losses in added:
-            terms |= losses.terms
-        for module in self.model.modules():
-            published = getattr(module, "aux_losses", None)
-            if published is not None:
-                terms |= published()
+        publishers = (getattr(module, "aux_losses", None) for module in self.model.modules())
+        for named in [*(losses.terms for losses in added), *(published() for published in publishers if published)]:
+            for name, term in named.items():  # of two with one name the curve shows the sum
+                terms[name] = terms[name] + term if name in terms else term
         return terms
 
     def _next_batch(self) -> dict[str, Tensor]:

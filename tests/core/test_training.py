@@ -112,6 +112,14 @@ def test_own_parameters_have_their_own_rate_and_may_ascend():
     assert float(method._value.detach()) == pytest.approx(0.5, rel=1e-4)  # Adam moves by the rate: 5 x 0.1, upwards
 
 
+def test_terms_of_one_name_are_added_up():
+    subject, methods = plane_subject(), [Multiplier(), Multiplier()]
+    training = Training(subject, context(subject), plan(), methods)
+    for method in methods:
+        method._value.data.fill_(1.0)
+    assert float(training._losses(training._next_batch())["constraint"].detach()) == 6.0
+
+
 class StopAt(MemoryRecord):
     """Interrupts a training once, at one update."""
 
