@@ -1,15 +1,35 @@
-"""Learning from a teacher's logits: the loss that several methods share.
+"""Learning from a teacher's logits: the setting that names it and the loss, which several methods share.
 
 Paper: https://arxiv.org/abs/1503.02531 (Hinton et al., section 2).
 """
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.errors import SpecError
+from core.spec import ModelSpec
 from core.tasks.language import IGNORED
+
+
+def _named(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    if ":" not in ModelSpec.model_validate(value).source:
+        raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
+    return value
+
+
+Teacher = Annotated[str | dict[str, Any], AfterValidator(_named)]
+
+
+def check_answers(teacher: Teacher, expected: Tensor, logits: Tensor) -> None:
+    """Raise SpecError where the teacher's answers `expected` are not shaped like the student's `logits`."""
+    if expected.shape != logits.shape:
+        message = f"answers with {list(expected.shape)}, the student with {list(logits.shape)}"
+        raise SpecError.of("teacher", teacher, message, "Choose a teacher of the same task, tokenizer and classes.")
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor) -> Tensor:

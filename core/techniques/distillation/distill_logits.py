@@ -5,15 +5,13 @@ over examples, over tokens for language models; padding is left out.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from core.context import Context
-from core.distillation import counted_positions, distillation_loss
-from core.errors import SpecError
+from core.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.families import Family
 from core.spec import ModelSpec
 from core.subject import Subject
@@ -28,7 +26,7 @@ class DistillLogits(TrainingMethod):
     paper = "https://arxiv.org/abs/1503.02531"
     compresses = False
 
-    teacher: str | dict[str, Any] = Field(
+    teacher: Teacher = Field(
         description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
         json_schema_extra={"role": "model"},
     )
@@ -36,14 +34,6 @@ class DistillLogits(TrainingMethod):
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher; the labels have the rest")
 
     _teacher: nn.Module = PrivateAttr()
-
-    @field_validator("teacher")
-    @classmethod
-    def _is_reference(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        source = ModelSpec.model_validate(value).source
-        if ":" not in source:
-            raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
-        return value
 
     def label(self) -> str:
         """The teacher and the temperature."""
@@ -57,10 +47,7 @@ class DistillLogits(TrainingMethod):
         """The teacher's term; the labels keep 1 - alpha."""
         with torch.no_grad():
             expected = logits_of(self._teacher, dict(batch))
-        if expected.shape != logits.shape:
-            message = f"answers with {list(expected.shape)}, the student with {list(logits.shape)}"
-            remedy = "Choose a teacher of the same task, tokenizer and classes."
-            raise SpecError.of("teacher", self.teacher, message, remedy)
+        check_answers(self.teacher, expected, logits)
         term = distillation_loss(logits, expected, self.temperature, counted_positions(batch, logits))
         return Losses({"distillation": self.alpha * term}, task_weight=1 - self.alpha)
 

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from core.context import Context
-from core.distillation import counted_positions, distillation_loss
+from core.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import anatomy
@@ -46,7 +46,7 @@ class Cofi(TrainingMethod):
         LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",
     }
 
-    teacher: str | dict[str, Any] = Field(
+    teacher: Teacher = Field(
         description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
         json_schema_extra={"role": "model"},
     )
@@ -71,14 +71,6 @@ class Cofi(TrainingMethod):
     _transform: nn.Parameter = PrivateAttr()
     _taught: list[str] = PrivateAttr()
     _progress: float = PrivateAttr(0.0)
-
-    @field_validator("teacher")
-    @classmethod
-    def _is_reference(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        source = ModelSpec.model_validate(value).source
-        if ":" not in source:
-            raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
-        return value
 
     def label(self) -> str:
         """The target."""
@@ -127,10 +119,7 @@ class Cofi(TrainingMethod):
         """The teacher's terms and the Lagrangian; the labels count no more."""
         with torch.no_grad(), outputs_of(self._teacher, self._taught if self.layer_weight else []) as layers:
             expected = logits_of(self._teacher, dict(batch))
-        if expected.shape != logits.shape:
-            message = f"answers with {list(expected.shape)}, the student with {list(logits.shape)}"
-            remedy = "Choose a teacher of the same task, tokenizer and classes."
-            raise SpecError.of("teacher", self.teacher, message, remedy)
+        check_answers(self.teacher, expected, logits)
         imitation = distillation_loss(logits, expected, self.temperature, counted_positions(batch, logits))
         terms = {"distillation": (1 - self.layer_weight) * imitation}
         if self.layer_weight:
