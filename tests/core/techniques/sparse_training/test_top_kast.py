@@ -131,6 +131,21 @@ def test_what_is_outside_b_stays_to_the_byte(backward, settings):
     assert n_left > 10  # weights with momentum left B and were watched
 
 
+@pytest.mark.parametrize("backward", BACKWARDS)
+def test_without_exploration_a_stays_while_no_weight_of_it_falls_below_one_of_c(backward):
+    subject, method = three_layers(), TopKast(density=0.3, extra_density=0.0, refresh=1, backward=backward)
+    course = plan(steps=5, learning_rate=1e-4, weight_decay=0.1, optimizer="sgd")
+    run = Training(subject, context(subject), course, [method])
+    before = {name: (layer.forward_set(), layer.weight_of_all().clone()) for name, layer in method._layers.items()}
+    for index in range(5):
+        run.index = index
+        run._update()
+    for name, layer in method._layers.items():
+        active, weight = before[name]
+        assert torch.equal(layer.forward_set(), active)
+        assert torch.equal(layer.weight_of_all() != weight, active)  # all of A moved, nothing else
+
+
 def test_the_optimizer_forgets_what_left_b():
     subject, method = three_layers(), TopKast(density=0.3, extra_density=0.2, refresh=1)
     run = Training(subject, context(subject), plan(steps=20, learning_rate=0.05), [method])
