@@ -19,6 +19,8 @@ from core.store.models import Artifact, Role, Run, RunStatus, Stage
 
 LIVE = 2  # seconds: what changes while a run executes
 SLOW = 30  # seconds: what changes when someone acts or a worker starts
+MOST_EXPORTED = 1_000_000  # runs in a file
+PART = 5000  # numbers in one query: databases limit them
 
 
 @st.cache_data(ttl=10, show_spinner=False)
@@ -146,6 +148,15 @@ def load_runs(chosen: listing.RunFilter, order: listing.Order, page: int, page_s
     return [{**run, "last": last.get(run["id"])} for run in found]
 
 
+def read_all_runs(chosen: listing.RunFilter, order: listing.Order) -> list[dict[str, Any]]:
+    """Every run that a filter leaves, as `load_runs` returns them; read anew, outside of any page."""
+    with read_session() as s:
+        found = [row._asdict() for row in listing.list_runs(s, chosen, order, page_size=MOST_EXPORTED)]
+        parts = [[run["id"] for run in found[at : at + PART]] for at in range(0, len(found), PART)]
+        last = {row.run_id: row._asdict() for part in parts for row in listing.list_last_stages(s, part)}
+    return [{**run, "last": last.get(run["id"])} for run in found]
+
+
 @st.cache_data(ttl=LIVE, show_spinner=False)
 def count_runs(chosen: listing.RunFilter) -> int:
     """How many runs a filter leaves."""
@@ -172,6 +183,12 @@ def load_conditions(project_id: int, task_hash: str) -> list[tuple[tradeoffs.Con
     """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
     with read_session() as s:
         return tradeoffs.list_conditions(s, project_id, task_hash)
+
+
+def read_all_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
+    """Every point of the trade-off chart, none thinned out; read anew, outside of any page."""
+    with read_session() as s:
+        return pd.DataFrame(tradeoffs.list_all_points(s, chosen, x, y))
 
 
 def load_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from app.charts.layers import layer_comparison, quantities, titled
 from app.charts.theme import SERIES
 from app.compare_page import address, conditions, tables
 from app.compare_page import data as compared
+from app.exports import buttons, frames, latex
 from app.run_page.stages import condition_name
 
 project = identity.project()
@@ -112,6 +113,14 @@ st.dataframe(
     tables.summary(rows, base),
     hide_index=True,
     column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
+)
+buttons.show(
+    "slimboard-comparison",
+    [
+        *buttons.tables(lambda: frames.compared(rows, base)),
+        buttons.File("LaTeX", "tex", "text/x-tex", lambda: latex.table(tables.summary(rows, base).drop(columns="Run"))),
+    ],
+    "The table above: CSV and Parquet with raw numbers, LaTeX as it reads.",
 )
 judged = rows.dropna(subset=["delta"])
 tab_names = ["Scores", "Settings", "Curves", "Layers"]

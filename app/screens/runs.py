@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import actions, data, formats, identity, runs_table
 from app.compare_page.address import MOST
+from app.exports import buttons, frames
 from core.store.listing import ORDERS, RunFilter
 from core.store.models import RunStatus
 
@@ -120,3 +121,8 @@ with bar:
             disabled=not ids or not project.may_submit,
             on_click=partial(act, what, words, ids),
         )
+    buttons.show(
+        "slimboard-runs",
+        buttons.tables(lambda: frames.listed(data.read_all_runs(chosen, order))),
+        f"All {formats.plural(found, 'run')} that the filters leave, with raw numbers.",
+    )

@@ -6,6 +6,7 @@ import streamlit as st
 from app import data, formats, identity
 from app.charts import tradeoffs as charts
 from app.charts.axes import AXES, Axis, score_axis
+from app.exports import buttons, frames, html
 from core.store.tradeoffs import Conditions, PointFilter
 
 project = identity.project()
@@ -120,6 +121,22 @@ turned = f" Less {y.title.lower()} is better, so the upward axis is turned." if 
 st.caption(
     "Strong marks are on the frontier: no other is as good on both axes and better on one. Rings mark references, bars "
     f"95 % intervals.{turned} Click marks (with shift: several) to list them below.{many}"
+)
+
+
+def every_point() -> pd.DataFrame:
+    """The points behind the chart, none left out."""
+    everything = charts.annotate(data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
+    return frames.points(everything, task["score_name"], task["score_unit"])
+
+
+buttons.show(
+    "slimboard-tradeoffs",
+    [
+        *buttons.tables(every_point),
+        buttons.File("HTML", "html", "text/html", lambda: html.page(chart, f"{project.name}: {task['task']}")),
+    ],
+    "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )
 
 picked_ids = {row["stage_id"] for row in event.selection.get(charts.SELECTION, [])} if event else set()

@@ -150,6 +150,13 @@ def list_points(
     return [{**row, "n": n[row["stage_id"]]} for row in session.execute(query).mappings()]
 
 
+def list_all_points(session: Session, chosen: PointFilter, x: str, y: str) -> list[dict[str, Any]]:
+    """The same points without thinning, however many they are, for what is exported."""
+    known = _points(chosen, x, y).subquery("known")
+    query = _details(chosen).join(known, known.c.stage_id == Stage.id).order_by(Stage.id)
+    return [dict(row) for row in session.execute(query).mappings()]
+
+
 def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
     """The points of these stages, for the table below the chart."""
     query = _details(chosen).where(Stage.id.in_(list(stage_ids)), _of_project(chosen), *_conditions(chosen))

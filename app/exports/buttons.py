@@ -1,0 +1,43 @@
+"""The menu behind "Export": each file is made when someone asks for it, not when the page is drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from app.exports import files
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on offer: what the button says, how its name ends, its type, and what makes it."""
+
+    label: str
+    ending: str
+    mime: str
+    make: Callable[[], bytes]
+
+
+def tables(make: Callable[[], pd.DataFrame]) -> list[File]:
+    """A table as CSV and Parquet."""
+    return [
+        File("CSV", "csv", "text/csv", lambda: files.csv(make())),
+        File("Parquet", "parquet", "application/vnd.apache.parquet", lambda: files.parquet(make())),
+    ]
+
+
+def show(name: str, offered: list[File], words: str) -> None:
+    """A menu of downloads called `<name>.<ending>`, below a sentence that says what is in them."""
+    with st.popover("Export", icon=":material/download:"):
+        st.caption(words)
+        for file in offered:
+            st.download_button(
+                file.label,
+                file.make,
+                file_name=f"{name}.{file.ending}",
+                mime=file.mime,
+                on_click="ignore",
+                width="stretch",
+                key=f"export {file.ending}",
+            )

@@ -1,0 +1,17 @@
+"""A table as the bytes of a file."""
+
+import io
+
+import pandas as pd
+
+
+def csv(table: pd.DataFrame) -> bytes:
+    """The table as CSV in UTF-8, numbers with all their digits."""
+    return table.to_csv(index=False).encode()
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """The table as Parquet."""
+    written = io.BytesIO()
+    table.to_parquet(written, index=False)
+    return written.getvalue()

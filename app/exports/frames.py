@@ -1,0 +1,130 @@
+"""Tables as they are exported: raw numbers, each column named with its unit. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+
+def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
+    """What Compare's summary shows: `rows` as `compare_page.tables.judged` returns them, the base first."""
+    columns: dict[str, Any] = {
+        "run": rows["run_id"],
+        "position": rows["position"],
+        "stage": rows["label"],
+        "name": rows["run_name"],
+        "recipe": rows["run_recipe"],
+        "owner": rows["owner"],
+        "base": rows["item"] == base["item"],
+        **_scores(rows, {"": "score", " low": "score_low", " high": "score_high"}),
+    }
+    unit = base["score_unit"]
+    for name, column in (("", "delta"), (" low", "delta_low"), (" high", "delta_high")):
+        columns[_named(f"difference from base{name}", "points" if unit == "%" else unit)] = rows[column].astype(float)
+    columns |= {
+        "p-value (Holm)": rows["p_value"].astype(float),
+        "verdict": rows["verdict"],
+        "not compared because": rows["why_not"],
+        "size [bytes]": rows["size_bytes"],
+        "size / base": rows["size_bytes"] / base["size_bytes"],
+    }
+    if "p50_ms" in rows:
+        columns |= {"latency p50 [ms]": rows["p50_ms"], "latency p95 [ms]": rows["p95_ms"]}
+        columns["time / base"] = rows["p50_ms"] / base["p50_ms"]
+    columns |= {name: rows[column].astype(float) for name, column in _COMPUTE.items()}
+    return pd.DataFrame(columns)
+
+
+def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The Runs page's list: `runs` as `data.read_all_runs` returns them, each with its `last` stage or None."""
+    rows = pd.DataFrame([{**run, **_last(run["last"])} for run in runs])
+    columns: dict[str, Any] = {
+        "run": rows["id"],
+        "status": [str(run["status"]) for run in runs],
+        "name": rows["name"],
+        "recipe": rows["recipe"],
+        "model": rows["model"],
+        "task": rows["task"],
+        "owner": rows["owner"],
+        "failure": [str(run["failure"] or "") for run in runs],
+        **{f"{name} [UTC]": _moments(rows[f"{name}_at"]) for name in ("created", "started", "ended")},
+        "compute [s]": rows["compute_seconds"].astype(float),
+        "last stage": rows["last_label"].astype("str"),
+        "size [bytes]": rows["last_size_bytes"].astype(float),
+        "reference size [bytes]": rows["last_reference_size_bytes"].astype(float),
+        **_scores(
+            rows.assign(score_name=rows["last_score_name"], score_unit=rows["last_score_unit"]),
+            {"": "last_score", " low": "last_score_low", " high": "last_score_high", " change": "last_score_delta"},
+        ),
+    }
+    return pd.DataFrame(columns)
+
+
+def points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame:
+    """The Trade-offs page's points: `rows` as `data.read_all_points` returns them, of one task."""
+    named = rows.assign(score_name=score_name, score_unit=score_unit)
+    columns: dict[str, Any] = {
+        "run": rows["run_id"],
+        "stage": rows["label"],
+        "technique": rows["technique"],
+        "family": rows["family"],
+        "model": rows["model"],
+        "on frontier": rows["on_frontier"],
+        "within limits": rows["feasible"],
+        "size [bytes]": rows["size_bytes"],
+        **_scores(named, {"": "score", " low": "score_low", " high": "score_high"}),
+        "latency p50 [ms]": rows["p50_ms"].astype(float),
+        "latency p95 [ms]": rows["p95_ms"].astype(float),
+        "speed-up": rows["speed_up"].astype(float),
+        "speed-up low": rows["speed_up_low"].astype(float),
+        "speed-up high": rows["speed_up_high"].astype(float),
+        "compression ratio": rows["compression_ratio"].astype(float),
+        **{name: rows[column].astype(float) for name, column in _COMPUTE.items()},
+        "nominal bits": rows["nominal_bits"].astype(float),
+        "nominal sparsity": rows["nominal_sparsity"].astype(float),
+        "kernel": rows["kernel"],
+    }
+    return pd.DataFrame(columns)
+
+
+_COMPUTE = {
+    "multiply-accumulates": "macs",
+    "peak memory [bytes]": "peak_memory_bytes",
+    "parameters": "parameters",
+    "nonzero parameters": "nonzeros",
+}
+_LAST = (
+    "label",
+    "size_bytes",
+    "reference_size_bytes",
+    "score",
+    "score_low",
+    "score_high",
+    "score_delta",
+    "score_name",
+    "score_unit",
+)
+
+
+def _last(last: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {f"last_{name}": last[name] if last else None for name in _LAST}
+
+
+def _scores(rows: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, pd.Series]:
+    """The scores, a set of columns for each kind of score, empty for rows that have another kind."""
+    kinds = rows[["score_name", "score_unit"]].dropna().drop_duplicates()
+    return {
+        _named(f"{name}{suffix}", unit): rows[column]
+        .astype(float)
+        .where((rows["score_name"] == name) & (rows["score_unit"] == unit))
+        for name, unit in kinds.itertuples(index=False)
+        for suffix, column in columns.items()
+    }
+
+
+def _named(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
+
+
+def _moments(seconds: pd.Series) -> pd.Series:
+    return pd.to_datetime(seconds.astype(float), unit="s", utc=True).dt.round("ms")

@@ -1,0 +1,40 @@
+"""A table as LaTeX, whatever its texts hold."""
+
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+_WRITTEN = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\char34{}", "`": r"\char96{}",
+    "[": "{[}", "]": "{]}", "-": "{-}",
+    "×": r"$\times$", "−": "$-$", "±": r"$\pm$", "→": r"$\rightarrow$", "·": r"$\cdot$", "–": "{--}",
+}  # fmt: skip
+_SPECIAL = re.compile("|".join(map(re.escape, _WRITTEN)))
+_HEAD = r"""% needs \usepackage{booktabs}; for names beyond Latin letters use LuaLaTeX or XeLaTeX
+\begin{tabular}{COLUMNS}
+\toprule
+"""
+
+
+def escaped(text: str) -> str:
+    """A text as LaTeX shows it, on one line; no command of it is carried out."""
+    plain = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return _SPECIAL.sub(lambda found: _WRITTEN[found[0]], plain)
+
+
+def table(rows: pd.DataFrame) -> bytes:
+    """The table, rules as booktabs draws them; texts are escaped."""
+    lines = [
+        _line(map(str, rows.columns)),
+        r"\midrule",
+        *(_line(map(str, row)) for row in rows.itertuples(index=False)),
+    ]
+    body = "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    return (_HEAD.replace("COLUMNS", "l" * len(rows.columns)) + body + "\n").encode()
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(map(escaped, cells)) + r" \\"
