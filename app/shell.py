@@ -39,14 +39,18 @@ class Who:
         return user_id, found[0]
 
 
-def read_spec(recipe: TextIO) -> RunSpec:
-    """The spec in a file; raises SpecError, also for one that is no text."""
+def read_text(file: TextIO, document: str) -> str:
+    """The text in a file that should hold a `document`; raises SpecError for one that is no text."""
     try:
-        text = recipe.read()
+        return file.read()
     except UnicodeDecodeError as error:
         remedy = "Choose the YAML file, and save it in UTF-8."
-        raise SpecError.of("spec", recipe.name, "is no text in UTF-8", remedy) from error
-    return RunSpec.from_yaml(text)
+        raise SpecError.of(document, file.name, "is no text in UTF-8", remedy) from error
+
+
+def read_spec(recipe: TextIO) -> RunSpec:
+    """The spec in a file; raises SpecError, also for one that is no text."""
+    return RunSpec.from_yaml(read_text(recipe, "spec"))
 
 
 @contextmanager

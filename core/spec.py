@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from core import plain_yaml
-from core.errors import Problem, SpecError
+from core.errors import SpecError
+from core.refusals import problem
 
 
 class _Spec(BaseModel):
@@ -121,7 +122,7 @@ class RunSpec(_Spec):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise SpecError([_problem(e) for e in error.errors()]) from error
+            raise SpecError([problem(e, "spec", _REMEDIES) for e in error.errors()]) from error
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -153,30 +154,4 @@ class RunSpec(_Spec):
         return list(names)
 
 
-_REMEDIES = {
-    "extra_forbidden": "Remove it, or check its spelling.",
-    "missing": "Add it.",
-    "model_type": "Write a name, or a mapping as the documentation shows it.",
-    "value_error": "Write `- technique: {setting: value}`, one for each step.",
-}
-_MESSAGES = {
-    "extra_forbidden": "is not a known key",
-    "missing": "is missing",
-    "model_type": "is neither a name nor a mapping",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a text",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-}
-
-
-def _problem(error: Any) -> Problem:
-    field = ""
-    for part in error["loc"]:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    remedy = _REMEDIES.get(error["type"], "Change it to a value that is allowed.")
-    value = "" if error["type"] == "missing" else error["input"]
-    message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, ").lower())
-    return Problem(field or "spec", value, message, remedy)
+_REMEDIES = {"value_error": "Write `- technique: {setting: value}`, one for each step."}

@@ -1,0 +1,191 @@
+"""`slimboard gate`: a finished run's stage held against a policy, for CI. Loads no torch."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from app import formats, shell, terminal
+from app.compare_page import address
+from core.decision.gate import Facts, Measured, Outcome, Verdict, hold, loss_unit
+from core.decision.limits import SIGNIFICANT
+from core.decision.policy import Policy
+from core.errors import SpecError
+from core.measured import Comparison, LatencyRow
+from core.store import engine, runs, stages
+from core.store.comparison import Item
+from core.store.models import RunStatus
+
+FAILED, UNTOLD = 1, 2  # exit statuses: a limit is not kept; whether it is cannot be told
+
+
+def gate(
+    policy: Annotated[
+        typer.FileText, typer.Argument(metavar="POLICY.yaml", help="the limits; - reads them from stdin")
+    ],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a finished run: 12, or 12.3 for its stage 3")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Hold a finished run against a policy.
+
+    Exit status 0: it keeps every limit; 1: it does not; 2: a bad policy, or no such finished run.
+    """
+    limits, item = Policy.from_yaml(shell.read_text(policy, "policy")), _item(run)
+    try:
+        with shell.store():
+            label, position, facts = _read(item)
+    except shell.CommandError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(UNTOLD) from error
+    verdicts = hold(limits, facts)
+    kept = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
+    named = {"run": item.run_id, "position": position, "stage": label}
+    if as_json:
+        rules = [_as_json(verdict, facts.score_unit) for verdict in verdicts]
+        typer.echo(json.dumps({**named, "passed": kept, "rules": rules}, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(f"run {named['run']}, stage {position}: {_one_line(label)}\n")
+        typer.echo(_report(verdicts, facts.score_unit))
+    if not kept:
+        raise typer.Exit(FAILED)
+
+
+def _item(text: str) -> Item:
+    """The one run or stage that is named; raises SpecError."""
+    remedy = "Write a run's number as 12, or a stage of it as 12.3."
+    try:
+        items = address.parse(text)
+    except address.AddressError as error:
+        raise SpecError.of("RUN", text, "names no run", remedy) from error
+    if len(items) != 1:
+        raise SpecError.of("RUN", text, f"names {len(items)} runs", remedy)
+    return items[0]
+
+
+def _read(item: Item) -> tuple[str, int, Facts]:
+    """The stage's label, its position and what is known of it; raises SpecError if it is not there or unfinished."""
+    with engine.read_session() as s:
+        found = runs.find_run(s, item.run_id)
+        if found is None:
+            raise SpecError.of("RUN", item.run_id, "is no run", "`slimboard runs` lists them.")
+        if found.status != RunStatus.DONE:
+            remedy = f"`slimboard show {item.run_id}` tells how it stands."
+            raise SpecError.of("RUN", item.run_id, f"is not finished but {found.status.value}", remedy)
+        rows = {row.RunStage.position: row for row in stages.list_run_stages(s, item.run_id)}
+        position = max(rows) if item.position is None else item.position
+        if position not in rows:
+            there = ", ".join(str(place) for place in sorted(rows) if place >= 0)
+            raise SpecError.of("RUN", f"{item.run_id}.{position}", "is no stage of the run", f"Choose one of {there}.")
+        timed = [row for row in stages.list_latencies(s, [item.run_id]) if row.position == position]
+        return rows[position].Stage.label, position, _facts(rows[position], timed)
+
+
+def _facts(row: Any, timed: Sequence[Any]) -> Facts:
+    place, stage = row.RunStage, row.Stage
+    names = [field.name for field in fields(LatencyRow)]
+    delta = place.score_delta
+    return Facts(
+        score_name=stage.score_name,
+        score_unit=stage.score_unit,
+        higher_is_better=stage.higher_is_better,
+        trained=stage.trained,
+        score=Measured(stage.score, stage.score_low, stage.score_high),
+        size_bytes=stage.size_bytes,
+        macs=stage.macs,
+        reference_size_bytes=row.reference_size_bytes,
+        is_reference=place.reference_stage_id == stage.id,
+        comparison=None
+        if delta is None
+        else Comparison(delta, place.score_delta_low, place.score_delta_high, place.p_value),
+        peak_memory_bytes=stage.peak_memory_bytes,
+        reload_max_error=stage.reload_max_error,
+        latencies=[
+            LatencyRow(**{name: getattr(row, name) for name in names})
+            for row in timed
+            if row.operating_point_id is None
+        ],
+    )
+
+
+def _as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
+    measured, limit = verdict.measured, verdict.clause.limit
+    return {
+        "rule": verdict.clause.field,
+        "outcome": verdict.outcome.value,
+        "quantity": limit.quantity,
+        "unit": _unit(limit.quantity, score_unit),
+        "limit": limit.bound,
+        "value": measured and measured.value,
+        "low": measured and measured.low,
+        "high": measured and measured.high,
+        "p_value": measured and measured.p_value,
+        "note": verdict.note,
+    }
+
+
+def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
+    """A line a rule, and how many of them are not kept."""
+    head = ("", "rule", "limit", "measured", "95 % interval", "")
+    lines = [_line(verdict, score_unit) for verdict in verdicts]
+    failed = sum(verdict.outcome is not Outcome.PASS for verdict in verdicts)
+    of = formats.plural(len(verdicts), "rule")
+    told = f"{failed} of {of} {'is' if failed == 1 else 'are'} not kept." if failed else f"All {of} kept."
+    return f"{terminal.table(head, lines)}\n\n{told if len(verdicts) > 1 or failed else 'The rule is kept.'}"
+
+
+def _line(verdict: Verdict, score_unit: str) -> list[str]:
+    limit, measured = verdict.clause.limit, verdict.measured
+    read = _reader(limit.quantity, score_unit)
+    interval = ""
+    if measured and measured.low is not None and measured.high is not None:
+        interval = f"{read(measured.low)} … {read(measured.high)}"
+    value = read(measured.value) if measured else formats.NOTHING
+    notes = [note for note in (verdict.note, _significance(verdict)) if note]
+    outcome = verdict.outcome.value
+    return [
+        outcome if verdict.outcome is Outcome.PASS else outcome.upper(),
+        verdict.clause.field,
+        f"{limit.sense} {read(limit.bound)}",
+        value,
+        interval,
+        _one_line("; ".join(notes)),
+    ]
+
+
+def _significance(verdict: Verdict) -> str:
+    """Whether a loss is more than chance, and what that meant where it mattered."""
+    limit, measured = verdict.clause.limit, verdict.measured
+    if measured is None or measured.p_value is None:
+        return ""
+    chance = measured.p_value >= SIGNIFICANT
+    excused = chance and not limit.keeps(measured.value) and limit.significant_only
+    p = "p < 0.001" if measured.p_value < 0.001 else f"p {measured.p_value:.3f}"
+    return f"{'may be chance' if chance else 'significant'} ({p})" + (", so it does not count" if excused else "")
+
+
+def _one_line(text: str) -> str:
+    """What users and plug-ins named, without characters that would steer a terminal or a log."""
+    return "".join(c if c.isprintable() else "·" for c in text)
+
+
+def _exact(unit: str) -> Callable[[float], str]:
+    """Numbers to six digits: a value beside its limit is never rounded onto it."""
+    return lambda value: f"{value:.6g} {unit}".rstrip()
+
+
+def _bytes(value: float) -> str:
+    factor, unit = next(((f, u) for f, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if value >= f), (1.0, "B"))
+    return f"{value / factor:.6g} {unit}"
+
+
+def _unit(quantity: str, score_unit: str) -> str:
+    """In what a quantity's numbers are."""
+    units = {"size_bytes": "bytes", "peak_memory_bytes": "bytes", "p50_ms": "ms", "score": score_unit}
+    ratios = {"size_ratio": "× reference", "latency_ratio": "× reference", "score_loss": loss_unit(score_unit)}
+    return {**units, **ratios}.get(quantity, "")
+
+
+def _reader(quantity: str, score_unit: str) -> Callable[[float], str]:
+    return _bytes if quantity.endswith("_bytes") else _exact(_unit(quantity, score_unit))

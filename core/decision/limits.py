@@ -1,0 +1,46 @@
+"""A limit on one measured quantity, and which values keep it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
+ROUNDING = 1e-9  # of the bound: 97.2 - 96.7 is no more than 0.5
+
+Sense = Literal["at most", "at least"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The worst allowed value of a quantity, in the unit in which the store keeps it.
+
+    With `significant_only` a value beyond it counts only where the paired test behind it gives p < 0.05.
+    """
+
+    quantity: str  # "size_bytes"
+    sense: Sense
+    bound: float
+    significant_only: bool = False
+
+    def costs(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Values [...] turned so that less is better; NaN stays."""
+        turned = np.asarray(values, dtype=float)
+        return turned if self.sense == "at most" else -turned
+
+    def keeps(self, values: ArrayLike, p_values: ArrayLike = np.nan) -> NDArray[np.bool_]:
+        """Which values [...] keep the limit. One that was not measured (NaN) does not."""
+        known = ~np.isnan(np.asarray(values, dtype=float))
+        within = self.costs(values) <= self.costs(self.bound) + self.slack
+        return known & (within | self.exempt(p_values))
+
+    def exempt(self, p_values: ArrayLike) -> NDArray[np.bool_]:
+        """Which values [...] may be chance, and for that keep the limit wherever it is."""
+        p = np.asarray(p_values, dtype=float)
+        return (p >= SIGNIFICANT) if self.significant_only else np.zeros(p.shape, dtype=bool)
+
+    @property
+    def slack(self) -> float:
+        """Within what of the bound a value still counts as equal to it."""
+        return ROUNDING * abs(self.bound)
