@@ -100,7 +100,7 @@ def train(case: Case) -> Outcome:
     methods: list[dict[str, Any]] = []
     if case.densities is not None:
         density, extra = case.densities
-        method = {"density": density, "extra_density": extra, "refresh": REFRESH, "backward": case.backward}
+        method = {"density": density, "extra_density": extra, "update_every": REFRESH, "backward": case.backward}
         methods.append({"top_kast": method})
     step = Train(
         steps=UPDATES,

@@ -57,7 +57,7 @@ class MagnitudePruning(OneShot, TrainingMethod):
     scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
     ramp_start: float = Field(0.0, ge=0, lt=1, description="inside train: share of the updates before the first mask")
     ramp_end: float = Field(0.75, gt=0, le=1, description="inside train: share of the updates until the last mask")
-    ramp_every: int = Field(10, ge=1, description="inside train: updates from one mask to the next")
+    update_every: int = Field(10, ge=1, description="inside train: updates from one mask to the next")
 
     _subject: Subject = PrivateAttr()
     _initial: float = PrivateAttr(0.0)
@@ -89,7 +89,7 @@ class MagnitudePruning(OneShot, TrainingMethod):
         """Grow the masks, every few updates."""
         first = int(self.ramp_start * update.total)
         last = max(first, int(self.ramp_end * update.total) - 1)
-        due = update.index == last or (update.index < last and (update.index - first) % self.ramp_every == 0)
+        due = update.index == last or (update.index < last and (update.index - first) % self.update_every == 0)
         if update.index < first or not due:
             return
         progress = (update.index - first) / (last - first) if last > first else 1.0

@@ -59,7 +59,7 @@ class Rigl(TrainingMethod):
         "gradient", description="gradient: RigL; random: SET; none: the first mask stays"
     )
     drop_fraction: float = Field(0.3, gt=0, lt=1, description="share of the active weights replaced at first")
-    every: int = Field(20, ge=1, description="updates from one change to the next; the paper: 100 of 32,000")
+    update_every: int = Field(20, ge=1, description="updates from one change to the next; the paper: 100 of 32,000")
     stop: float = Field(0.75, gt=0, le=1, description="share of the updates after which the masks stay")
     dense_ends: bool = Field(False, description="leave the model's first and last layer dense, whatever they are")
 
@@ -97,7 +97,7 @@ class Rigl(TrainingMethod):
     def before_optimizer(self, update: Update) -> None:
         """Drop and grow, every few updates; the gradient is still dense."""
         end = self.stop * update.total
-        if self.grow == "none" or update.index == 0 or update.index % self.every or update.index >= end:
+        if self.grow == "none" or update.index == 0 or update.index % self.update_every or update.index >= end:
             return
         share = cosine_share(update.index / end, self.drop_fraction)
         n_flipped = sum(self._change(name, share, update) for name in self._names)

@@ -53,7 +53,7 @@ class TopKast(TrainingMethod):
     density: float = Field(0.2, gt=0, le=1, description="share of weights that the forward pass uses (set A)")
     extra_density: float = Field(0.3, ge=0, lt=1, description="share that also has gradients (set B without A)")
     scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
-    refresh: int = Field(10, ge=1, description="updates from one choice of the sets to the next")
+    update_every: int = Field(10, ge=1, description="updates from one choice of the sets to the next")
     exploration_strength: float = Field(
         1e-2, ge=0, le=10, description="exploration loss, in place of weight decay; with SGD about 1e-4"
     )
@@ -119,7 +119,7 @@ class TopKast(TrainingMethod):
         """Choose the sets anew, every few updates and where exploration stops."""
         done = update.index + 1
         extra = self._extra_density(done, update.total)
-        if done % self.refresh and extra == self._extra_density(update.index, update.total):
+        if done % self.update_every and extra == self._extra_density(update.index, update.total):
             return
         n_flipped = 0
         for names in self._competitors(list(self._layers)):

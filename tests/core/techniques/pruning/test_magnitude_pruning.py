@@ -86,7 +86,7 @@ class Watching(MagnitudePruning):
 
 def test_inside_a_training_masks_grow_along_the_ramp_and_stay_enforced(monkeypatch):
     subject = plane_subject()
-    method = Watching(sparsity=0.75, ramp_start=0.2, ramp_end=0.7, ramp_every=3)
+    method = Watching(sparsity=0.75, ramp_start=0.2, ramp_end=0.7, update_every=3)
     monkeypatch.setattr(Train, "bound_methods", lambda self: [method])
     Train(steps=40, evaluations=0).apply(subject, context(subject))
     first, last = 8, 27
@@ -126,7 +126,7 @@ class Stopping(MemoryRecord):
 
 @pytest.mark.parametrize("at", [0.3, 0.5, 0.9])
 def test_a_ramp_that_was_interrupted_ends_as_one_that_was_not(at, tmp_path):
-    train = Train(steps=30, evaluations=0, methods=[{"magnitude_pruning": {"sparsity": 0.7, "ramp_every": 4}}])
+    train = Train(steps=30, evaluations=0, methods=[{"magnitude_pruning": {"sparsity": 0.7, "update_every": 4}}])
     whole, broken = plane_subject(), plane_subject()
     train.apply(whole, context(whole))
     with pytest.raises(Interrupted):

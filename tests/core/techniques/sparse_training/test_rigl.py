@@ -75,7 +75,7 @@ def masks_of(subject: Subject) -> dict[str, Tensor]:
 @pytest.mark.parametrize("settings", [{"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adamw"}])
 def test_counts_never_change_and_what_is_inactive_is_zero(grow, settings):
     subject = three_layers()
-    method = Rigl(sparsity=0.7, every=2, stop=1, drop_fraction=0.5, grow=grow)
+    method = Rigl(sparsity=0.7, update_every=2, stop=1, drop_fraction=0.5, grow=grow)
     run = Training(subject, context(subject), plan(steps=16, learning_rate=0.05, **settings), [method])
     counts = active_counts({"up.weight": (16, 8), "middle.weight": (12, 16)}, 0.3, "erk")
     changed = []
@@ -96,7 +96,7 @@ def test_counts_never_change_and_what_is_inactive_is_zero(grow, settings):
 
 def test_masks_change_every_few_updates_until_the_stop():
     subject, record = three_layers(), MemoryRecord()
-    method = {"rigl": {"sparsity": 0.5, "every": 5, "stop": 0.5}}
+    method = {"rigl": {"sparsity": 0.5, "update_every": 5, "stop": 0.5}}
     Train(steps=40, learning_rate=0.05, methods=[method]).apply(subject, context(subject, record))
     assert [step for step, _ in record.curves["0/mask churn"]] == [5, 10, 15]
 
@@ -124,7 +124,7 @@ def _state(optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
 @pytest.mark.parametrize("settings", [{"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adamw"}])
 def test_grown_weights_have_the_largest_gradients_and_start_at_zero_without_momentum(settings):
     subject = three_layers()
-    method = Watched(sparsity=0.6, every=3, drop_fraction=0.4, distribution="uniform")
+    method = Watched(sparsity=0.6, update_every=3, drop_fraction=0.4, distribution="uniform")
     Training(subject, context(subject), plan(steps=12, learning_rate=0.05, **settings), [method]).run()
     assert len(method._changes) == 2  # after 3 and 6 of 12 updates; at 9 it has stopped
     for index, (weight, gradient, old, new, after, state) in zip((3, 6), method._changes, strict=True):
@@ -146,7 +146,7 @@ def test_grown_weights_have_the_largest_gradients_and_start_at_zero_without_mome
 
 def test_grown_weights_move_in_the_update_that_grew_them():
     subject = three_layers()
-    method = Watched(sparsity=0.6, every=3, drop_fraction=0.4)
+    method = Watched(sparsity=0.6, update_every=3, drop_fraction=0.4)
     run = Training(subject, context(subject), plan(steps=12, learning_rate=0.05), [method])
     for index in range(4):
         run.index = index
@@ -157,7 +157,7 @@ def test_grown_weights_move_in_the_update_that_grew_them():
 
 def test_growing_nothing_keeps_the_first_masks():
     subject, record = three_layers(), MemoryRecord()
-    run = Training(subject, context(subject, record), plan(steps=30), [Rigl(grow="none", every=2)])
+    run = Training(subject, context(subject, record), plan(steps=30), [Rigl(grow="none", update_every=2)])
     first = masks_of(subject)
     run.run()
     assert all(torch.equal(mask, first[name]) for name, mask in masks_of(subject).items())
@@ -168,7 +168,7 @@ def test_random_growth_is_not_led_by_the_gradient_and_is_the_same_for_the_same_r
     ends = []
     for grow in ("gradient", "random", "random"):
         subject = three_layers()
-        Train(steps=12, evaluations=0, methods=[{"rigl": {"sparsity": 0.7, "every": 2, "grow": grow}}]).apply(
+        Train(steps=12, evaluations=0, methods=[{"rigl": {"sparsity": 0.7, "update_every": 2, "grow": grow}}]).apply(
             subject, context(subject)
         )
         ends.append(subject.mask("up.weight"))
@@ -178,7 +178,7 @@ def test_random_growth_is_not_led_by_the_gradient_and_is_the_same_for_the_same_r
 
 def test_the_share_ever_active_counts_every_mask():
     subject, record = three_layers(), MemoryRecord()
-    method = Rigl(sparsity=0.8, every=2, stop=1)
+    method = Rigl(sparsity=0.8, update_every=2, stop=1)
     run = Training(subject, context(subject, record), plan(steps=20, learning_rate=0.05), [method])
     ever, shares = masks_of(subject), []
     for index in range(20):
@@ -207,7 +207,7 @@ def test_masks_from_before_are_replaced_and_those_of_other_layers_stay():
 
 @pytest.mark.parametrize(("grow", "optimizer"), [("gradient", "adamw"), ("random", "sgd")])
 def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path, grow, optimizer):
-    method = {"rigl": {"sparsity": 0.7, "every": 3, "grow": grow}}
+    method = {"rigl": {"sparsity": 0.7, "update_every": 3, "grow": grow}}
     train = Train(steps=20, learning_rate=0.05, optimizer=optimizer, evaluations=0, methods=[method])
     record, again = MemoryRecord(), MemoryRecord()
     whole, broken, resumed = three_layers(), three_layers(), three_layers(seed=5)

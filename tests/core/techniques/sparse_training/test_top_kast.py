@@ -112,7 +112,7 @@ def test_activations_gradients_see_the_weights_of_a_alone(backward):
 @pytest.mark.parametrize("settings", [{"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adamw"}])
 def test_what_is_outside_b_stays_to_the_byte(backward, settings):
     subject = three_layers()
-    method = TopKast(density=0.3, extra_density=0.2, refresh=1, exploration_strength=0.05, backward=backward)
+    method = TopKast(density=0.3, extra_density=0.2, update_every=1, exploration_strength=0.05, backward=backward)
     course = plan(steps=25, learning_rate=0.05, weight_decay=0.1, clip_norm=0.5, **settings)
     run = Training(subject, context(subject), course, [method])
     n_left = 0
@@ -133,7 +133,7 @@ def test_what_is_outside_b_stays_to_the_byte(backward, settings):
 
 @pytest.mark.parametrize("backward", BACKWARDS)
 def test_without_exploration_a_stays_while_no_weight_of_it_falls_below_one_of_c(backward):
-    subject, method = three_layers(), TopKast(density=0.3, extra_density=0.0, refresh=1, backward=backward)
+    subject, method = three_layers(), TopKast(density=0.3, extra_density=0.0, update_every=1, backward=backward)
     course = plan(steps=5, learning_rate=1e-4, weight_decay=0.1, optimizer="sgd")
     run = Training(subject, context(subject), course, [method])
     before = {name: (layer.forward_set(), layer.weight_of_all().clone()) for name, layer in method._layers.items()}
@@ -147,7 +147,7 @@ def test_without_exploration_a_stays_while_no_weight_of_it_falls_below_one_of_c(
 
 
 def test_the_optimizer_forgets_what_left_b():
-    subject, method = three_layers(), TopKast(density=0.3, extra_density=0.2, refresh=1)
+    subject, method = three_layers(), TopKast(density=0.3, extra_density=0.2, update_every=1)
     run = Training(subject, context(subject), plan(steps=20, learning_rate=0.05), [method])
     for index in range(20):
         run.index = index
@@ -159,12 +159,14 @@ def test_the_optimizer_forgets_what_left_b():
 
 @pytest.mark.parametrize(
     ("optimizer", "settings"),
-    [("adamw", {}), ("sgd", {"refresh": 7}), ("sgd", {"scope": "global"}), ("adamw", {"exploration_stop": 0.5})],
+    [("adamw", {}), ("sgd", {"update_every": 7}), ("sgd", {"scope": "global"}), ("adamw", {"exploration_stop": 0.5})],
 )
 def test_the_sparse_backward_trains_as_the_dense_one(optimizer, settings):
     dense, sparse = three_layers(), three_layers()
     for subject, backward in ((dense, "dense"), (sparse, "sparse")):
-        method = {"top_kast": {"density": 0.3, "extra_density": 0.3, "refresh": 1, "backward": backward} | settings}
+        method = {
+            "top_kast": {"density": 0.3, "extra_density": 0.3, "update_every": 1, "backward": backward} | settings
+        }
         course = {"steps": 25, "learning_rate": 0.02, "optimizer": optimizer, "evaluations": 2, "clip_norm": 0.3}
         Train(**course, methods=[method]).apply(subject, context(subject))
     for name, weight in dense.model.state_dict().items():
@@ -213,7 +215,7 @@ def test_with_all_weights_in_b_and_no_penalty_the_gradient_is_dense():
 def test_a_training_leaves_plain_weights_of_a_under_its_mask(backward):
     subject, record = three_layers(), MemoryRecord()
     subject.constrain("up.weight", mask=torch.eye(16, 8, dtype=torch.bool))
-    method = {"top_kast": {"density": 0.25, "extra_density": 0.25, "refresh": 4, "backward": backward}}
+    method = {"top_kast": {"density": 0.25, "extra_density": 0.25, "update_every": 4, "backward": backward}}
     Train(steps=40, learning_rate=0.05, methods=[method]).apply(subject, context(subject, record))
     for name in ("up", "middle"):
         layer, mask = subject.model.get_submodule(name), subject.mask(f"{name}.weight")
@@ -228,7 +230,7 @@ def test_a_training_leaves_plain_weights_of_a_under_its_mask(backward):
 
 
 def test_exploration_stops_at_its_share_of_the_updates():
-    subject, method = three_layers(), TopKast(density=0.2, extra_density=0.4, refresh=100, exploration_stop=0.5)
+    subject, method = three_layers(), TopKast(density=0.2, extra_density=0.4, update_every=100, exploration_stop=0.5)
     run = Training(subject, context(subject), plan(steps=10), [method])
     sizes = []
     for index in range(10):
@@ -243,7 +245,7 @@ def test_exploration_stops_at_its_share_of_the_updates():
 
 
 def test_the_share_of_c_counts_weights_of_the_first_c_that_were_ever_used():
-    subject, record, method = one_layer(), MemoryRecord(), TopKast(refresh=1)  # C is 3, 4, 5, 7 and 9
+    subject, record, method = one_layer(), MemoryRecord(), TopKast(update_every=1)  # C is 3, 4, 5, 7 and 9
     method.begin(subject, context(subject, record))
     layer = method._layers["0.weight"]
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
@@ -267,7 +269,7 @@ def test_the_share_of_c_counts_weights_of_the_first_c_that_were_ever_used():
     ],
 )
 def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path, backward, scope, optimizer):
-    method = {"top_kast": {"refresh": 3, "backward": backward, "scope": scope, "exploration_stop": 0.4}}
+    method = {"top_kast": {"update_every": 3, "backward": backward, "scope": scope, "exploration_stop": 0.4}}
     train = Train(steps=20, learning_rate=0.05, optimizer=optimizer, evaluations=0, methods=[method])
     record, again = MemoryRecord(), MemoryRecord()
     whole, broken, resumed = three_layers(), three_layers(), three_layers(seed=5)
