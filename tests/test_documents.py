@@ -8,6 +8,7 @@ import torch
 
 from core.checking import check
 from core.context import Context
+from core.decision.policy import Policy
 from core.models import load
 from core.recording import MemoryRecord
 from core.spec import ModelSpec, RunSpec, TaskSpec
@@ -47,3 +48,8 @@ def test_the_technique_that_is_added_as_an_example_prunes_rows():
 def test_the_recipe_in_the_readme_can_run():
     spec = RunSpec.from_yaml(example("README.md", "yaml"))
     check(spec, load_task(spec.task))
+
+
+def test_the_policy_in_the_operations_is_one():
+    fields = [clause.field for clause in Policy.from_yaml(example("docs/operations.md", "yaml")).clauses()]
+    assert {field.partition(".")[0].partition("[")[0] for field in fields} == set(Policy.model_fields)
