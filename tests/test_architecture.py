@@ -17,7 +17,8 @@ TORCH_FREE = [
     "core.spec", "core.errors", "core.settings", "core.families", "core.measured", "core.catalogue", "core.validation",
     "core.frontier", "core.artifact_store", "core.store.engine", "core.store.listing", "core.store.tradeoffs",
     "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions", "app.data", "app.forms", "app.cli",
-    "app.bundles", "app.exports.frames", "app.exports.html", "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",
+    "app.bundles", "app.exports.frames", "app.exports.html",
+    "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",
 ]  # fmt: skip
 
 

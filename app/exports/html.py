@@ -26,10 +26,10 @@ vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{source: false, compi
 """
 
 
-def page(chart: alt.TopLevelMixin, title: str) -> bytes:
-    """The chart under a title; no text of either is taken for HTML or a script."""
+def page(chart: alt.LayerChart, title: str) -> bytes:
+    """The chart as wide as the window, under a title; no text of either is taken for HTML or a script."""
     import vl_convert  # large: loaded when someone asks
 
-    spec = json.dumps(chart.to_dict()).replace("<", "\\u003c")
+    spec = json.dumps({**chart.to_dict(), "width": "container"}).replace("<", "\\u003c")
     library = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
     return _PAGE.format(title=html.escape(title), library=library, spec=spec).encode()

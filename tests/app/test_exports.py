@@ -193,8 +193,8 @@ def test_a_chart_as_html_needs_no_network_and_runs_no_text(filled):
 
 
 def test_a_plain_chart_is_whole_in_its_page():
-    chart = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_point().encode(x="x", y="y")
-    page = html.page(chart, "x").decode()
+    dots = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_point().encode(x="x", y="y")
+    page = html.page(alt.layer(dots), "x").decode()
     assert "window.vegaEmbed=" in page and json.dumps("point") in page
 
 
