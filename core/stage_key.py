@@ -13,6 +13,7 @@ import torch
 from core.plugins import packages
 
 CORE = Path(__file__).parent
+_KEEPING = {"store", "bundle"}  # how results are kept does not change them
 
 
 def stage_key(
@@ -42,7 +43,7 @@ def software() -> str:
     """What computes: the digest of `core/` (equal for every checkout of a release), torch's and plug-ins' versions."""
     digest = hashlib.sha256()
     for file in sorted(CORE.rglob("*.py")):
-        if "store" not in file.relative_to(CORE).parts:  # how results are kept does not change them
+        if not _KEEPING & set(file.relative_to(CORE).parts):
             digest.update(file.relative_to(CORE).as_posix().encode())
             digest.update(file.read_bytes())
     return " ".join([f"slimboard {release()} {digest.hexdigest()[:16]} torch {torch.__version__}", *packages()])

@@ -31,5 +31,6 @@ def page(chart: alt.LayerChart, title: str) -> bytes:
     import vl_convert  # large: loaded when someone asks
 
     spec = json.dumps({**chart.to_dict(), "width": "container"}).replace("<", "\\u003c")
-    library = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
-    return _PAGE.format(title=html.escape(title), library=library, spec=spec).encode()
+    library = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub knows no default
+    whole = library.replace("</script", "<\\/script")
+    return _PAGE.format(title=html.escape(title), library=whole, spec=spec).encode()

@@ -33,10 +33,16 @@ def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
             if not here:
                 continue
             st.link_button("Download", downloads.link(stage["key"], _folder(run, stage)), icon=":material/download:")
+    there = [stage for stage in rows if pd.notna(stage["artifact_bytes"])]
+    if there:
+        _show_code(run, there[0])
+
+
+def _show_code(run: dict[str, Any], stage: dict[str, Any]) -> None:
     st.markdown("Unzip it, then:")
-    st.code(CODE.format(folder=_folder(run, rows[0])), language="python")
+    st.code(CODE.format(folder=_folder(run, stage)), language="python")
     st.markdown("Or from a shell on the server, without the zip:")
-    st.code(f"slimboard export {run['id']} {_folder(run, rows[0])}", language="bash")
+    st.code(f"slimboard export {run['id']} {_folder(run, stage)}", language="bash")
     st.caption(
         "A folder holds `model.safetensors` (packed), `manifest.json` (how to build the model around it), probe inputs "
         "with their outputs, and per-example results. Nothing in it is pickled."

@@ -80,7 +80,7 @@ def test_the_imported_run_has_the_same_page(run_id, elsewhere, tmp_path, capsys)
     assert "**7**, taken for **1**" in "\n".join(after["Mistakes words"])
     page = opened(number, show="Artifacts")
     assert "imported without its weights" in words(page)
-    assert [element.proto.label for element in page.get("link_button")] == ["Bundle"]
+    assert [element.proto.label for element in page.get("link_button")] == ["Bundle"] and not page.code
     assert not artifacts.store().has(SMALL)  # or a worker would take the stage for computed
 
 
