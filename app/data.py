@@ -11,9 +11,11 @@ import streamlit as st
 from sqlalchemy import func, select, text
 
 from core.catalogue import Catalogue, built_in
+from core.decision.choice import Decision, decide
+from core.decision.limits import Limit
 from core.errors import Problem
 from core.spec import RunSpec
-from core.store import checks, engine, estimates, listing, runs, techniques, tradeoffs, users, waiting, workers
+from core.store import checks, engine, estimates, listing, runs, stages, techniques, tradeoffs, users, waiting, workers
 from core.store.engine import read_session
 from core.store.models import Artifact, Role, Run, RunStatus, Stage
 
@@ -211,15 +213,35 @@ def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
 
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
-def load_best_point(
-    chosen: tradeoffs.PointFilter, limits: dict[str, float]
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None, int]:
-    """The best stage within limits, its reference, and how many stages keep the limits."""
+def load_decision(
+    chosen: tradeoffs.PointFilter, limits: tuple[Limit, ...], weights: dict[str, float], higher_is_better: bool
+) -> tuple[Decision, dict[int, dict[str, Any]], dict[str, Any] | None]:
+    """What to ship, the points that the decision names by their index in it, and the best one's reference."""
+    axes = tuple({limit.quantity for limit in limits} | set(weights))
     with read_session() as s:
-        best, n = tradeoffs.find_best_point(s, chosen, limits)
-        reference_id = best and best["reference_stage_id"]
+        columns = _load_candidates(chosen, tuple(sorted(axes)), tradeoffs.last_change(s))
+        decision = decide(columns, limits, weights, higher_is_better=higher_is_better)
+        ids = {at: columns["stage_id"][at] for at in decision.named()}
+        points = {row["stage_id"]: row for row in tradeoffs.list_points_by_id(s, chosen, ids.values())}
+        named = {at: points[stage_id] for at, stage_id in ids.items()}
+        reference_id = decision.best is not None and named[decision.best]["reference_stage_id"]
         found = tradeoffs.list_points_by_id(s, chosen, [reference_id]) if reference_id else []
-    return best, found[0] if found else None, n
+    return decision, named, found[0] if found else None
+
+
+@st.cache_data(ttl=600, max_entries=100, show_spinner=False)
+def _load_candidates(
+    chosen: tradeoffs.PointFilter, axes: tuple[str, ...], last_change: tuple[int, int]
+) -> dict[str, list[Any]]:
+    with read_session() as s:
+        return tradeoffs.list_candidates(s, chosen, axes)
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_keys(stage_ids: tuple[int, ...]) -> dict[int, str]:
+    """Keys of stages by their ids."""
+    with read_session() as s:
+        return stages.list_keys(s, stage_ids)
 
 
 def forget_runs() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from app import formats
 from app.charts.axes import NUMBER, Axis, known
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
@@ -49,35 +48,6 @@ def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axi
         values = points[column]
         kept &= values <= limit if axes[column].better == "less" else values >= limit
     return kept
-
-
-def recommendation(
-    best: Mapping[str, Any], reference: Mapping[str, Any] | None, n_feasible: int, axes: Mapping[str, Axis]
-) -> str:
-    """The best stage within the limits in plain words, as Markdown: what it is, and what it saves and costs."""
-    score = axes["score"]
-    how_many = "the only stage" if n_feasible == 1 else f"the best of the {formats.plural(n_feasible, 'stage')}"
-    facts = [f"{score.title.lower()} {score.read(best['score'])}{_change(best, reference, score)}"]
-    facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
-    if best.get("p50_ms") is not None:
-        facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
-    name = f"**{formats.plain(best['label'])}** of {formats.plain(best['model'])}"
-    return f"{name} (run {best['run_id']}) is {how_many} within the limits: {formats.plain('; '.join(facts))}."
-
-
-def _change(best: Mapping[str, Any], reference: Mapping[str, Any] | None, score: Axis) -> str:
-    if reference is None:
-        return ""
-    if reference["stage_id"] == best["stage_id"]:
-        return " (it is its reference)"
-    delta = best["score"] - reference["score"]
-    return f" ({formats.score_change(delta, score.units[0][1])} against its reference)"
-
-
-def _times(times: float | None, more: str, less: str) -> str:
-    if times is None or 0.995 < times < 1.005:
-        return ""
-    return f" ({formats.ratio(times)} {more})" if times > 1 else f" ({formats.ratio(1 / times)} {less})"
 
 
 def _texts(shown: pd.DataFrame, axis: Axis) -> list[str]:

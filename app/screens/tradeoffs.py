@@ -1,12 +1,17 @@
 """What can be had for what: any two quantities of every measured stage, and which one to ship under limits."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
-from app import data, formats, identity
+from app import artifacts, data, formats, identity, reasons
 from app.charts import tradeoffs as charts
 from app.charts.axes import AXES, Axis, score_axis
+from app.compare_page.data import load_paired
 from app.exports import buttons, frames, html
+from core.decision.limits import Limit
+from core.measured import Comparison
 from core.store.tradeoffs import Conditions, PointFilter
 
 project = identity.project()
@@ -25,6 +30,15 @@ first, second, third, fourth = st.columns(4)
 task_hash = first.selectbox("Task", list(by_hash.index), format_func=names.get, key="points_of", bind="query-params")
 task = by_hash.loc[task_hash]
 axes = {**AXES, "score": score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))}
+
+
+def tested_against(second: dict[str, Any], best: dict[str, Any]) -> Comparison | None:
+    """The paired test of two stages' scores, where the results by example of both are on this host."""
+    if not artifacts.store().is_local:
+        return None  # a page does not wait for weights to be copied here
+    keys = data.load_keys((second["stage_id"], best["stage_id"]))
+    found = load_paired(task["score_name"], keys[second["stage_id"]], keys[best["stage_id"]])
+    return None if isinstance(found, str) else found
 
 
 def title_of(column: str) -> str:
@@ -79,11 +93,28 @@ with st.expander("Filter and limits", icon=":material/tune:"):
     log_x = limit_columns[3].toggle("Logarithmic across", value=x.log, key=f"log.{x.column}")
     log_y = limit_columns[3].toggle("Logarithmic up", value=y.log, key=f"log.up.{y.column}")
 
+    worth_in = "points" if task["score_unit"] == "%" else task["score_unit"]
+    size_worth, time_worth = (
+        place.number_input(
+            f"Half the {what} is worth ({worth_in})",
+            min_value=0.0,
+            value=None,
+            placeholder="nothing",
+            disabled=disabled,
+            help=f"How much {task['score_name']} you would give for it: the score alone does not decide then.",
+        )
+        for place, what, disabled in (
+            (limit_columns[0], "size", False),
+            (limit_columns[1], "latency", conditions is None),
+        )
+    )
+
 limits = {
     column: value * factor
     for column, value, factor in (("size_bytes", most_mb, 1e6), ("p50_ms", most_ms, 1.0), ("score", score_limit, 1.0))
     if value is not None
 }
+weights = {column: worth for column, worth in (("size_bytes", size_worth), ("p50_ms", time_worth)) if worth}
 chosen = PointFilter(
     project.id, task_hash, models=tuple(models), families=tuple(families), text=text, conditions=conditions
 )
@@ -93,14 +124,27 @@ if points.empty:
     st.stop()
 shown = charts.annotate(points, x, y, limits, axes)
 
-if limits:
-    best, reference, n_feasible = data.load_best_point(chosen, limits)
+if limits or weights:
+    bounds = tuple(
+        Limit(column, "at most" if axes[column].better == "less" else "at least", bound)
+        for column, bound in limits.items()
+    )
+    decision, named, reference = data.load_decision(chosen, bounds, weights, bool(task["higher_is_better"]))
+    best = None if decision.best is None else named[decision.best]
     if best is None:
         st.warning(
             "No stage keeps all limits. Loosen one, or queue a recipe that compresses more.", icon=":material/block:"
         )
     else:
-        st.success(charts.recommendation(best, reference, n_feasible, axes), icon=":material/recommend:")
+        told = reasons.recommendation(best, reference, decision.n_feasible, axes, weighed=bool(weights))
+        st.success(told, icon=":material/recommend:")
+    said = [reasons.moved(margin, named, best, axes) for margin in decision.margins]
+    if best is not None and decision.runner_up is not None:
+        behind = named[decision.runner_up]
+        said.insert(0, reasons.runner_up(behind, best, axes, tested_against(behind, best)))
+    if said:
+        st.markdown("\n".join(f"- {sentence}" for sentence in said))
+    if best is not None:
         st.page_link(
             "screens/run.py",
             label=f"Open run {best['run_id']}",

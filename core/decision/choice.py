@@ -54,6 +54,11 @@ class Decision:
         """How many keep all limits."""
         return int(self.feasible.sum())
 
+    def named(self) -> set[int]:
+        """Every stage that is spoken of."""
+        moves = [move for margin in self.margins for move in (margin.tighter, margin.looser) if move]
+        return {at for at in (self.best, self.runner_up, *(move.best for move in moves)) if at is not None}
+
 
 def decide(
     values: Values,

@@ -1,6 +1,6 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
@@ -115,26 +115,18 @@ def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[
     return [(row.family, row.model) for row in session.execute(query.distinct())]
 
 
-def find_best_point(
-    session: Session, chosen: PointFilter, limits: Mapping[str, float]
-) -> tuple[dict[str, Any] | None, int]:
-    """The stage with the best score (of equal ones the smallest) that keeps all limits, and how many keep them.
-
-    `limits` holds the worst allowed value of an axis; a stage for which one is not known does not keep it.
-    """
-    kept = [*_conditions(chosen), _of_project(chosen)]
-    for axis, limit in limits.items():
-        column = _axis(chosen, axis)
-        if axis == "score":
-            kept.append(case((Stage.higher_is_better, column >= limit), else_=column <= limit))
-        else:
-            kept.append(column <= limit if AXES[axis] else column >= limit)
-    query = select(Stage.id, func.count().over().label("n")).where(*kept)
-    if set(limits) & set(TIMED):
-        query = query.join_from(Stage, Latency, Latency.id == _last_latency(chosen))
-    best_first = (case((Stage.higher_is_better, -Stage.score), else_=Stage.score), Stage.size_bytes, Stage.id)
-    best = session.execute(query.order_by(*best_first).limit(1)).one_or_none()
-    return (list_points_by_id(session, chosen, [best.id])[0], best.n) if best else (None, 0)
+def list_candidates(session: Session, chosen: PointFilter, axes: Iterable[str]) -> dict[str, list[Any]]:
+    """What a decision needs of every stage: columns of stage_id, score, size_bytes and `axes`, None: not measured."""
+    names = list(dict.fromkeys(("score", "size_bytes", *axes)))
+    mine = _stages_of(chosen.project_id, chosen.run_ids)
+    query = select(Stage.id, *(_axis(chosen, name).label(name) for name in names)).join(
+        mine, mine.c.stage_id == Stage.id
+    )
+    if set(names) & set(TIMED):
+        query = query.outerjoin(Latency, Latency.id == _last_latency(chosen))
+    rows = session.execute(query.where(*_conditions(chosen)).order_by(Stage.id)).all()
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("id", *names)]
+    return dict(zip(("stage_id", *names), columns, strict=True))
 
 
 def list_points(

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from streamlit.testing.v1 import AppTest
 
 import app
+from app import formats
 from core.store.engine import read_session, session
 from core.store.models import Stage
 from tests import factories
@@ -91,3 +92,42 @@ def test_a_quantity_that_nothing_has_is_told(filled):
         s.query(Stage).update({"peak_memory_bytes": None})
     at = opened(points_of="builtin:digits", x="Peak memory")
     assert "Choose other axes" in at.info[0].value
+
+
+def test_a_limit_names_the_runner_up_and_what_moving_it_would_buy(filled):
+    at = opened(points_of="builtin:digits")
+    assert not [text for text in at.markdown if "Runner-up" in text.value]  # nothing is decided without a limit
+    number_input(at, "Size at most").set_value(1.0).run()
+    with read_session() as s:
+        query = select(Stage).where(Stage.task == "builtin:digits").order_by(-Stage.score, Stage.size_bytes, Stage.id)
+        ranked = s.scalars(query).all()
+    best, second = [stage for stage in ranked if stage.size_bytes <= 1_000_000][:2]
+    looser = min(
+        (stage for stage in ranked if stage.size_bytes > 1_000_000 and stage.score > best.score),
+        key=lambda stage: stage.size_bytes,
+    )
+    smaller = next(stage for stage in ranked if stage.size_bytes < best.size_bytes)
+    [text] = [text.value for text in at.markdown if "Runner-up" in text.value]
+    first, moved = text.splitlines()
+    assert f"{second.score:.1f} % ({formats.score_change(second.score - best.score, '%')})" in first
+    assert f"at **{formats.size(looser.size_bytes)}** or more" in moved
+    assert f"{looser.score:.1f} % ({formats.score_change(looser.score - best.score, '%')})" in moved
+    assert f"below **{formats.size(best.size_bytes)}**" in moved
+    assert f"{smaller.score:.1f} % ({formats.score_change(smaller.score - best.score, '%')})" in moved
+
+
+def test_impossible_limits_say_how_far_each_would_have_to_move(filled):
+    at = opened(points_of="builtin:digits")
+    number_input(at, "Size at most").set_value(0.000001).run()
+    with read_session() as s:
+        smallest = s.scalar(select(func.min(Stage.size_bytes)).where(Stage.task == "builtin:digits"))
+    assert f"at **{formats.size(smallest)}** or more" in " ".join(text.value for text in at.markdown)
+
+
+def test_a_weight_gives_score_for_size(filled):
+    at = opened(points_of="builtin:digits")
+    number_input(at, "Half the size is worth").set_value(100.0).run()
+    with read_session() as s:
+        smallest = s.scalar(select(func.min(Stage.size_bytes)).where(Stage.task == "builtin:digits"))
+    assert "is the best compromise of the" in at.success[0].value
+    assert formats.size(smallest) in at.success[0].value

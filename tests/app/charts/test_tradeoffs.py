@@ -104,18 +104,3 @@ def test_a_reference_bears_its_name_where_few_are():
     shown = tradeoffs.annotate(five, SIZE, ACCURACY, {}, ALL)
     crowded = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     assert not [layer for layer in crowded["layer"] if layer["mark"]["type"] == "text"]
-
-
-def test_the_recommendation_gives_its_reasons():
-    best, reference = FOUR.iloc[1].to_dict(), FOUR.iloc[0].to_dict()
-    assert tradeoffs.recommendation(best, reference, 3, ALL) == (
-        "**stage 2** of builtin:vit (run 12) is the best of the 3 stages within the limits: accuracy 96.0 % "
-        "(−1.0 points against its reference); 1.00 kB (4.00× smaller); 2.00 ms (2.00× faster)."
-    )
-
-
-def test_the_recommendation_tells_what_got_worse_too():
-    best = {**FOUR.iloc[3].to_dict(), "compression_ratio": 0.5, "p50_ms": None}
-    text = tradeoffs.recommendation(best, FOUR.iloc[0].to_dict(), 1, ALL)
-    assert "the only stage" in text and "(2.00× larger)" in text and "ms" not in text
-    assert "(it is its reference)" in tradeoffs.recommendation(FOUR.iloc[0], FOUR.iloc[0], 1, ALL)

@@ -1,5 +1,5 @@
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from core.store import tradeoffs
 from core.store.models import Latency, RunStage, Stage
@@ -134,34 +134,24 @@ def test_words_of_the_label_leave_their_stages_and_the_references(filled):
     assert expected and {p["stage_id"] for p in points} == expected | references
 
 
-def test_the_best_point_keeps_every_limit(filled):
+def test_candidates_are_all_stages_with_what_is_asked_of_them(filled):
     session, project_id, task_hash = filled
     [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
-    chosen = PointFilter(project_id, task_hash, conditions=conditions)
-    best, n = tradeoffs.find_best_point(session, chosen, {"size_bytes": 1_500_000, "p50_ms": 3.5})
-    kept = [
-        point
-        for point in tradeoffs.list_points(session, chosen)
-        if point["size_bytes"] <= 1_500_000 and point["p50_ms"] <= 3.5
-    ]
-    assert n == len(kept) > 1
-    turn = -1 if kept[0]["higher_is_better"] else 1
-    assert best is not None
-    assert best["stage_id"] == min(kept, key=lambda p: (turn * p["score"], p["size_bytes"], p["stage_id"]))["stage_id"]
-
-
-def test_a_score_limit_follows_the_task_s_direction(session):
-    project_id = factories.fill_store(session, N)
-    for task in tradeoffs.list_tasks(session, project_id):
-        chosen = PointFilter(project_id, task.task_hash)
-        scores = sorted(point["score"] for point in tradeoffs.list_points(session, chosen))
-        _, n = tradeoffs.find_best_point(session, chosen, {"score": scores[3]})
-        assert n == (len([s for s in scores if s >= scores[3]]) if task.higher_is_better else 4)
-
-
-def test_impossible_limits_leave_nothing(filled):
-    session, project_id, task_hash = filled
-    assert tradeoffs.find_best_point(session, PointFilter(project_id, task_hash), {"size_bytes": 1}) == (None, 0)
+    session.execute(delete(Latency).where(Latency.stage_id == stages_of(session, task_hash)[1].id))
+    for chosen in (
+        PointFilter(project_id, task_hash, conditions=conditions),
+        PointFilter(project_id, task_hash, conditions=conditions, families=("quantization",), text="rtn"),
+        PointFilter(project_id, task_hash),
+    ):
+        columns = tradeoffs.list_candidates(session, chosen, ("p50_ms", "size_bytes", "compression_ratio"))
+        points = tradeoffs.list_points(session, chosen)
+        assert list(columns) == ["stage_id", "score", "size_bytes", "p50_ms", "compression_ratio"]
+        assert len(points) > 5
+        for name, column in columns.items():
+            assert column == [point[name] for point in points]
+    assert tradeoffs.list_candidates(session, PointFilter(project_id + 1, task_hash), ()) == {
+        "stage_id": [], "score": [], "size_bytes": []
+    }  # fmt: skip
 
 
 def test_a_recorded_stage_changes_the_mark(filled):

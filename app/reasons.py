@@ -1,0 +1,93 @@
+"""A decision in words, as Markdown: what to ship, what came next, and what moving each limit would change. No st."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app import formats
+from app.charts.axes import Axis
+from core.decision.choice import Margin, Move
+from core.decision.limits import SIGNIFICANT
+from core.measured import Comparison
+
+Point = Mapping[str, Any]
+Axes = Mapping[str, Axis]
+
+
+def recommendation(best: Point, reference: Point | None, n_feasible: int, axes: Axes, *, weighed: bool = False) -> str:
+    """The best stage within the limits: what it is, and what it saves and costs against its reference."""
+    score = axes["score"]
+    best_of = "the best compromise" if weighed else "the best"
+    how_many = "the only stage" if n_feasible == 1 else f"{best_of} of the {formats.plural(n_feasible, 'stage')}"
+    facts = [f"{score.title.lower()} {score.read(best['score'])}{_against_reference(best, reference, score)}"]
+    facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
+    if best.get("p50_ms") is not None:
+        facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
+    return f"{_name(best)} is {how_many} within the limits: {formats.plain('; '.join(facts))}."
+
+
+def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:
+    """The second best, and how it differs from the best; `tested` is second - best on the same examples."""
+    score = axes["score"]
+    change = formats.score_change(second["score"] - best["score"], score.units[0][1])
+    facts = [f"{score.title.lower()} {score.read(second['score'])} ({change}{_certainty(tested)})"]
+    for column, more, less in (("size_bytes", "smaller", "larger"), ("p50_ms", "faster", "slower")):
+        if second.get(column) and best.get(column):
+            facts.append(_times(best[column] / second[column], more, less).strip(" ()"))
+    return f"Runner-up: {_name(second)}: {formats.plain('; '.join(filter(None, facts)))}."
+
+
+def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes) -> str:
+    """What moving one limit would change, the others staying; `named` are the points of its moves by their index."""
+    limit = margin.limit
+    axis = axes[limit.quantity]
+    looser, tighter = ("or more", "below") if limit.sense == "at most" else ("or less", "above")
+    said = []
+    if margin.looser is not None:
+        at = f"**{axis.read(margin.looser.bound)}** {looser}"
+        said.append(f"at {at}, {_instead(margin.looser, named, best, axes)}")
+    else:
+        said.append("loosening it alone finds nothing better" if best else "loosening it alone is not enough")
+    if margin.tighter is not None:
+        said.append(f"{tighter} **{axis.read(margin.tighter.bound)}**, {_instead(margin.tighter, named, best, axes)}")
+    if margin.unmeasured:
+        lack = "keeps the other limits and has" if margin.unmeasured == 1 else "keep the other limits and have"
+        said.append(f"{formats.plural(margin.unmeasured, 'stage')} {lack} no measured {axis.title.lower()}")
+    return f"{axis.title} {limit.sense} {axis.read(limit.bound)}: {'; '.join(said)}."
+
+
+def _instead(move: Move, named: Mapping[int, Point], best: Point | None, axes: Axes) -> str:
+    """What would be recommended after a move, and the difference in score to what is now."""
+    if move.best is None:
+        return "no stage keeps all limits"
+    point, score = named[move.best], axes["score"]
+    if best is None:
+        return f"{_name(point)} with {formats.plain(score.read(point['score']))}"
+    change = formats.score_change(point["score"] - best["score"], score.units[0][1])
+    words = f"{score.read(point['score'])} ({change})"
+    return f"{_name(point)} with {formats.plain(words)}"
+
+
+def _name(point: Point) -> str:
+    return f"**{formats.plain(point['label'])}** of {formats.plain(point['model'])} (run {point['run_id']})"
+
+
+def _certainty(tested: Comparison | None) -> str:
+    if tested is None:
+        return ""
+    p = "p < 0.001" if tested.p_value < 0.001 else f"p {tested.p_value:.3f}"
+    return f", {'significant' if tested.p_value < SIGNIFICANT else 'may be chance'}: {p}"
+
+
+def _against_reference(best: Point, reference: Point | None, score: Axis) -> str:
+    if reference is None:
+        return ""
+    if reference["stage_id"] == best["stage_id"]:
+        return " (it is its reference)"
+    delta = best["score"] - reference["score"]
+    return f" ({formats.score_change(delta, score.units[0][1])} against its reference)"
+
+
+def _times(times: float | None, more: str, less: str) -> str:
+    if times is None or 0.995 < times < 1.005:
+        return ""
+    return f" ({formats.ratio(times)} {more})" if times > 1 else f" ({formats.ratio(1 / times)} {less})"
