@@ -180,3 +180,8 @@ def test_every_margin_is_what_trying_all_bounds_finds(seed):
         assert moved_to(turn * margin.tighter.bound)[2] == now[2]  # up to there nothing changes
         after = moved_to(turn * margin.tighter.bound - 0.5)
         assert margin.tighter.best == (after and after[2])
+
+
+def test_a_loss_that_was_not_measured_is_no_chance():
+    limit = Limit("score_loss", "at most", 0.5, significant_only=True)
+    assert limit.keeps([math.nan, 0.9], [0.3, 0.3]).tolist() == [False, True]
