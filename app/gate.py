@@ -10,10 +10,9 @@ import typer
 from app import formats, shell, terminal
 from app.compare_page import address
 from core.decision.gate import Facts, Measured, Outcome, Verdict, hold, loss_unit
-from core.decision.limits import SIGNIFICANT
 from core.decision.policy import Policy
 from core.errors import SpecError
-from core.measured import Comparison, LatencyRow
+from core.measured import SIGNIFICANT, Comparison, LatencyRow
 from core.store import engine, runs, stages
 from core.store.comparison import Item
 from core.store.models import RunStatus

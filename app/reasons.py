@@ -6,8 +6,7 @@ from typing import Any
 from app import formats
 from app.charts.axes import Axis
 from core.decision.choice import Margin, Move
-from core.decision.limits import SIGNIFICANT
-from core.measured import Comparison
+from core.measured import SIGNIFICANT, Comparison
 
 Point = Mapping[str, Any]
 Axes = Mapping[str, Axis]

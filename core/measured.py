@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
+
 
 @dataclass(frozen=True)
 class LatencyRow:

@@ -9,10 +9,9 @@ from app import formats
 from core.catalogue import Catalogue
 from core.comparison.differences import Field, differing, flattened, words
 from core.comparison.paired import holm
-from core.measured import Comparison
+from core.measured import SIGNIFICANT, Comparison
 from core.spec import RunSpec
 
-SIGNIFICANT = 0.05
 VERDICTS = {"better": "better", "worse": "worse", "chance": "may be chance"}
 
 

@@ -10,6 +10,7 @@ from app.charts.axes import AXES, score_axis
 from app.charts.waterfall import waterfall
 from app.run_page import claims as claimed
 from app.run_page import stages as words
+from core.measured import SIGNIFICANT
 
 GREY = "color: #8C8C8C"
 
@@ -64,7 +65,7 @@ def _card(column: Any, title: str, value: str, note: str | None, colour: str = "
 
 def _direction(stage: dict[str, Any]) -> str:
     """Green or red only where the paired test says that the change is more than chance."""
-    if pd.isna(stage["p_value"]) or stage["p_value"] >= words.SIGNIFICANT:
+    if pd.isna(stage["p_value"]) or stage["p_value"] >= SIGNIFICANT:
         return "off"
     return "green" if (stage["score_delta"] > 0) == stage["higher_is_better"] else "red"
 

@@ -6,8 +6,8 @@ import pandas as pd
 
 from app import formats
 from app.charts.layers import SHARES
+from core.measured import SIGNIFICANT
 
-SIGNIFICANT = 0.05
 SCORE_UNITS = {
     "accuracy": "%",
     "balanced accuracy": "%",

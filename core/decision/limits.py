@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
+from core.measured import SIGNIFICANT
+
 ROUNDING = 1e-9  # of the bound: 97.2 - 96.7 is no more than 0.5
 
 Sense = Literal["at most", "at least"]
