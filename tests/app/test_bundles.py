@@ -52,7 +52,7 @@ def shown(run_id: int) -> dict[str, object]:
     for tab in ("Stages", "Log", "Layers", "Mistakes", "Spec", "Notes"):
         at = opened(run_id, show=tab)
         pages[tab] = [frame.value for frame in (*at.dataframe, *at.table)]
-        pages[f"{tab} words"] = [line for line in words(at).splitlines() if "ago" not in line]
+        pages[f"{tab} words"] = [line for line in words(at).splitlines() if not line.endswith(("ago", "just now"))]
         pages[f"{tab} metrics"] = [(metric.label, metric.value) for metric in at.metric]
     return pages
 
