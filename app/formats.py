@@ -113,6 +113,11 @@ def score_change(delta: float | None, unit: str) -> str:
     return f"{sign}{size:.{places}f} {words}".rstrip()
 
 
+def p_value(p: float) -> str:
+    """A p-value: "p 0.012", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
 def duration(seconds: float | None) -> str:
     """A length of time in its two largest units: "0.4 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     if seconds is None:

@@ -160,8 +160,8 @@ def _significance(verdict: Verdict) -> str:
         return ""
     chance = measured.p_value >= SIGNIFICANT
     excused = chance and not limit.keeps(measured.value) and limit.significant_only
-    p = "p < 0.001" if measured.p_value < 0.001 else f"p {measured.p_value:.3f}"
-    return f"{'may be chance' if chance else 'significant'} ({p})" + (", so it does not count" if excused else "")
+    words = f"{'may be chance' if chance else 'significant'} ({formats.p_value(measured.p_value)})"
+    return words + (", so it does not count" if excused else "")
 
 
 def _one_line(text: str) -> str:

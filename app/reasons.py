@@ -73,8 +73,7 @@ def _name(point: Point) -> str:
 def _certainty(tested: Comparison | None) -> str:
     if tested is None:
         return ""
-    p = "p < 0.001" if tested.p_value < 0.001 else f"p {tested.p_value:.3f}"
-    return f", {'significant' if tested.p_value < SIGNIFICANT else 'may be chance'}: {p}"
+    return f", {'significant' if tested.p_value < SIGNIFICANT else 'may be chance'}: {formats.p_value(tested.p_value)}"
 
 
 def _against_reference(best: Point, reference: Point | None, score: Axis) -> str:

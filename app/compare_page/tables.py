@@ -72,9 +72,7 @@ def _difference(row: dict[str, Any]) -> str:
     if pd.isna(row["delta"]):
         return row["why_not"] or formats.NOTHING
     change = formats.score_change(row["delta"], row["score_unit"])
-    p_value = row["p_value"]
-    p = "p < 0.001" if p_value < 0.001 else f"p {p_value:.3f}"
-    return f"{change}, {VERDICTS[row['verdict']]} ({p})"
+    return f"{change}, {VERDICTS[row['verdict']]} ({formats.p_value(row['p_value'])})"
 
 
 def _ratio(value: Any, base: Any, is_base: bool) -> str:

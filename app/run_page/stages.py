@@ -120,8 +120,7 @@ def compared(stage: dict[str, Any]) -> str:
 
 def significance(p_value: float) -> str:
     """The paired test in words: "significant (p 0.012)"."""
-    p = "p < 0.001" if p_value < 0.001 else f"p {p_value:.3f}"
-    return f"{'significant' if p_value < SIGNIFICANT else 'may be chance'} ({p})"
+    return f"{'significant' if p_value < SIGNIFICANT else 'may be chance'} ({formats.p_value(p_value)})"
 
 
 def ratio_text(row: dict[str, Any]) -> str:
