@@ -11,6 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from core.comparison.paired import Z
+
 LEVEL = 0.05
 
 
@@ -52,7 +54,7 @@ def _over_seeds(means: Tensor) -> tuple[float, float, float]:
 def _over_examples(pair: Tensor) -> tuple[float, float, float]:
     error = float(pair.std() / len(pair) ** 0.5)
     mean = float(pair.mean())
-    return mean - 1.96 * error, mean + 1.96 * error, float(2 * stats.norm.sf(abs(mean) / error)) if error else 1.0
+    return mean - Z * error, mean + Z * error, float(2 * stats.norm.sf(abs(mean) / error)) if error else 1.0
 
 
 def _significant_sign(pair: Tensor) -> int:

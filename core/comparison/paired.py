@@ -2,7 +2,7 @@
 
 A principal score is a ratio of sums over the examples. The interval of a difference is the normal one of its linearized
 residuals (Cochran, Sampling Techniques, section 6.4); where answers are right or wrong, the p-value is McNemar's exact
-test, as `core/measure/score.py` takes it, and else the normal one of the same residuals.
+test, as in `core/measure/score.py`, and else the normal one of the same residuals.
 """
 
 import math
@@ -51,7 +51,8 @@ def paired(score: str, examples: Examples, base: Examples) -> Comparison:
     residuals = differences - delta * weights
     n = len(residuals)
     error = math.sqrt(float((residuals**2).sum()) * n / max(1, n - 1)) / float(weights.sum())
-    p_value = _mcnemar(differences) if ratio.denominator is None else _normal(float(delta), error)
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    p_value = mcnemar(gained, lost) if ratio.denominator is None else _normal(float(delta), error)
     delta, error = ratio.factor * float(delta), ratio.factor * error
     return Comparison(delta, delta - Z * error, delta + Z * error, p_value)
 
@@ -69,8 +70,8 @@ def _weights(examples: Examples, ratio: RatioScore, n: int) -> NDArray[np.float6
     return np.ones(n) if ratio.denominator is None else np.asarray(examples[ratio.denominator], dtype=np.float64)
 
 
-def _mcnemar(differences: NDArray[np.float64]) -> float:
-    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p-value that two models are right equally often, from how many answers only one has right."""
     return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from core.comparison.paired import Z, mcnemar
 from core.measure.batches import float_dtype, place
 from core.measured import Comparison
 from core.tasks.base import Task, logits_of
 
 LEVEL = 0.95
-Z = 1.959963984540054  # normal quantile of the two-sided level
 SUBSET_SEED = 20_251_122  # which examples `limit` keeps: the same for every model
 
 Examples = dict[str, Tensor]  # quantity -> [N]
@@ -110,21 +110,11 @@ def paired(
     ]
     low, high = _percentiles(deltas)
     if _is_accuracy(task, examples):
-        p_value = mcnemar(examples["correct"].bool(), reference["correct"].bool())
+        correct, reference_correct = examples["correct"].bool(), reference["correct"].bool()
+        p_value = mcnemar(int((correct & ~reference_correct).sum()), int((~correct & reference_correct).sum()))
     else:
         p_value = _swap_test(task, examples, reference, delta, n_resamples, seed)
     return Comparison(delta, low, high, p_value)
-
-
-def mcnemar(correct: Tensor, reference: Tensor) -> float:
-    """Two-sided exact p-value that two models [N] are right equally often, from the examples where they differ."""
-    gained = int((correct & ~reference).sum())
-    lost = int((~correct & reference).sum())
-    n = gained + lost
-    k = torch.arange(min(gained, lost) + 1, dtype=torch.float64)
-    total = torch.tensor(float(n), dtype=torch.float64)
-    log_chance = torch.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma(total - k + 1) - total * math.log(2)
-    return min(1.0, 2 * float(log_chance.exp().sum()))
 
 
 def _swap_test(task: Task, examples: Examples, reference: Examples, delta: float, n_swaps: int, seed: int) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.measure.score import Interval, evaluate, interval, mcnemar, paired
+from core.measure.score import Interval, evaluate, interval, paired
 from tests.core.measure.fakes import Accuracy, BitsPerCharacter
 
 
@@ -106,12 +106,12 @@ def test_interval_covers_the_truth_in_about_95_of_100_samples():
 
 
 def test_mcnemar_is_the_two_sided_binomial_test_of_the_differing_examples():
-    correct = torch.tensor([True] * 8 + [False] * 2 + [True] * 5)
-    reference = torch.tensor([False] * 8 + [True] * 2 + [True] * 5)
+    examples = right_or_wrong(*[1] * 8, *[0] * 2, *[1] * 5)
+    reference = right_or_wrong(*[0] * 8, *[1] * 2, *[1] * 5)
     # 2 of 10: 2 * (1 + 10 + 45) / 1024
-    assert mcnemar(correct, reference) == pytest.approx(112 / 1024)
-    assert mcnemar(reference, correct) == pytest.approx(112 / 1024)
-    assert mcnemar(correct, correct) == 1
+    assert paired(Accuracy(), examples, reference).p_value == pytest.approx(112 / 1024)
+    assert paired(Accuracy(), reference, examples).p_value == pytest.approx(112 / 1024)
+    assert paired(Accuracy(), examples, examples).p_value == 1
 
 
 def test_paired_difference_is_in_the_scores_unit_with_the_stage_first():
