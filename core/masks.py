@@ -4,6 +4,7 @@ Among equal scores the first by index is kept, so that masks are reproducible. G
 input channels of one output row; a convolution is seen as rows (R, S, K) of input channels.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -45,6 +46,13 @@ def keep_largest_in_rows(scores: Tensor, n_kept: int) -> Tensor:
     above, equal = scores > threshold, scores == threshold
     wanted = n_kept - above.sum(dim=1, keepdim=True)
     return above | (equal & (equal.cumsum(dim=1) <= wanted))
+
+
+def keep_largest_together(scores: Mapping[str, Tensor], n_kept: int) -> dict[str, Tensor]:
+    """Masks of exactly the `n_kept` largest of all scores, by name and shaped like each."""
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    parts = keep_largest(flat, n_kept).split([score.numel() for score in scores.values()])
+    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:

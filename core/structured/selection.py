@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from core.masks import keep_largest
+from core.masks import keep_largest_together
 
 
 def rounded(n_kept: float, count: int, multiple: int) -> int:
@@ -23,11 +23,8 @@ def global_counts(scores: Mapping[str, Tensor], n_kept: int, multiple: int = 1) 
 
     The sum is exactly `n_kept` as far as that rounding allows.
     """
-    together = torch.cat([_protected(score, multiple) for score in scores.values()])
-    parts = keep_largest(together, n_kept).split([len(score) for score in scores.values()])
-    return {
-        name: rounded(max(1, int(part.sum())), len(part), multiple) for name, part in zip(scores, parts, strict=True)
-    }
+    kept = keep_largest_together({name: _protected(score, multiple) for name, score in scores.items()}, n_kept)
+    return {name: rounded(max(1, int(mask.sum())), len(mask), multiple) for name, mask in kept.items()}
 
 
 def _protected(score: Tensor, at_least: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest, prunable_weights, sparsity_by_layer
+from core.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, OneShot, TrainingMethod, Update
 
@@ -27,16 +27,14 @@ def magnitude_masks(
     for name, mask in old.items():
         scores[name].masked_fill_(~mask, -1.0)
     if together:
-        flat = keep_largest(*_counted(torch.cat([s.flatten() for s in scores.values()]), sparsity))
-        parts = flat.split([s.numel() for s in scores.values()])
-        masks = {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+        masks = keep_largest_together(scores, _n_kept(sum(s.numel() for s in scores.values()), sparsity))
     else:
-        masks = {name: keep_largest(*_counted(s, sparsity)) for name, s in scores.items()}
+        masks = {name: keep_largest(s, _n_kept(s.numel(), sparsity)) for name, s in scores.items()}
     return {name: mask & old[name] if name in old else mask for name, mask in masks.items()}
 
 
-def _counted(scores: Tensor, sparsity: float) -> tuple[Tensor, int]:
-    return scores, scores.numel() - round(sparsity * scores.numel())
+def _n_kept(n: int, sparsity: float) -> int:
+    return n - round(sparsity * n)
 
 
 def cubic_sparsity(progress: float, initial: float, final: float) -> float:

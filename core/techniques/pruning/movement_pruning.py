@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest, prunable_weights, sparsity_by_layer
+from core.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, Losses, TrainingMethod, Update
 
@@ -56,9 +56,7 @@ def hard_masks(scores: Mapping[str, Tensor], kept: float, *, together: bool) -> 
     """Masks that keep the round(kept * n) weights of largest score of each layer, or of all `together`."""
     if not together:
         return {name: keep_largest(score, round(kept * score.numel())) for name, score in scores.items()}
-    flat = torch.cat([score.flatten() for score in scores.values()])
-    parts = keep_largest(flat, round(kept * len(flat))).split([score.numel() for score in scores.values()])
-    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    return keep_largest_together(scores, round(kept * sum(score.numel() for score in scores.values())))
 
 
 def cubic_rise(progress: float) -> float:

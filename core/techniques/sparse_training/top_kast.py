@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest, sparsity_by_layer
+from core.masks import keep_largest_together, sparsity_by_layer
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import sparse_weights, take_masks_over
@@ -30,15 +30,12 @@ Sets = tuple[Tensor, Tensor]  # the masks A and B, A within B
 
 def choose_sets(weights: Mapping[str, Tensor], density: float, extra_density: float) -> dict[str, Sets]:
     """The masks of A and B by name, of round(density * n) and round((density + extra) * n) of all n weights."""
-    flat = torch.cat([weight.abs().flatten() for weight in weights.values()])
-    sizes = [weight.numel() for weight in weights.values()]
+    magnitudes = {name: weight.abs() for name, weight in weights.items()}
+    n_weights = sum(weight.numel() for weight in weights.values())
     forward, backward = (
-        keep_largest(flat, round(share * len(flat))).split(sizes) for share in (density, density + extra_density)
+        keep_largest_together(magnitudes, round(share * n_weights)) for share in (density, density + extra_density)
     )
-    return {
-        name: (a.view_as(weight), b.view_as(weight))
-        for (name, weight), a, b in zip(weights.items(), forward, backward, strict=True)
-    }
+    return {name: (forward[name], backward[name]) for name in weights}
 
 
 class TopKast(TrainingMethod):
