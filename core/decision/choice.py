@@ -80,19 +80,20 @@ def decide(
     utilities = _utilities(table, weights or {}, higher_is_better)
     ranked = ~np.isnan(utilities)
     tests = p_values or {}
-    kept = [limit.keeps(table[limit.quantity], tests.get(limit.quantity, np.nan)) for limit in limits]
+    p_of = {limit.quantity: np.broadcast_to(tests.get(limit.quantity, np.nan), len(utilities)) for limit in limits}
+    kept = [limit.keeps(table[limit.quantity], p_of[limit.quantity]) for limit in limits]
     order = _Order(utilities, table["size_bytes"])
     feasible = np.logical_and.reduce([ranked, *kept])
     best, runner_up = order.first_two(feasible)
     margins = tuple(
-        _margin(
+        _Question(
             limit,
             table[limit.quantity],
-            limit.exempt(np.broadcast_to(tests.get(limit.quantity, np.nan), len(utilities))),
+            limit.exempt(p_of[limit.quantity]),
             np.logical_and.reduce([ranked, *kept[:at], *kept[at + 1 :]]),
             order,
             best,
-        )
+        ).margin()
         for at, limit in enumerate(limits)
     )
     return Decision(feasible, best, runner_up, margins)
@@ -123,53 +124,41 @@ class _Order:
         return None if new is None or old is None else float(self.utilities[new] - self.utilities[old])
 
 
-def _margin(
-    limit: Limit,
-    values: NDArray[np.float64],
-    exempt: NDArray[np.bool_],
-    others_kept: NDArray[np.bool_],
-    order: _Order,
-    best: int | None,
-) -> Margin:
-    costs = np.where(exempt, -np.inf, limit.costs(values))  # a value that may be chance keeps every bound
-    costs[np.isnan(values)] = np.nan
-    measured = others_kept & ~np.isnan(costs)
-    return Margin(
-        limit,
-        tighter=_tighter(limit, values, costs, measured, order, best),
-        looser=_looser(limit, values, costs, measured, order, best),
-        unmeasured=int((others_kept & np.isnan(costs)).sum()),
-    )
+class _Question:
+    """How far one limit can be moved, while the stages that `others_kept` names keep all others."""
 
+    def __init__(
+        self,
+        limit: Limit,
+        values: NDArray[np.float64],
+        exempt: NDArray[np.bool_],
+        others_kept: NDArray[np.bool_],
+        order: _Order,
+        best: int | None,
+    ):
+        self.limit, self.values, self.others_kept, self.order, self.best = limit, values, others_kept, order, best
+        self.costs = np.where(exempt, -np.inf, limit.costs(values))  # a value that may be chance keeps every bound
+        self.costs[np.isnan(values)] = np.nan
+        self.measured = others_kept & ~np.isnan(self.costs)
 
-def _tighter(
-    limit: Limit,
-    values: NDArray[np.float64],
-    costs: NDArray[np.float64],
-    measured: NDArray[np.bool_],
-    order: _Order,
-    best: int | None,
-) -> Move | None:
-    if best is None or np.isneginf(costs[best]):
-        return None
-    left, _ = order.first_two(measured & (costs < costs[best] - limit.slack))
-    return Move(float(values[best]), left, order.gain(left, best))
+    def margin(self) -> Margin:
+        """The nearest moves in both directions that change the recommendation."""
+        unmeasured = int((self.others_kept & ~self.measured).sum())
+        return Margin(self.limit, tighter=self._tighter(), looser=self._looser(), unmeasured=unmeasured)
 
+    def _tighter(self) -> Move | None:
+        if self.best is None or np.isneginf(self.costs[self.best]):
+            return None
+        left, _ = self.order.first_two(self.measured & (self.costs < self.costs[self.best] - self.limit.slack))
+        return Move(float(self.values[self.best]), left, self.order.gain(left, self.best))
 
-def _looser(
-    limit: Limit,
-    values: NDArray[np.float64],
-    costs: NDArray[np.float64],
-    measured: NDArray[np.bool_],
-    order: _Order,
-    best: int | None,
-) -> Move | None:
-    beyond = measured & (costs > limit.costs(limit.bound) + limit.slack)
-    if best is not None:
-        beyond &= order.utilities > order.utilities[best]
-    if not beyond.any():
-        return None
-    nearest = costs[beyond].min()
-    found, _ = order.first_two(beyond & (costs == nearest))
-    assert found is not None
-    return Move(float(values[found]), found, order.gain(found, best))
+    def _looser(self) -> Move | None:
+        beyond = self.measured & (self.costs > self.limit.costs(self.limit.bound) + self.limit.slack)
+        if self.best is not None:
+            beyond &= self.order.utilities > self.order.utilities[self.best]
+        if not beyond.any():
+            return None
+        nearest = self.costs[beyond].min()
+        found, _ = self.order.first_two(beyond & (self.costs == nearest))
+        assert found is not None
+        return Move(float(self.values[found]), found, self.order.gain(found, self.best))
