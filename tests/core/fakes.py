@@ -1,15 +1,20 @@
 """A task and a model small enough to compute by hand, and a context around them."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.context import Context
+from core.errors import Interrupted
 from core.recording import MemoryRecord
 from core.subject import Subject
 from core.tasks.base import Kind, Score
+from core.techniques.base import OneShot
 
 
 class PlaneTask:
@@ -60,6 +65,35 @@ class TwoLayers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(F.relu(self.up(x)))
+
+
+class StopAt(MemoryRecord):
+    """Interrupts a training once, at one update."""
+
+    def __init__(self, update: int):
+        super().__init__()
+        self.update = update
+
+    def progress(self, fraction: float, text: str) -> None:
+        if text.startswith(f"update {self.update} of"):
+            self.update = -1
+            raise Interrupted
+
+
+def taken_up(
+    train: OneShot, make: Callable[..., Subject], folder: Path, *, at: int
+) -> tuple[tuple[Subject, MemoryRecord], tuple[Subject, MemoryRecord]]:
+    """What a training leaves and records when it is never interrupted, and when it is, at an update, and taken up.
+
+    `make` gives the subject; the one that takes up the checkpoint begins with other weights (`seed`).
+    """
+    whole, broken, resumed = make(), make(), make(seed=5)
+    record, again = MemoryRecord(), MemoryRecord()
+    train.apply(whole, context(whole, record))
+    with pytest.raises(Interrupted):
+        train.apply(broken, context(broken, StopAt(at), checkpoint=folder / "state"))
+    train.apply(resumed, context(resumed, again, checkpoint=folder / "state"))
+    return (whole, record), (resumed, again)
 
 
 def plane_subject(seed: int = 0) -> Subject:

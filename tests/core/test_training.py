@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.errors import Interrupted, TechniqueFailure
+from core.errors import TechniqueFailure
 from core.recording import MemoryRecord
 from core.subject import Constraint, Subject
 from core.techniques.base import Family, Losses, TrainingMethod, Update
 from core.techniques.training.train import Train
 from core.training import Plan, Training, leaf_parameter, schedule_factor
-from tests.core.fakes import context, plane_subject
+from tests.core.fakes import context, plane_subject, taken_up
 
 
 def plan(**changes: object) -> Plan:
@@ -120,32 +120,12 @@ def test_terms_of_one_name_are_added_up():
     assert float(training._losses(training._next_batch())["constraint"].detach()) == 6.0
 
 
-class StopAt(MemoryRecord):
-    """Interrupts a training once, at one update."""
-
-    def __init__(self, update: int):
-        super().__init__()
-        self.update = update
-
-    def progress(self, fraction, text):
-        if text.startswith(f"update {self.update} of"):
-            self.update = -1
-            raise Interrupted
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_training_taken_up_from_its_checkpoint_equals_one_never_interrupted(tmp_path, optimizer):
-    whole, parted = plane_subject(), plane_subject()
-    settings = Train(steps=30, optimizer=optimizer, batch_size=16)
-    settings.apply(whole, context(whole))
-    place = tmp_path / "training.safetensors"
-    with pytest.raises(Interrupted):
-        settings.apply(parted, context(parted, StopAt(13), checkpoint=place))
-    fresh = plane_subject(seed=5)
-    record = MemoryRecord()
-    settings.apply(fresh, context(fresh, record, checkpoint=place))
+    train = Train(steps=30, optimizer=optimizer, batch_size=16)
+    (whole, _), (resumed, record) = taken_up(train, plane_subject, tmp_path, at=13)
     assert record.events[0] == ("info", "taken up at update 13 of 30")
-    assert same(weights(whole), weights(fresh))
+    assert same(weights(whole), weights(resumed))
 
 
 def test_masks_come_back_with_the_checkpoint(tmp_path):

@@ -14,7 +14,7 @@ from core.runtimes.decode import decoder_of
 from core.structured.stream import stream_units
 from core.techniques.pruning.cofi import Cofi
 from core.training import Training
-from tests.core.fakes import context
+from tests.core.fakes import StopAt, context
 from tests.core.structured.families import TRANSFORMERS, answers, subject_of
 from tests.core.test_training import plan
 
@@ -151,24 +151,11 @@ def test_heads_without_output_go_before_others():
         assert int(own.argmin()) == index
 
 
-class Stopping(MemoryRecord):
-    """Interrupts the training once."""
-
-    def __init__(self):
-        super().__init__()
-        self.left = 13
-
-    def progress(self, fraction: float, text: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise Interrupted
-
-
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path):
     whole, _ = trained(steps=20)
     place = {"checkpoint": tmp_path / "state"}
     with pytest.raises(Interrupted):
-        trained(steps=20, where=context(subject_of("vit"), Stopping(), **place))
+        trained(steps=20, where=context(subject_of("vit"), StopAt(12), **place))
     resumed, _ = trained(steps=20, where=context(subject_of("vit"), **place))
     state = resumed.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())

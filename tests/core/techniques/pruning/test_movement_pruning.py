@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from core.errors import Interrupted, SpecError
+from core.errors import SpecError
 from core.recording import MemoryRecord
 from core.subject import Subject
 from core.techniques.base import Update
@@ -14,9 +14,9 @@ from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning, cubic_rise, hard_masks
 from core.techniques.training.train import Train
 from core.training import Training
-from tests.core.fakes import PlaneTask, context, plane_subject
+from tests.core.fakes import PlaneTask, context, plane_subject, taken_up
 from tests.core.techniques.sparse_training.test_top_kast import three_layers
-from tests.core.test_training import StopAt, plan
+from tests.core.test_training import plan
 
 NAMES = ("up.weight", "middle.weight")
 
@@ -199,13 +199,7 @@ def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path, setting
     train = Train(
         steps=20, learning_rate=0.05, optimizer=optimizer, evaluations=0, methods=[{"movement_pruning": settings}]
     )
-    record, again = MemoryRecord(), MemoryRecord()
-    whole, broken, resumed = three_layers(), three_layers(), three_layers(seed=5)
-    train.apply(whole, context(whole, record))
-    place = {"checkpoint": tmp_path / "state"}
-    with pytest.raises(Interrupted):
-        train.apply(broken, context(broken, StopAt(10), **place))
-    train.apply(resumed, context(resumed, again, **place))
+    (whole, record), (resumed, again) = taken_up(train, three_layers, tmp_path, at=10)
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
     for name in ("0/sparsity", "0/mask churn"):

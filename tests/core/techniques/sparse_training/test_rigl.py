@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.errors import Interrupted, SpecError
+from core.errors import SpecError
 from core.masks import keep_largest
 from core.recording import MemoryRecord
 from core.subject import Subject
@@ -12,9 +12,9 @@ from core.techniques.sparse_training.density import active_counts, erk_densities
 from core.techniques.sparse_training.rigl import Rigl, cosine_share, drop_and_grow
 from core.techniques.training.train import Train
 from core.training import Training
-from tests.core.fakes import context
+from tests.core.fakes import context, taken_up
 from tests.core.techniques.sparse_training.test_top_kast import resnet, three_layers
-from tests.core.test_training import StopAt, plan
+from tests.core.test_training import plan
 
 SHAPES = {"narrow": (4, 4), "wide": (64, 32), "long": (8, 128), "conv": (16, 8, 3, 3)}
 
@@ -209,13 +209,7 @@ def test_masks_from_before_are_replaced_and_those_of_other_layers_stay():
 def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path, grow, optimizer):
     method = {"rigl": {"sparsity": 0.7, "update_every": 3, "grow": grow}}
     train = Train(steps=20, learning_rate=0.05, optimizer=optimizer, evaluations=0, methods=[method])
-    record, again = MemoryRecord(), MemoryRecord()
-    whole, broken, resumed = three_layers(), three_layers(), three_layers(seed=5)
-    train.apply(whole, context(whole, record))
-    place = {"checkpoint": tmp_path / "state"}
-    with pytest.raises(Interrupted):
-        train.apply(broken, context(broken, StopAt(10), **place))
-    train.apply(resumed, context(resumed, again, **place))
+    (whole, record), (resumed, again) = taken_up(train, three_layers, tmp_path, at=10)
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
     name = "0/share ever active"

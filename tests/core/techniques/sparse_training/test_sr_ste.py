@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from core.errors import Interrupted, SpecError
+from core.errors import SpecError
 from core.masks import nm_mask
 from core.recording import MemoryRecord
 from core.subject import Subject
@@ -17,7 +17,7 @@ from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
 from core.training import Training
-from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject
+from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject, taken_up
 from tests.core.test_training import plan
 
 GRADIENT = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
@@ -256,28 +256,11 @@ def test_a_mask_from_before_is_taken_over_and_others_stay():
     assert torch.equal(subject.model.head.weight != 0, head_mask)
 
 
-class Stopping(MemoryRecord):
-    """Interrupts the training in its middle, once."""
-
-    stopped = False
-
-    def progress(self, fraction: float, text: str) -> None:
-        if fraction >= 0.5 and not self.stopped:
-            self.stopped = True
-            raise Interrupted
-
-
 @pytest.mark.parametrize(("optimizer", "decoupled"), [("adamw", False), ("adamw", True), ("sgd", False)])
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path, optimizer, decoupled):
     method = {"sr_ste": {"decoupled": decoupled}}
     train = Train(steps=20, optimizer=optimizer, evaluations=0, methods=[method])
-    record, again = MemoryRecord(), MemoryRecord()
-    whole, broken, resumed = plane_subject(), plane_subject(), plane_subject()
-    train.apply(whole, context(whole, record))
-    state: dict[str, object] = {"checkpoint": tmp_path / "state"}
-    with pytest.raises(Interrupted):
-        train.apply(broken, context(broken, Stopping(), **state))
-    train.apply(resumed, context(resumed, again, **state))
+    (whole, record), (resumed, again) = taken_up(train, plane_subject, tmp_path, at=10)
     assert torch.equal(resumed.model.up.weight, whole.model.up.weight)
     assert again.curves["0/mask divergence"] == record.curves["0/mask divergence"][9:]
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from core.errors import Interrupted, SpecError
+from core.errors import SpecError
 from core.masks import prunable_weights
 from core.models.resnet import Resnet
 from core.recording import MemoryRecord
@@ -16,8 +16,8 @@ from core.techniques.sparse_training.top_kast import TopKast, choose_sets
 from core.techniques.sparse_training.top_kast_layers import SparseBackward, exploration_gradient
 from core.techniques.training.train import Train
 from core.training import Training
-from tests.core.fakes import PlaneTask, context
-from tests.core.test_training import StopAt, plan
+from tests.core.fakes import PlaneTask, context, taken_up
+from tests.core.test_training import plan
 
 THETA = [0.9, -0.7, 0.5, -0.3, 0.2, 0.05, -0.4, 0.1, 0.6, -0.15]
 AFTER = [0.9991, -0.62152, 0.55306, -0.3, 0.2, 0.05, -0.43133, 0.1, 0.51922, -0.15]
@@ -271,13 +271,7 @@ def test_the_share_of_c_counts_weights_of_the_first_c_that_were_ever_used():
 def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path, backward, scope, optimizer):
     method = {"top_kast": {"update_every": 3, "backward": backward, "scope": scope, "exploration_stop": 0.4}}
     train = Train(steps=20, learning_rate=0.05, optimizer=optimizer, evaluations=0, methods=[method])
-    record, again = MemoryRecord(), MemoryRecord()
-    whole, broken, resumed = three_layers(), three_layers(), three_layers(seed=5)
-    train.apply(whole, context(whole, record))
-    place = {"checkpoint": tmp_path / "state"}
-    with pytest.raises(Interrupted):
-        train.apply(broken, context(broken, StopAt(10), **place))
-    train.apply(resumed, context(resumed, again, **place))
+    (whole, record), (resumed, again) = taken_up(train, three_layers, tmp_path, at=10)
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
     name = "0/share of C ever activated"
