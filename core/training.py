@@ -203,7 +203,17 @@ class Training:
                     f"lower learning_rate (now {self.plan.learning_rate}) or raise warmup"
                 )
             self.context.record.curve(name, self.index, value)
+        for name, values in self._observed().items():
+            self.context.record.curve(name, self.index, sum(values) / len(values))
         self.context.record.curve("learning rate", self.index, self.optimizer.param_groups[0]["lr"])
+
+    def _observed(self) -> dict[str, list[float]]:
+        """What modules saw in the last batch (`observed`), for each name the values of those that publish it."""
+        found: dict[str, list[float]] = {}
+        publishers = (getattr(module, "observed", None) for module in self.model.modules())
+        for name, value in (item for published in publishers if published for item in published().items()):
+            found.setdefault(name, []).append(value)
+        return found
 
     def _validate(self) -> None:
         if not self.plan.evaluations or self.index % max(1, self.plan.steps // self.plan.evaluations):

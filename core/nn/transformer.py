@@ -12,6 +12,7 @@ from core.nn.attention import ATTENTION
 from core.nn.attention.base import Attention
 from core.nn.cache import Cache, LayerCache
 from core.nn.ffn import FFN
+from core.nn.ffn.masked import Masked
 from core.nn.tokens.sizes import sizes_of, with_sizes
 
 
@@ -35,7 +36,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """[B, T, dim] -> [B, T, dim]; the keywords are the attention's."""
         x = x + self.attention(self.norm1(x), mask=mask, cache=cache, positions=positions)
-        return x + self.ffn(self.norm2(x))
+        normed = self.norm2(x)
+        return x + (self.ffn(normed, mask=mask) if isinstance(self.ffn, Masked) else self.ffn(normed))
 
 
 class Transformer(nn.Module):
@@ -77,9 +79,9 @@ class Transformer(nn.Module):
         return with_sizes(self.norm(x), sizes_of(x))
 
     def make_cache(self, max_length: int) -> Cache:
-        """An empty cache, one entry a block, for decoding up to `max_length` tokens."""
-        attentions = [cast(Attention, block.attention) for block in self.blocks]
-        return [attention.make_cache(max_length) for attention in attentions]
+        """An empty cache for decoding up to `max_length` tokens: of each block its own, else its attention's."""
+        makers = [block if hasattr(block, "make_cache") else block.attention for block in self.blocks]
+        return [cast(Attention, maker).make_cache(max_length) for maker in makers]
 
 
 def normal_(weight: Tensor, std: float, generator: torch.Generator | None) -> None:

@@ -42,6 +42,26 @@ def test_training_learns_the_task():
     assert subject.trained and not subject.compressed and not subject.model.training
 
 
+class Watched(nn.Linear):
+    """A layer that tells what it saw."""
+
+    seen = 0.0
+
+    def observed(self) -> dict[str, float]:
+        return {"seen": self.seen}
+
+
+def test_what_modules_observe_is_drawn_as_the_mean_over_them():
+    subject = plane_subject()
+    for name, seen in (("first", 1.0), ("second", 4.0)):
+        watched = Watched(1, 1)
+        watched.seen = seen
+        subject.model.add_module(name, watched)
+    record = MemoryRecord()
+    Train(steps=2).apply(subject, context(subject, record))
+    assert record.curves["0/seen"] == [(0, 2.5), (1, 2.5)]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_masked_weights_stay_zero_against_momentum_and_decay(optimizer):
     subject = plane_subject()

@@ -1,6 +1,7 @@
 """What every attention of the reference Transformer shares: its projections, heads and rotary positions."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,18 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, kv_heads * self.head_dim, bias=bias)
         self.o = nn.Linear(heads * self.head_dim, dim, bias=bias)
         self.rotary = Rotary(self.head_dim, rotary) if rotary is not None else None
+
+    def shape(self) -> dict[str, Any]:
+        """Keyword arguments that construct an attention of the same projections."""
+        return {
+            "dim": self.dim,
+            "heads": max(1, self.heads),  # torch warns of linears without rows; an artifact tells their shapes
+            "kv_heads": max(1, self.kv_heads),
+            "head_dim": self.head_dim,
+            "causal": self.causal,
+            "rotary": self.rotary.base if self.rotary is not None else None,
+            "bias": self.has_bias,
+        }
 
     @property
     def dim(self) -> int:

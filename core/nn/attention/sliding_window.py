@@ -5,15 +5,14 @@ i - window < j <= i; else |i - j| < window. Tokens are cut into blocks of `windo
 queries is multiplied with its own and the neighbouring blocks of keys, so that no T x T matrix is made.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.nn.attention.base import Attention
+from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, RingCache
-from core.nn.replacement import Replacement
 
 
 def _neighbourhoods(x: Tensor, causal: bool) -> Tensor:
@@ -65,31 +64,14 @@ def windowed_attention(
     return mixed[:, :, :length]
 
 
-class SlidingWindowAttention(Attention, Replacement):
+class SlidingWindowAttention(SwappedAttention):
     """Softmax attention over the `window` nearest tokens; equals full attention where T <= window."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        *,
-        window: int,
-        kv_heads: int | None = None,
-        head_dim: int | None = None,
-        causal: bool = False,
-        rotary: float | None = None,
-        bias: bool = True,
-    ):
-        super().__init__(dim, heads, kv_heads=kv_heads, head_dim=head_dim, causal=causal, rotary=rotary, bias=bias)
-        self.window = window
+    settings = ("window",)
 
-    @classmethod
-    def from_attention(cls, attention: Attention, window: int) -> Self:
-        """The same projections (not copies), seeing only `window` tokens."""
-        made = cls(**_shape_of(attention), window=window)
-        for name in ("q", "k", "v", "o", "rotary"):
-            setattr(made, name, getattr(attention, name))
-        return made.train(attention.training)
+    def __init__(self, dim: int, heads: int, *, window: int, **shape: Any):
+        super().__init__(dim, heads, **shape)
+        self.window = window
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         if cache is not None:
@@ -122,21 +104,3 @@ class SlidingWindowAttention(Attention, Replacement):
 
     def make_cache(self, max_length: int) -> RingCache:
         return RingCache(self.window)
-
-    def arguments(self) -> dict[str, Any]:
-        return {**_shape_of(self), "window": self.window}
-
-    def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
-        return "dense"
-
-
-def _shape_of(attention: Attention) -> dict[str, Any]:
-    return {
-        "dim": attention.dim,
-        "heads": max(1, attention.heads),  # torch warns of linears without rows; an artifact tells their shapes
-        "kv_heads": max(1, attention.kv_heads),
-        "head_dim": attention.head_dim,
-        "causal": attention.causal,
-        "rotary": attention.rotary.base if attention.rotary is not None else None,
-        "bias": attention.has_bias,
-    }

@@ -48,7 +48,7 @@ class SlidingWindow(OneShot):
             context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
         for name, attention in attentions.items():
             if isinstance(attention, FullAttention):
-                subject.replace(name, SlidingWindowAttention.from_attention(attention, self.window))
+                subject.replace(name, SlidingWindowAttention.from_attention(attention, window=self.window))
             else:
                 subject.replace(name, HuggingFaceSlidingWindow.from_attention(attention, self.window))
         subject.details["layers"] = [{"name": name, "window": self.window} for name in attentions]

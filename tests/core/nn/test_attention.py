@@ -70,10 +70,10 @@ def test_window_as_long_as_the_text_is_full_attention(causal, rotary):
     x = torch.randn(2, 12, 32)
     mask = torch.arange(12) < torch.tensor([[12], [7]])
     for window in (12, 40):
-        sliding = SlidingWindowAttention.from_attention(full, window)
+        sliding = SlidingWindowAttention.from_attention(full, window=window)
         torch.testing.assert_close(sliding(x), full(x))
         torch.testing.assert_close(sliding(x, mask=mask)[mask], full(x, mask=mask)[mask])
-    assert not torch.allclose(SlidingWindowAttention.from_attention(full, 5)(x), full(x))
+    assert not torch.allclose(SlidingWindowAttention.from_attention(full, window=5)(x), full(x))
 
 
 @pytest.mark.parametrize("name", ATTENTION)

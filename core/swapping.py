@@ -1,0 +1,39 @@
+"""Which parts of a built-in Transformer an architecture step puts others in the place of."""
+
+from torch import nn
+
+from core.errors import SpecError
+from core.nn.attention.full import FullAttention
+from core.nn.ffn.gated import GatedFfn
+from core.nn.ffn.mlp import Mlp
+from core.nn.transformer import Transformer
+from core.subject import Subject
+
+REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step before those that change its parts."
+
+
+def transformer(subject: Subject) -> Transformer:
+    """The main model, where it is a built-in Transformer; raises SpecError where it is not."""
+    if not isinstance(subject.model, Transformer):
+        message = "is no built-in Transformer, whose parts could be swapped"
+        raise SpecError.of("model", type(subject.model).__name__, message, REMEDY)
+    return subject.model
+
+
+def full_attentions(subject: Subject) -> dict[str, FullAttention]:
+    """The model's full attentions by name; raises SpecError where it has none."""
+    found = {n: m for n, m in transformer(subject).named_modules() if type(m) is FullAttention}
+    _require(subject, dict(found), "full attention")
+    return found
+
+
+def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
+    """The model's feed-forward networks by name; raises SpecError where it has none."""
+    found = {n: m for n, m in transformer(subject).named_modules() if isinstance(m, (Mlp, GatedFfn))}
+    _require(subject, dict(found), "dense feed-forward network")
+    return found
+
+
+def _require(subject: Subject, found: dict[str, nn.Module], part: str) -> None:
+    if not found:
+        raise SpecError.of("model", type(subject.model).__name__, f"has no {part} left to swap", REMEDY)
