@@ -5,14 +5,13 @@ message that there is work gets lost, the workers' own timers find it.
 """
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
+from core import lineage
 from core.bundle import insert
 from core.bundle.errors import BundleError
 from core.bundle.read import Bundle
@@ -179,16 +178,7 @@ def _require_visible(s: Session, user_id: int, spec: RunSpec) -> None:
 
 def named_runs(spec: RunSpec) -> list[int]:
     """The numbers of the runs that a spec starts from, learns from or is compared with."""
-    return sorted(set(_named_runs(spec.to_dict())))
-
-
-def _named_runs(value: Any) -> Iterator[int]:
-    """The numbers in model references `run:<number>`, wherever they stand."""
-    if isinstance(value, str) and (named := re.fullmatch(r"run:(\d{1,9})", value)):
-        yield int(named[1])
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _named_runs(item)
+    return sorted({named.number for named in lineage.named_runs(spec.to_dict())})
 
 
 def _own(s: Session, user_id: int, run_ids: Iterable[int], what: str) -> list[Run]:

@@ -58,7 +58,8 @@ def add_run(session: Session, bundle: Bundle, *, project_id: int, owner_id: int,
 
     Stages are shared with those of equal key that are here already. An artifact is recorded where its weights came.
     """
-    run = runs.submit_run(session, bundle.spec, project_id=project_id, owner_id=owner_id, needs=needs)
+    whose = {"project_id": project_id, "owner_id": owner_id}
+    run = runs.submit_run(session, bundle.spec, **whose, needs=needs, from_elsewhere=True)
     told = {name: getattr(bundle.run, name) for name in _SAME}
     for name, value in told.items():
         setattr(run, name, value)

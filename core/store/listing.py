@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from core.store.clock import now
-from core.store.models import UNFINISHED, Run, RunStage, RunStatus, RunTechnique, Stage, Tag, User, Worker
+from core.store.models import UNFINISHED, Favourite, Run, RunStage, RunStatus, RunTechnique, Stage, Tag, User, Worker
 from core.store.rows import Rows
 
 Order = Literal["newest", "oldest", "name", "model", "task", "owner", "status", "longest", "shortest"]
@@ -59,6 +59,7 @@ class RunFilter:
     task: str = ""
     technique: str = ""
     tag: str = ""
+    starred_by: int | None = None  # a user's id
     text: str = ""  # anywhere in name, model, task, tags or recipe
 
 
@@ -171,5 +172,7 @@ def _conditions(chosen: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(Run.id.in_(select(RunTechnique.run_id).where(RunTechnique.technique == chosen.technique)))
     if chosen.tag:
         conditions.append(Run.id.in_(select(Tag.run_id).where(Tag.name == chosen.tag)))
+    if chosen.starred_by is not None:
+        conditions.append(Run.id.in_(select(Favourite.run_id).where(Favourite.user_id == chosen.starred_by)))
     conditions += [Run.search.contains(word, autoescape=True) for word in chosen.text.lower().split()]
     return conditions

@@ -184,6 +184,17 @@ class RunNeed(Base):
     need: Mapped[str] = mapped_column(String(200), primary_key=True)
 
 
+class RunSource(Base):
+    """Which earlier runs a run names in its spec: the model it starts from, a teacher, its reference."""
+
+    __tablename__ = "run_source"
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    source_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(60), primary_key=True)  # "model", "teacher", "reference" ...
+    position: Mapped[int] = mapped_column(primary_key=True)  # of the stage that needs it
+    __table_args__ = (Index("ix_run_source_source_id_run_id", "source_id", "run_id"),)
+
+
 class RunTechnique(Base):
     """Which techniques a run uses, methods inside a training included: for filters."""
 
@@ -358,6 +369,29 @@ class Tag(Base):
     __tablename__ = "tag"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(60), primary_key=True, index=True)
+
+
+class Favourite(Base):
+    """A star that a user gave a run."""
+
+    __tablename__ = "favourite"
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class SavedView(Base):
+    """A page as someone had set it, under a name: for themselves, or for all of the project."""
+
+    __tablename__ = "saved_view"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
+    owner_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    page: Mapped[str] = mapped_column(String(20))  # "tradeoffs", "runs", "compare"
+    name: Mapped[str] = mapped_column(String(100))
+    query: Mapped[str] = mapped_column(Text)  # what stands after "?" in the address
+    shared: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[float] = mapped_column(default=now())
+    __table_args__ = (UniqueConstraint("project_id", "page", "owner_id", "name"),)
 
 
 class SpecCheck(Base):

@@ -7,6 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from core.spec import RunSpec, StepSpec
+from core.store import provenance
 from core.store.clock import now
 from core.store.models import (
     Note,
@@ -34,11 +35,12 @@ def submit_run(
     needs: Iterable[str] | None = None,
     priority: int = 0,
     cloned_from_id: int | None = None,
+    from_elsewhere: bool = False,
 ) -> Run:
     """Queue a run. `needs` is what a worker must provide; by default the techniques that the spec names.
 
     A need is a worker's property ("cuda"), an offer ("technique:rtn") or one with its schema's hash
-    ("technique:rtn#<hash>").
+    ("technique:rtn#<hash>"). Runs that a spec `from_elsewhere` names are runs of another store.
     """
     techniques = spec.techniques()
     run = Run(
@@ -61,6 +63,8 @@ def submit_run(
     session.flush()
     run.position = now() + (run.id % 1000) * 1e-6  # runs submitted in the same instant keep an order
     session.add_all(RunTechnique(run_id=run.id, technique=name) for name in techniques)
+    if not from_elsewhere:
+        provenance.record_sources(session, run.id, run.spec)
     wanted = [f"technique:{name}" for name in techniques] if needs is None else needs
     session.add_all(RunNeed(run_id=run.id, need=need) for need in dict.fromkeys(wanted))
     session.flush()

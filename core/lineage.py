@@ -1,0 +1,42 @@
+"""Which earlier runs a spec names: what it starts from, learns from and is compared with. Loads no torch."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_RUN = re.compile(r"run:(\d{1,9})")
+_SPELT = "source"  # a model reference's own key; what it is for stands above it
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """An earlier run that a spec names: its number, what for ("model", "teacher" …), and the stage that needs it."""
+
+    number: int
+    role: str
+    position: int  # 0: the source; n: the n-th step; -1: the reference
+
+
+def named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
+    """The runs that a spec (as `RunSpec.to_dict` writes it) names, each role of one once, in the order of the spec."""
+    found: dict[NamedRun, None] = {}
+    for key, value in spec.items():
+        if key == "recipe":
+            for index, step in enumerate(value):
+                found |= dict.fromkeys(_named(step, "", index + 1))
+        else:
+            found |= dict.fromkeys(_named(value, key, -1 if key == "reference" else 0))
+    return list(found)
+
+
+def _named(value: Any, role: str, position: int) -> Iterator[NamedRun]:
+    """The runs in model references `run:<number>`, wherever they stand in a value."""
+    if isinstance(value, str) and (named := _RUN.fullmatch(value)):
+        yield NamedRun(int(named[1]), role, position)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _named(inner, role if key == _SPELT else str(key), position)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named(inner, role, position)
