@@ -95,6 +95,9 @@ def task_preview(task: Mapping[str, Any]) -> None:
     if found.classes:
         classes = ", ".join(f"{name} ({n:,})" for name, n in list(found.classes.items())[:20])
         st.caption(f"{len(found.classes)} classes: {formats.plain(classes)}{' …' if len(found.classes) > 20 else ''}")
+    if found.guesses:
+        right = ", ".join(f"{way}: {share:.1f} %" for way, share in found.guesses.items())
+        st.caption(f"Right by chance, guessing {formats.plain(right)}")
     for warning in found.warnings:
         st.warning(formats.plain(warning))
     _examples(found)

@@ -15,6 +15,8 @@ SCORE_UNITS = {
     "bits per character": "bits",
     "excess over the source's entropy": "bits",
     "token accuracy": "%",
+    "answer accuracy": "%",
+    "faultless sequences": "%",
 }
 NO_KERNEL = "size only, no kernel here"
 CONDITIONS = ("phase", "batch", "length", "runtime", "hardware", "threads", "dtype")

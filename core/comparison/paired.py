@@ -30,6 +30,7 @@ class RatioScore:
 
 SCORES = {
     "accuracy": RatioScore("correct", None, 100.0),
+    "answer accuracy": RatioScore("correct", "tokens", 100.0),
     "bits per character": RatioScore("nats", "characters", 1 / math.log(2)),
 }
 

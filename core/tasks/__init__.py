@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 def load(spec: TaskSpec) -> "Task":
     """The task that a spec names, its data read and split. Raises SpecError where it cannot be."""
+    from core.tasks.answers import AnswersTask
     from core.tasks.catalogue import read
-    from core.tasks.data import CorpusData, ImageData
+    from core.tasks.data import AnswersData, CorpusData, ImageData
     from core.tasks.images import ImageTask
     from core.tasks.language import LanguageTask
     from core.tasks.texts import TextTask
@@ -21,4 +22,6 @@ def load(spec: TaskSpec) -> "Task":
         return ImageTask(spec.source, data)
     if isinstance(data, CorpusData):
         return LanguageTask(spec.source, data)
+    if isinstance(data, AnswersData):
+        return AnswersTask(spec.source, data)
     return TextTask(spec.source, data)

@@ -10,12 +10,16 @@ from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
 from core.tasks.sources.file import File
 from core.tasks.sources.hugging_face import HuggingFaceData
+from core.tasks.sources.listops import ListOps
+from core.tasks.sources.long_recall import LongRecall
 from core.tasks.sources.markov import Markov
 from core.tasks.sources.python_docs import PythonDocs
 from core.tasks.sources.shapes import Shapes
 
 TASKS: dict[str, type[TaskSource]] = {
     "builtin:digits": Digits,
+    "builtin:listops": ListOps,
+    "builtin:long-recall": LongRecall,
     "builtin:markov": Markov,
     "builtin:python-docs": PythonDocs,
     "builtin:shapes": Shapes,

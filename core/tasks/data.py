@@ -7,7 +7,7 @@ read and never depends on a run's seed. The calibration split is taken from trai
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class TextData:
     texts: Mapping[str, Sequence[str]]  # split -> N texts
     length: int
     content_hash: str
+    guesses: Mapping[str, float] = field(default_factory=dict)  # a way of guessing -> its accuracy (%)
     warnings: tuple[str, ...] = ()
     kind = Kind.TEXT_CLASSIFICATION
 
@@ -57,7 +58,20 @@ class CorpusData:
     kind = Kind.LANGUAGE_MODELLING
 
 
-Data = ImageData | TextData | CorpusData
+@dataclass(frozen=True)
+class AnswersData:
+    """Sequences of which a language model predicts some characters, the answers, from those before."""
+
+    texts: Mapping[str, Sequence[str]]  # split -> N sequences
+    answers: tuple[int, ...]  # places of the answers' characters, the same in every sequence, ascending
+    length: int
+    content_hash: str
+    guesses: Mapping[str, float] = field(default_factory=dict)  # a way of guessing -> its accuracy (%)
+    warnings: tuple[str, ...] = ()
+    kind = Kind.LANGUAGE_MODELLING
+
+
+Data = ImageData | TextData | CorpusData | AnswersData
 
 
 class TaskSource(BaseModel):

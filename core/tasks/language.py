@@ -74,20 +74,13 @@ class LanguageTask:
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross entropy of the tokens, in nats."""
-        return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten(), ignore_index=IGNORED)
+        return token_loss(logits, batch["labels"])
 
     def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sums over each window [B]: `nats`, `characters` and `tokens` predicted, `correct` tokens."""
         labels = batch["labels"]
-        nats = F.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none", ignore_index=IGNORED)  # [B, T]
-        scored = labels != IGNORED
-        characters = self._characters.to(labels.device)[labels.clamp(min=0)]
-        return {
-            "nats": nats.sum(dim=1),
-            "characters": (characters * scored).sum(dim=1),
-            "tokens": scored.sum(dim=1).float(),
-            "correct": ((logits.argmax(dim=-1) == labels) & scored).sum(dim=1).float(),
-        }
+        characters = self._characters.to(labels.device)[labels.clamp(min=0)] * (labels != IGNORED)
+        return {**token_sums(logits, labels), "characters": characters.sum(dim=1)}
 
     def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
         """Bits per character and its excess over the source's entropy where that is known; perplexity and
@@ -105,6 +98,22 @@ class LanguageTask:
         """The windows' texts."""
         windows = self.split(split).batch(torch.tensor(indices))["input_ids"]
         return [{"text": self._tokenizer.decode(window.tolist()), "label": ""} for window in windows]
+
+
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy, in nats, of the tokens [B, T] that are not IGNORED; logits [B, T, vocab_size]."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+
+
+def token_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of each row of labels [B, T], over those not IGNORED [B]: `nats`, how many `tokens`, how many `correct`."""
+    nats = F.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none", ignore_index=IGNORED)  # [B, T]
+    scored = labels != IGNORED
+    return {
+        "nats": nats.sum(dim=1),
+        "tokens": scored.sum(dim=1).float(),
+        "correct": ((logits.argmax(dim=-1) == labels) & scored).sum(dim=1).float(),
+    }
 
 
 class WindowSplit:

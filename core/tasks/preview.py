@@ -7,11 +7,12 @@ import numpy as np
 
 from core.spec import TaskSpec
 from core.tasks.catalogue import read
-from core.tasks.data import DATA_SPLITS, CorpusData, Data, ImageData, TextData, calibration_indices
+from core.tasks.data import DATA_SPLITS, AnswersData, CorpusData, Data, ImageData, TextData, calibration_indices
 from core.tasks.kinds import Kind
 from core.tasks.pictures import png
 
 N_ITEMS = 12
+N_SEQUENCES = 4  # shown of sequences with answers
 FIRST_CHARACTERS = 600  # of a text that is shown
 
 
@@ -33,8 +34,9 @@ class Preview:
     unit: str  # what is counted: "examples" or "characters"
     classes: dict[str, int]  # class -> examples in all splits; empty for language modelling
     image_shape: tuple[int, int, int] | None  # channels, height, width
-    items: list[Item]  # of validation; for language modelling the beginning of train
+    items: list[Item]  # of validation; of running text the beginning of train
     warnings: tuple[str, ...]
+    guesses: dict[str, float]  # a way of guessing -> its accuracy (%), where that is known
 
 
 def preview(spec: TaskSpec) -> Preview:
@@ -49,18 +51,20 @@ def preview(spec: TaskSpec) -> Preview:
         image_shape=data.shape if isinstance(data, ImageData) else None,
         items=list(_items(data)),
         warnings=data.warnings,
+        guesses=dict(data.guesses) if isinstance(data, TextData | AnswersData) else {},
     )
 
 
 def _counts(data: Data) -> dict[str, int]:
     if isinstance(data, CorpusData):
         return {split: len(text) for split, text in data.texts.items()}
-    n = {split: len(labels) for split, labels in data.labels.items()}
+    examples = data.texts if isinstance(data, AnswersData) else data.labels
+    n = {split: len(examples[split]) for split in DATA_SPLITS}
     return {"train": n["train"], "calibration": len(calibration_indices(n["train"])), **n}
 
 
 def _classes(data: Data) -> dict[str, int]:
-    if isinstance(data, CorpusData):
+    if isinstance(data, CorpusData | AnswersData):
         return {}
     labels = np.concatenate([data.labels[split] for split in DATA_SPLITS])
     n = np.bincount(labels, minlength=len(data.class_names)).tolist()
@@ -72,6 +76,10 @@ def _items(data: Data) -> Iterator[Item]:
     if isinstance(data, CorpusData):
         yield Item("", text=data.texts["train"][:FIRST_CHARACTERS])
         return
+    if isinstance(data, AnswersData):
+        for text in data.texts["validation"][:N_SEQUENCES]:
+            yield Item("".join(text[place] for place in data.answers), text=_excerpt(text))
+        return
     labels = data.labels["validation"]
     chosen = np.linspace(0, len(labels) - 1, min(N_ITEMS, len(labels))).astype(int)
     pixels = data.pixels("validation") if isinstance(data, ImageData) else None
@@ -80,4 +88,10 @@ def _items(data: Data) -> Iterator[Item]:
         if pixels is not None:
             yield Item(name, image=png(pixels[i]))
         elif isinstance(data, TextData):
-            yield Item(name, text=data.texts["validation"][i][:FIRST_CHARACTERS])
+            yield Item(name, text=_excerpt(data.texts["validation"][i]))
+
+
+def _excerpt(text: str) -> str:
+    """The text, or its beginning and its end, where what is asked for may stand."""
+    half = FIRST_CHARACTERS // 2
+    return text if len(text) <= FIRST_CHARACTERS else f"{text[:half]} … {text[-half:]}"

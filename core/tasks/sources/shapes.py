@@ -4,15 +4,14 @@ Every image is made from fixed seeds, so that everybody has the same ones. Rende
 split and is kept below the home folder.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from core.settings import settings
 from core.tasks.data import ImageData, TaskSource
+from core.tasks.kept import kept
 
 VERSION = 1  # of the drawing: another one makes another task
 EXAMPLES = {"train": 20_000, "validation": 4_000, "test": 20_000}
@@ -82,25 +81,12 @@ class Shapes(TaskSource):
             class_names=tuple(SHAPES),
             shape=(1, SIZE, SIZE),
             labels={split: np.arange(n, dtype=np.int64) % len(SHAPES) for split, n in EXAMPLES.items()},
-            pixels=lambda split: _kept(
+            pixels=lambda split: kept(
                 settings().home / "cache" / f"shapes-{identity[:16]}-{split}.npy",
                 lambda: render(EXAMPLES[split], SEEDS[split], self.noise, self.occlusion),
             ),
             content_hash=identity,
         )
-
-
-def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in the file, made and written first where there is none."""
-    if path.exists():
-        return np.load(path, allow_pickle=False)
-    array = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    unfinished.replace(path)
-    return array
 
 
 def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarray:

@@ -33,6 +33,12 @@ def test_bits_per_character_is_a_ratio_of_sums():
     assert found.high - found.delta == pytest.approx(1.959964 * math.sqrt(2 * (residuals**2).sum()) / 40 / math.log(2))
 
 
+def test_answer_accuracy_counts_answers_not_sequences():
+    tokens = np.array([4.0, 8.0])
+    mine, base = ({"correct": np.array(right), "tokens": tokens} for right in ([4.0, 5.0], [1.0, 5.0]))
+    assert paired("answer accuracy", mine, base).delta == pytest.approx(100 * 3 / 12)
+
+
 def test_equal_models_do_not_differ_and_others_are_refused():
     assert paired("accuracy", correct(1, 0), correct(1, 0)).p_value == 1.0
     with pytest.raises(ValueError, match="same examples"):
