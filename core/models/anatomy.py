@@ -197,9 +197,16 @@ def _find_blocks(modules: dict[str, nn.Module]) -> tuple[str | None, str | None]
     for name, module in modules.items():
         if isinstance(module, nn.ModuleList) and len(module):
             for layout, names in LAYOUTS.items():
-                if all(_has(block, part) for block in module for part in (*names.linears, names.norm1, names.norm2)):
+                if all(_is_laid_out(block, names) for block in module):
                     return name, layout
     return None, None
+
+
+def _is_laid_out(block: nn.Module, names: BlockNames) -> bool:
+    """It has these parts, and its attention says of no further ones (a gate) that would have to be cut along."""
+    if not all(_has(block, part) for part in (*names.linears, names.norm1, names.norm2)):
+        return False
+    return not getattr(block.get_submodule(names.attention), "has_further_parts", False)
 
 
 def _has(module: nn.Module, name: str) -> bool:

@@ -75,4 +75,12 @@ class RingCache:
         return self.keys[:, :, slots], self.values[:, :, slots]
 
 
+class StateCache:
+    """A recurrent state: tensors by name, whose sizes do not depend on how many tokens they have seen."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.tensors: dict[str, Tensor] = {}  # [B, ...]; empty before the first token
+
+
 Cache = Sequence[LayerCache]  # of a model: one a block

@@ -1,11 +1,18 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
+from core.nn.attention.linear_attention import LinearAttention
+from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
+from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.low_rank_linear import LowRankLinear
+from core.nn.mamba import Mamba, MambaBlock
+from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
+from core.nn.selective_scan import SelectiveScan
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
@@ -26,5 +33,13 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SparseLinear": SparseLinear,
     "SparseQuantLinear": SparseQuantLinear,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
+    "LinearAttention": LinearAttention,
+    "Mamba": Mamba,
+    "MambaBlock": MambaBlock,
+    "Retention": Retention,
+    "SelectiveScan": SelectiveScan,
+    "MultiplicativeLinear": MultiplicativeLinear,
     "SlidingWindowAttention": SlidingWindowAttention,
+    "SparseFfn": SparseFfn,
+    "SparseQkvAttention": SparseQkvAttention,
 }

@@ -6,6 +6,12 @@ from core.catalogue import nearest
 from core.errors import Problem, SpecError
 from core.plugins import plugged
 from core.spec import StepSpec
+from core.techniques.architecture.linear_attention import LinearAttentionStep
+from core.techniques.architecture.mamba import MambaStep
+from core.techniques.architecture.retnet import Retnet
+from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_loss import SparseLoss
+from core.techniques.architecture.sparse_qkv import SparseQkv
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
@@ -46,7 +52,13 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "wanda": Wanda,
     "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
+    "linear_attention": LinearAttentionStep,
+    "mamba": MambaStep,
+    "retnet": Retnet,
     "sliding_window": SlidingWindow,
+    "sparse_ffn": SparseFfn,
+    "sparse_loss": SparseLoss,
+    "sparse_qkv": SparseQkv,
     "rigl": Rigl,
     "sr_ste": SrSte,
     "token_merging": TokenMerging,

@@ -16,6 +16,7 @@ class SwappedAttention(Attention, Replacement):
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
+    has_further_parts: ClassVar[bool] = False  # True: steps that cut heads or turn the stream must refuse it
 
     @classmethod
     def from_attention(cls, attention: Attention, **settings: Any) -> Self:

@@ -1,0 +1,55 @@
+"""Mamba: a selective state space in place of attention, or of whole blocks.
+
+Paper: https://arxiv.org/abs/2312.00752. The paper's model has neither attention nor feed-forward networks: two Mambas
+take a block's place, which at expand 2 and ffn_ratio 4 is as many parameters. So does this step by default. To
+keep the feed-forward networks (trained, or made a mixture of experts), as hybrids do, set replaces: attention. All
+parameters but the norms' are new.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.context import Context
+from core.nn.mamba import Mamba, MambaBlock
+from core.subject import Subject
+from core.swapping import transformer
+from core.techniques.architecture.recurrent import Recurrent
+
+
+class MambaStep(Recurrent):
+    """Swap blocks for two Mambas each, or only their attentions for one."""
+
+    paper = "https://arxiv.org/abs/2312.00752"
+
+    replaces: Literal["block", "attention"] = Field("block", description="what a Mamba takes the place of")
+    n_states: int = Field(16, ge=1, le=256, description="entries of each channel's state")
+    expand: int = Field(2, ge=1, le=8, description="channels inside, times dim")
+    kernel_size: int = Field(4, ge=2, le=16, description="tokens that the convolution sees")
+
+    def label(self) -> str:
+        """What is swapped, and the state's size."""
+        return f"{self.replaces}s, {self.n_states} states"
+
+    def check(self, subject: Subject) -> None:
+        """The model is causal and has attentions to swap."""
+        self.causal_attentions(subject)
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap."""
+        names = list(self.causal_attentions(subject))
+        dim, weight = transformer(subject).dim, subject.model.get_parameter(f"{names[0]}.q.weight")
+        generator = context.generator("mamba")
+        settings = {"n_states": self.n_states, "expand": self.expand, "kernel_size": self.kernel_size}
+        whole = self.replaces == "block"
+        rows = []
+        for name in names:
+            made = MambaBlock(dim, **settings) if whole else Mamba(dim, **settings)
+            made.initialize_(generator, n_layers=(1 + whole) * len(names))
+            place = name.rpartition(".")[0] if whole else name
+            made.to(weight.device, weight.dtype).train(subject.model.training)
+            subject.replace(place, made)
+            channels = self.expand * dim
+            state = 4 * channels * (self.n_states + self.kernel_size - 1) * (1 + whole)
+            rows.append({"name": place, "channels": channels, "states": self.n_states, "state (bytes)": state})
+        subject.details["layers"] = rows

@@ -1,0 +1,46 @@
+"""What the steps share that put a recurrent mixing in the place of attention."""
+
+from torch import nn
+
+from core.errors import SpecError
+from core.families import Family
+from core.nn.attention.full import FullAttention
+from core.nn.tokens.block import ReducingBlock
+from core.subject import Subject
+from core.swapping import full_attentions
+from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, OneShot
+
+CAUSAL_REMEDY = "Choose builtin:gpt, or a step that serves models which see both sides: linear_attention, say."
+
+
+class Recurrent(OneShot):
+    """Base: every full attention is swapped for something that decodes with a state of fixed size."""
+
+    family = Family.ARCHITECTURE
+    refuses = {
+        INTEGER_CODES: "Put this step before the one that quantizes.",
+        LOW_RANK: "Put this step before the one that factors.",
+        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    }
+
+    def attentions(self, subject: Subject) -> dict[str, FullAttention]:
+        """The attentions to swap by name, their projections plain linears; raises SpecError where they are not."""
+        found = full_attentions(subject)
+        for name, module in subject.model.named_modules():
+            if isinstance(module, ReducingBlock):
+                message, remedy = "passes on fewer tokens and attends by itself", self.refuses[REDUCED_TOKENS]
+                raise SpecError.of("model.source", name, message, remedy)
+        for name, attention in found.items():
+            for part in (attention.q, attention.k, attention.v, attention.o):
+                if type(part) is not nn.Linear:
+                    message, remedy = f"has a {type(part).__name__} inside", self.refuses[INTEGER_CODES]
+                    raise SpecError.of("model", name, message, remedy)
+        return found
+
+    def causal_attentions(self, subject: Subject) -> dict[str, FullAttention]:
+        """The same; raises SpecError where the model sees tokens on both sides."""
+        found = self.attentions(subject)
+        if any(not attention.causal for attention in found.values()):
+            message = "sees tokens on both sides, and a state only goes forward"
+            raise SpecError.of("model", type(subject.model).__name__, message, CAUSAL_REMEDY)
+        return found
