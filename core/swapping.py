@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from core.context import Context
 from core.errors import SpecError
 from core.nn.attention.full import FullAttention
 from core.nn.ffn.gated import GatedFfn
@@ -32,6 +33,13 @@ def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
     found = {n: m for n, m in transformer(subject).named_modules() if isinstance(m, (Mlp, GatedFfn))}
     _require(subject, dict(found), "dense feed-forward network")
     return found
+
+
+def warn_of_fresh_weights(subject: Subject, context: Context, part: str) -> None:
+    """Say in the log that a trained model's weights of `part` are lost, where the new parts cannot take them over."""
+    if subject.trained:
+        message = f"the trained weights of the {part} cannot carry over: the new ones are drawn, and want a training"
+        context.record.event("warning", message)
 
 
 def _require(subject: Subject, found: dict[str, nn.Module], part: str) -> None:

@@ -11,6 +11,23 @@ from core.nn.attention.base import Attention
 from core.nn.cache import FullCache, LayerCache
 
 
+def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, n_keys, head_dim], n_keys >= T.
+
+    Causal queries are the last T tokens. `mask` [B, n_keys] is True where a token may be seen.
+    """
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    allowed = mask[:, None, None, :] if mask is not None else None  # [B, 1, 1, n_keys]
+    is_causal = causal and n_queries == n_keys and n_queries > 1
+    if causal and n_queries > 1 and (n_queries < n_keys or allowed is not None):
+        ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
+        earlier = ones.tril(n_keys - n_queries)  # the last query sees all keys
+        allowed, is_causal = earlier if allowed is None else earlier & allowed, False
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=allowed, is_causal=is_causal, enable_gqa=k.shape[1] < q.shape[1]
+    )
+
+
 class FullAttention(Attention):
     """Softmax attention over all (earlier) tokens; compute and memory of the scores grow with T squared."""
 
@@ -18,16 +35,7 @@ class FullAttention(Attention):
         if cache is not None:
             assert isinstance(cache, FullCache)
             k, v = cache.append(k, v)
-        n_queries, n_keys = q.shape[2], k.shape[2]
-        allowed = mask[:, None, None, :] if mask is not None else None  # [B, 1, 1, n_keys]
-        is_causal = self.causal and n_queries == n_keys and n_queries > 1
-        if self.causal and n_queries > 1 and (n_queries < n_keys or allowed is not None):
-            ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
-            earlier = ones.tril(n_keys - n_queries)  # the last query sees all keys
-            allowed, is_causal = earlier if allowed is None else earlier & allowed, False
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=is_causal, enable_gqa=self.kv_heads < self.heads
-        )
+        return full_attention(q, k, v, causal=self.causal, mask=mask)
 
     def make_cache(self, max_length: int) -> FullCache:
         return FullCache(max_length)

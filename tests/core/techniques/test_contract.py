@@ -33,7 +33,12 @@ SETTINGS = {
     "sliding_window": {"window": 8},
     "dynamic_vit": {"stages": 1},
 }
-SAVE_WORK = {"linear_attention", "sliding_window", "sparse_ffn", "token_merging"}  # as many bytes, fewer multiply-accumulates
+SAVE_WORK = {
+    "linear_attention",
+    "sliding_window",
+    "sparse_ffn",
+    "token_merging",
+}  # as many bytes, fewer multiply-accumulates
 ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
 METHODS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, TrainingMethod)]
 
