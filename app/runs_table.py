@@ -1,56 +1,58 @@
-"""The table of runs in words. Pure: rows in, frame out."""
+"""The table of runs in words. Pure: runs in, rows out."""
 
 import time
 from typing import Any
 
-import pandas as pd
-import streamlit as st
-
 from app import formats
+from app.row_table import Column, Row
 from core.store.models import RunStatus
 
-STATUS_COLOURS = {
-    "queued": "gray",
-    "running": "blue",
-    "stopping": "orange",
-    "done": "green",
-    "failed": "red",
-    "cancelled": "orange",
-}
-COLUMNS = {
-    "Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60),
-    "Status": st.column_config.MultiselectColumn(
-        options=list(STATUS_COLOURS), color=list(STATUS_COLOURS.values()), width=100
-    ),
-    "Name": st.column_config.TextColumn(width=190),
-    "Recipe": st.column_config.TextColumn(width=210),
-}
+BADGES = (
+    ("queued", "gray"),
+    ("running", "blue"),
+    ("stopping", "orange"),
+    ("done", "green"),
+    ("failed", "red"),
+    ("cancelled", "orange"),
+)
+COLUMNS = (
+    Column("Run", link="run?run="),
+    Column("Status", orders=(("status", "ascending"),), colours=BADGES),
+    Column("Name", orders=(("name", "ascending"),)),
+    Column("Recipe"),
+    Column("Last stage"),
+    Column("Size"),
+    Column("Score"),
+    Column("Model", orders=(("model", "ascending"),)),
+    Column("Task", orders=(("task", "ascending"),)),
+    Column("Owner", orders=(("owner", "ascending"),)),
+    Column("Submitted", orders=(("newest", "descending"), ("oldest", "ascending"))),
+    Column("Duration", orders=(("longest", "descending"), ("shortest", "ascending"))),
+)
 
 
-def table(runs: list[dict[str, Any]], now: float | None = None) -> pd.DataFrame:
+def table(runs: list[dict[str, Any]], now: float | None = None) -> list[Row]:
     """A line a run: what it is, how it stands, and what its last stage came to."""
     at = time.time() if now is None else now
-    return pd.DataFrame([_row(run, at) for run in runs])
+    return [Row(run["id"], _cells(run, at)) for run in runs]
 
 
-def _row(run: dict[str, Any], now: float) -> dict[str, Any]:
+def _cells(run: dict[str, Any], now: float) -> list[str]:
     last = run["last"]
-    return {
-        "Run": f"run?run={run['id']}",
-        "Status": [_status(run)],
-        "Name": run["name"] or formats.NOTHING,
-        "Recipe": run["recipe"],
-        "Last stage": _outcome(run),
-        "Size": _size(last) if last else formats.NOTHING,
-        "Score": _score(last) if last else formats.NOTHING,
-        "Model": run["model"],
-        "Task": run["task"],
-        "Owner": run["owner"],
-        "Submitted": formats.ago(run["created_at"], now),
-        "Duration": formats.duration((run["ended_at"] or now) - run["started_at"])
-        if run["started_at"]
-        else formats.NOTHING,
-    }
+    return [
+        str(run["id"]),
+        _status(run),
+        run["name"] or formats.NOTHING,
+        run["recipe"],
+        _outcome(run),
+        _size(last) if last else formats.NOTHING,
+        _score(last) if last else formats.NOTHING,
+        run["model"],
+        run["task"],
+        run["owner"],
+        formats.ago(run["created_at"], now),
+        formats.duration((run["ended_at"] or now) - run["started_at"]) if run["started_at"] else formats.NOTHING,
+    ]
 
 
 def _status(run: dict[str, Any]) -> str:

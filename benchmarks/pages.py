@@ -36,7 +36,7 @@ from tests import chromium, factories
 
 RESULT = Path(__file__).with_name("results") / "pages.txt"
 EMPTY = 'import streamlit as st\nst.set_page_config(layout="wide")\nst.markdown("Nothing here.")\n'
-TABLE = '[data-testid="stDataFrame"] canvas'
+TABLE = '[data-testid="stBidiComponentIsolated"]'
 WATCH = """
 const wanted = %s;
 const there = (selector) => {

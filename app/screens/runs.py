@@ -6,11 +6,13 @@ from functools import partial
 
 import streamlit as st
 
-from app import actions, data, formats, identity, runs_table
+from app import actions, data, formats, identity, row_table, runs_table
 from app.compare_page.address import MOST
 from app.exports import buttons, frames
-from core.store.listing import ORDERS, RunFilter
+from core.store.listing import ORDERS, Order, RunFilter
 from core.store.models import RunStatus
+
+FILTERS = {"model": "models", "task": "tasks", "technique": "techniques", "owner": "owners", "tag": "tags"}
 
 user, project = identity.user(), identity.project()
 head, again = st.columns([6, 1], vertical_alignment="bottom")
@@ -25,35 +27,63 @@ if not choices["models"]:
     st.stop()
 
 
-def choice(label: str, options: list[str], key: str) -> str:
-    """A filter by one value; empty where all are shown."""
-    return st.selectbox(label, options, index=None, placeholder="all", key=key, bind="query-params", width=142) or ""
+def keep(name: str) -> None:
+    """Take a filter's value into the address."""
+    value = st.session_state[f"filter.{name}"]
+    if value:
+        st.query_params[name] = value
+    else:
+        st.query_params.pop(name, None)
 
 
+def clear() -> None:
+    """Show all runs again."""
+    for name in FILTERS:
+        st.query_params.pop(name, None)
+
+
+filters = {name: st.query_params.get(name, "") for name in FILTERS}
+n_filters = sum(map(bool, filters.values()))
 with st.container(horizontal=True, vertical_alignment="bottom"):
     text = st.text_input(
         "Search", placeholder="words of name, recipe, model, task or tags", key="text", bind="query-params", width=305
     )
-    model = choice("Model", choices["models"], "model")
-    task = choice("Task", choices["tasks"], "task")
-    technique = choice("Technique", choices["techniques"], "technique")
-    owner = choice("Owner", choices["owners"], "owner")
-with st.container(horizontal=True, vertical_alignment="bottom"):
     statuses = st.pills(
         "Status", [s.value for s in RunStatus], selection_mode="multi", key="status", bind="query-params"
     )
-    tag = choice("Tag", choices["tags"], "tag") if choices["tags"] else ""
     st.space("stretch")
-    order = st.selectbox("Sort by", list(ORDERS), key="sort", bind="query-params", width=142)
+    more = st.popover(
+        f"Filters ({n_filters})" if n_filters else "Filters", icon=":material/tune:", key="filters", on_change="rerun"
+    )
+if more.open:  # its widgets take time to draw
+    with more:
+        for name, offered in FILTERS.items():
+            options = choices[offered]
+            if filters[name] and filters[name] not in options:
+                options = [filters[name], *options]
+            if options:
+                index = options.index(filters[name]) if filters[name] else None
+                st.selectbox(
+                    name.capitalize(),
+                    options,
+                    index=index,
+                    placeholder="all",
+                    key=f"filter.{name}",
+                    on_change=keep,
+                    args=(name,),
+                )
+        st.button("Clear", disabled=not n_filters, on_click=clear)
+if n_filters:
+    st.caption("Only " + ", ".join(f"{name} {formats.plain(value)}" for name, value in filters.items() if value) + ".")
 
 chosen = RunFilter(
     project.id,
     statuses=tuple(map(RunStatus, statuses)),
-    owner=owner,
-    model=model,
-    task=task,
-    technique=technique,
-    tag=tag,
+    owner=filters["owner"],
+    model=filters["model"],
+    task=filters["task"],
+    technique=filters["technique"],
+    tag=filters["tag"],
     text=text,
 )
 found = data.count_runs(chosen)
@@ -66,24 +96,34 @@ listing = st.container()
 with st.container(horizontal=True, vertical_alignment="center"):
     pages = st.container(width="content")
     st.space("stretch")
-    page_size = st.selectbox(
-        "Rows on a page", [50, 100, 200], key="rows", bind="query-params", label_visibility="collapsed", width=90
+    page_size = st.segmented_control(
+        "Rows on a page", [50, 100, 200], default=50, required=True, key="rows", bind="query-params", width="content"
     )
-    st.caption("rows on a page", width="content")
 n_pages = math.ceil(found / page_size)
 page = min(pages.pagination(n_pages, key="page", bind="query-params"), n_pages)
+order: Order = next((order for order in ORDERS if order == st.query_params.get("sort")), "newest")
 runs = data.load_runs(chosen, order, page, page_size)
 
-event = listing.dataframe(
-    runs_table.table(runs),
-    hide_index=True,
-    on_select="rerun",
-    selection_mode="multi-row",
-    key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
-    column_config=runs_table.COLUMNS,
-    height="content" if len(runs) <= 12 else 35 * 13 + 300,
-)
-selected = [runs[index] for index in event.selection.rows]
+
+def sort(order: str) -> None:
+    """Take the order that a click on a head asks for into the address."""
+    if order in ORDERS:
+        st.query_params["sort"] = order
+
+
+with listing:
+    table = row_table.show(
+        runs_table.COLUMNS,
+        runs_table.table(runs),
+        key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
+        caption="Runs",
+        order=order,
+        on_order=sort,
+        selectable=True,
+    )
+if table.opened is not None:
+    st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
+selected = [run for run in runs if run["id"] in table.selected]
 unfinished = [run["id"] for run in selected if run["status"] in (RunStatus.QUEUED, RunStatus.RUNNING)]
 ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
@@ -102,25 +142,26 @@ with bar:
     first = (page - 1) * page_size + 1
     st.markdown(f"**{formats.plural(found, 'run')}**, {first} to {first + len(runs) - 1} shown")
     st.space("stretch")
-    if not selected:
+    if selected:
+        measured = [run["id"] for run in selected if run["last"]]
+        if st.button(
+            f"Compare {len(measured)}" if len(measured) > 1 else "Compare",
+            icon=":material/compare_arrows:",
+            disabled=not 1 < len(measured) <= MOST,
+        ):
+            st.switch_page("screens/compare.py", query_params={"runs": ",".join(map(str, sorted(measured)))})
+        for label, icon, what, words, ids in (
+            ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
+            ("Requeue", "replay", actions.requeue, "queued again", ended),
+        ):
+            st.button(
+                f"{label} {len(ids)}" if ids else label,
+                icon=f":material/{icon}:",
+                disabled=not ids or not project.may_submit,
+                on_click=partial(act, what, words, ids),
+            )
+    else:
         st.caption("Select rows to compare, cancel or requeue them.", width="content")
-    measured = [run["id"] for run in selected if run["last"]]
-    if st.button(
-        f"Compare {len(measured)}" if len(measured) > 1 else "Compare",
-        icon=":material/compare_arrows:",
-        disabled=not 1 < len(measured) <= MOST,
-    ):
-        st.switch_page("screens/compare.py", query_params={"runs": ",".join(map(str, sorted(measured)))})
-    for label, icon, what, words, ids in (
-        ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
-        ("Requeue", "replay", actions.requeue, "queued again", ended),
-    ):
-        st.button(
-            f"{label} {len(ids)}" if ids else label,
-            icon=f":material/{icon}:",
-            disabled=not ids or not project.may_submit,
-            on_click=partial(act, what, words, ids),
-        )
     buttons.show(
         "slimboard-runs",
         buttons.tables(lambda: frames.listed(data.read_all_runs(chosen, order))),

@@ -41,14 +41,33 @@ def test_selected_runs_are_cancelled(page, server):
     with read_session(server.store_url) as s:
         queued = s.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED)).all()
     open_page(page, f"{server.url}/runs?status=queued", "Runs")
-    table = page.get_by_test_id("stDataFrame")
-    expect(table.locator("canvas").first).to_be_visible()
-    box = table.bounding_box()
-    page.mouse.click(box["x"] + 16, box["y"] + 16)  # the head's box selects all rows
+    page.get_by_role("checkbox", name="Select all rows").check()
     page.get_by_role("button", name=f"Cancel {len(queued)}").click()
     expect(page.get_by_text(re.compile("cancelled or stopping"))).to_be_visible()
     with read_session(server.store_url) as s:
         assert {s.get_one(Run, number).status for number in queued} == {RunStatus.CANCELLED}
+
+
+def test_runs_are_filtered_sorted_and_opened_from_their_table(page, server):
+    with read_session(server.store_url) as s:
+        model = s.scalars(select(Run.model).order_by(Run.id)).first()
+        oldest = s.scalars(select(Run.id).where(Run.model == model).order_by(Run.id).limit(2)).all()
+    open_page(page, f"{server.url}/runs", "Runs")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=model, exact=True).click()
+    expect(page.get_by_text(f"Only model {model}.")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Submitted").click()
+    page.wait_for_url(re.compile("sort=oldest"))
+    links = page.locator("table a")
+    expect(page.locator('th[aria-sort="ascending"]')).to_have_text("Submitted")
+    expect(page.locator("table")).to_have_count(1)  # the one before is gone
+    expect(links.nth(1)).to_have_text(str(oldest[1]))
+    page.get_by_role("checkbox", name=f"Select {oldest[1]}").check()
+    expect(page.get_by_text("Select rows to compare")).not_to_be_visible()
+    links.nth(0).click()
+    page.wait_for_url(re.compile(f"run=({oldest[0]})$"))
 
 
 def test_a_run_shows_stages_and_keeps_its_tab_in_the_address(page, server):

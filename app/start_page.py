@@ -1,0 +1,63 @@
+"""The HTML that a page starts from: Streamlit's own, told where the server is and what the page will need.
+
+By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
+or a chart only once such an element has arrived.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import streamlit
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+STATIC = Path(streamlit.__file__).parent / "static"
+SCRIPTS, STYLES = Path("static") / "js", Path("static") / "css"
+ALWAYS = ("Html", "Button", "ButtonGroup")
+PARTS = {
+    "": ("ArrowVegaLiteChart", "BidiComponent", "Selectbox"),
+    "runs": ("BidiComponent", "Pagination", "TextInput"),
+    "compare": ("ArrowVegaLiteChart", "DataFrame"),
+    "run": ("ArrowVegaLiteChart",),
+}  # names of the modules that draw a page's elements
+CONNECT = """<script>
+  window.__streamlit = {
+    BACKEND_BASE_URL: new URL("./", location.href).href,
+    HOST_CONFIG: { allowedOrigins: [location.origin], useExternalAuthToken: false },
+  };
+</script>"""  # only this server's own pages may send it messages
+_IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
+
+
+def send(request: Request) -> HTMLResponse:
+    """The start of the page at this address."""
+    return HTMLResponse(html(request.url.path.rpartition("/")[2]), headers={"Cache-Control": "no-cache"})
+
+
+@cache
+def html(page: str) -> str:
+    """Streamlit's index.html with what it lacks at the end of its head."""
+    parts = (*ALWAYS, *PARTS.get(page, ()))
+    styles = [path.name for part in parts for path in (STATIC / STYLES).glob(f"{part}.*.css")]
+    scripts = dict.fromkeys(name for part in parts for name in modules(part))
+    links = [
+        *(f'<link rel="stylesheet" crossorigin href="./{(STYLES / name).as_posix()}">' for name in styles),
+        *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in scripts),
+    ]
+    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, *links, "</head>"]), 1)
+
+
+@cache
+def modules(part: str) -> tuple[str, ...]:
+    """File names of a part's module and of what it imports, which the start page does not load anyway; none where
+    this version of Streamlit has no such part."""
+    started = set(re.findall(r"[\w.~-]+\.js", (STATIC / "index.html").read_text()))
+    found: dict[str, None] = {}
+    waiting = [path.name for path in (STATIC / SCRIPTS).glob(f"{part}.*.js")]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in started:
+            found[name] = None
+            waiting += _IMPORTED.findall((STATIC / SCRIPTS / name).read_text())
+    return tuple(found)
