@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import artifacts, data, formats, identity, reasons
+from app import artifacts, data, formats, identity, reasons, row_table
 from app.charts import tradeoffs as charts
 from app.charts.axes import AXES, Axis, score_axis
 from app.compare_page.data import load_paired
@@ -188,21 +188,29 @@ within = shown["on_frontier"] & shown["feasible"]
 listed = shown[shown["stage_id"].isin(picked_ids) if picked_ids else within].sort_values(x.column)
 title = "On the frontier, within the limits" if limits else "On the frontier"
 st.subheader("Selected stages" if picked_ids else title, anchor=False)
-table = pd.DataFrame(
-    {
-        "Run": [f"run?run={run_id}" for run_id in listed["run_id"]],
-        "Stage": listed["label"],
-        "Model": listed["model"],
-        **{
-            axis.head: [axis.read(v) if pd.notna(v) else formats.NOTHING for v in listed[column]]
-            for column, axis in {"score": axes["score"], **axes}.items()
-            if column in listed and listed[column].notna().any()
-        },
-        "Kernel": listed["kernel"].fillna(formats.NOTHING),
-    }
-)
-st.dataframe(
-    table,
-    hide_index=True,
-    column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
-)
+measured = {
+    column: axis
+    for column, axis in {"score": axes["score"], **axes}.items()
+    if column in listed and listed[column].notna().any()
+}
+rows = [
+    row_table.Row(
+        int(stage["run_id"]),
+        [
+            str(stage["run_id"]),
+            stage["label"],
+            stage["model"],
+            *(
+                axis.read(stage[column]) if pd.notna(stage[column]) else formats.NOTHING
+                for column, axis in measured.items()
+            ),
+            stage["kernel"] if pd.notna(stage["kernel"]) else formats.NOTHING,
+        ],
+    )
+    for stage in listed.to_dict("records")
+]
+heads = ["Stage", "Model", *(axis.head for axis in measured.values()), "Kernel"]
+columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, heads)]
+table = row_table.show(columns, rows, key="stages", caption="Stages")
+if table.opened is not None:
+    st.switch_page("screens/run.py", query_params={"run": str(table.opened)})

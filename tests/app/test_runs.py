@@ -1,6 +1,5 @@
 """The table of runs: filters, pages, the address, and what is done to several at once."""
 
-import json
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from core.store.engine import read_session, session
 from core.store.listing import ORDERS
 from core.store.models import Membership, Role, Run, RunStatus
 from tests import factories
+from tests.app import row_tables
 
 MAIN = Path(app.__file__).with_name("main.py")
 
@@ -28,14 +28,9 @@ def opened(**query: str) -> AppTest:
     return at
 
 
-def table(at: AppTest) -> dict:
-    """What the browser is given to draw the table from."""
-    return json.loads(at.get("bidi_component")[0].proto.json)
-
-
 def numbers(at: AppTest) -> list[int]:
     """Numbers of the listed runs."""
-    return [row["id"] for row in table(at)["rows"]]
+    return list(row_tables.frame(at).index)
 
 
 @pytest.fixture
