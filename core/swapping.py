@@ -4,10 +4,11 @@ from torch import nn
 
 from core.context import Context
 from core.errors import SpecError
+from core.models.gpt import Gpt
 from core.nn.attention.full import FullAttention
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
-from core.nn.transformer import Transformer
+from core.nn.transformer import Block, Transformer
 from core.subject import Subject
 
 REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step before those that change its parts."
@@ -35,11 +36,34 @@ def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
     return found
 
 
+def whole_blocks(subject: Subject) -> dict[str, Block]:
+    """The model's blocks by name, each of full attention and a dense network; raises SpecError where one is not."""
+    found = {}
+    for index, block in enumerate(transformer(subject).blocks):
+        name = f"blocks.{index}"
+        if type(block) is not Block or not _is_plain(block):
+            message = "is not, or no longer, a block of full attention and a dense feed-forward network"
+            raise SpecError.of("model", name, message, REMEDY)
+        found[name] = block
+    return found
+
+
+def _is_plain(block: Block) -> bool:
+    return type(block.attention) is FullAttention and isinstance(block.ffn, (Mlp, GatedFfn))
+
+
 def warn_of_fresh_weights(subject: Subject, context: Context, part: str) -> None:
     """Say in the log that a trained model's weights of `part` are lost, where the new parts cannot take them over."""
     if subject.trained:
         message = f"the trained weights of the {part} cannot carry over: the new ones are drawn, and want a training"
         context.record.event("warning", message)
+
+
+def drop_learned_positions(subject: Subject) -> None:
+    """Take learned positions out of a language model whose new parts know the order, and no longest text."""
+    if isinstance(subject.model, Gpt) and subject.model.position_embedding is not None:
+        subject.model.position_embedding = None
+        subject.configs["main"] = {**subject.configs["main"], "positions": "none"}
 
 
 def _require(subject: Subject, found: dict[str, nn.Module], part: str) -> None:

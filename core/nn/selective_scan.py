@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from core.nn.attention.linear_recurrence import wide
 from core.nn.fresh import uniform_
+from core.nn.precision import wide, without_autocast
 from core.nn.replacement import Replacement
 from core.nn.scan import linear_scan
 
@@ -80,7 +80,7 @@ class SelectiveScan(Replacement):
         self, x: Tensor, delta: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """y [batch, T, channels] and the last state, both float32; delta is as projected, before bias and softplus."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             x = wide(x)
             A = -wide(self.A_log).exp().view(self.n_states, self.channels)
             step = F.softplus(wide(delta) + wide(self.delta_bias))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.nn.attention.linear_recurrence import chunkwise, recurrent, wide
+from core.nn.attention.linear_recurrence import chunkwise, recurrent
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, StateCache
+from core.nn.precision import wide, without_autocast
 
 SMALLEST = 1e-6  # of the denominator: phi underflows where features are far below zero, and all may be masked
 
@@ -34,7 +35,7 @@ class LinearAttention(SwappedAttention):
     ) -> Tensor:
         """Mix tokens x [B, T, dim]; see `Attention.forward`."""
         q, k, v = (wide(part) for part in self.project(x))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             q, k = feature_map(q), feature_map(k)
             if mask is not None:
                 k = k * mask[:, None, :, None]

@@ -12,11 +12,6 @@ from torch import Tensor
 CHUNK = 64  # tokens; inside a chunk work grows with its square, between chunks a state is written for each
 
 
-def wide(x: Tensor) -> Tensor:
-    """In float32, or float64 where it already is: sums over a whole text are not for 16 bits."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def parallel(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     """(Q K^T * D) V with D_nm = gamma^(n - m) for n >= m, else 0: all tokens at once, T x T scores."""
     return (q @ k.mT * _decays_between(q.shape[2], log_decay).to(q)) @ v

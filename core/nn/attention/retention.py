@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.nn.attention.base import Attention
-from core.nn.attention.linear_recurrence import CHUNK, chunkwise, parallel, recurrent, wide
+from core.nn.attention.linear_recurrence import CHUNK, chunkwise, parallel, recurrent
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, StateCache
 from core.nn.fresh import uniform_, xavier_uniform_
+from core.nn.precision import wide, without_autocast
 from core.nn.rotary import Rotary
 
 BASE = 10000.0
@@ -90,7 +91,7 @@ class Retention(SwappedAttention):
             start = cache.length if cache is not None else 0
             positions = torch.arange(start, start + x.shape[1], device=x.device)
         assert self.rotary is not None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             q, k = self.rotary(q, k * self.head_dim**-0.5, positions)
             mixed = self.attend(q, k, v, mask, cache)
             mixed = F.layer_norm(mixed, mixed.shape[-1:])  # of each head, at each position

@@ -1,0 +1,1 @@
+"""Other architectures in the place of a Transformer's parts."""

@@ -2,8 +2,8 @@
 
 Paper: https://arxiv.org/abs/2312.00752. The paper's model has neither attention nor feed-forward networks: two Mambas
 take a block's place, which at expand 2 and ffn_ratio 4 is as many parameters. So does this step by default. To
-keep the feed-forward networks (trained, or made a mixture of experts), as hybrids do, set replaces: attention. All
-parameters but the norms' are new.
+keep the feed-forward networks (trained, or made a mixture of experts), as hybrids do, set replaces: attention. What
+takes their place is new. Learned positions are taken out: a state knows the order, and no longest text.
 """
 
 from typing import Literal
@@ -13,7 +13,8 @@ from pydantic import Field
 from core.context import Context
 from core.nn.mamba import Mamba, MambaBlock
 from core.subject import Subject
-from core.swapping import transformer
+from core.swapping import drop_learned_positions, transformer, warn_of_fresh_weights
+from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.recurrent import Recurrent
 
 
@@ -21,6 +22,7 @@ class MambaStep(Recurrent):
     """Swap blocks for two Mambas each, or only their attentions for one."""
 
     paper = "https://arxiv.org/abs/2312.00752"
+    refuses = REFUSES
 
     replaces: Literal["block", "attention"] = Field("block", description="what a Mamba takes the place of")
     n_states: int = Field(16, ge=1, le=256, description="entries of each channel's state")
@@ -37,6 +39,7 @@ class MambaStep(Recurrent):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap."""
+        warn_of_fresh_weights(subject, context, f"{self.replaces}s")
         names = list(self.causal_attentions(subject))
         dim, weight = transformer(subject).dim, subject.model.get_parameter(f"{names[0]}.q.weight")
         generator = context.generator("mamba")
@@ -52,4 +55,6 @@ class MambaStep(Recurrent):
             channels = self.expand * dim
             state = 4 * channels * (self.n_states + self.kernel_size - 1) * (1 + whole)
             rows.append({"name": place, "channels": channels, "states": self.n_states, "state (bytes)": state})
+        drop_learned_positions(subject)
+        subject.trained = False
         subject.details["layers"] = rows

@@ -8,7 +8,7 @@ from core.nn.attention.full import FullAttention
 from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.swapping import full_attentions
-from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, OneShot
+from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 
 CAUSAL_REMEDY = "Choose builtin:gpt, or a step that serves models which see both sides: linear_attention, say."
 
@@ -20,6 +20,7 @@ class Recurrent(OneShot):
     refuses = {
         INTEGER_CODES: "Put this step before the one that quantizes.",
         LOW_RANK: "Put this step before the one that factors.",
+        ROTATED_STREAM: "Leave one of the two steps out.",
         REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
     }
 

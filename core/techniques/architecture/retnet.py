@@ -1,8 +1,9 @@
 """RetNet: retention in place of attention. Trained in parallel, decoded with a state of fixed size.
 
 Paper: https://arxiv.org/abs/2307.08621. Queries, keys, values and output carry over, values and output only where
-value_factor leaves their shapes; the gate is new. The paper's models have value_factor 2 and a feed-forward network of
-twice the width (ffn_ratio: 2), which is as many parameters as a Transformer has.
+value_factor leaves their shapes; the gate is new. Learned positions are taken out, for retention turns queries and
+keys. The paper's models have value_factor 2 and a feed-forward network of twice the width (ffn_ratio: 2), which is as
+many parameters as a Transformer has.
 """
 
 from typing import Literal
@@ -13,6 +14,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.nn.attention.retention import Retention, log_decays
 from core.subject import Subject
+from core.swapping import drop_learned_positions, warn_of_fresh_weights
 from core.techniques.architecture.recurrent import Recurrent
 
 
@@ -44,6 +46,8 @@ class Retnet(Recurrent):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention."""
         self.check(subject)
+        if self.value_factor != 1:
+            warn_of_fresh_weights(subject, context, "values and outputs")
         generator = context.generator("retention")
         rows = []
         for name, attention in self.causal_attentions(subject).items():
@@ -51,6 +55,8 @@ class Retnet(Recurrent):
             retention.initialize_(generator)
             subject.replace(name, retention)
             rows.append(_row(name, retention))
+        drop_learned_positions(subject)
+        subject.trained = False
         subject.details["layers"] = rows
 
     def _masked(self, subject: Subject, name: str) -> bool:
