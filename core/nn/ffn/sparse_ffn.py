@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from core.nn.replacement import Replacement
 
-GATHERED_ROWS = 4  # up to so many tokens at once their units are gathered; more share the reading of all weights
-
 
 def gumbel_noise(like: Tensor) -> Tensor:
     """Standard Gumbel noise in float32, of uniform draws clipped to [1e-6, 1 - 1e-6]."""
@@ -61,7 +59,7 @@ class SparseFfn(Replacement):
         """[..., dim] -> [..., dim]."""
         if self.training:
             return self.masked(x, self.training_mask(self.logits(x)))
-        if x.numel() // self.dim <= GATHERED_ROWS:
+        if self._gathers(x.numel() // self.dim):
             return self.gathered(x)
         logits = self.logits(x)
         return self.masked(x, one_hot(logits.argmax(-1), logits))
@@ -95,6 +93,10 @@ class SparseFfn(Replacement):
         y = F.embedding_bag(units, self.down.flatten(0, 1), per_sample_weights=hidden, mode="sum")
         return y.view_as(x) + self.bias
 
+    def _gathers(self, rows: int) -> bool:
+        """Whether so many tokens gather their units: to copy more than half the weights is slower than to read all."""
+        return 2 * rows <= self.block_size
+
     def _see(self, soft: Tensor, choice: Tensor) -> None:
         used = torch.zeros_like(soft, dtype=torch.bool).scatter(-1, choice.unsqueeze(-1), True)
         self._seen = {
@@ -113,7 +115,7 @@ class SparseFfn(Replacement):
     def macs(self, shape: torch.Size) -> int:
         """In evaluation: of the chosen units where they are gathered, of all where many tokens are computed at once."""
         rows = shape.numel() // shape[-1]
-        units = self.n_blocks if rows <= GATHERED_ROWS else self.hidden
+        units = self.n_blocks if self._gathers(rows) else self.hidden
         return rows * (self.rank * (self.dim + self.hidden) + 2 * self.dim * units)
 
     def arguments(self) -> dict[str, Any]:

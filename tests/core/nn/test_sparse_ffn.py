@@ -6,7 +6,7 @@ import torch
 
 from core.measure import compute
 from core.nn.ffn import sparse_ffn
-from core.nn.ffn.sparse_ffn import GATHERED_ROWS, SparseFfn
+from core.nn.ffn.sparse_ffn import SparseFfn
 
 DIM, HIDDEN, BLOCK = 12, 40, 8
 CONTROLLER = ("controller_in", "controller_out", "controller_bias")
@@ -40,7 +40,7 @@ def trax_logits(made: SparseFfn, x: torch.Tensor) -> np.ndarray:
     return np.einsum("bd,dl,lxy->bxy", x.numpy(), c1, c2) + bias
 
 
-@pytest.mark.parametrize("rows", [1, GATHERED_ROWS, GATHERED_ROWS + 1, 50])
+@pytest.mark.parametrize("rows", [1, BLOCK // 2, BLOCK // 2 + 1, 50])
 def test_evaluation_is_the_authors_einsums_gathered_or_masked(rows):
     made, x = layer().eval(), inputs(rows)
     logits = trax_logits(made, x)
