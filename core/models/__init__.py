@@ -63,7 +63,7 @@ def longest(config: dict[str, Any]) -> int | None:
     """Tokens that the model of a resolved config takes at most; None where it has no limit, or reads none."""
     if config["source"] == "hf":
         return huggingface.longest(config)
-    return None if config.get("positions") == "rotary" else config.get("length")
+    return None if config.get("positions") in ("rotary", "none") else config.get("length")
 
 
 def _settings(spec: ModelSpec) -> ModelSettings:

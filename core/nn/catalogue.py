@@ -12,6 +12,8 @@ from core.nn.mamba import Mamba, MambaBlock
 from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
+from core.nn.rwkv.block import RwkvBlock
+from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
@@ -37,7 +39,9 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "Mamba": Mamba,
     "MambaBlock": MambaBlock,
     "Retention": Retention,
+    "RwkvBlock": RwkvBlock,
     "SelectiveScan": SelectiveScan,
+    "Wkv": Wkv,
     "MultiplicativeLinear": MultiplicativeLinear,
     "SlidingWindowAttention": SlidingWindowAttention,
     "SparseFfn": SparseFfn,

@@ -9,6 +9,7 @@ from core.spec import StepSpec
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep
 from core.techniques.architecture.retnet import Retnet
+from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
@@ -55,6 +56,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "linear_attention": LinearAttentionStep,
     "mamba": MambaStep,
     "retnet": Retnet,
+    "rwkv": Rwkv,
     "sliding_window": SlidingWindow,
     "sparse_ffn": SparseFfn,
     "sparse_loss": SparseLoss,

@@ -1,0 +1,1 @@
+"""RWKV: recurrent blocks that train in parallel, in the place of a Transformer's."""
