@@ -23,6 +23,7 @@ pages = {
     "Results": [
         st.Page("screens/tradeoffs.py", title="Trade-offs", icon=":material/scatter_plot:", default=True),
         st.Page("screens/compare.py", title="Compare", icon=":material/compare_arrows:"),
+        st.Page("screens/provenance.py", title="Provenance", icon=":material/account_tree:"),
     ],
     "Reference": [
         st.Page("screens/techniques.py", title="Techniques", icon=":material/menu_book:"),

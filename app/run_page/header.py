@@ -72,6 +72,13 @@ def _facts(run: dict[str, Any]) -> str:
 
 def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
     off = not project.may_submit
+    st.page_link(
+        "screens/provenance.py",
+        label="Provenance",
+        icon=":material/account_tree:",
+        query_params={"runs": str(run["id"])},
+        width="content",
+    )
     if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
         st.switch_page("screens/submit.py", query_params={"clone": str(run["id"])})
     if run_data.is_unfinished(run):

@@ -100,7 +100,7 @@ def list_sources(session: Session, run_ids: Iterable[int]) -> Rows:
     return session.execute(query.order_by(*columns)).all()
 
 
-def _closure(asked: Select[tuple[int]], near: Any, far: Any, name: str) -> Any:
+def _closure(asked: Select[int], near: Any, far: Any, name: str) -> Any:
     """The runs asked for and all that is reached from them by going from `near` to `far`, again and again."""
     reached = asked.cte(name, recursive=True)
     return reached.union(select(far).join(reached, near == reached.c.id))

@@ -1,0 +1,1 @@
+"""What the Provenance page is made of."""
