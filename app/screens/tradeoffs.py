@@ -66,32 +66,49 @@ def condition_name(conditions: Conditions) -> str:
 timed = data.load_conditions(project.id, task_hash)
 conditions = None
 if timed:
-    counts = {condition_name(c): (c, n) for c, n in timed}
+    counts = {condition_name(c): c for c, _ in timed}
     picked = st.selectbox(
         "Latency measured as",
         list(counts),
-        format_func=lambda name: f"{name} · {formats.plural(counts[name][1], 'stage')}",
-        help="Only latencies measured under the same conditions share an axis.",
+        key="conditions",
+        bind="query-params",
+        help="Only latencies measured under the same conditions share an axis. Those of the most stages come first.",
     )
-    conditions = counts[picked][0]
+    conditions = counts[picked]
 
 with st.expander("Filter and limits", icon=":material/tune:"):
     kinds = data.load_kinds(project.id, task_hash)
     left, middle, right = st.columns(3)
-    families = left.multiselect("Families", sorted({family for family, _ in kinds}), placeholder="all")
-    models = middle.multiselect("Models", sorted({model for _, model in kinds}), placeholder="all")
-    text = right.text_input("Stage contains", placeholder="2:4, rtn, bf16 …")
+    families = left.multiselect(
+        "Families", sorted({family for family, _ in kinds}), placeholder="all", key="family", bind="query-params"
+    )
+    models = middle.multiselect(
+        "Models", sorted({model for _, model in kinds}), placeholder="all", key="model", bind="query-params"
+    )
+    text = right.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", key="stage", bind="query-params")
     limit_columns = st.columns(4)
-    most_mb = limit_columns[0].number_input("Size at most (MB)", min_value=0.0, value=None, placeholder="any")
+    most_mb = limit_columns[0].number_input(
+        "Size at most (MB)", min_value=0.0, value=None, placeholder="any", key="most_mb", bind="query-params"
+    )
     most_ms = limit_columns[1].number_input(
-        "Latency at most (ms)", min_value=0.0, value=None, placeholder="any", disabled=conditions is None
+        "Latency at most (ms)",
+        min_value=0.0,
+        value=None,
+        placeholder="any",
+        disabled=conditions is None,
+        key="most_ms",
+        bind="query-params",
     )
     least = "at least" if task["higher_is_better"] else "at most"
     score_limit = limit_columns[2].number_input(
-        f"{task['score_name'].capitalize()} {least} ({task['score_unit']})", value=None, placeholder="any"
+        f"{task['score_name'].capitalize()} {least} ({task['score_unit']})",
+        value=None,
+        placeholder="any",
+        key=f"limit.{task['score_name']}",
+        bind="query-params",
     )
-    log_x = limit_columns[3].toggle("Logarithmic across", value=x.log, key=f"log.{x.column}")
-    log_y = limit_columns[3].toggle("Logarithmic up", value=y.log, key=f"log.up.{y.column}")
+    log_x = limit_columns[3].toggle("Logarithmic across", value=x.log, key=f"log.{x.column}", bind="query-params")
+    log_y = limit_columns[3].toggle("Logarithmic up", value=y.log, key=f"log.up.{y.column}", bind="query-params")
 
     worth_in = "points" if task["score_unit"] == "%" else task["score_unit"]
     size_worth, time_worth = (
@@ -102,6 +119,8 @@ with st.expander("Filter and limits", icon=":material/tune:"):
             placeholder="nothing",
             disabled=disabled,
             help=f"How much {task['score_name']} you would give for it: the score alone does not decide then.",
+            key=f"{what}_worth.{task['score_name']}",
+            bind="query-params",
         )
         for place, what, disabled in (
             (limit_columns[0], "size", False),

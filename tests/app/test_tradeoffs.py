@@ -1,5 +1,6 @@
 """The trade-off page: axes, filters, limits and what they say."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,34 @@ def test_a_weight_gives_score_for_size(filled):
         smallest = s.scalar(select(func.min(Stage.size_bytes)).where(Stage.task == "builtin:digits"))
     assert "is the best compromise of the" in at.success[0].value
     assert formats.size(smallest) in at.success[0].value
+
+
+def test_the_address_holds_filters_limits_weights_and_scales(filled):
+    at = opened(
+        points_of="builtin:digits",
+        family="pruning",
+        stage="train",
+        most_mb="1.5",
+        most_ms="3",
+        **{"limit.accuracy": "90", "size_worth.accuracy": "2", "log.size_bytes": "false"},
+    )
+    assert at.multiselect(key="family").value == ["pruning"]
+    assert at.text_input(key="stage").value == "train"
+    limits = {key: at.number_input(key=key).value for key in ("most_mb", "most_ms", "limit.accuracy")}
+    assert limits == {"most_mb": 1.5, "most_ms": 3.0, "limit.accuracy": 90.0}
+    assert at.number_input(key="size_worth.accuracy").value == 2.0
+    assert at.toggle(key="log.size_bytes").value is False
+
+
+def test_the_address_holds_the_conditions_whatever_their_count(filled):
+    batches = ("forward, batch 1 ·", "forward, batch 64 ·")
+    offered = opened(points_of="builtin:digits").selectbox(key="conditions").options
+    assert [option.startswith(batches) for option in offered] == [True, True]
+    other = opened(points_of="builtin:digits", conditions=offered[1]).selectbox(key="conditions").value
+    assert other == offered[1]
+
+
+def test_a_limit_on_one_kind_of_score_is_none_on_another(filled):
+    at = opened(points_of="builtin:digits", **{"limit.accuracy": "90"})
+    at.selectbox(key="points_of").set_value(sha256(b"builtin:python-docs").hexdigest()).run()
+    assert number_input(at, "Bits per character").value is None
