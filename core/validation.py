@@ -46,8 +46,10 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
 def _left(step: StepSpec, entry: dict[str, Any]) -> Iterator[str]:
     """What a step leaves, as its settings are."""
     yield from entry.get("leaves", ())
-    for setting, names in entry.get("leaves_with", {}).items():
-        if step.settings.get(setting) is not None:
+    for condition, names in entry.get("leaves_with", {}).items():
+        setting, _, value = condition.partition("=")
+        given = step.settings.get(setting)
+        if given == value if value else given is not None:
             yield from names
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MASK = "a mask"
+NM_PATTERN = "an N:M pattern"
 INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
 HALF_PRECISION = "half precision"
@@ -40,7 +41,7 @@ class Technique(BaseModel):
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
-    leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # and what more where this setting is not empty
+    leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # what more with "setting" given, or with "setting=value"
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
 
     def check(self, subject: "Subject") -> None:

@@ -1,7 +1,9 @@
 # ruff: noqa: E501  a table of messages reads better unbroken
+from contextlib import nullcontext
+
 import pytest
 
-from core.catalogue import Catalogue
+from core.catalogue import Catalogue, built_in
 from core.errors import SpecError
 from core.spec import RunSpec
 from core.validation import validate
@@ -91,3 +93,22 @@ def test_every_problem_is_told_at_once():
 def test_a_reference_may_be_any_stage_of_the_recipe():
     assert problems(["rtn"], reference="stage:1") == []
     assert problems(["rtn"], reference="stage:2")[0][2] == "names no earlier stage"
+
+
+@pytest.mark.parametrize("later", ["ffn_pruning", "width_pruning", "channel_permutation"])
+@pytest.mark.parametrize(
+    ("earlier", "leaves"),
+    [
+        ({"nm_pruning": {}}, True),
+        ({"train": {"steps": 1, "methods": ["sr_ste"]}}, True),
+        ({"wanda": {"structure": "n:m"}}, True),
+        ({"sparsegpt": {"structure": "n:m"}}, True),
+        ({"wanda": {}}, False),
+        ({"magnitude_pruning": {}}, False),
+    ],
+)
+def test_what_would_break_an_nm_pattern_is_refused_after_it(earlier, leaves, later):
+    spec = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": [earlier, later]})
+    refused = pytest.raises(SpecError, match="leaves an N:M pattern") if leaves else nullcontext()
+    with refused:
+        validate(spec, built_in())

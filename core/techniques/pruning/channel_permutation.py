@@ -23,7 +23,7 @@ from core.nn.packing import rows_of
 from core.permutation import Strategy, check_window, efficacy, find_permutation, kept_sum, row_wise_sum
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import INTEGER_CODES, OneShot
+from core.techniques.base import INTEGER_CODES, NM_PATTERN, OneShot
 
 EXAMPLES = 8  # whose answers must stay the same
 TRACED = 2  # of them, to see which channels move together
@@ -47,7 +47,10 @@ class ChannelPermutation(OneShot):
     family = Family.PRUNING
     paper = "https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html"
     compresses = False
-    refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put channel_permutation before the step that quantizes."}
+    refuses = {
+        INTEGER_CODES: "Integer codes cannot be pruned: put channel_permutation before the step that quantizes.",
+        NM_PATTERN: "Another order of inputs breaks the groups of N:M: put this step before it.",
+    }
 
     n: int = Field(2, ge=1, le=31, description="weights that will be kept in a group")
     m: int = Field(4, ge=2, le=32, description="consecutive input channels of a group")

@@ -30,7 +30,16 @@ from core.structured.log_alphas import LogAlphas, whole
 from core.structured.structure import Masks, Structure, masked, structure_of
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import BLOCKS, INTEGER_CODES, KEPT_WEIGHTS, LOW_RANK, Losses, TrainingMethod, Update
+from core.techniques.base import (
+    BLOCKS,
+    INTEGER_CODES,
+    KEPT_WEIGHTS,
+    LOW_RANK,
+    NM_PATTERN,
+    Losses,
+    TrainingMethod,
+    Update,
+)
 
 FAR = 0.05  # from the target: worth a warning
 
@@ -44,6 +53,7 @@ class Cofi(TrainingMethod):
     refuses = {
         INTEGER_CODES: "Integer codes have no gradient: put cofi before the step that quantizes.",
         LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",
+        NM_PATTERN: "Taking inputs out shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
 
     teacher: Teacher = Field(

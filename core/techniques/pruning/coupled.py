@@ -13,7 +13,7 @@ from core.structured.importance import Importance, importance_of
 from core.structured.selection import best, global_counts, layer_counts
 from core.structured.units import Units, keep_
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, OneShot
+from core.techniques.base import INTEGER_CODES, LOW_RANK, NM_PATTERN, OneShot
 
 
 class CoupledPruning(OneShot):
@@ -24,6 +24,7 @@ class CoupledPruning(OneShot):
     refuses = {
         INTEGER_CODES: "Packed layers cannot be made smaller: put this step before the one that quantizes.",
         LOW_RANK: "Factored layers cannot be made smaller: put this step before the one that factors.",
+        NM_PATTERN: "Taking inputs out shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
 
     pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the units that is cut out")

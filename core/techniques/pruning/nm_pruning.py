@@ -17,7 +17,7 @@ from core.families import Family
 from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.second_order import NOfM
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, OneShot
+from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN, OneShot
 from core.techniques.pruning.sparsegpt_layers import prune_by_hessians
 from core.techniques.pruning.wanda_layers import prune_by_input_norms
 
@@ -27,7 +27,7 @@ class NmPruning(OneShot):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2104.08378"
-    leaves = frozenset({MASK})
+    leaves = frozenset({MASK, NM_PATTERN})
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put nm_pruning before the step that quantizes."}
 
     n: int = Field(2, ge=1, le=31, description="weights kept in a group")

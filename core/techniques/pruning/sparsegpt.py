@@ -17,7 +17,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.second_order import DAMPING, NOfM, Pattern, Unstructured
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK
+from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN
 from core.techniques.pruning.calibrated import CalibratedPruning
 from core.techniques.pruning.sparsegpt_layers import Grids, prune_by_hessians
 
@@ -28,7 +28,7 @@ class Sparsegpt(CalibratedPruning):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2301.00774"
     leaves = frozenset({MASK})
-    leaves_with = {"bits": frozenset({INTEGER_CODES})}
+    leaves_with = {"bits": frozenset({INTEGER_CODES}), "structure=n:m": frozenset({NM_PATTERN})}
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put sparsegpt before the step that quantizes."}
 
     mask_columns: int | None = Field(

@@ -13,7 +13,7 @@ from core.context import Context
 from core.families import Family
 from core.masks import keep_largest_in_rows, nm_mask, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK
+from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN
 from core.techniques.pruning.calibrated import CalibratedPruning
 from core.techniques.pruning.wanda_layers import prune_by_input_norms
 
@@ -30,6 +30,7 @@ class Wanda(CalibratedPruning):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2306.11695"
     leaves = frozenset({MASK})
+    leaves_with = {"structure=n:m": frozenset({NM_PATTERN})}
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put wanda before the step that quantizes."}
 
     def apply(self, subject: Subject, context: Context) -> None:

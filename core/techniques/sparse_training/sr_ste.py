@@ -18,7 +18,7 @@ from core.context import Context
 from core.families import Family
 from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
+from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, NM_PATTERN, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import take_masks_over
 
 
@@ -56,7 +56,7 @@ class SrSte(TrainingMethod):
 
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/2102.04010"
-    leaves = frozenset({MASK})
+    leaves = frozenset({MASK, NM_PATTERN})
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put sr_ste before the step that quantizes."}
 
