@@ -24,7 +24,12 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tenso
         earlier = ones.tril(n_keys - n_queries)  # the last query sees all keys
         allowed, is_causal = earlier if allowed is None else earlier & allowed, False
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=allowed, is_causal=is_causal, enable_gqa=k.shape[1] < q.shape[1]
+        q,
+        k,
+        v,
+        attn_mask=allowed,
+        is_causal=is_causal,
+        enable_gqa=bool(k.shape[1] < q.shape[1]),  # export: a tensor
     )
 
 
