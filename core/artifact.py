@@ -26,6 +26,8 @@ from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.resize import changed_shapes, resize_
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
 from core.nn.catalogue import REPLACEMENTS
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import SparseExpertLinear
 from core.nn.replacement import Replacement
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
@@ -154,6 +156,7 @@ def deploy(subject: Subject) -> dict[str, nn.Module]:
 
 
 _PACKERS: dict[type[nn.Module], Callable[..., Replacement]] = {
+    ExpertLinear: SparseExpertLinear.pack,
     nn.Linear: SparseLinear.pack,
     nn.Conv2d: SparseConv2d.pack,
 }

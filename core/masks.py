@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from core.errors import SpecError
 from core.models.anatomy import prunable
+from core.nn.experts.linear import ExpertLinear
 from core.nn.packing import rows_of, weight_of
 from core.subject import Subject
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of linear layers and convolutions by full name; embeddings and output heads are left out.
+    """Weights of linear layers, experts' too, and convolutions by full name; embeddings and output heads are left out.
 
     So are convolutions padded with anything but zeros, which have no packed form. Raises SpecError where none is left.
     """
     names = [
         name
-        for name in prunable(model, (nn.Linear, nn.Conv2d))
+        for name in prunable(model, (nn.Linear, nn.Conv2d, ExpertLinear))
         if getattr(model.get_submodule(name), "padding_mode", "zeros") == "zeros"
     ]
     if not names:

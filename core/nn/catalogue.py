@@ -6,6 +6,11 @@ from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.experts.noisy_top_k import NoisyTopKExperts
+from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
+from core.nn.experts.switch import SwitchExperts
+from core.nn.experts.top2 import Top2Experts
+from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
@@ -24,16 +29,22 @@ from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "DynamicInt8Linear": DynamicInt8Linear,
+    "Geglu": Geglu,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
+    "NoisyTopKExperts": NoisyTopKExperts,
+    "PackedExpertLinear": PackedExpertLinear,
     "QuantLinear": QuantLinear,
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,
     "SparseConv2d": SparseConv2d,
+    "SparseExpertLinear": SparseExpertLinear,
     "SparseDynamicInt8Linear": SparseDynamicInt8Linear,
     "SparseLinear": SparseLinear,
     "SparseQuantLinear": SparseQuantLinear,
+    "SwitchExperts": SwitchExperts,
+    "Top2Experts": Top2Experts,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "LinearAttention": LinearAttention,
     "Mamba": Mamba,

@@ -17,6 +17,9 @@ from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
+from core.techniques.mixture_of_experts.glam import Glam
+from core.techniques.mixture_of_experts.moe import Moe
+from core.techniques.mixture_of_experts.switch import Switch
 from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.cofi import Cofi
 from core.techniques.pruning.depth_pruning import DepthPruning
@@ -47,6 +50,9 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "ffn_pruning": FfnPruning,
     "head_pruning": HeadPruning,
     "cofi": Cofi,
+    "moe": Moe,
+    "switch": Switch,
+    "glam": Glam,
     "magnitude_pruning": MagnitudePruning,
     "movement_pruning": MovementPruning,
     "nm_pruning": NmPruning,

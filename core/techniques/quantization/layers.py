@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from core.context import Context
 from core.errors import SpecError
 from core.models.anatomy import anatomy, prunable
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
 
 
 def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[str]:
-    """Full names of the dense linear layers to quantize; raises SpecError where there is nothing to do.
+    """Full names of the dense linear layers to quantize, experts' too; raises SpecError where there is nothing to do.
 
     Embeddings, and what shares its weights with one, keep their precision; so do layers that match a pattern of `skip`.
     """
@@ -27,7 +30,7 @@ def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[s
     for pattern in skip:
         if not any(fnmatch(name, pattern) for name, _ in model.named_modules()):
             raise SpecError.of("skip", pattern, "names no module of this model", f"Use names like {_example(model)}.")
-    names = prunable(model)
+    names = prunable(model, (nn.Linear, ExpertLinear))
     known = anatomy(model)
     if include_head and known.tied:
         message = "would quantize the embedding too, with which the head shares its weights"
@@ -50,10 +53,17 @@ def quantize_layers(
     for index, name in enumerate(names):
         context.record.progress(index / len(names), name)
         linear = subject.model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        packed = quantize(linear)
-        layers.append(layer_report(name, linear.weight, packed.weight(), bits))
-        subject.replace(name, packed)
+        assert isinstance(linear, (nn.Linear, ExpertLinear))
+        if isinstance(linear, ExpertLinear):
+            packed = [quantize(expert) for expert in linear.linears()]
+            rounded = torch.cat([expert.weight() for expert in packed])
+            masked = subject.mask(f"{name}.weight") is not None
+            subject.replace(name, PackedExpertLinear.of([without_zeros(e) if masked else e for e in packed]))
+        else:
+            made = quantize(linear)
+            rounded = made.weight()
+            subject.replace(name, made)
+        layers.append(layer_report(name, linear.weight, rounded, bits))
     subject.details["layers"] = layers
 
 

@@ -1,0 +1,61 @@
+"""The experts: feed-forward networks of one form, each of which works on the rows of its segment."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.segments import Segments
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a feed-forward network is made of: down(activation(up)), or down(activation(gate) * up)."""
+
+    dim: int
+    hidden: int
+    activation: str
+    gated: bool
+    bias: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments, plain JSON."""
+        return asdict(self)
+
+    def weights(self) -> int:
+        """Entries of its matrices."""
+        return (3 if self.gated else 2) * self.dim * self.hidden
+
+    def parameters(self) -> int:
+        """Entries of its matrices and biases."""
+        biases = (2 if self.gated else 1) * self.hidden + self.dim
+        return self.weights() + (biases if self.bias else 0)
+
+
+class ExpertFeedForward(nn.Module):
+    """`experts` feed-forward networks of one form."""
+
+    def __init__(self, experts: int, form: Form):
+        super().__init__()
+        self.experts, self.form = experts, form
+        self.gate = ExpertLinear(experts, form.dim, form.hidden, bias=form.bias) if form.gated else None
+        self.up = ExpertLinear(experts, form.dim, form.hidden, bias=form.bias)
+        self.down = ExpertLinear(experts, form.hidden, form.dim, bias=form.bias)
+
+    def layers(self) -> dict[str, ExpertLinear]:
+        """The linear layers by name, those that were packed left out."""
+        return {name: layer for name, layer in self.named_children() if isinstance(layer, ExpertLinear)}
+
+    def forward(self, x: Tensor, segments: Segments) -> Tensor:
+        """Rows [n, dim] sorted by expert -> [n, dim]."""
+        activation = ACTIVATIONS[self.form.activation]
+        if self.gate is None:
+            hidden = activation(self.up(x, segments))
+        else:
+            hidden = activation(self.gate(x, segments)) * self.up(x, segments)
+        return self.down(hidden, segments)
