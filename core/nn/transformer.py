@@ -13,6 +13,7 @@ from core.nn.attention.base import Attention
 from core.nn.cache import Cache, LayerCache
 from core.nn.ffn import FFN
 from core.nn.ffn.masked import Masked
+from core.nn.tokens.global_tokens import NoGlobalTokens
 from core.nn.tokens.sizes import sizes_of, with_sizes
 
 
@@ -66,6 +67,7 @@ class Transformer(nn.Module):
             settings = {"kv_heads": kv_heads, "causal": causal, "rotary": rotary, **attention_settings}
             return ATTENTION[attention](dim, heads, **settings)
 
+        self.global_tokens = NoGlobalTokens()
         self.blocks = nn.ModuleList(Block(dim, make_attention(), FFN[ffn](dim, ffn_dim)) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, outputs, bias=head_bias)
@@ -74,9 +76,10 @@ class Transformer(nn.Module):
         self, x: Tensor, *, mask: Tensor | None = None, cache: Cache | None = None, positions: Tensor | None = None
     ) -> Tensor:
         """Embedded tokens through all blocks and the last norm: [B, T, dim] -> [B, T, dim]."""
+        x, mask = self.global_tokens.enter(x, mask)
         for index, block in enumerate(self.blocks):
             x = block(x, mask=mask, cache=cache[index] if cache is not None else None, positions=positions)
-        return with_sizes(self.norm(x), sizes_of(x))
+        return with_sizes(self.norm(self.global_tokens.leave(x)), sizes_of(x))
 
     def make_cache(self, max_length: int) -> Cache:
         """An empty cache for decoding up to `max_length` tokens: of each block its own, else its attention's."""

@@ -68,6 +68,8 @@ def head_units(model: nn.Module, known: Anatomy, block: BlockNames) -> Units:
     slices = [Slice(name, 0, wide) for name in _parameters(model, block.q)]
     slices += [Slice(name, 0, narrow) for layer in (block.k, block.v) for name in _parameters(model, layer)]
     slices.append(Slice(f"{block.o}.weight", 1, wide))
+    own = getattr(model.get_submodule(block.attention), "per_head", ())
+    slices += [Slice(f"{block.attention}.{name}", 0, per_group) for name in own]
     return Units(block.attention, "heads", kv_heads, block.o, tuple(slices), per_group)
 
 

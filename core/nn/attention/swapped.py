@@ -16,6 +16,7 @@ class SwappedAttention(Attention, Replacement):
     """
 
     settings: ClassVar[tuple[str, ...]] = ()
+    per_head: ClassVar[tuple[str, ...]] = ()  # tensors whose first axis is the heads
     has_further_parts: ClassVar[bool] = False  # True: steps that cut heads or turn the stream must refuse it
 
     @classmethod

@@ -1,0 +1,78 @@
+"""Block-local attention: tokens are cut into blocks, and a token sees only those of its own.
+
+Paper: https://arxiv.org/abs/1801.10198 (Liu et al., section 4.2.4, local attention). Nothing passes from block to
+block here, nor from layer to layer; with other attention between such layers it does.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.nn.attention.block_layout import BlockLayout
+from core.nn.attention.block_sparse import BlockRows, block_sparse_attention
+from core.nn.attention.swapped import SwappedAttention
+from core.nn.cache import LayerCache
+
+
+class BlockCache:
+    """The keys and values of the block that is being filled."""
+
+    def __init__(self, block: int):
+        self.block = block
+        self.length = 0
+        self.keys: Tensor | None = None  # [B, kv_heads, length mod block, head_dim]
+        self.values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of T tokens; those since the beginning of the block that the first of them is in."""
+        if self.keys is not None and self.values is not None:
+            keys, values = torch.cat((self.keys, keys), dim=2), torch.cat((self.values, values), dim=2)
+        start = self.length - self.length % self.block
+        self.length = start + keys.shape[2]
+        kept = self.length % self.block
+        self.keys, self.values = keys[:, :, keys.shape[2] - kept :], values[:, :, values.shape[2] - kept :]
+        return keys, values
+
+
+def block_local_attention(
+    q: Tensor, k: Tensor, v: Tensor, block: int, *, causal: bool, mask: Tensor | None = None
+) -> Tensor:
+    """Softmax attention within blocks: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, T, head_dim].
+
+    `mask` [B, T] is True where a token may be seen. Compute and memory are linear in T.
+    """
+    layout = BlockLayout(block, 0, q.shape[2])
+    row = torch.arange(layout.n_blocks, device=q.device)
+    earlier = torch.ones(block, block, dtype=torch.bool, device=q.device).tril() if causal else None
+    pattern = [BlockRows(row, row[None, :, None], seen=earlier)]
+    seen = layout.seen(mask, q)
+    return layout.tokens(
+        block_sparse_attention(layout.blocks(q), layout.blocks(k), layout.blocks(v), pattern, seen=seen)
+    )
+
+
+class BlockLocalAttention(SwappedAttention):
+    """Softmax attention within blocks of `block` tokens; equals full attention where T <= block."""
+
+    settings = ("block",)
+
+    def __init__(self, dim: int, heads: int, *, block: int, **shape: Any):
+        super().__init__(dim, heads, **shape)
+        self.block = block
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        if cache is None:
+            return block_local_attention(q, k, v, self.block, causal=self.causal, mask=mask)
+        assert isinstance(cache, BlockCache)
+        assert mask is None
+        k, v = cache.append(k, v)
+        n_past = k.shape[2] - q.shape[2]
+        if q.shape[2] == 1:
+            return F.scaled_dot_product_attention(q, k, v, enable_gqa=self.kv_heads < self.heads)
+        q = F.pad(q, (0, 0, n_past, 0))  # queries of the block's beginning, thrown away again
+        return block_local_attention(q, k, v, self.block, causal=True)[:, :, n_past:]
+
+    def make_cache(self, max_length: int) -> BlockCache:
+        return BlockCache(self.block)
