@@ -22,7 +22,7 @@ from benchmarks.sparsity.outcomes import Outcome, outcome, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
 from core.errors import SpecError, TechniqueFailure
 
-RESULTS = Path(__file__).parents[1] / "results" / "sparsity.txt"
+RESULTS = Path(__file__).parents[1] / "results" / "sparsity"
 Outcomes = dict[tuple[str, str, str], dict[int, Outcome]]  # (group, vehicle, arm) -> seed -> outcome
 
 
@@ -36,22 +36,21 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "slimboard-sparsity")
-    parser.add_argument("--save", action="store_true", help=f"also write {RESULTS.name} into benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="also write each group into benchmarks/results/sparsity")
     arguments = parser.parse_args()
     os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
     os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
     arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     outcomes = carry_out(arguments)
-    lines = [
-        f"{arguments.seeds} seeds, updates times {arguments.scale:g}, {arguments.device}, torch {torch.__version__}"
-    ]
+    head = f"{arguments.seeds} seeds, updates times {arguments.scale:g}, {arguments.device}, torch {torch.__version__}"
     for name in arguments.groups:
-        lines += report(name, outcomes)
-    lines.append(f"\n{(time.monotonic() - started) / 60:.0f} minutes in this call")
-    print("\n".join(lines))
-    if arguments.save:
-        RESULTS.write_text("\n".join(lines) + "\n")
+        table = "\n".join([head, *report(name, outcomes)])
+        print(table)
+        if arguments.save:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{name}.txt").write_text(table + "\n")
+    print(f"\n{(time.monotonic() - started) / 60:.0f} minutes in this call")
 
 
 def carry_out(arguments: argparse.Namespace) -> Outcomes:

@@ -73,6 +73,19 @@ def nm_training() -> Group:
     )
 
 
+def permuted_training() -> Group:
+    """Channels permuted before ASP's pruning, at equal updates: what the order is worth once training made up for it."""
+    return Group(
+        ["vit", "gpt", "resnet"],
+        {
+            "dense": DENSE,
+            "ASP": [half(), TWO_OF_FOUR, half()],
+            "permuted ASP": [half(), {"channel_permutation": {}}, TWO_OF_FOUR, half()],
+        },
+        [Claim("permuted ASP", "ASP"), Claim("dense", "permuted ASP")],
+    )
+
+
 def sparse_training() -> Group:
     """Sparse from the start or on the way, at equal updates; 80/50 is forward and backward sparsity in %."""
     arms: dict[str, Recipe] = {"dense": DENSE}
@@ -151,6 +164,7 @@ def structured() -> Group:
 GROUPS = {
     "permutation": permutation,
     "nm_training": nm_training,
+    "permuted_training": permuted_training,
     "sparse_training": sparse_training,
     "calibrated": calibrated,
     "structured": structured,
