@@ -11,6 +11,7 @@ import streamlit as st
 from sqlalchemy import func, select, text
 
 from core.catalogue import Catalogue, built_in
+from core.complexity import report as complexity
 from core.decision.choice import Decision, decide
 from core.decision.limits import Limit
 from core.errors import Problem
@@ -38,6 +39,12 @@ def load_catalogue() -> Catalogue:
     with read_session() as s:
         published = techniques.list_published(s)
         return built_in().merged((kind, name, entry) for kind, name, _, entry in published)
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_survey() -> complexity.Report | None:
+    """What architectures cost on this installation; None where nobody measured it. Raises ValueError if unreadable."""
+    return complexity.load()
 
 
 @st.cache_data(ttl=SLOW, show_spinner=False)

@@ -24,8 +24,10 @@ pages = {
         st.Page("screens/tradeoffs.py", title="Trade-offs", icon=":material/scatter_plot:", default=True),
         st.Page("screens/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("screens/provenance.py", title="Provenance", icon=":material/account_tree:"),
+        st.Page("screens/view.py", title="View", visibility="hidden"),
     ],
     "Reference": [
+        st.Page("screens/architectures.py", title="Architectures", icon=":material/trending_up:"),
         st.Page("screens/techniques.py", title="Techniques", icon=":material/menu_book:"),
         st.Page("screens/system.py", title="System", icon=":material/dns:"),
     ],

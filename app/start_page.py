@@ -20,6 +20,7 @@ PARTS = {
     "runs": ("BidiComponent", "Pagination", "TextInput"),
     "compare": ("ArrowVegaLiteChart", "DataFrame"),
     "run": ("ArrowVegaLiteChart",),
+    "architectures": ("ArrowVegaLiteChart",),
 }  # names of the modules that draw a page's elements
 CONNECT = """<script>
   window.__streamlit = {

@@ -19,6 +19,7 @@ TORCH_FREE = [
     "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions", "app.data", "app.forms", "app.cli",
     "app.bundles", "app.exports.frames", "app.exports.html",
     "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",
+    "app.charts.architectures", "core.complexity.report",
 ]  # fmt: skip
 
 

@@ -1,0 +1,63 @@
+"""How the cost of each architecture grows with the length of its input."""
+
+import streamlit as st
+
+from app import architectures, data, formats, identity
+from app.charts.architectures import AXES, growth, points
+from core.complexity.report import shipped
+
+identity.project()
+st.title("Architectures")
+st.caption(
+    "What each architecture costs at growing lengths, and the power of the length that fits best at the longest four. "
+    "How this is measured: docs/architectures.md."
+)
+
+own = None
+try:
+    own = data.load_survey()
+except ValueError:
+    st.warning("The survey of this installation cannot be read. Take it again: `slimboard architectures --save`.")
+origins = {"Shipped with Slimboard": shipped()}
+if own is not None:
+    origins = {"This installation": own, **origins}
+    origin = st.segmented_control("Measured by", list(origins), default="This installation", required=True)
+else:
+    origin = "Shipped with Slimboard"
+survey = origins[origin]
+st.caption(formats.plain(architectures.conditions(survey.conditions)))
+
+quantity = st.segmented_control(
+    "Quantity", list(AXES), default="train_ms", required=True, format_func=lambda name: AXES[name].title, key="quantity"
+)
+names = [architecture.name for architecture in survey.architectures]
+hidden = st.pills("Hide", names, selection_mode="multi", key="hidden")
+drawn = points(survey, quantity)
+drawn = drawn[~drawn["name"].isin(hidden)]
+if drawn.empty:
+    st.info("No architecture is left that has this quantity.")
+else:
+    st.altair_chart(growth(drawn, quantity, names), width="stretch")
+    st.caption("Both axes are logarithmic. The dotted grey lines have the slopes of T and of T².")
+
+st.subheader("Growth with the length T")
+st.caption(
+    f"Exponent with its 95 % interval over the longest four lengths, and the value at {survey.lengths[-1]:,} tokens. "
+    "A training step is a forward and a backward pass without the optimizer; its memory is what it "
+    "holds beside the model."
+)
+links = {a.name: f"[{formats.plain(a.name)}]({a.paper})" for a in survey.architectures}
+st.table(
+    [{**row, "Architecture": links[row["Architecture"]]} for row in architectures.table(survey)], border="horizontal"
+)
+with st.expander("What each architecture does, and its settings"):
+    for measured in survey.architectures:
+        settings = ", ".join(f"{name}: {value}" for name, value in measured.settings.items()) or "no settings"
+        st.markdown(
+            f"**{formats.plain(measured.name)}** in {measured.model}: {formats.plain(measured.summary)} "
+            f"({formats.plain(settings)})"
+        )
+for name, reason in survey.refused.items():
+    st.caption(f"{formats.plain(name)} is not measured: {formats.plain(reason)}")
+if own is None:
+    st.info("Not measured on this installation yet: run `slimboard architectures --save`.", icon=":material/speed:")

@@ -1,0 +1,104 @@
+"""Small models of every architecture that the catalogue has, of any length."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from core import models
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.models.loaded import Loaded
+from core.spec import ModelSpec, TaskSpec
+from core.subject import Subject
+from core.tasks import load
+from core.techniques.base import OneShot
+from core.techniques.catalogue import TECHNIQUES
+
+DIM, DEPTH, HEADS = 64, 2, 2
+FAMILIES = (Family.ATTENTION, Family.ARCHITECTURE)
+VARIANTS = {"builtin:gpt": "recall", "builtin:encoder": "classify"}  # of builtin:long-recall, by the model
+FULL, FULL_PAPER = "full attention", "https://arxiv.org/abs/1706.03762"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture in a model; `technique` is None for the model as it is."""
+
+    technique: str | None
+    source: str
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        plain = self.technique or FULL
+        return plain if self.source == "builtin:gpt" else f"{plain} (bidirectional)"
+
+    def described(self) -> dict[str, Any]:
+        """Settings, summary and paper."""
+        if self.technique is None:
+            summary = "Every token sees every other one, or every earlier one."
+            return {"settings": {}, "summary": summary, "paper": FULL_PAPER}
+        known = TECHNIQUES[self.technique]
+        summary = (known.__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
+        return {"settings": known().model_dump(mode="json"), "summary": summary, "paper": known.paper}
+
+
+class Silent:
+    """Of a survey nobody reads what its steps report."""
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Nothing."""
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Nothing."""
+
+    def event(self, level: str, message: str) -> None:
+        """Nothing."""
+
+
+def build(candidate: Candidate, length: int) -> nn.Module:
+    """The model with random weights, for `length` tokens. Raises SpecError where the two do not go together."""
+    variant = VARIANTS[candidate.source]
+    task = load(TaskSpec(source="builtin:long-recall", variant=variant, length=length))
+    spec = ModelSpec(source=candidate.source, dim=DIM, depth=DEPTH, heads=HEADS)
+    loaded: Loaded = models.load(spec, task, torch.Generator().manual_seed(0))
+    if candidate.technique is None:
+        return loaded.module
+    step = TECHNIQUES[candidate.technique]()
+    assert isinstance(step, OneShot)
+    subject = Subject({"main": loaded.module}, task, {"main": loaded.config}, loaded.trained)
+    context = Context(device=torch.device("cpu"), task=task, seed_material="survey", record=Silent(), resolve=_no_model)
+    step.check(subject)
+    step.apply(subject, context)
+    return subject.model
+
+
+def _no_model(reference: ModelSpec | str) -> nn.Module:
+    raise SpecError.of("model", str(reference), "is not at hand in a survey", "Leave it out.")
+
+
+def steps() -> list[str]:
+    """The architectures of the catalogue by name."""
+    return [name for name, known in TECHNIQUES.items() if known.family in FAMILIES and issubclass(known, OneShot)]
+
+
+def candidates(length: int) -> Iterator[Candidate | tuple[str, str]]:
+    """What can be measured at a length; of a technique that no model takes, its name and why."""
+    yield from (Candidate(None, source) for source in VARIANTS)
+    for name in steps():
+        refusals = []
+        for source in VARIANTS:
+            try:
+                build(Candidate(name, source), length)
+            except (SpecError, ValidationError) as error:
+                refusals.append(f"{source}: {error}")
+            else:
+                yield Candidate(name, source)
+                break
+        else:
+            yield name, "; ".join(refusals)
