@@ -74,7 +74,7 @@ def nm_training() -> Group:
 
 
 def permuted_training() -> Group:
-    """Channels permuted before ASP's pruning, at equal updates: what the order is worth once training made up for it."""
+    """Channels permuted before ASP's pruning, at equal updates: what the order is worth after training."""
     return Group(
         ["vit", "gpt", "resnet"],
         {
