@@ -13,6 +13,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.models.loaded import Loaded
+from core.recording import MemoryRecord
 from core.spec import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.tasks import load
@@ -48,19 +49,6 @@ class Candidate:
         return {"settings": known().model_dump(mode="json"), "summary": summary, "paper": known.paper}
 
 
-class Silent:
-    """Of a survey nobody reads what its steps report."""
-
-    def progress(self, fraction: float, text: str) -> None:
-        """Nothing."""
-
-    def curve(self, name: str, step: int, value: float) -> None:
-        """Nothing."""
-
-    def event(self, level: str, message: str) -> None:
-        """Nothing."""
-
-
 def build(candidate: Candidate, length: int) -> nn.Module:
     """The model with random weights, for `length` tokens. Raises SpecError where the two do not go together."""
     variant = VARIANTS[candidate.source]
@@ -72,7 +60,9 @@ def build(candidate: Candidate, length: int) -> nn.Module:
     step = TECHNIQUES[candidate.technique]()
     assert isinstance(step, OneShot)
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config}, loaded.trained)
-    context = Context(device=torch.device("cpu"), task=task, seed_material="survey", record=Silent(), resolve=_no_model)
+    context = Context(
+        device=torch.device("cpu"), task=task, seed_material="survey", record=MemoryRecord(), resolve=_no_model
+    )
     step.check(subject)
     step.apply(subject, context)
     return subject.model

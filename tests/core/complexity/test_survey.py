@@ -123,3 +123,12 @@ def test_descriptions_come_from_the_technique():
     described = Candidate("sliding_window", "builtin:gpt").described()
     assert described["settings"]["window"] == 64 and described["paper"].startswith("https://")
     assert ENCODER.name == "full attention (bidirectional)"
+
+
+@pytest.mark.parametrize("name", ["linear_attention", "mamba", "retnet", "rwkv", "sliding_window"])
+def test_a_bounded_state_keeps_nothing_of_the_length_alive(name):
+    sizes = []
+    for length in (128, 256):
+        model = subjects.build(Candidate(name, "builtin:gpt"), length)
+        sizes.append(costs.state_bytes(costs.filled_cache(model, length)))
+    assert sizes[0] == sizes[1] < 128 * 2 * subjects.DIM * 4 * 2
