@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app import architectures_command, bundle_commands, formats, gate, shell, terminal
+from app import architectures_command, bundle_commands, clean_command, formats, gate, shell, terminal
 from app.service import UpError
 from app.shell import CommandError, Who
 from core import catalogue as published
@@ -235,6 +235,7 @@ def requeue(context: typer.Context, run_id: RunId) -> None:
 
 bundle_commands.add_to(cli)
 cli.command()(gate.gate)
+cli.command()(clean_command.clean)
 cli.command()(architectures_command.architectures)
 
 

@@ -62,6 +62,15 @@ class ArtifactStore:
         if not self.is_local:
             self._upload(self.open(key), key)
 
+    def remove(self, key: str) -> None:
+        """Remove an artifact wherever it lies, its manifest first: what is left of it is no artifact."""
+        shutil.rmtree(self.cache / self.address(key), ignore_errors=True)
+        target = f"{self.root}/{self.address(key)}"
+        if not self.is_local and self.filesystem.exists(target):
+            if self.has(key):
+                self.filesystem.rm_file(f"{target}/{MANIFEST}")
+            self.filesystem.rm(target, recursive=True)
+
     def sweep(self, older_than: float = DRAFT_SECONDS) -> int:
         """Remove drafts that processes left which were killed, and return how many; none that may still be written."""
         oldest = time.time() - older_than

@@ -67,3 +67,15 @@ def test_what_is_written_beside_an_artifact_reaches_other_hosts(tmp_path):
     found = there.open(KEY)
     assert {file.name for file in found.iterdir()} == {"model.safetensors", "manifest.json", "mistakes-1.json"}
     assert (found / "model.safetensors").read_text() == "weights" and drafts(tmp_path / "there") == []
+
+
+def test_a_removed_artifact_is_gone_here_and_elsewhere(tmp_path):
+    address = f"memory://{uuid.uuid4().hex}"
+    here, there = (ArtifactStore(address, tmp_path / host) for host in ("here", "there"))
+    write(here, "weights")
+    write(here, "others", "b" * 64)
+    here.remove(KEY)
+    here.remove(KEY)
+    assert not here.has(KEY) and not there.has(KEY) and here.has("b" * 64)
+    with pytest.raises(FileNotFoundError):
+        here.open(KEY)
