@@ -1,5 +1,8 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
+from core.nn.attention.bigbird import BigBirdAttention
+from core.nn.attention.block_local import BlockLocalAttention
+from core.nn.attention.etc import EtcAttention
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.linear_attention import LinearAttention
 from core.nn.attention.retention import Retention
@@ -24,10 +27,15 @@ from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
 from core.nn.sparse_linear import SparseLinear
+from core.nn.tokens.global_tokens import GlobalTokens
 from core.nn.tokens.merging import MergingBlock
 from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
+    "BigBirdAttention": BigBirdAttention,
+    "BlockLocalAttention": BlockLocalAttention,
+    "EtcAttention": EtcAttention,
+    "GlobalTokens": GlobalTokens,
     "DynamicInt8Linear": DynamicInt8Linear,
     "Geglu": Geglu,
     "LowRankLinear": LowRankLinear,

@@ -13,6 +13,9 @@ from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
+from core.techniques.attention.bigbird import BigBird
+from core.techniques.attention.block_local import BlockLocal
+from core.techniques.attention.etc import Etc
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
@@ -43,6 +46,9 @@ from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
 
 TECHNIQUES: dict[str, type[Technique]] = {
+    "bigbird": BigBird,
+    "block_local": BlockLocal,
+    "etc": Etc,
     "channel_permutation": ChannelPermutation,
     "distill_logits": DistillLogits,
     "dynamic_vit": DynamicVit,

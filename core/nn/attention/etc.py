@@ -124,7 +124,9 @@ class EtcAttention(SwappedAttention):
         """Draw the labels' vectors; the biases are 0."""
         for vectors in (self.long_vectors, self.global_vectors):
             if not vectors.is_meta:
-                nn.init.trunc_normal_(vectors, std=LABEL_STD, a=-2 * LABEL_STD, b=2 * LABEL_STD, generator=generator)
+                drawn = torch.empty(vectors.shape)
+                nn.init.trunc_normal_(drawn, std=LABEL_STD, a=-2 * LABEL_STD, b=2 * LABEL_STD, generator=generator)
+                vectors.data.copy_(drawn)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, q.shape[2] - self.global_tokens)

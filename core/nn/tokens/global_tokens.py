@@ -42,7 +42,8 @@ class GlobalTokens(Replacement, NoGlobalTokens):
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Normal, of the standard deviation that positions have: 1 / sqrt(dim); nothing on the meta device."""
         if not self.tokens.is_meta:
-            nn.init.normal_(self.tokens, std=self.dim**-0.5, generator=generator)
+            drawn = torch.empty(self.tokens.shape).normal_(std=self.dim**-0.5, generator=generator)
+            self.tokens.data.copy_(drawn)
 
     def enter(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[B, T, dim] and [B, T] -> the tokens and x, [B, count + T, dim], and the mask extended by True."""

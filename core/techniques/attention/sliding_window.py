@@ -1,8 +1,8 @@
 """Sliding window: every token attends only to its nearest neighbours, with the weights it has.
 
-Paper: https://arxiv.org/abs/2004.05150 (Longformer); as Mistral uses it, https://arxiv.org/abs/2310.06825. Here
-without global tokens and in every block. Causal models see the `window` last tokens, others
-window - 1 on either side.
+Paper: https://arxiv.org/abs/2004.05150 (Longformer); as Mistral uses it, https://arxiv.org/abs/2310.06825. Here in
+every block. Causal models see the `window` last tokens, others window - 1 on either side. Global tokens are learned
+ones in front, not tokens of the text, and share the projections that Longformer has twice.
 """
 
 from pydantic import Field
@@ -16,6 +16,7 @@ from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindo
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
+from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
 from core.techniques.base import REDUCED_TOKENS, OneShot
 
 
@@ -27,18 +28,23 @@ class SlidingWindow(OneShot):
     refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
 
     window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
+    global_tokens: int = Field(
+        0, ge=0, le=4096, description="learned tokens that see all and are seen by all; not in causal models"
+    )
 
     def label(self) -> str:
-        """The window's size."""
-        return f"{self.window} tokens"
+        """The window's size, and how many tokens are global."""
+        return f"{self.window} tokens" + (f", {self.global_tokens} global" if self.global_tokens else "")
 
     def check(self, subject: Subject) -> None:
-        """The model has full attentions that can be swapped, and calls them."""
+        """The model has full attentions that can be swapped, and calls them; with global tokens, no causal ones."""
         reducing = next((n for n, m in subject.model.named_modules() if isinstance(m, ReducingBlock)), None)
         if reducing is not None:
             message = "passes on fewer tokens and attends by itself"
             raise SpecError.of("model.source", reducing, message, "Leave one of the two steps out.")
         self._attentions(subject)
+        if self.global_tokens:
+            bidirectional_attentions(subject, "global tokens would pass on what comes later")
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention; the projections stay the same, masks included."""
@@ -48,9 +54,13 @@ class SlidingWindow(OneShot):
             context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
         for name, attention in attentions.items():
             if isinstance(attention, FullAttention):
-                subject.replace(name, SlidingWindowAttention.from_attention(attention, window=self.window))
+                made = SlidingWindowAttention.from_attention(
+                    attention, window=self.window, global_tokens=self.global_tokens
+                )
+                subject.replace(name, made)
             else:
                 subject.replace(name, HuggingFaceSlidingWindow.from_attention(attention, self.window))
+        add_global_tokens(subject, context, self.global_tokens)
         subject.details["layers"] = [{"name": name, "window": self.window} for name in attentions]
 
     def _attentions(self, subject: Subject) -> dict[str, nn.Module]:

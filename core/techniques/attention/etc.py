@@ -1,0 +1,67 @@
+"""ETC: long tokens attend to their neighbours and to global tokens, which attend to all, with labelled relations.
+
+Paper: https://arxiv.org/abs/2004.08483. Projections carry over; the labels' vectors and the global tokens are new, so
+train after it. The paper's base models have radius 84 and offsets clipped at 12, its large ones 169 and 24. Here the
+global tokens are learned ones and the text is cut into equal segments in the place of sentences. Projections are
+shared between global and long tokens. Not built: contrastive pretraining (CPC), and lifting from BERT's weights. For
+bidirectional models: the paper has no causal one.
+"""
+
+from pydantic import Field
+
+from core.context import Context
+from core.families import Family
+from core.nn.attention.etc import EtcAttention
+from core.subject import Subject
+from core.swapping import transformer
+from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions, longest
+from core.techniques.base import REDUCED_TOKENS, OneShot
+
+
+class Etc(OneShot):
+    """Swap full attention for global-local attention with labelled relative positions."""
+
+    family = Family.ATTENTION
+    paper = "https://arxiv.org/abs/2004.08483"
+    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
+
+    radius: int = Field(84, ge=1, le=65_536, description="tokens that a token sees on either side")
+    global_tokens: int = Field(
+        16, ge=1, le=4096, description="learned tokens: the first for the whole text, each other for one segment"
+    )
+    max_distance: int = Field(12, ge=0, le=120, description="offset from which tokens of one kind are labelled alike")
+    hard: bool = Field(False, description="a global token reads only its own segment; the first still reads all")
+    isolated: bool = Field(False, description="tokens see no neighbours of other segments")
+
+    def label(self) -> str:
+        """The radius, the global tokens and which structure is kept."""
+        kept = "".join(f", {name}" for name in ("hard", "isolated") if getattr(self, name))
+        return f"radius {self.radius}, {self.global_tokens} global{kept}"
+
+    def check(self, subject: Subject) -> None:
+        """The model is bidirectional, and knows how long its texts may get."""
+        bidirectional_attentions(subject, "its global tokens would pass on what comes later")
+        longest(transformer(subject))
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap every full attention and put the global tokens in."""
+        self.check(subject)
+        length = longest(transformer(subject))
+        rows = []
+        for name, attention in bidirectional_attentions(subject, "").items():
+            made = EtcAttention.from_attention(
+                attention,
+                radius=self.radius,
+                max_distance=self.max_distance,
+                global_tokens=self.global_tokens,
+                length=length,
+                hard=self.hard,
+                isolated=self.isolated,
+            ).to(attention.q.weight.dtype)
+            made.initialize_(context.generator(name))
+            subject.replace(name, made)
+            rows.append({"name": name, "radius": self.radius, "labels": made.long_biases.shape[1]})
+        add_global_tokens(subject, context, self.global_tokens)
+        if length <= self.radius:
+            context.record.event("warning", f"radius {self.radius} covers the {length} tokens: only the labels are new")
+        subject.details["layers"] = rows

@@ -1,0 +1,161 @@
+"""BigBird, ETC and windows with global tokens as steps: what enters and leaves a model, refusals, and round trips."""
+
+import pytest
+import torch
+
+from core import artifact
+from core.errors import SpecError
+from core.measure.compute import macs
+from core.nn.attention.bigbird import BigBirdAttention
+from core.nn.attention.etc import EtcAttention
+from core.nn.tokens.global_tokens import GlobalTokens
+from core.recording import MemoryRecord
+from core.techniques.attention.bigbird import BigBird
+from core.techniques.attention.etc import Etc
+from core.techniques.attention.sliding_window import SlidingWindow
+from core.techniques.pruning.head_pruning import HeadPruning
+from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.quantization.cast import Cast
+from tests.core.fakes import context
+from tests.core.techniques.attention.subjects import inputs_of, subject_of
+
+STEPS = {
+    "bigbird": BigBird(block=4, random_blocks=2),
+    "bigbird with global tokens": BigBird(block=4, random_blocks=1, global_tokens=3),
+    "etc": Etc(radius=5, global_tokens=3, max_distance=2),
+    "sliding window with global tokens": SlidingWindow(window=5, global_tokens=2),
+}
+
+
+def applied(step, kind, record=None):
+    subject = subject_of(kind)
+    step.check(subject)
+    step.apply(subject, context(subject, record))
+    return subject
+
+
+@pytest.mark.parametrize("kind", ["vit", "mean", "encoder"])
+@pytest.mark.parametrize("name", STEPS)
+def test_models_answer_with_the_weights_they_had_and_save_multiplications(name, kind):
+    before, subject = subject_of(kind), applied(STEPS[name], kind)
+    again = dict(before.model.named_parameters())
+    kept = [n for n, p in subject.model.named_parameters() if n in again and torch.equal(p, again[n])]
+    assert kept == list(again)
+    example = {key: value[:1] for key, value in inputs_of(kind).items()}
+    assert subject.model(**example).shape == (1, 3)
+    assert macs(subject.model, example) < macs(before.model, example)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_model_rebuilt_from_its_artifacts_form_gives_the_same(name):
+    subject = applied(STEPS[name], "encoder")
+    config = subject.configs["main"]
+    modules = artifact.replacements(subject.model)
+    again = artifact._bare(config, modules)
+    again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
+    batch = inputs_of("encoder")
+    assert torch.equal(again.eval()(**batch), subject.model(**batch))
+    assert ("GlobalTokens" in [m.cls for m in modules]) == (name != "bigbird")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_padding_changes_no_answer(name):
+    model = applied(STEPS[name], "encoder").model
+    batch = inputs_of("encoder")
+    alone = model(batch["input_ids"][1:2, :23])
+    torch.testing.assert_close(model(**batch)[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_parameter_learns(name):
+    subject = applied(STEPS[name], "encoder")
+    subject.model(**inputs_of("encoder"))[:, 0].sum().backward()
+    unused = [n for n, p in subject.model.named_parameters() if p.grad is None or not p.grad.any()]
+    idle = (".k.bias", "blocks.1.attention.global_")  # softmax cancels the ones, nothing reads the last global tokens
+    assert [n for n in unused if not any(part in n for part in idle)] == []
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_causal_models_are_refused_with_the_reason(name):
+    with pytest.raises(SpecError, match=r"is causal: .* would pass on what comes later"):
+        STEPS[name].check(subject_of("gpt"))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_second_pattern_is_refused(name):
+    subject = applied(STEPS[name], "vit")
+    with pytest.raises(SpecError, match="no full attention left"):
+        STEPS["bigbird with global tokens"].check(subject)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_heads_are_cut_with_what_belongs_to_them(name):
+    subject = applied(STEPS[name], "vit")
+    HeadPruning(pruning_ratio=0.5, importance="magnitude", rounds=1).apply(subject, context(subject))
+    heads = [block.attention.heads for block in subject.model.blocks]
+    assert sum(heads) == 4
+    for block in subject.model.blocks:
+        for own in block.attention.per_head:
+            assert len(getattr(block.attention, own)) == block.attention.heads
+    subject.model(**inputs_of("vit"))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_masks_and_half_precision_work_with_it(name):
+    subject = subject_of("encoder")
+    NmPruning().apply(subject, context(subject))
+    masks = set(subject.constraints)
+    STEPS[name].apply(subject, context(subject))
+    assert set(subject.constraints) == masks
+    before = subject.model(**inputs_of("encoder"))
+    Cast(dtype="bf16").apply(subject, context(subject))
+    torch.testing.assert_close(subject.model(**inputs_of("encoder")).float(), before, rtol=0, atol=0.1)
+
+
+def test_the_step_decides_the_random_blocks_and_layers_differ():
+    first, second = applied(STEPS["bigbird"], "vit"), applied(STEPS["bigbird"], "vit")
+    drawn = [block.attention.random_blocks for block in first.model.blocks]
+    assert all(torch.equal(a, b.attention.random_blocks) for a, b in zip(drawn, second.model.blocks, strict=True))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert all(type(block.attention) is BigBirdAttention for block in first.model.blocks)
+    assert first.trained
+    assert first.details["layers"][0] == {
+        "name": "blocks.0.attention",
+        "blocks": 17,
+        "pairs computed (%)": pytest.approx(100 * (2 * 17 + 2 * 6 + 13 * 7) / 17**2),
+    }
+
+
+def test_global_tokens_stand_in_front_of_the_blocks_and_not_behind_them():
+    subject = applied(STEPS["etc"], "encoder")
+    seen = {}
+    subject.model.blocks[0].register_forward_pre_hook(lambda m, args: seen.update(x=args[0]))
+    subject.model.norm.register_forward_pre_hook(lambda m, args: seen.update(after=args[0]))
+    subject.model(**inputs_of("encoder"))
+    assert seen["x"].shape == (3, 3 + 65, 32)
+    assert torch.equal(seen["x"][:, :3], subject.model.global_tokens.tokens.expand(3, -1, -1))
+    assert seen["after"].shape == (3, 65, 32)
+    assert type(subject.model.global_tokens) is GlobalTokens
+    assert all(type(block.attention) is EtcAttention for block in subject.model.blocks)
+    assert not subject.trained
+
+
+def test_a_pattern_that_covers_everything_changes_nothing_and_says_so():
+    record, batch = MemoryRecord(), inputs_of("vit")
+    subject = applied(BigBird(block=13, random_blocks=3), "vit", record)
+    torch.testing.assert_close(subject.model(**batch), subject_of("vit").model(**batch))
+    message = "5 blocks of 13 tokens are too few to leave any out: attention stays full"
+    assert record.events == [("warning", message)]
+    record = MemoryRecord()
+    applied(Etc(radius=65), "vit", record)
+    assert record.events == [("warning", "radius 65 covers the 65 tokens: only the labels are new")]
+
+
+def test_labels_tell_the_settings():
+    assert [step.label() for step in STEPS.values()] == [
+        "blocks of 4, 2 random",
+        "blocks of 4, 1 random, 3 global",
+        "radius 5, 3 global",
+        "5 tokens, 2 global",
+    ]
+    assert Etc(hard=True, isolated=True).label() == "radius 84, 16 global, hard, isolated"
