@@ -54,7 +54,8 @@ class _Made:
 
     rows: dict[type[Base], list[dict[str, Any]]]
     next_stage_id: int
-    trained: dict[tuple[str, str, int], int]  # model, task, prefix -> stage id of the trained model
+    trained: dict[tuple[str, str, int, int], int]  # model, task, prefix, seed -> stage id of the trained model
+    wanted: tuple[str, str, int, list[Any]] = ("", "", 0, [])  # model, task, prefix and steps of the last recipe
 
 
 def spec(name: str = "", **changes: Any) -> RunSpec:
@@ -99,10 +100,11 @@ def latency(**changes: Any) -> LatencyRow:
     return LatencyRow(**values | changes)
 
 
-def fill_store(session: Session, n_runs: int, seed: int = 0, user: str = "local") -> int:
+def fill_store(session: Session, n_runs: int, seed: int = 0, user: str = "local", n_seeds: int = 1) -> int:
     """Add `n_runs` plausible runs with their stages and latencies to the default project; returns its id.
 
-    About twenty runs share each trained model; each has one or two steps of its own after it.
+    About twenty runs share each trained model; each has one or two steps of its own after it. `n_seeds` runs in a
+    row have one recipe.
     """
     owner = users.enrol(session, user)
     project_id: int = users.list_projects(session, owner.id)[0].id
@@ -110,8 +112,13 @@ def fill_store(session: Session, n_runs: int, seed: int = 0, user: str = "local"
     first_run = (session.scalar(select(func.max(Run.id))) or 0) + 1
     first_stage = (session.scalar(select(func.max(Stage.id))) or 0) + 1
     made = _Made({t: [] for t in (Run, RunTechnique, Stage, Artifact, RunStage, Latency)}, first_stage, {})
-    for run_id in range(first_run, first_run + n_runs):
-        _add_run(made, chance, run_id, project_id, owner.id, age=(first_run + n_runs - run_id) * 60.0)
+    for number, run_id in enumerate(range(first_run, first_run + n_runs)):
+        if number % n_seeds == 0:
+            prefix = chance.randrange(max(1, run_id // 240 + 1))
+            steps = chance.sample(STEPS, chance.choice((1, 1, 2)))
+            made.wanted = chance.choice(MODELS), chance.choice(list(TASKS)), prefix, steps
+        age = (first_run + n_runs - run_id) * 60.0
+        _add_run(made, chance, run_id, project_id, owner.id, age, replicate=number % n_seeds)
     for table, rows in made.rows.items():
         for part in _parts(rows, 5000):
             session.execute(insert(table), part)
@@ -119,13 +126,13 @@ def fill_store(session: Session, n_runs: int, seed: int = 0, user: str = "local"
     return project_id
 
 
-def _add_run(made: _Made, chance: random.Random, run_id: int, project_id: int, owner_id: int, age: float) -> None:
-    model, task = chance.choice(MODELS), chance.choice(list(TASKS))
-    prefix = chance.randrange(max(1, run_id // 240 + 1))
-    own = chance.sample(STEPS, chance.choice((1, 1, 2)))
+def _add_run(
+    made: _Made, chance: random.Random, run_id: int, project_id: int, owner_id: int, age: float, replicate: int
+) -> None:
+    model, task, prefix, own = made.wanted
     status = chance.choice(STATUSES)
     recipe: list[Any] = [{"train": {"steps": 500 + prefix}}, *({name: settings} for name, _, settings, *_ in own)]
-    wanted = spec(f"{own[0][0]} {run_id}", model=model, task=task, recipe=recipe, seed=prefix)
+    wanted = spec(f"{own[0][0]} {run_id}", model=model, task=task, recipe=recipe, seed=replicate)
     created = time.time() - age
     run = {
         "id": run_id, "project_id": project_id, "owner_id": owner_id, "name": wanted.name, "spec": wanted.to_dict(),
@@ -141,11 +148,13 @@ def _add_run(made: _Made, chance: random.Random, run_id: int, project_id: int, o
     made.rows[Run].append(run)
     made.rows[RunTechnique] += [{"run_id": run_id, "technique": name} for name in wanted.techniques()]
     if status is RunStatus.DONE:
-        _add_stages(made, chance, run, prefix, own)
+        _add_stages(made, chance, run, prefix, own, replicate)
 
 
-def _add_stages(made: _Made, chance: random.Random, run: dict[str, Any], prefix: int, own: list[Any]) -> None:
-    shared = (run["model"], run["task"], prefix)
+def _add_stages(
+    made: _Made, chance: random.Random, run: dict[str, Any], prefix: int, own: list[Any], replicate: int
+) -> None:
+    shared = (run["model"], run["task"], prefix, replicate)
     reference_id = made.trained.get(shared)
     reused = reference_id is not None
     base_score = TASKS[run["task"]][3]
@@ -154,6 +163,7 @@ def _add_stages(made: _Made, chance: random.Random, run: dict[str, Any], prefix:
         reference_id = _add_stage(
             made, run, ("train", "training", {"steps": 500 + prefix}), size, base_score, 4.0, None
         )
+        made.rows[Stage][-1] |= {"recipe_hash": _number(shared[:3]), "seeds_hash": replicate}
         made.trained[shared] = reference_id
     _attach(made, run, 1, reference_id, reference_id, reused)
     reference = made.rows[Stage][reference_id - made.rows[Stage][0]["id"]]
@@ -164,6 +174,8 @@ def _add_stages(made: _Made, chance: random.Random, run: dict[str, Any], prefix:
         score = score - 100 * worse if TASKS[run["task"]][2] else score + worse  # accuracy is in percent
         ms *= faster * chance.uniform(0.9, 1.1)
         stage_id = _add_stage(made, run, (name, family, settings), size, score, ms, reference_id)
+        recipe = (run["id"] - replicate, position)
+        made.rows[Stage][-1] |= {"recipe_hash": _number(recipe), "seeds_hash": replicate}
         _attach(made, run, position, stage_id, reference_id, False)
 
 
@@ -193,6 +205,10 @@ def _add_stage(
         ids = {"stage_id": stage_id, "run_id": run["id"], "reference_stage_id": reference_id}
         made.rows[Latency].append({**ids, **vars(timed)})
     return stage_id
+
+
+def _number(value: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7], "big")
 
 
 def _attach(made: _Made, run: dict[str, Any], position: int, stage_id: int, reference_id: int, reused: bool) -> None:

@@ -239,8 +239,11 @@ class Stage(Base):
     details: Mapped[dict[str, Any]]  # per-layer tables and what else is particular
     seconds: Mapped[float]  # to apply the step
     created_at: Mapped[float] = mapped_column(default=now(), index=True)
+    recipe_hash: Mapped[int | None]  # equal for stages that differ in their seeds only; none: of a reference alone
+    seeds_hash: Mapped[int | None]
     __table_args__ = (
         Index("ix_stage_task_hash", "task_hash", "trained"),
+        Index("ix_stage_recipe_hash", "recipe_hash", "seeds_hash"),
         Index("ix_stage_history", "technique", "model", "task"),
     )
 

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage
-from core.store.models import Artifact, Latency, OperatingPoint, Run, RunStage, RunStatus, Stage
+from core.replicates import Replicate, replicate
+from core.store.models import Artifact, Latency, OperatingPoint, Run, RunSource, RunStage, RunStatus, Stage
 from core.store.rows import Rows
 from core.store.upsert import upsert
 
@@ -56,12 +57,18 @@ def attach_stage(
     reference_stage_id: int | None,
     comparison: Comparison | None,
 ) -> None:
-    """Say that a run has a stage at a position (0 is its source); doing it again changes nothing."""
+    """Say that a run has a stage at a position (0 is its source); doing it again changes nothing.
+
+    The first run that has a stage says which recipe it repeats, with which seeds.
+    """
+    run = session.execute(select(Run.project_id, Run.spec).where(Run.id == run_id)).one()
+    if position >= 0:
+        _say_what_it_repeats(session, stage_id, run_id, run.spec, position)
     row = {
         "run_id": run_id,
         "position": position,
         "stage_id": stage_id,
-        "project_id": session.scalars(select(Run.project_id).where(Run.id == run_id)).one(),
+        "project_id": run.project_id,
         "reference_stage_id": reference_stage_id,
         "reused": reused,
         "score_delta": comparison.delta if comparison else None,
@@ -71,6 +78,26 @@ def attach_stage(
     }
     changed = set(row) - {"run_id", "position", "reused"}
     upsert(session, RunStage, [row], ["run_id", "position"], changed)
+
+
+def _say_what_it_repeats(session: Session, stage_id: int, run_id: int, spec: Mapping[str, Any], position: int) -> None:
+    stage = session.execute(select(Stage.recipe_hash, Stage.task_hash).where(Stage.id == stage_id)).one()
+    if stage.recipe_hash is None:
+        found = replicate(spec, position, stage.task_hash, _last_stages(session, run_id))
+        values = {"recipe_hash": found.recipe, "seeds_hash": found.seeds}
+        session.execute(update(Stage).where(Stage.id == stage_id).values(values))
+
+
+def _last_stages(session: Session, run_id: int) -> dict[int, Replicate]:
+    """What the last stages of the runs that a run names repeat."""
+    query = (
+        select(RunStage.run_id, Stage.recipe_hash, Stage.seeds_hash)
+        .join(Stage, Stage.id == RunStage.stage_id)
+        .where(RunStage.run_id.in_(select(RunSource.source_id).where(RunSource.run_id == run_id)))
+        .where(Stage.recipe_hash.is_not(None))
+        .order_by(RunStage.position)
+    )
+    return {row.run_id: Replicate(row.recipe_hash, row.seeds_hash) for row in session.execute(query)}
 
 
 def set_latencies(

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
+from core.comparison import seeds
 from core.store import thinning
 from core.store.models import Latency, RunStage, Stage
 from core.store.rows import Rows
@@ -142,6 +143,24 @@ def list_points(
     return [{**row, "n": n[row["stage_id"]]} for row in session.execute(query).mappings()]
 
 
+def list_recipes(
+    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = 4000
+) -> list[dict[str, Any]]:
+    """The same points, those that differ in their seeds as one: its values are means over the seeds.
+
+    A row is that of the recipe's last stage, with what `core.comparison.seeds.merged` makes of all; `stage_id` is the
+    first one's. Where a recipe was computed with one seed several times, the last counts.
+    """
+    n = thinning.thin(session, _recipes(chosen, x, y), limit)
+    repeated = select(Stage.recipe_hash).where(Stage.id.in_(list(n)))
+    query = _details(chosen).where(
+        or_(Stage.id.in_(list(n)), Stage.recipe_hash.in_(repeated)), _of_project(chosen), *_conditions(chosen)
+    )
+    rows = [dict(row) for row in session.execute(query.order_by(Stage.id)).mappings()]
+    found = seeds.merged([row for row in rows if row[x] is not None and row[y] is not None], tuple(AXES))
+    return [{**row, "n": n[row["stage_id"]]} for row in found if row["stage_id"] in n]
+
+
 def list_all_points(session: Session, chosen: PointFilter, x: str, y: str) -> list[dict[str, Any]]:
     """The same points without thinning, however many they are, for what is exported."""
     known = _points(chosen, x, y).subquery("known")
@@ -165,6 +184,16 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
     if {x, y} & set(TIMED):
         query = query.join(Latency, Latency.id == _last_latency(chosen))
     return query.where(*_conditions(chosen), *known)
+
+
+def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
+    """The same of recipes: the first stage's id, and the means over the last stage of each seed."""
+    recipe = func.coalesce(Stage.recipe_hash, -Stage.id)
+    newest_first = func.row_number().over(partition_by=(recipe, Stage.seeds_hash), order_by=Stage.id.desc())
+    ranked = _points(chosen, x, y).add_columns(recipe.label("recipe"), newest_first.label("age")).subquery("ranked")
+    columns = (func.min(ranked.c.stage_id), func.avg(ranked.c.x), func.avg(ranked.c.y))
+    means = [column.label(name) for name, column in zip(("stage_id", "x", "y"), columns, strict=True)]
+    return select(*means).where(ranked.c.age == 1).group_by(ranked.c.recipe)
 
 
 def _falling(column: ColumnElement[Any], axis: str) -> ColumnElement[Any]:
@@ -191,6 +220,7 @@ def _details(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
     names = (
         "technique", "family", "label", "model", "compressed", "size_bytes", "score", "score_low", "score_high",
         "higher_is_better", "macs", "peak_memory_bytes", "parameters", "nonzeros", "nominal_bits", "nominal_sparsity",
+        "recipe_hash", "seeds_hash",
     )  # fmt: skip
     query = select(
         Stage.id.label("stage_id"),

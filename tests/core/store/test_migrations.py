@@ -5,8 +5,9 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, select
 
+from core.replicates import replicate
 from core.store import engine
-from core.store.models import Base
+from core.store.models import Base, Stage
 
 
 def test_there_is_one_head():
@@ -53,6 +54,29 @@ def test_latencies_of_the_first_release_outlive_the_upgrade(empty_url):
     with database.begin() as connection:
         after = connection.execute(select(Base.metadata.tables["latency"])).mappings().one()
     assert {**after} == {**before, "energy_mj": None, "reference_energy_mj": None}
+
+
+def test_older_stages_are_told_what_they_repeat(empty_url):
+    database = engine.engine(empty_url)
+    before = MetaData()
+    spec = {"model": {"source": "builtin:vit"}, "task": {"source": "builtin:digits"}, "recipe": [{"rtn": {}}]}
+    with database.begin() as connection:
+        command.upgrade(engine.migrations(connection), "0004")
+        before.reflect(connection)
+        for name in ("user", "project"):
+            connection.execute(before.tables[name].insert(), [some_row(before.tables[name])])
+        for number in (1, 2):
+            changes = {"id": number, "spec": {**spec, "seed": number}, "key": str(number), "stage_id": number}
+            places = {"run_id": number, "position": 1, "reference_stage_id": None}
+            for name in ("run", "stage", "run_stage"):
+                table = before.tables[name]
+                row = some_row(table) | {k: v for k, v in (changes | places).items() if k in table.columns}
+                connection.execute(table.insert(), [row])
+    engine.upgrade(empty_url)
+    with engine.read_session(empty_url) as session:
+        first, second = session.scalars(select(Stage).order_by(Stage.id)).all()
+        assert first.recipe_hash == second.recipe_hash == replicate({**spec, "seed": 1}, 1, "some", {}).recipe
+        assert first.seeds_hash != second.seeds_hash
 
 
 def test_upgrade_of_a_current_store_changes_nothing(store_url):

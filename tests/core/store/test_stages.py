@@ -111,3 +111,48 @@ def test_operating_points_are_updated_in_place(session):
     stages.add_operating_points(session, stage_id, [row])
     stages.add_operating_points(session, stage_id, [row | {"score": 0.85}])
     assert [point.score for point in stages.list_operating_points(session, [stage_id])] == [0.85]
+
+
+def repeated(session, stage_id):
+    stage = session.get_one(Stage, stage_id, populate_existing=True)
+    return stage.recipe_hash, stage.seeds_hash
+
+
+def test_stages_of_one_recipe_say_so_and_differ_in_their_seeds(session):
+    ids = {}
+    for seed in (0, 1):
+        run = factories.submit(session, seed=seed)
+        for position in (0, 1, 2):
+            ids[seed, position] = add(session, f"{seed}{position}")
+            attach(session, run, position, ids[seed, position])
+    for position in (0, 1, 2):
+        (recipe, zero), (other, one) = (repeated(session, ids[seed, position]) for seed in (0, 1))
+        assert recipe == other is not None
+        assert zero != one
+    assert len({repeated(session, stage_id)[0] for stage_id in ids.values()}) == 3
+
+
+def test_a_reused_stage_keeps_what_its_first_run_said(session):
+    first, second = factories.submit(session), factories.submit(session, recipe=["cast"])
+    stage_id = add(session, "a")
+    attach(session, second, -1, stage_id)
+    assert repeated(session, stage_id) == (None, None)  # a reference alone
+    attach(session, first, 1, stage_id)
+    said = repeated(session, stage_id)
+    attach(session, second, 1, stage_id, reused=True)
+    assert repeated(session, stage_id) == said != (None, None)
+
+
+def test_runs_from_runs_of_one_recipe_repeat_one_recipe(session):
+    ids = []
+    for seed in (0, 1):
+        before = factories.submit(session, seed=seed)
+        attach(session, before, 1, add(session, f"trained {seed}"))
+        finish(session, before)
+        after = factories.submit(session, model=f"run:{before.id}", recipe=["cast"])
+        ids.append(add(session, f"cast {seed}"))
+        attach(session, after, 1, ids[-1])
+        finish(session, after)
+    (recipe, zero), (other, one) = (repeated(session, stage_id) for stage_id in ids)
+    assert recipe == other
+    assert zero != one

@@ -1,7 +1,9 @@
+import hashlib
+
 import pytest
 from sqlalchemy import delete, select
 
-from core.store import tradeoffs
+from core.store import stages, tradeoffs
 from core.store.models import Latency, RunStage, Stage
 from core.store.tradeoffs import PointFilter
 from tests import factories
@@ -107,8 +109,6 @@ def test_thinned_points_keep_the_frontier_and_stand_for_all(filled):
 
 
 def test_untrained_stages_are_no_points(session):
-    from core.store import stages
-
     run = factories.submit(session)
     for key, trained in (("a", True), ("b", False)):
         stage_id = stages.add_stage(session, factories.measured(key, trained=trained), key, 1, "0")
@@ -159,3 +159,60 @@ def test_a_recorded_stage_changes_the_mark(filled):
     before = tradeoffs.last_change(session)
     factories.fill_store(session, 3, seed=5)
     assert tradeoffs.last_change(session) != before
+
+
+def seeded(session, n_runs=90):
+    project_id = factories.fill_store(session, n_runs, n_seeds=3)
+    return project_id, hashlib.sha256(b"builtin:digits").hexdigest()
+
+
+def by_recipe(session, task_hash):
+    """Stages by recipe and seed, the last of each, as slow as can be."""
+    found = {}
+    for stage in stages_of(session, task_hash):
+        found.setdefault(stage.recipe_hash, {})[stage.seeds_hash] = stage
+    return [list(of_seed.values()) for of_seed in found.values()]
+
+
+@pytest.mark.parametrize("limit", [4000, 10])
+def test_stages_that_differ_in_their_seeds_are_one_point(session, limit):
+    project_id, task_hash = seeded(session)
+    recipes = {min(s.id for s in found): found for found in by_recipe(session, task_hash)}
+    points = tradeoffs.list_recipes(session, PointFilter(project_id, task_hash), limit=limit)
+    assert 2 < len(points) <= len(recipes)
+    assert {p["n_seeds"] for p in points} >= {2, 3}
+    for p in points:
+        of_seeds = recipes[p["stage_id"]]
+        assert p["n_seeds"] == len(of_seeds)
+        assert p["score"] == pytest.approx(sum(s.score for s in of_seeds) / len(of_seeds))
+        assert p["size_bytes"] == pytest.approx(sum(s.size_bytes for s in of_seeds) / len(of_seeds))
+    if limit == 4000:
+        assert {p["stage_id"] for p in points} == set(recipes)
+        assert all(p["n"] == 1 for p in points)
+    else:
+        assert sum(p["n"] for p in points) >= len(recipes) >= len(points)
+
+
+def test_a_run_that_is_reused_or_done_again_is_counted_once(session):
+    ids = {}
+    for name, seed in (("first", 0), ("other seed", 1), ("again", 0)):
+        run = factories.submit(session, seed=seed)
+        measured = factories.measured(name, score={"first": 10.0, "other seed": 94.0, "again": 96.0}[name])
+        ids[name] = (run.id, stages.add_stage(session, measured, name, 1, "0"))
+    sharing = factories.submit(session, seed=1)
+    for run_id, stage_id in (*ids.values(), (sharing.id, ids["other seed"][1])):
+        stages.attach_stage(session, run_id, 1, stage_id, reused=False, reference_stage_id=None, comparison=None)
+    [point] = tradeoffs.list_recipes(session, PointFilter(run.project_id, "0" * 64))
+    assert (point["score"], point["n_seeds"]) == (95.0, 2)
+    assert point["runs"] == f"{sharing.id}, {ids['again'][0]}"
+
+
+def test_filters_hold_for_every_seed(session):
+    project_id, task_hash = seeded(session)
+    chosen = PointFilter(project_id, task_hash, families=("pruning",))
+    assert tradeoffs.list_recipes(session, chosen, "p50_ms") == []  # without conditions no latency is known
+    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    chosen = PointFilter(project_id, task_hash, families=("pruning",), conditions=conditions)
+    points = tradeoffs.list_recipes(session, chosen, "p50_ms")
+    assert {p["family"] for p in points} == {"pruning", "training"}
+    assert all(p["p50_ms"] is not None for p in points)
