@@ -3,46 +3,20 @@
 h_t = a_t h_{t-1} + b_t is cut into segments of about sqrt(T) steps, which advance together: once to learn what each
 ends with if it begins with nothing, and once more from the states that were carried through them. 3 sqrt(T) steps in
 all, and only products of the a_t, never quotients: exact also where a decay is so strong that a quotient would
-overflow. The gradient is the same recurrence backwards.
+overflow. Its gradient is the same recurrence backwards. Neither function is differentiated by autograd.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
 def linear_scan(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
     """All h_t [B, T, ...] of factors a and inputs b [B, T, ...], from the state `initial` [B, ...] before the first."""
-    return _LinearScan.apply(a, b, initial)
-
-
-class _LinearScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
-        h = _forwards(a, b, initial)
-        ctx.save_for_backward(a, h, initial)
-        return h
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """dL/db_t = g_t = upstream_t + a_{t+1} g_{t+1}; dL/da_t = g_t h_{t-1}; dL/dh_0 = a_1 g_1."""
-        a, h, initial = ctx.saved_tensors
-        g = _backwards(a, upstream)
-        by_factor = torch.empty_like(g)
-        torch.mul(g[:, 0], initial, out=by_factor[:, 0])
-        torch.mul(g[:, 1:], h[:, :-1], out=by_factor[:, 1:])
-        return by_factor, g, a[:, 0] * g[:, 0]
-
-
-def _forwards(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t."""
     length = a.shape[1]
-    a, b = _segments(a), _segments(b)
+    a, b = _segments(a, 1.0), _segments(b, 0.0)
     width = a.shape[2]
     end, product = b[:, :, 0].clone(), a[:, :, 0].clone()
     for place in range(1, width):
@@ -55,16 +29,19 @@ def _forwards(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
     return h.flatten(1, 2)[:, :length]
 
 
-def _backwards(a: Tensor, upstream: Tensor) -> Tensor:
-    """g_t = upstream_t + a_{t+1} g_{t+1}; what passes from place to place is a_{t+1} g_{t+1}."""
+def linear_scan_backward(a: Tensor, upstream: Tensor, last: Tensor) -> Tensor:
+    """dL/db_t = g_t = upstream_t + a_{t+1} g_{t+1} [B, T, ...], with `last` [B, ...] added to the last one.
+
+    `upstream` is dL/dh_t through all but the recurrence. Then dL/da_t = g_t h_{t-1}, and dL/dh_0 = a_1 g_1.
+    """
     length = a.shape[1]
-    a, upstream = _segments(a), _segments(upstream)
+    a, upstream = _segments(a, 1.0), _segments(upstream, 0.0)
     width = a.shape[2]
-    end, product = torch.zeros_like(a[:, :, 0]), torch.ones_like(a[:, :, 0])
+    end, product = torch.zeros_like(a[:, :, 0]), torch.ones_like(a[:, :, 0])  # what is passed on is a_t g_t
     for place in reversed(range(width)):
         end.add_(upstream[:, :, place]).mul_(a[:, :, place])
         product.mul_(a[:, :, place])
-    passed = _carried(end.flip(1), product.flip(1), torch.zeros_like(end[:, 0])).flip(1)
+    passed = _carried(end.flip(1), product.flip(1), last).flip(1)
     g = torch.empty_like(upstream)
     for place in reversed(range(width)):
         torch.add(upstream[:, :, place], passed, out=g[:, :, place])
@@ -72,13 +49,13 @@ def _backwards(a: Tensor, upstream: Tensor) -> Tensor:
     return g.flatten(1, 2)[:, :length]
 
 
-def _segments(x: Tensor) -> Tensor:
-    """[B, T, ...] as [B, n, width, ...], zeros behind the last place."""
+def _segments(x: Tensor, padding: float) -> Tensor:
+    """[B, T, ...] as [B, n, width, ...], padded behind the last place."""
     length = x.shape[1]
     width = math.isqrt(length - 1) + 1
     n_segments = -(-length // width)
     if n_segments * width > length:
-        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, n_segments * width - length))
+        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, n_segments * width - length), value=padding)
     return x.unflatten(1, (n_segments, width))
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from core.nn.fresh import uniform_
 from core.nn.precision import wide, without_autocast
 from core.nn.replacement import Replacement
-from core.nn.scan import linear_scan
+from core.nn.scan import linear_scan, linear_scan_backward
 
-ENTRIES = {"cpu": 2**20, "cuda": 2**25}  # of the states that exist at the same time: as many as a device does well
-LEAST_BLOCK = 16  # tokens
+ENTRIES = {"cpu": 2**18, "cuda": 2**25}  # of the states that exist at the same time: as many as a device does well
+LEAST_WIDTH = 4  # of a block's segments, in tokens
 FASTEST, SLOWEST = 0.1, 0.001  # delta at initialisation lies between them
 
 
@@ -37,18 +37,46 @@ def selective_scan(
     if x.shape[1] == 1:
         state = (delta * A).exp() * state + B.mT * (delta * x)
         return C @ state, state
-    block = max(LEAST_BLOCK, ENTRIES.get(x.device.type, ENTRIES["cuda"]) // max(1, state.numel()))
+    entries = ENTRIES.get(x.device.type, ENTRIES["cuda"])
+    block = (
+        max(LEAST_WIDTH, math.isqrt(entries // max(1, state.numel()))) ** 2
+    )  # a square: its segments need no padding
     outputs = []
     for parts in zip(*(part.split(block, dim=1) for part in (x, delta, B, C)), strict=True):
-        y, state = checkpoint(_block, *parts, A, state, use_reentrant=False, preserve_rng_state=False)
+        y, state = _Block.apply(*parts, A, state)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state
 
 
-def _block(x: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    decay = (delta[:, :, None] * A).exp()  # [batch, T, states, channels]
-    states = linear_scan(decay, (delta * x)[:, :, None] * B[..., None], state)
-    return (C[:, :, None] @ states)[:, :, 0], states[:, -1]
+class _Block(torch.autograd.Function):
+    """y and the last state of some tokens; their states are not kept, but computed again for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, delta, B, C, A, state)
+        decay = (delta[:, :, None] * A).exp_()  # [batch, T, states, channels]
+        states = linear_scan(decay, (delta * x)[:, :, None] * B[..., None], state)
+        return (C[:, :, None] @ states)[:, :, 0], states[:, -1].clone()  # a view would keep all states alive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_y: Tensor, by_last: Tensor) -> tuple[Tensor, ...]:
+        x, delta, B, C, A, state = ctx.saved_tensors
+        decay = (delta[:, :, None] * A).exp_()
+        states = linear_scan(decay, (delta * x)[:, :, None] * B[..., None], state)
+        by_C = (states @ by_y[..., None])[..., 0]
+        by_input = linear_scan_backward(decay, C[..., None] * by_y[:, :, None], by_last)
+        by_B = (by_input @ (delta * x)[..., None])[..., 0]
+        by_step = (B[:, :, None] @ by_input)[:, :, 0]  # of delta x
+        by_state = decay[:, 0] * by_input[:, 0]
+        decay[:, 0].mul_(state)
+        decay[:, 1:].mul_(states[:, :-1])
+        by_exponent = decay.mul_(by_input)  # of delta A
+        by_A = (by_exponent * delta[:, :, None]).sum(dim=(0, 1))
+        by_delta = by_exponent.mul_(A).sum(dim=2) + by_step * x
+        return by_step * delta, by_delta, by_B, by_C, by_A, by_state
 
 
 class SelectiveScan(Replacement):
