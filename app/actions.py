@@ -5,7 +5,7 @@ message that there is work gets lost, the workers' own timers find it.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from kombu.exceptions import OperationalError
@@ -18,9 +18,9 @@ from core.bundle.read import Bundle
 from core.catalogue import Catalogue
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
-from core.store import checks, moves, queue, runs, users
+from core.store import checks, favourites, moves, queue, runs, users, views
 from core.store.engine import session
-from core.store.models import Role, Run
+from core.store.models import Role, Run, SavedView
 from core.validation import validate
 from worker.celery_app import enqueue, enqueue_check
 
@@ -149,6 +149,76 @@ def untag(user_id: int, run_id: int, name: str) -> None:
     with session() as s:
         _role(s, user_id, runs.get_run(s, run_id).project_id, "untag a run")
         runs.remove_tag(s, run_id, name)
+
+
+def star(user_id: int, run_ids: Iterable[int]) -> int:
+    """Give runs the user's star; whoever sees a run may. Returns how many they are."""
+    return _mark(user_id, run_ids, favourites.star)
+
+
+def unstar(user_id: int, run_ids: Iterable[int]) -> int:
+    """Take the user's star off runs. Returns how many they are."""
+    return _mark(user_id, run_ids, favourites.unstar)
+
+
+def _mark(user_id: int, run_ids: Iterable[int], change: Callable[[Session, int, list[int]], None]) -> int:
+    asked = list(run_ids)
+    with session() as s:
+        for run_id in asked:
+            _sees(s, user_id, runs.get_run(s, run_id).project_id)
+        change(s, user_id, asked)
+    return len(asked)
+
+
+def save_view(user_id: int, project_id: int, page: str, name: str, query: str) -> int:
+    """Save a page's query under a name of the user's own, and return its number; whoever sees the project may."""
+    with session() as s:
+        _sees(s, user_id, project_id)
+        view = views.save_view(
+            s, project_id=project_id, owner_id=user_id, page=page, name=_view_name(name), query=query
+        )
+        return int(view.id)
+
+
+def rename_view(user_id: int, view_id: int, name: str) -> None:
+    """Give a view another name; raises NameTakenError where its owner has one of that name on the page."""
+    with session() as s:
+        views.rename_view(s, _view(s, user_id, view_id, "rename"), _view_name(name))
+
+
+def share_view(user_id: int, view_id: int, shared: bool) -> None:
+    """Show a view to all of the project, or to its owner alone; members may share theirs."""
+    with session() as s:
+        view = _view(s, user_id, view_id, "share")
+        _role(s, user_id, view.project_id, "share a view")
+        views.share_view(s, view, shared=shared)
+
+
+def delete_view(user_id: int, view_id: int) -> None:
+    """Forget a view."""
+    with session() as s:
+        views.delete_view(s, _view(s, user_id, view_id, "delete"))
+
+
+def _view_name(name: str) -> str:
+    return " ".join(name.split())[:100]
+
+
+def _view(s: Session, user_id: int, view_id: int, what: str) -> SavedView:
+    """The view, the user's own, or a shared one of a project that the user owns."""
+    view = views.find_view(s, view_id)
+    role = view and users.find_role(s, user_id, view.project_id)
+    if view is None or role is None or not (view.owner_id == user_id or view.shared):
+        raise NotAllowed("There is no such view here.")
+    if view.owner_id != user_id and role != Role.OWNER:
+        raise NotAllowed(f"This view is someone else's; only they or an owner of the project can {what} it.")
+    return view
+
+
+def _sees(s: Session, user_id: int, project_id: int) -> None:
+    """Raise NotAllowed where the user has no role in the project."""
+    if users.find_role(s, user_id, project_id) is None:
+        raise NotAllowed("This is of a project in which you have no role; ask one of its owners.")
 
 
 def set_role(user_id: int, project_id: int, member_id: int, role: Role | None) -> None:

@@ -1,6 +1,7 @@
 """The table of runs in words. Pure: runs in, rows out."""
 
 import time
+from collections.abc import Container
 from typing import Any
 
 from app import formats
@@ -31,18 +32,19 @@ COLUMNS = (
 )
 
 
-def table(runs: list[dict[str, Any]], now: float | None = None) -> list[Row]:
-    """A line a run: what it is, how it stands, and what its last stage came to."""
+def table(runs: list[dict[str, Any]], now: float | None = None, stars: Container[int] = ()) -> list[Row]:
+    """A line a run: what it is, how it stands, and what its last stage came to; those in `stars` bear one."""
     at = time.time() if now is None else now
-    return [Row(run["id"], _cells(run, at)) for run in runs]
+    return [Row(run["id"], _cells(run, at, starred=run["id"] in stars)) for run in runs]
 
 
-def _cells(run: dict[str, Any], now: float) -> list[str]:
+def _cells(run: dict[str, Any], now: float, *, starred: bool) -> list[str]:
     last = run["last"]
+    name = run["name"] or formats.NOTHING
     return [
         str(run["id"]),
         _status(run),
-        run["name"] or formats.NOTHING,
+        f"★ {name}" if starred else name,
         run["recipe"],
         _outcome(run),
         _size(last) if last else formats.NOTHING,

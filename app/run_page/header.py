@@ -1,11 +1,13 @@
 """The head of the run page: what the run is, how it stands, and what can be done with it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import streamlit as st
 
 from app import actions, data, formats, run_data
+from app.favourites import load_stars, set_stars
 from app.identity import Project, User
 from app.run_page.failures import remedy
 from core.store.models import RunStatus
@@ -25,6 +27,7 @@ def show_title(run: dict[str, Any], user: User, project: Project) -> None:
     st.title(formats.plain(run["name"] or run["recipe"]), anchor=False)
     colour, icon = BADGES[run["status"]]
     with st.container(horizontal=True, vertical_alignment="center"):
+        _star(run["id"], user)
         st.badge(f"Run {run['id']}", color="gray")
         st.badge(_status(run), color=colour, icon=icon)
         for name in run["tags"]:
@@ -76,7 +79,7 @@ def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
         "screens/provenance.py",
         label="Provenance",
         icon=":material/account_tree:",
-        query_params={"runs": str(run["id"])},
+        query_params={"of": str(run["id"])},
         width="content",
     )
     if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
@@ -112,6 +115,20 @@ def act(change: Callable[..., Any], *arguments: Any) -> None:
         st.toast(str(refusal), icon=":material/block:")
     run_data.forget()
     data.forget_runs()
+
+
+def _star(run_id: int, user: User) -> None:
+    """The user's star, which a click gives or takes."""
+    starred = run_id in load_stars(user.id, (run_id,))
+    st.button(
+        "",
+        icon="⭐" if starred else ":material/star:",
+        help="Take my star" if starred else "Star: find it by the filters of the Runs page",
+        type="tertiary",
+        key="star",
+        on_click=act,
+        args=(partial(set_stars, starred=not starred), user.id, [run_id]),
+    )
 
 
 def _shortened(message: str) -> str:

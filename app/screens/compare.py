@@ -12,9 +12,13 @@ from app.compare_page import address, conditions, tables
 from app.compare_page import data as compared
 from app.exports import buttons, frames, latex
 from app.run_page.stages import condition_name
+from app.saved_views import menu as views
 
-project = identity.project()
-st.title("Compare")
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Compare")
+    st.space("stretch")
+    corner = st.container(width="content")
 titles = dict(data.load_run_titles(project.id))
 
 
@@ -23,6 +27,14 @@ def add() -> None:
     chosen = st.session_state.pop("add", None)
     if chosen is not None:
         st.session_state["runs"] = ",".join(filter(None, [st.session_state.get("runs", "").strip(", "), str(chosen)]))
+
+
+def offer_views() -> None:
+    """The menu of saved views; drawn last, when all that the page is set to is known."""
+    quantity = st.session_state.get("quantity")
+    chosen = {name: st.session_state.get(name) for name in ("conditions", "show", "curve", "log")}
+    with corner:
+        views.show("compare", {"runs": text, **chosen, "quantity": quantity and titled(quantity)}, user, project)
 
 
 def move_to_front() -> None:
@@ -53,16 +65,19 @@ try:
     asked = address.parse(text)
 except address.AddressError as error:
     st.error(str(error), icon=":material/error:")
+    offer_views()
     st.stop()
 if len(asked) < 2:
     st.info("Name two runs or more, or select them on the Runs page and press Compare.")
     st.page_link("screens/runs.py", label="Choose runs", icon=":material/table_rows:")
+    offer_views()
     st.stop()
 items = compared.load_items(project.id, text)
 missing = [address.name(item) for item in asked if items.empty or address.name(item) not in set(items["item"])]
 if missing:
     st.warning(f"Not in this project, or without a measured stage: {', '.join(missing)}.", icon=":material/help:")
 if len(items) < 2:
+    offer_views()
     st.stop()
 
 timed = compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
@@ -83,10 +98,10 @@ if not timed.empty:
     kind = choose_conditions.selectbox(
         "Latency measured as",
         list(counts.sort_values(ascending=False, kind="stable").index),
-        format_func=lambda name: f"{name} · {formats.plural(int(counts[name]), 'stage')}",
         key="conditions",
         bind="query-params",
-        help="Latencies are compared only where they were measured under the same conditions.",
+        help="Latencies are compared only where they were measured under the same conditions. Those of the most stages "
+        "come first.",
     )
     chosen = timed[timed["conditions"] == kind]
     items = items.merge(chosen[["run_id", "stage_id", "p50_ms", "p95_ms"]], on=["run_id", "stage_id"], how="left")
@@ -170,7 +185,7 @@ def show_curves() -> None:
         key="curve",
         bind="query-params",
     )
-    log = scale.toggle("Logarithmic", key="log")
+    log = scale.toggle("Logarithmic", key="log", bind="query-params")
     drawn = curves[curves["name"] == name].head(len(SERIES))
     listed = {
         f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
@@ -192,10 +207,17 @@ def show_layers() -> None:
         return
     numbers = list(dict.fromkeys(q for rows in told.values() for q in quantities(rows)))
     quantity = st.segmented_control(
-        "Shown", numbers, default=numbers[0], required=True, key="quantity", format_func=titled
+        "Shown",
+        numbers,
+        default=numbers[0],
+        required=True,
+        key="quantity",
+        bind="query-params",
+        format_func=titled,
     )
     st.altair_chart(layer_comparison(told, quantity or numbers[0]), width="stretch")
 
 
 with tabs[opened]:
     {"Scores": show_scores, "Settings": show_settings, "Curves": show_curves, "Layers": show_layers}[opened]()
+offer_views()

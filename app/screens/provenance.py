@@ -23,7 +23,7 @@ if not data.load_choices(project.id)["models"]:
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
 named = first.text_input(
     "Runs",
-    key="runs",
+    key="of",
     bind="query-params",
     placeholder="the newest",
     help="Numbers of runs, such as 12, 15: these are drawn with what they were made from, what was made from them, and "
@@ -31,7 +31,7 @@ named = first.text_input(
 )
 text = second.text_input(
     "Search",
-    key="text",
+    key="words",
     bind="query-params",
     placeholder="words of name, recipe, model, task or tags",
     disabled=bool(named.strip()),

@@ -9,16 +9,20 @@ import streamlit as st
 from app import actions, data, formats, identity, row_table, runs_table
 from app.compare_page.address import MOST
 from app.exports import buttons, frames
+from app.favourites import load_stars, set_stars
+from app.saved_views import menu as views
 from core.store.listing import ORDERS, Order, RunFilter
 from core.store.models import RunStatus
 
 FILTERS = {"model": "models", "task": "tasks", "technique": "techniques", "owner": "owners", "tag": "tags"}
 
 user, project = identity.user(), identity.project()
-head, again = st.columns([6, 1], vertical_alignment="bottom")
-head.title("Runs")
-if again.button("Refresh", icon=":material/refresh:", width="stretch"):
-    data.forget_runs()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Runs")
+    st.space("stretch")
+    corner = st.container(width="content")
+    if st.button("Refresh", icon=":material/refresh:"):
+        data.forget_runs()
 
 choices = data.load_choices(project.id)
 if not choices["models"]:
@@ -38,12 +42,21 @@ def keep(name: str) -> None:
 
 def clear() -> None:
     """Show all runs again."""
-    for name in FILTERS:
+    for name in (*FILTERS, "starred"):
         st.query_params.pop(name, None)
 
 
+def keep_starred() -> None:
+    """Take into the address whether only starred runs are shown."""
+    if st.session_state["filter.starred"]:
+        st.query_params["starred"] = "yes"
+    else:
+        st.query_params.pop("starred", None)
+
+
 filters = {name: st.query_params.get(name, "") for name in FILTERS}
-n_filters = sum(map(bool, filters.values()))
+starred = "starred" in st.query_params
+n_filters = sum(map(bool, filters.values())) + starred
 with st.container(horizontal=True, vertical_alignment="bottom"):
     text = st.text_input(
         "Search", placeholder="words of name, recipe, model, task or tags", key="text", bind="query-params", width=305
@@ -72,9 +85,11 @@ if more.open:  # its widgets take time to draw
                     on_change=keep,
                     args=(name,),
                 )
+        st.toggle("Only those that I starred", value=starred, key="filter.starred", on_change=keep_starred)
         st.button("Clear", disabled=not n_filters, on_click=clear)
 if n_filters:
-    st.caption("Only " + ", ".join(f"{name} {formats.plain(value)}" for name, value in filters.items() if value) + ".")
+    told = [f"{name} {formats.plain(value)}" for name, value in filters.items() if value]
+    st.caption("Only " + ", ".join([*told, *(["starred by you"] if starred else [])]) + ".")
 
 chosen = RunFilter(
     project.id,
@@ -85,7 +100,12 @@ chosen = RunFilter(
     technique=filters["technique"],
     tag=filters["tag"],
     text=text,
+    starred_by=user.id if starred else None,
 )
+order: Order = next((order for order in ORDERS if order == st.query_params.get("sort")), "newest")
+with corner:
+    settings = {"text": text, "status": statuses, **filters, "starred": "yes" if starred else "", "sort": order}
+    views.show("runs", settings, user, project)
 found = data.count_runs(chosen)
 if not found:
     st.info("No run matches. Remove a filter.")
@@ -101,8 +121,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     )
 n_pages = math.ceil(found / page_size)
 page = min(pages.pagination(n_pages, key="page", bind="query-params"), n_pages)
-order: Order = next((order for order in ORDERS if order == st.query_params.get("sort")), "newest")
 runs = data.load_runs(chosen, order, page, page_size)
+stars = load_stars(user.id, tuple(run["id"] for run in runs))
 
 
 def sort(order: str) -> None:
@@ -114,7 +134,7 @@ def sort(order: str) -> None:
 with listing:
     table = row_table.show(
         runs_table.COLUMNS,
-        runs_table.table(runs),
+        runs_table.table(runs, stars=stars),
         key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
         caption="Runs",
         order=order,
@@ -150,6 +170,15 @@ with bar:
             disabled=not 1 < len(measured) <= MOST,
         ):
             st.switch_page("screens/compare.py", query_params={"runs": ",".join(map(str, sorted(measured)))})
+        ids = [run["id"] for run in selected]
+        if st.button("Provenance", icon=":material/account_tree:"):
+            st.switch_page("screens/provenance.py", query_params={"of": ",".join(map(str, sorted(ids)))})
+        star = not stars.issuperset(ids)
+        st.button(
+            f"{'Star' if star else 'Unstar'} {len(ids)}",
+            icon=":material/star:",
+            on_click=partial(act, partial(set_stars, starred=star), "starred" if star else "no longer starred", ids),
+        )
         for label, icon, what, words, ids in (
             ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
             ("Requeue", "replay", actions.requeue, "queued again", ended),
@@ -161,7 +190,7 @@ with bar:
                 on_click=partial(act, what, words, ids),
             )
     else:
-        st.caption("Select rows to compare, cancel or requeue them.", width="content")
+        st.caption("Select rows to compare, star, cancel or requeue them.", width="content")
     buttons.show(
         "slimboard-runs",
         buttons.tables(lambda: frames.listed(data.read_all_runs(chosen, order))),

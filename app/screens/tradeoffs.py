@@ -10,12 +10,16 @@ from app.charts import tradeoffs as charts
 from app.charts.axes import AXES, Axis, score_axis
 from app.compare_page.data import load_paired
 from app.exports import buttons, frames, html
+from app.saved_views import menu as views
 from core.decision.limits import Limit
 from core.measured import Comparison
 from core.store.tradeoffs import Conditions, PointFilter
 
-project = identity.project()
-st.title("Trade-offs")
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Trade-offs")
+    st.space("stretch")
+    corner = st.container(width="content")
 
 tasks = data.load_tasks(project.id)
 if tasks.empty:
@@ -70,7 +74,7 @@ if timed:
     picked = st.selectbox(
         "Latency measured as",
         list(counts),
-        key="conditions",
+        key="timed",
         bind="query-params",
         help="Only latencies measured under the same conditions share an axis. Those of the most stages come first.",
     )
@@ -80,10 +84,10 @@ with st.expander("Filter and limits", icon=":material/tune:"):
     kinds = data.load_kinds(project.id, task_hash)
     left, middle, right = st.columns(3)
     families = left.multiselect(
-        "Families", sorted({family for family, _ in kinds}), placeholder="all", key="family", bind="query-params"
+        "Families", sorted({family for family, _ in kinds}), placeholder="all", key="families", bind="query-params"
     )
     models = middle.multiselect(
-        "Models", sorted({model for _, model in kinds}), placeholder="all", key="model", bind="query-params"
+        "Models", sorted({model for _, model in kinds}), placeholder="all", key="models", bind="query-params"
     )
     text = right.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", key="stage", bind="query-params")
     limit_columns = st.columns(4)
@@ -137,6 +141,26 @@ weights = {column: worth for column, worth in (("size_bytes", size_worth), ("p50
 chosen = PointFilter(
     project.id, task_hash, models=tuple(models), families=tuple(families), text=text, conditions=conditions
 )
+score_name = task["score_name"]
+settings = {
+    "points_of": names[task_hash],
+    "x": x.title,
+    "y": y.title,
+    "size": size_column and axes[size_column].title,
+    "timed": picked if conditions else None,
+    "families": families,
+    "models": models,
+    "stage": text,
+    "most_mb": most_mb,
+    "most_ms": most_ms,
+    f"limit.{score_name}": score_limit,
+    f"size_worth.{score_name}": size_worth,
+    f"latency_worth.{score_name}": time_worth,
+    f"log.{x.column}": log_x,
+    f"log.up.{y.column}": log_y,
+}
+with corner:
+    views.show("tradeoffs", settings, user, project)
 points = data.load_points(chosen, x.column, y.column)
 if points.empty:
     st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")

@@ -73,21 +73,21 @@ def test_all_of_the_newest_are_drawn_each_shared_stage_once(family):
 
 
 def test_a_named_run_is_drawn_with_its_family_alone(family):
-    at = opened(runs=str(family["child"]))
+    at = opened(of=str(family["child"]))
     assert "4 · stranger" not in rows(at, "label") and "1 · mother" in rows(at, "label")
     assert [n for n, asked in zip(rows(at, "Run"), rows(at, "asked"), strict=True) if asked] == ["2 · child"]
     assert "model: run 1" in rows(at, "Made from")
 
 
 def test_words_choose_runs_but_keep_what_they_were_made_from(family):
-    labels = rows(opened(text="child"), "label")
+    labels = rows(opened(words="child"), "label")
     assert {"1 · mother", "2 · child"} <= set(labels) and "3 · twin (clone of 1)" not in labels
 
 
 def test_what_is_no_run_is_told(family):
-    assert "is no number of a run" in opened(runs="1, x").error[0].value
-    assert "No run of this project" in opened(runs="999").info[0].value
-    assert "No run matches" in opened(text="zzz").info[0].value
+    assert "is no number of a run" in opened(of="1, x").error[0].value
+    assert "No run of this project" in opened(of="999").info[0].value
+    assert "No run matches" in opened(words="zzz").info[0].value
 
 
 def test_a_large_family_says_how_much_of_it_is_drawn(store):
@@ -95,10 +95,10 @@ def test_a_large_family_says_how_much_of_it_is_drawn(store):
         mother = add_run(s, "ab")
         for _ in range(60):
             add_run(s, "c", model=f"run:{mother}")
-    at = opened(runs=str(mother))
+    at = opened(of=str(mother))
     assert "50 of 61 related runs" in at.caption[0].value
     assert len(rows(at, "Run")) == 50
-    assert len(rows(opened(runs=str(mother), most="100"), "Run")) == 61
+    assert len(rows(opened(of=str(mother), most="100"), "Run")) == 61
 
 
 def test_runs_of_other_projects_are_not_drawn(family):
@@ -107,7 +107,7 @@ def test_runs_of_other_projects_are_not_drawn(family):
         s.add(other)
         s.flush()
         s.get_one(Run, family["child"]).project_id = other.id
-    assert "2 · child" not in rows(opened(runs="1,2"), "label")
+    assert "2 · child" not in rows(opened(of="1,2"), "label")
 
 
 def test_the_chart_is_valid(family):

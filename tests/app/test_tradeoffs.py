@@ -138,13 +138,13 @@ def test_a_weight_gives_score_for_size(filled):
 def test_the_address_holds_filters_limits_weights_and_scales(filled):
     at = opened(
         points_of="builtin:digits",
-        family="pruning",
+        families="pruning",
         stage="train",
         most_mb="1.5",
         most_ms="3",
         **{"limit.accuracy": "90", "size_worth.accuracy": "2", "log.size_bytes": "false"},
     )
-    assert at.multiselect(key="family").value == ["pruning"]
+    assert at.multiselect(key="families").value == ["pruning"]
     assert at.text_input(key="stage").value == "train"
     limits = {key: at.number_input(key=key).value for key in ("most_mb", "most_ms", "limit.accuracy")}
     assert limits == {"most_mb": 1.5, "most_ms": 3.0, "limit.accuracy": 90.0}
@@ -154,9 +154,9 @@ def test_the_address_holds_filters_limits_weights_and_scales(filled):
 
 def test_the_address_holds_the_conditions_whatever_their_count(filled):
     batches = ("forward, batch 1 ·", "forward, batch 64 ·")
-    offered = opened(points_of="builtin:digits").selectbox(key="conditions").options
+    offered = opened(points_of="builtin:digits").selectbox(key="timed").options
     assert [option.startswith(batches) for option in offered] == [True, True]
-    other = opened(points_of="builtin:digits", conditions=offered[1]).selectbox(key="conditions").value
+    other = opened(points_of="builtin:digits", timed=offered[1]).selectbox(key="timed").value
     assert other == offered[1]
 
 

@@ -63,8 +63,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     engine.upgrade(store_url)
     with engine.session(store_url) as s:
         factories.fill_store(s, 30)
-    port = _free_port()
-    with _started(local.front_end_command("127.0.0.1", port), home, port) as url:
+    port = free_port()
+    with started(local.front_end_command("127.0.0.1", port), home, port) as url:
         yield Server(url, store_url, home)
 
 
@@ -72,13 +72,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """All that `slimboard up` starts: store, queue, worker and front end."""
     home = tmp_path_factory.mktemp("home")
-    port = _free_port()
-    with _started([sys.executable, "-m", "app.cli", "up", "--port", str(port)], home, port) as url:
+    port = free_port()
+    with started([sys.executable, "-m", "app.cli", "up", "--port", str(port)], home, port) as url:
         yield Server(url, f"sqlite:///{home / 'slimboard.db'}", home)
 
 
 @contextmanager
-def _started(command: list[str], home: Path, port: int) -> Iterator[str]:
+def started(command: list[str], home: Path, port: int) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIMBOARD_")}
     environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(local.ROOT)}
     with (home / "server.log").open("wb") as log:
@@ -98,7 +98,7 @@ def _started(command: list[str], home: Path, port: int) -> Iterator[str]:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
