@@ -91,6 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
+    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
     arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     found: dict[str, list[Outcome]] = {arm: [] for arm in arms(arguments.block_size)}

@@ -18,7 +18,7 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tenso
     """
     n_queries, n_keys = q.shape[2], k.shape[2]
     allowed = mask[:, None, None, :] if mask is not None else None  # [B, 1, 1, n_keys]
-    is_causal = causal and n_queries == n_keys and n_queries > 1
+    is_causal = bool(causal and n_queries == n_keys and n_queries > 1)  # tracing makes tensors of comparisons
     if causal and n_queries > 1 and (n_queries < n_keys or allowed is not None):
         ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
         earlier = ones.tril(n_keys - n_queries)  # the last query sees all keys

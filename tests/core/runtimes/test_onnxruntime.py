@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
+from core.nn.attention.full import FullAttention
 from core.nn.replacement import Replacement
 from core.runtimes.base import Refused
 from core.runtimes.onnxruntime import exported
@@ -44,6 +45,23 @@ def test_a_hugging_face_text_classifier_keeps_its_padding():
     other = {**batch, "attention_mask": mask.flip(0)}
     with torch.no_grad():
         torch.testing.assert_close(runner(other), model(**other).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_causal_attention_keeps_its_mask():
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(30, 16)
+            self.attention = FullAttention(16, 2, causal=True)
+
+        def forward(self, input_ids):
+            return self.attention(self.embedding(input_ids))
+
+    model = Text().eval()
+    runner = exported(model, CPU, torch.float32, {"input_ids": torch.randint(30, (2, 6))})
+    other = {"input_ids": torch.randint(30, (2, 6))}
+    with torch.no_grad():
+        torch.testing.assert_close(runner(other), model(**other), atol=1e-5, rtol=1e-4)
 
 
 def test_the_session_follows_the_number_of_threads():
