@@ -20,23 +20,25 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 from playwright.sync_api import BrowserContext, sync_playwright
-from sqlalchemy import update
+from safetensors.numpy import save_file
+from sqlalchemy import select, update
 
 from app import local
+from core.artifact_store import MANIFEST, ArtifactStore
 from core.store import engine
-from core.store.models import Stage
+from core.store.models import Run, RunStage, RunStatus, Stage
 from tests import chromium, factories
 
 RESULT = Path(__file__).with_name("results") / "pages.txt"
 EMPTY = 'import streamlit as st\nst.set_page_config(layout="wide")\nst.markdown("Nothing here.")\n'
-TABLE = '[data-testid="stBidiComponentIsolated"]'
 WATCH = """
 const wanted = %s;
 const there = (selector) => {
@@ -49,18 +51,27 @@ const look = () => {
 };
 requestAnimationFrame(look);
 """  # milliseconds from the start of the navigation to the frame after the one that has all that is wanted
+EXAMPLES = "examples.safetensors"
 APART = 2.2  # seconds between two visits of a page: what changes while runs execute is cached for two
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What is in a store: how many runs, and whether all their stages are drawn on one chart."""
+
+    runs: int
+    one_task: bool = False
+
+
+@dataclass(frozen=True)
 class Case:
-    """A page with what is in its store, and how many milliseconds above the empty page it may take."""
+    """A page over a store, and how many milliseconds above the empty page it may take."""
 
     name: str
-    runs: int
-    path: str
+    contents: Contents
+    page: str
     target_ms: float
-    one_task: bool = False
+    charts: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,10 +84,13 @@ class Visit:
 
 
 CASES = (
-    Case("runs, 10,000 in the store", 10_000, "runs", 300),
-    Case("runs, 100,000 in the store", 100_000, "runs", 800),
-    Case("trade-offs, 100,000 points", 100_000, "", 1000, one_task=True),
+    Case("runs, 10,000 in the store", Contents(10_000), "runs", 300),
+    Case("runs, 100,000 in the store", Contents(100_000, one_task=True), "runs", 800),
+    Case("trade-offs, 10,000 runs", Contents(10_000), "", 500, charts=True),
+    Case("trade-offs, 100,000 points", Contents(100_000, one_task=True), "", 1000, charts=True),
+    Case("compare, 100 of 10,000 runs", Contents(10_000), "compare", 1000, charts=True),
 )
+COMPARED = 100
 
 
 def main() -> None:
@@ -87,13 +101,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slim-pages-")))
-        urls = {"": stack.enter_context(_empty(folder / "empty"))}
-        sizes = {}
-        for number, case in enumerate(CASES):
-            home = folder / str(number)
-            sizes[case.name] = _fill(home, case)
-            urls[case.name] = stack.enter_context(_served(local.front_end_command, home))
-        visits = _measure(urls, [folder / str(number) for number in range(len(CASES))], arguments.repeats)
+        empty, empty_server = stack.enter_context(_empty(folder / "empty"))
+        opened = {"": Opened(empty, empty_server)}
+        homes = {contents: folder / str(number) for number, contents in enumerate({c.contents: 0 for c in CASES})}
+        sizes = {contents: _fill(home, contents) for contents, home in homes.items()}
+        served = {
+            contents: stack.enter_context(_served(local.front_end_command, home)) for contents, home in homes.items()
+        }
+        for case in CASES:
+            url, server = served[case.contents]
+            query = _query_of_a_comparison(homes[case.contents]) if case.page == "compare" else ""
+            opened[case.name] = Opened(f"{url}/{case.page}{query}", server, _painted_last(case))
+        visits = _measure(opened, list(homes.values()), arguments.repeats)
     table = _table(visits, sizes)
     print(table)
     if arguments.save:
@@ -101,15 +120,24 @@ def main() -> None:
         RESULT.write_text(table + "\n")
 
 
-def _fill(home: Path, case: Case) -> int:
+@dataclass(frozen=True)
+class Opened:
+    """An address, the process that serves it, and selectors of what has to be painted."""
+
+    url: str
+    server: int
+    painted: Sequence[str] = ('[data-testid="stMarkdownContainer"]',)
+
+
+def _fill(home: Path, contents: Contents) -> int:
     """Make a store, and say how many points it holds."""
     home.mkdir()
     url = f"sqlite:///{home / 'slimboard.db'}"
     engine.upgrade(url)
-    print(f"filling a store with {case.runs:,} runs ...", file=sys.stderr, flush=True)
+    print(f"filling a store with {contents.runs:,} runs ...", file=sys.stderr, flush=True)
     with engine.session(url) as s:
-        factories.fill_store(s, case.runs)
-        if case.one_task:  # all points on one chart
+        factories.fill_store(s, contents.runs)
+        if contents.one_task:  # all points on one chart
             of_text = {"task": "builtin:digits", "score": Stage.score + 90, "higher_is_better": True}
             s.execute(update(Stage).where(~Stage.higher_is_better).values(of_text))
             s.execute(update(Stage).values(task="builtin:digits", task_hash="0" * 64, score_unit="%"))
@@ -119,9 +147,30 @@ def _fill(home: Path, case: Case) -> int:
     return points
 
 
-def _measure(urls: dict[str, tuple[str, int]], homes: list[Path], repeats: int) -> dict[str, list[Visit]]:
+def _query_of_a_comparison(home: Path) -> str:
+    """The query that compares runs of one task, whose results by example are put where the page looks for them."""
+    with engine.read_session(f"sqlite:///{home / 'slimboard.db'}") as s:
+        query = (
+            select(RunStage.run_id, Stage.key)
+            .join(Stage, Stage.id == RunStage.stage_id)
+            .join(Run, Run.id == RunStage.run_id)
+            .where(Run.status == RunStatus.DONE, Stage.task == "builtin:digits")
+            .order_by(RunStage.run_id, RunStage.position)
+        )
+        last = dict(s.execute(query).tuples().all())
+    chosen = dict(list(last.items())[:COMPARED])
+    store = ArtifactStore(str(home / "artifacts"), home / "artifacts")
+    drawn = np.random.default_rng(0)
+    for key in set(chosen.values()):
+        with store.writing(key) as folder:
+            save_file({"correct": drawn.random(2000) < 0.95}, folder / EXAMPLES)
+            (folder / MANIFEST).write_text("{}")
+    return "?runs=" + ",".join(map(str, chosen))
+
+
+def _measure(opened: dict[str, Opened], homes: list[Path], repeats: int) -> dict[str, list[Visit]]:
     """Each visit, page by page in turn; the first round warms up and does not count."""
-    visits: dict[str, list[Visit]] = {name: [] for name in urls}
+    visits: dict[str, list[Visit]] = {name: [] for name in opened}
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=arguments)
@@ -129,8 +178,8 @@ def _measure(urls: dict[str, tuple[str, int]], homes: list[Path], repeats: int) 
         for turn in range(repeats + 1):
             _record_stages(homes)
             began = time.monotonic()
-            for name, (url, server) in urls.items():
-                visit = _visit(context, url, next((case for case in CASES if case.name == name), None), server)
+            for name, page in opened.items():
+                visit = _visit(context, page)
                 if turn:
                     visits[name].append(visit)
             time.sleep(max(0.0, APART - (time.monotonic() - began)))
@@ -145,15 +194,15 @@ def _record_stages(homes: list[Path]) -> None:
             factories.fill_store(s, 20, seed=int(time.time()))
 
 
-def _visit(context: BrowserContext, url: str, case: Case | None, server: int) -> Visit:
+def _visit(context: BrowserContext, opened: Opened) -> Visit:
     page = context.new_page()
-    page.add_init_script(WATCH % json.dumps(_painted_last(case)))
+    page.add_init_script(WATCH % json.dumps(opened.painted))
     devtools = context.new_cdp_session(page)
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    before = psutil.Process(server).cpu_times()
-    page.goto(f"{url}/{case.path if case else ''}", wait_until="commit")
+    before = psutil.Process(opened.server).cpu_times()
+    page.goto(opened.url, wait_until="commit")
     page.wait_for_function("window.painted", timeout=120_000, polling=100)
-    after = psutil.Process(server).cpu_times()
+    after = psutil.Process(opened.server).cpu_times()
     metrics = {row["name"]: row["value"] for row in devtools.send("Performance.getMetrics")["metrics"]}
     taken = page.evaluate("window.painted")
     page.close()
@@ -162,12 +211,12 @@ def _visit(context: BrowserContext, url: str, case: Case | None, server: int) ->
     )
 
 
-def _painted_last(case: Case | None) -> list[str]:
-    """Selectors of what has to be painted."""
-    if case is None:
-        return ['[data-testid="stMarkdownContainer"]']
+def _painted_last(case: Case) -> list[str]:
+    table = (
+        '[data-testid="stDataFrame"] canvas' if case.page == "compare" else '[data-testid="stBidiComponentIsolated"]'
+    )
     chart = '[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg'
-    return [chart, TABLE] if case.one_task else [TABLE]
+    return [chart, table] if case.charts else [table]
 
 
 @contextmanager
@@ -214,7 +263,7 @@ def _wait_until_it_answers(url: str) -> None:
             time.sleep(0.2)
 
 
-def _table(visits: dict[str, list[Visit]], points: dict[str, int]) -> str:
+def _table(visits: dict[str, list[Visit]], points: dict[Contents, int]) -> str:
     empty = visits[""]
     load = os.getloadavg()[0]
     lines = [
@@ -228,7 +277,7 @@ def _table(visits: dict[str, list[Visit]], points: dict[str, int]) -> str:
         mine = visits[case.name]
         above = statistics.median(v.painted for v in mine) - statistics.median(v.painted for v in empty)
         best = min(v.painted for v in mine) - min(v.painted for v in empty)
-        counted = f"{points[case.name]:9,}"
+        counted = f"{points[case.contents]:9,}"
         lines.append(_line(case.name, mine, counted, f"{above:12.0f} {best:11.0f} {case.target_ms:7.0f}"))
     return "\n".join(lines)
 
