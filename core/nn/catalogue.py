@@ -15,8 +15,10 @@ from core.nn.experts.switch import SwitchExperts
 from core.nn.experts.top2 import Top2Experts
 from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
+from core.nn.gmlp import GmlpBlock
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
+from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
@@ -60,6 +62,8 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "Retention": Retention,
     "RwkvBlock": RwkvBlock,
     "SelectiveScan": SelectiveScan,
+    "TokenMixing": TokenMixing,
+    "GmlpBlock": GmlpBlock,
     "Wkv": Wkv,
     "MultiplicativeLinear": MultiplicativeLinear,
     "SlidingWindowAttention": SlidingWindowAttention,

@@ -6,8 +6,10 @@ from core.catalogue import nearest
 from core.errors import Problem, SpecError
 from core.plugins import plugged
 from core.spec import StepSpec
+from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep
+from core.techniques.architecture.mlp_mixer import MlpMixer
 from core.techniques.architecture.retnet import Retnet
 from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn
@@ -68,6 +70,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "linear_attention": LinearAttentionStep,
     "mamba": MambaStep,
     "retnet": Retnet,
+    "mlp_mixer": MlpMixer,
+    "gmlp": Gmlp,
     "rwkv": Rwkv,
     "sliding_window": SlidingWindow,
     "sparse_ffn": SparseFfn,
