@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from core.nn.attention.block_sparse import BlockRows
 
-WIDEST_BLOCK = 128  # of a window; wider ones are cut finer, which computes fewer pairs that are not in it
-FINER_BLOCK = 64
+WIDEST_BLOCK = 64  # wider windows reach over several blocks, which computes fewer pairs that are not in them
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class BlockLayout:
 
 def block_of(window: int) -> int:
     """Tokens of a block, for a window of so many on one side."""
-    return window if window <= WIDEST_BLOCK else FINER_BLOCK
+    return min(window, WIDEST_BLOCK)
 
 
 def band(window: int, block: int, *, causal: bool, device: torch.device) -> Tensor:

@@ -19,6 +19,15 @@ SCORES_ON_CUDA = 1 << 26
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Which of a query's `terms` is added to the score of each key that its row sees."""
+
+    last: Tensor  # uint8 [r or 1, block, x]: numbers of terms, for the last x tokens of the keys
+    inside: Tensor  # bool [r, block, m * block - x]: the tokens before them are of one of two kinds,
+    terms: tuple[int, int]  # whose terms have these numbers: inside, outside
+
+
+@dataclass(frozen=True)
 class BlockRows:
     """Rows of blocks that each see m blocks of keys, and what the tokens in them see of those.
 
@@ -28,8 +37,7 @@ class BlockRows:
     rows: Tensor  # [r]: numbers of the blocks of queries
     keys: Tensor  # [heads or 1, r, m]: numbers of the blocks of keys that they see
     seen: Tensor | None = None  # bool [block, m * block], the same for every row; None: everything
-    labels: Tensor | None = None  # uint8 [r or 1, block, m * block]: which of a query's `terms` is added to a score
-    extra: tuple[Tensor, int] | None = None  # [r, block] columns: where each query's term of this number is added too
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,7 @@ class _Chunk:
     rows: Tensor  # [c]
     keys: Tensor  # [c * m]
     bias: Tensor | None  # [block, m * block]
-    labels: Tensor | None  # [c or 1, block, m * block]
-    extra: tuple[Tensor, int] | None  # [c, block, 1]
+    labels: Labels | None  # of these rows
 
 
 def block_sparse_attention(
@@ -58,16 +65,14 @@ def block_sparse_attention(
     at keys that may be seen at all; a query that sees none of its keys gets an arbitrary mean of them. `terms`
     [B, heads, n, block, L] are what the pattern's labels choose from, scaled already and added to the scores.
     """
-    batch, heads, n_blocks, _, width = q.shape
+    batch, heads, n_blocks = q.shape[:3]
     places = _Places(batch, heads, k.shape[1], n_blocks, q.device, q.dtype)
     bias = None
     if seen is not None:
         bias = _bias(seen, q.dtype)[:, None].expand(-1, k.shape[1], -1, -1).flatten(0, 2)  # [B * kv_heads * n, block]
     chunks = [chunk for part in pattern for chunk in places.chunks(part, q.shape[3])]
     flat_terms = terms.flatten(0, 2) if terms is not None else None
-    mixed = _BlockSparse.apply(
-        (q * width**-0.5).flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), flat_terms, bias, chunks
-    )
+    mixed = _BlockSparse.apply(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), flat_terms, bias, chunks)
     return mixed.view(q.shape)
 
 
@@ -95,38 +100,53 @@ class _Places:
         keys = part.keys.expand(self.heads, -1, -1).repeat(self.batch, 1, 1)
         keys = (kv_group[:, None, None] * self.n_blocks + keys).flatten(0, 1)  # [B * heads * r, m]
         bias = _bias(part.seen, self.dtype) if part.seen is not None else None
-        labels = part.labels.long() if part.labels is not None and len(part.labels) == 1 else part.labels
         size = max(1, self._budget() // (block * block * max(1, n_keys)))
         for start in range(0, len(rows), size):
             own = slice(start, start + size)
-            chosen = torch.arange(start, min(start + size, len(rows)), device=self.device) % n_rows
-            yield _Chunk(
-                rows[own],
-                keys[own].flatten(),
-                bias,
-                labels if labels is None or len(labels) == 1 else labels[chosen],
-                (part.extra[0][chosen, :, None], part.extra[1]) if part.extra is not None else None,
-            )
+            labels = self._labels(part.labels, torch.arange(start, min(start + size, len(rows))) % n_rows)
+            yield _Chunk(rows[own], keys[own].flatten(), bias, labels)
+
+    def _labels(self, labels: Labels | None, chosen: Tensor) -> Labels | None:
+        if labels is None:
+            return None
+        chosen = chosen.to(self.device)
+        last = labels.last if len(labels.last) == 1 else labels.last[chosen]
+        return Labels(last, labels.inside[chosen], labels.terms)
 
     def _budget(self) -> int:
         return SCORES_ON_CUDA if self.device.type == "cuda" else SCORES_A_THREAD * torch.get_num_threads()
 
 
 def _weights(q: Tensor, k: Tensor, terms: Tensor | None, bias: Tensor | None, chunk: _Chunk) -> Tensor:
-    """Softmax weights [c, block, m * block] of a chunk's queries q [c, block, d] over its keys k [c, m * block, d]."""
+    """Softmax weights [c, block, m * block] of scaled queries q [c, block, d] over their keys k [c, m * block, d]."""
     scores = torch.bmm(q, k.transpose(1, 2))
     if chunk.labels is not None:
         assert terms is not None
-        own = terms.index_select(0, chunk.rows)
-        scores += own.gather(2, chunk.labels.long().expand(len(own), -1, -1))
-        if chunk.extra is not None:
-            column, term = chunk.extra
-            scores.scatter_add_(2, column, own[:, :, term, None])
+        _add_terms(scores, terms.index_select(0, chunk.rows), chunk.labels)
     if chunk.bias is not None:
         scores += chunk.bias
     if bias is not None:
         scores += bias.index_select(0, chunk.keys).view(len(q), 1, -1)
     return scores.softmax(dim=-1)
+
+
+def _add_terms(scores: Tensor, terms: Tensor, labels: Labels) -> None:
+    """Add what the labels choose of terms [c, block, L] to scores [c, block, m * block]."""
+    n_front = labels.inside.shape[2]
+    inside, outside = (terms[:, :, number, None] for number in labels.terms)
+    scores[:, :, :n_front] += torch.where(labels.inside, inside, outside)
+    scores[:, :, n_front:] += terms.gather(2, labels.last.long().expand(len(terms), -1, -1))
+
+
+def _terms_gradient(d_scores: Tensor, n_terms: int, labels: Labels) -> Tensor:
+    """Gradient [c, block, L] of what `_add_terms` added."""
+    front, last = d_scores.split((labels.inside.shape[2], labels.last.shape[2]), dim=2)
+    gradient = d_scores.new_zeros(*d_scores.shape[:2], n_terms)
+    gradient.scatter_add_(2, labels.last.long().expand(len(gradient), -1, -1), last)
+    inside = (front * labels.inside).sum(dim=2)
+    gradient[:, :, labels.terms[0]] += inside
+    gradient[:, :, labels.terms[1]] += front.sum(dim=2) - inside
+    return gradient
 
 
 def _gathered(x: Tensor, chunk: _Chunk) -> Tensor:
@@ -143,7 +163,8 @@ class _BlockSparse(torch.autograd.Function):
     ) -> Tensor:
         mixed = torch.empty_like(q)
         for chunk in chunks:
-            weights = _weights(q.index_select(0, chunk.rows), _gathered(k, chunk), terms, bias, chunk)
+            queries = q.index_select(0, chunk.rows).mul_(q.shape[2] ** -0.5)
+            weights = _weights(queries, _gathered(k, chunk), terms, bias, chunk)
             mixed.index_copy_(0, chunk.rows, torch.bmm(weights, _gathered(v, chunk)))
         ctx.save_for_backward(q, k, v, terms, bias, mixed)
         ctx.chunks = chunks
@@ -155,21 +176,17 @@ class _BlockSparse(torch.autograd.Function):
         q, k, v, terms, bias, mixed = ctx.saved_tensors
         dot = (upstream * mixed).sum(dim=-1, keepdim=True)  # of each query: its weights' mean gradient
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        scale = q.shape[2] ** -0.5
         d_terms = torch.empty_like(terms) if terms is not None else None
         for chunk in ctx.chunks:
-            queries, keys = q.index_select(0, chunk.rows), _gathered(k, chunk)
+            queries, keys = q.index_select(0, chunk.rows).mul_(scale), _gathered(k, chunk)
             given = upstream.index_select(0, chunk.rows)
             weights = _weights(queries, keys, terms, bias, chunk)
             dv.index_add_(0, chunk.keys, torch.bmm(weights.transpose(1, 2), given).view(-1, *v.shape[1:]))
             d_scores = torch.bmm(given, _gathered(v, chunk).transpose(1, 2))
             d_scores.sub_(dot.index_select(0, chunk.rows)).mul_(weights)
-            dq.index_copy_(0, chunk.rows, torch.bmm(d_scores, keys))
+            dq.index_copy_(0, chunk.rows, torch.bmm(d_scores, keys).mul_(scale))
             dk.index_add_(0, chunk.keys, torch.bmm(d_scores.transpose(1, 2), queries).view(-1, *k.shape[1:]))
             if d_terms is not None and chunk.labels is not None:
-                own = d_scores.new_zeros(len(queries), *terms.shape[1:])
-                own.scatter_add_(2, chunk.labels.long().expand(len(own), -1, -1), d_scores)
-                if chunk.extra is not None:
-                    column, term = chunk.extra
-                    own[:, :, term, None] += d_scores.gather(2, column)
-                d_terms.index_copy_(0, chunk.rows, own)
+                d_terms.index_copy_(0, chunk.rows, _terms_gradient(d_scores, terms.shape[2], chunk.labels))
         return dq, dk, dv, d_terms, None, None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.nn.attention.etc import EtcAttention, Labels, offset_labels
+from core.nn.attention.etc import EtcAttention, Relations, offset_labels
 from core.nn.attention.full import FullAttention
 from core.nn.catalogue import REPLACEMENTS
 from tests.core.nn.attention.oracle import LargestTensor, assert_same_with_gradients, masked_softmax, random_qkv
@@ -41,9 +41,9 @@ def oracle(attention, q, k, v, mask=None):
                         seen[i, j] = False
             else:
                 global_, long = (i, j - g) if i < g else (j, i - g)
-                mine = global_ > 0 and long // segment == global_ - 1
+                mine = global_ == 0 or long // segment == global_ - 1
                 labels[i, j] = own if mine else other
-                if attention.hard and 0 < i < g and not mine:
+                if attention.hard and i < g and not mine:
                     seen[i, j] = False
     terms = []
     for x, vectors, biases in (
@@ -64,10 +64,10 @@ def test_labels_are_the_reference_s():
     assert rows[5] == [6, 6, 6, 5, 4, 0]
 
 
-def test_tokens_know_the_global_token_of_their_segment():
-    labels = Labels(3, 3, 10, hard=False, isolated=False)  # two segments of 5
-    long, global_ = torch.arange(10)[:, None], torch.arange(3)[None, :]
-    assert labels.long_and_global(long, global_).tolist() == [[8, 7, 8]] * 5 + [[8, 8, 7]] * 5
+def test_tokens_belong_to_the_text_and_to_one_segment():
+    relations = Relations(3, 3, 10, hard=False, isolated=False)  # two segments of 5
+    long, global_ = torch.arange(10)[None, :], torch.arange(3)[:, None]
+    assert relations.belong(long, global_).int().tolist() == [[1] * 10, [1] * 5 + [0] * 5, [0] * 5 + [1] * 5]
 
 
 @pytest.mark.parametrize("options", [{}, {"hard": True}, {"isolated": True}, {"hard": True, "isolated": True}])

@@ -11,8 +11,7 @@ from tests.core.nn.attention.oracle import LargestTensor, assert_same_with_gradi
 @pytest.mark.parametrize("n_globals", [0, 1, 4, 9])
 @pytest.mark.parametrize(("length", "window"), [(40, 4), (37, 4), (6, 4), (3, 4), (20, 1), (30, 13), (30, 16)])
 def test_global_tokens_see_all_and_are_seen_by_all(length, window, n_globals, monkeypatch):
-    monkeypatch.setattr(block_layout, "WIDEST_BLOCK", 8)  # so that windows of 13 and 16 reach over several blocks
-    monkeypatch.setattr(block_layout, "FINER_BLOCK", 4)
+    monkeypatch.setattr(block_layout, "WIDEST_BLOCK", 6)  # so that windows of 13 and 16 reach over several blocks
     q, k, v = random_qkv(n_globals + length)
     place = torch.arange(n_globals + length) - n_globals
     mask = (place[:, None] - place).abs() < window
@@ -24,8 +23,7 @@ def test_global_tokens_see_all_and_are_seen_by_all(length, window, n_globals, mo
 @pytest.mark.parametrize("window", [9, 13, 16])
 @pytest.mark.parametrize("length", [40, 33, 7])
 def test_causal_windows_wider_than_a_block(window, length, monkeypatch):
-    monkeypatch.setattr(block_layout, "WIDEST_BLOCK", 8)
-    monkeypatch.setattr(block_layout, "FINER_BLOCK", 4)
+    monkeypatch.setattr(block_layout, "WIDEST_BLOCK", 6)
     q, k, v = random_qkv(length)
     offset = torch.arange(length)[:, None] - torch.arange(length)
     mine = windowed_attention(q, k, v, window, causal=True)
