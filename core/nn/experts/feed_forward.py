@@ -1,14 +1,16 @@
 """The experts: feed-forward networks of one form, each of which works on the rows of its segment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.nn.experts.fused import FusedExperts
 from core.nn.experts.linear import ExpertLinear
-from core.nn.experts.segments import Segments
+from core.nn.experts.segments import Segments, has_grouped_kernel, in_autocast
+from core.nn.precision import without_autocast
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
 
@@ -53,9 +55,21 @@ class ExpertFeedForward(nn.Module):
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """Rows [n, dim] sorted by expert -> [n, dim]."""
+        into = [self.up] if self.gate is None else [self.gate, self.up]
+        layers = [*into, self.down]
+        if not self._runs_fused(x, layers):
+            return self.down(self.mix([layer(x, segments) for layer in into]), segments)
+        tensors = [*(layer.matrices() for layer in layers), *(layer.offsets() for layer in layers)]
+        rows, *tensors = in_autocast(x, *tensors)
+        spares = [layer.spare for layer in layers]
+        with without_autocast(x.device):
+            out: Tensor = FusedExperts.apply(rows, segments, self.mix, spares, *tensors)
+        return out
+
+    def mix(self, parts: Sequence[Tensor]) -> Tensor:
+        """The hidden units of what the first layers gave."""
         activation = ACTIVATIONS[self.form.activation]
-        if self.gate is None:
-            hidden = activation(self.up(x, segments))
-        else:
-            hidden = activation(self.gate(x, segments)) * self.up(x, segments)
-        return self.down(hidden, segments)
+        return activation(parts[0]) * parts[1] if self.form.gated else activation(parts[0])
+
+    def _runs_fused(self, x: Tensor, layers: Sequence[nn.Module]) -> bool:
+        return len(self.layers()) == len(layers) and not has_grouped_kernel(x, self.up.matrices())

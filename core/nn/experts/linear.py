@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from core.nn.experts.segments import Segments, segmented_linear
+from core.nn.experts.spare import Spare
 
 
 class ExpertLinear(nn.Module):
@@ -18,13 +19,20 @@ class ExpertLinear(nn.Module):
         super().__init__()
         self.experts, self.in_features, self.out_features = experts, in_features, out_features
         self.weight = nn.Parameter(torch.zeros(experts * out_features, in_features))
+        self.spare = Spare()
         self.register_parameter("bias", nn.Parameter(torch.zeros(experts * out_features)) if bias else None)
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """Rows [n, in] sorted by expert -> [n, out]."""
-        bias = None if self.bias is None else self.bias.view(self.experts, self.out_features)
-        weight = self.weight.view(self.experts, self.out_features, self.in_features)
-        return segmented_linear(x, weight, bias, segments)
+        return segmented_linear(x, self.matrices(), self.offsets(), segments)
+
+    def matrices(self) -> Tensor:
+        """The weight as [experts, out, in]."""
+        return self.weight.view(self.experts, self.out_features, self.in_features)
+
+    def offsets(self) -> Tensor | None:
+        """The bias as [experts, out]."""
+        return None if self.bias is None else self.bias.view(self.experts, self.out_features)
 
     @torch.no_grad()
     def copy_(self, linear: nn.Linear) -> None:

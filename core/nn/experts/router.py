@@ -9,20 +9,16 @@ from torch.nn import functional as F
 from core.nn.experts.balance import load_balancing_loss
 from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.routing import capacities
+from core.nn.precision import wide, without_autocast
 
 BALANCE = "load balancing loss"
 Group = Literal["batch", "sequence"]
 
 
-def precise(x: Tensor) -> Tensor:
-    """float32 of half precision, anything else as it is."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
 def router_logits(x: Tensor, weight: Tensor) -> Tensor:
     """[..., dim] times weight [experts, dim] in float32, under autocast too: in bfloat16 routers diverge."""
-    with torch.autocast(x.device.type, enabled=False):
-        return F.linear(precise(x), precise(weight))
+    with without_autocast(x.device):
+        return F.linear(wide(x), wide(weight))
 
 
 class SoftmaxRouted(MixtureOfExperts):

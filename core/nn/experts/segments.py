@@ -37,14 +37,22 @@ class Segments:
         return self.counts.cumsum(0, dtype=torch.int32)
 
 
+def in_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors in autocast's precision where that is on, as F.linear takes them; the first one's device counts."""
+    assert tensors[0] is not None
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [None if t is None else t.to(dtype) for t in tensors]
+
+
 def segmented_linear(x: Tensor, weight: Tensor, bias: Tensor | None, segments: Segments) -> Tensor:
     """Rows x [n, in] times weight [experts, out, in] of the expert whose segment they are in, plus bias [experts, out].
 
-    -> [n, out]. As F.linear does, it computes in autocast's precision where that is on.
+    -> [n, out]
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x, weight, bias = in_autocast(x, weight, bias)  # type: ignore[assignment]
     if not has_grouped_kernel(x, weight):
         product: Tensor = _SegmentedLinear.apply(x, weight, bias, segments)
         return product
@@ -57,8 +65,10 @@ def has_grouped_kernel(x: Tensor, weight: Tensor) -> bool:
 
     On a CPU it is slower than a product a segment.
     """
-    fits = x.is_cuda and len(x) > 0 and x.dtype == weight.dtype == torch.bfloat16
-    return fits and not any(n % 8 for n in weight.shape[1:]) and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    if not x.is_cuda or not len(x) or any(n % 8 for n in weight.shape[1:]):
+        return False
+    dtypes = {torch.get_autocast_dtype("cuda")} if torch.is_autocast_enabled("cuda") else {x.dtype, weight.dtype}
+    return dtypes == {torch.bfloat16} and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 class _SegmentedLinear(torch.autograd.Function):
