@@ -1,11 +1,13 @@
 """How long pages take in Chromium above an empty Streamlit page, with many runs in the store.
 
-    python -m benchmarks.pages [--repeats 5] [--save]
+    python -m benchmarks.pages [--repeats 5] [--mlflow PYTHON] [--save]
 
 Every page is served by a server of its own and opened in turn, in one browser whose cache is warm; a time is from
 the address to the page's last element being painted. Runs and points are read anew each time: visits lie further apart
 than the list of runs is cached, and a stage is recorded before each visit of the trade-offs. What filters and pickers
-offer is cached for 30 s. Beside the times stand processor times, which others on the machine lengthen less.
+offer is cached for 30 s. With --mlflow, an interpreter that has MLflow, its page that compares the same hundred runs
+is visited too: until the table is painted, its chart not waited for. Beside the times stand processor times, which
+others on the machine lengthen less.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import psutil
@@ -91,12 +94,14 @@ CASES = (
     Case("compare, 100 of 10,000 runs", Contents(10_000), "compare", 1000, charts=True),
 )
 COMPARED = 100
+MLFLOW = f"MLflow, compare of the same {COMPARED}"
 
 
 def main() -> None:
     """Measure, print the table, and keep it with --save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--mlflow", metavar="PYTHON", help="an interpreter with MLflow, whose page is timed too")
     parser.add_argument("--save", action="store_true", help=f"write the table to {RESULT.name} too")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -110,8 +115,10 @@ def main() -> None:
         }
         for case in CASES:
             url, server = served[case.contents]
-            query = _query_of_a_comparison(homes[case.contents]) if case.page == "compare" else ""
+            query = "?runs=" + ",".join(map(str, _to_compare(homes[case.contents]))) if case.page == "compare" else ""
             opened[case.name] = Opened(f"{url}/{case.page}{query}", server, _painted_last(case))
+            if arguments.mlflow and query:
+                opened[MLFLOW] = stack.enter_context(_mlflow(arguments.mlflow, folder, homes[case.contents]))
         visits = _measure(opened, list(homes.values()), arguments.repeats)
     table = _table(visits, sizes)
     print(table)
@@ -147,25 +154,56 @@ def _fill(home: Path, contents: Contents) -> int:
     return points
 
 
-def _query_of_a_comparison(home: Path) -> str:
-    """The query that compares runs of one task, whose results by example are put where the page looks for them."""
+def _to_compare(home: Path) -> dict[int, Stage]:
+    """Runs of one task and their last stages, whose results by example are put where the page looks for them."""
     with engine.read_session(f"sqlite:///{home / 'slimboard.db'}") as s:
         query = (
-            select(RunStage.run_id, Stage.key)
+            select(RunStage.run_id, Stage)
             .join(Stage, Stage.id == RunStage.stage_id)
             .join(Run, Run.id == RunStage.run_id)
             .where(Run.status == RunStatus.DONE, Stage.task == "builtin:digits")
             .order_by(RunStage.run_id, RunStage.position)
         )
         last = dict(s.execute(query).tuples().all())
+        s.expunge_all()
     chosen = dict(list(last.items())[:COMPARED])
     store = ArtifactStore(str(home / "artifacts"), home / "artifacts")
     drawn = np.random.default_rng(0)
-    for key in set(chosen.values()):
-        with store.writing(key) as folder:
-            save_file({"correct": drawn.random(2000) < 0.95}, folder / EXAMPLES)
-            (folder / MANIFEST).write_text("{}")
-    return "?runs=" + ",".join(map(str, chosen))
+    for key in {stage.key for stage in chosen.values()}:
+        if not store.has(key):
+            with store.writing(key) as folder:
+                save_file({"correct": drawn.random(2000) < 0.95}, folder / EXAMPLES)
+                (folder / MANIFEST).write_text("{}")
+    return chosen
+
+
+@contextmanager
+def _mlflow(python: str, folder: Path, home: Path) -> Iterator[Opened]:
+    """MLflow's server over the runs that the Compare page shows, and its page that compares them."""
+    rows = [
+        {
+            "name": f"run {run_id}",
+            "params": {"model": stage.model, "task": stage.task, "label": stage.label, **stage.settings},
+            "metrics": {name: getattr(stage, name) for name in ("score", "size_bytes", "macs", "parameters")},
+        }
+        for run_id, stage in _to_compare(home).items()
+    ]
+    (folder / "runs.json").write_text(json.dumps(rows))
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    written = subprocess.run(
+        [python, Path(__file__).with_name("peers") / "mlflow_runs.py", store, folder / "runs.json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ids = json.loads(written.stdout.splitlines()[-1])
+
+    def command(host: str, port: int) -> list[str]:
+        server = [python, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+        return [*server, "--host", host, "--port", str(port), "--default-artifact-root", str(folder / "mlflow")]
+
+    (folder / "mlflow").mkdir()
+    with _served(command, folder / "mlflow", health="health") as (url, server):
+        query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(['0']))}"
+        yield Opened(f"{url}/#/compare-runs?{query}", server, ["table.mlflow-compare-table"])
 
 
 def _measure(opened: dict[str, Opened], homes: list[Path], repeats: int) -> dict[str, list[Visit]]:
@@ -233,7 +271,9 @@ def _empty(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def _served(command: Callable[[str, int], list[str]], home: Path) -> Iterator[tuple[str, int]]:
+def _served(
+    command: Callable[[str, int], list[str]], home: Path, health: str = "_stcore/health"
+) -> Iterator[tuple[str, int]]:
     """Address and process of a server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -244,7 +284,7 @@ def _served(command: Callable[[str, int], list[str]], home: Path) -> Iterator[tu
         process = subprocess.Popen(command("127.0.0.1", port), cwd=local.ROOT, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_it_answers(url)
+        _wait_until_it_answers(f"{url}/{health}")
         yield url, process.pid
     finally:
         process.terminate()
@@ -255,7 +295,7 @@ def _wait_until_it_answers(url: str) -> None:
     deadline = time.monotonic() + 120
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:
@@ -279,6 +319,13 @@ def _table(visits: dict[str, list[Visit]], points: dict[Contents, int]) -> str:
         best = min(v.painted for v in mine) - min(v.painted for v in empty)
         counted = f"{points[case.contents]:9,}"
         lines.append(_line(case.name, mine, counted, f"{above:12.0f} {best:11.0f} {case.target_ms:7.0f}"))
+    if MLFLOW in visits:
+        lines.append(_line(MLFLOW, visits[MLFLOW], f"{'':9}", f"{'':12} {'':11} {'':7}"))
+        ours, theirs = (
+            statistics.median(v.painted for name, found in visits.items() if name.startswith(start) for v in found)
+            for start in ("compare", "MLflow")
+        )
+        lines.append(f"MLflow's page takes {theirs / ours:.2f} times as long as ours")
     return "\n".join(lines)
 
 
