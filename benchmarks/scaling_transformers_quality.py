@@ -1,6 +1,6 @@
 """What Scaling Transformers' parts cost in quality: bits per character on Python's documentation, beside a dense model.
 
-    python -m benchmarks.scaling_transformers_quality [--dim 128] [--depth 4] [--steps 600] [--seeds 3] [--save]
+    python -m benchmarks.scaling_transformers_quality [--dim 128] [--depth 2] [--steps 300] [--seeds 3] [--save]
 
 Every arm is a recipe that runs through the product's own pipeline, as many updates for each. Losses are paired with the
 dense model's window by window of the test split, and the seeds' differences are tested. What is done stays in
@@ -33,8 +33,8 @@ def arms(block_size: int) -> dict[str, list[dict[str, Any]]]:
     return {
         "dense": [],
         f"FF, 1 of {block_size}": [ffn()],
-        "  always soft in training": [ffn(quant_prob=0.0)],
-        "  always hard in training": [ffn(quant_prob=1.0)],
+        "always soft in training": [ffn(quant_prob=0.0)],
+        "always hard in training": [ffn(quant_prob=1.0)],
         f"FF, 1 of {block_size // 4}": [ffn(block_size // 4)],
         "QKV": [{"sparse_qkv": {}}],
         "FF+QKV+loss": [ffn(), {"sparse_qkv": {}}, {"sparse_loss": {}}],
@@ -73,17 +73,22 @@ def report(found: dict[str, list[Outcome]]) -> list[str]:
     return lines
 
 
+def _wanted(arm: str, asked: list[str] | None) -> bool:
+    return asked is None or arm in ("dense", *asked)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--block-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these; the dense one is always there")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "slimboard-scaling-transformers")
@@ -94,11 +99,12 @@ def main() -> None:
     os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
     arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    found: dict[str, list[Outcome]] = {arm: [] for arm in arms(arguments.block_size)}
+    chosen = {arm: steps for arm, steps in arms(arguments.block_size).items() if _wanted(arm, arguments.arms)}
+    found: dict[str, list[Outcome]] = {arm: [] for arm in chosen}
     for seed in range(arguments.seeds):
-        for arm, steps in arms(arguments.block_size).items():
+        for arm, steps in chosen.items():
             found[arm].append(outcome(spec_of(arguments, steps, seed), arguments.folder, arguments.device))
-            print(f"seed {seed}, {arm.strip()}: {found[arm][-1].score:.4f} bits per character", flush=True)
+            print(f"seed {seed}, {arm}: {found[arm][-1].score:.4f} bits per character", flush=True)
     asked = f"dim {arguments.dim}, depth {arguments.depth}, {arguments.steps} updates of {arguments.batch_size} windows"
     lines = [f"{asked} of {arguments.length} bytes, {arguments.seeds} seeds, torch {torch.__version__}"]
     lines += [*report(found), f"{(time.monotonic() - started) / 60:.0f} minutes in this call"]
