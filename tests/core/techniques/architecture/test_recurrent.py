@@ -35,8 +35,9 @@ def applied(name, **model):
 
 
 def state_bytes(cache) -> int:
+    """Of the memory that is kept alive: a view of something longer counts as that."""
     tensors = [t for layer in cache for one in vars(layer).values() for t in _tensors(one)]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.untyped_storage().nbytes() for t in tensors)
 
 
 def _tensors(kept):
