@@ -34,27 +34,34 @@ def matrix_wkv(
     size = min(CHUNK, 1 << (length - 1).bit_length())
     rest = -length % size
     r, k, v, log_decay = (F.pad(x, (0, 0, 0, rest)).unflatten(2, (-1, size)) for x in (r, k, v, log_decay))
-    since = log_decay.cumsum(3)  # [B or 1, heads, n, size, N]: from before the chunk to after each token
-    before = F.pad(since, (0, 0, 1, 0))[:, :, :, :-1]  # not since - log_decay: neighbours must differ by exactly 0
-    whole = since[:, :, :, -1:]
-    added = (k * (whole - since).exp()).transpose(3, 4) @ v  # [B, heads, n, N, N]
+    whole = log_decay.sum(3).exp()[:, :, :, :, None]  # [B or 1, heads, n, N, 1]
+    added = (k * _after(log_decay).exp()).transpose(3, 4) @ v  # [B, heads, n, N, N]
     states = [state]
-    for index, decay in enumerate(whole.transpose(3, 4).exp().unbind(2)):
-        states.append(decay * states[-1] + added[:, :, index])
-    o = (r * before.exp()) @ torch.stack(states[:-1], dim=2)
-    o = o + _inside(r, k, v, before, since)
+    for decay, new in zip(whole.unbind(2), added.unbind(2), strict=True):
+        states.append(decay * states[-1] + new)
+    o = (r * _before(log_decay).exp()) @ torch.stack(states[:-1], dim=2)
+    o = o + _inside(r, k, v, log_decay)
     return o.flatten(2, 3)[:, :, :length] + own, states[-1]
 
 
-def _inside(r: Tensor, k: Tensor, v: Tensor, before: Tensor, since: Tensor) -> Tensor:
+def _inside(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     """What the tokens of a chunk get from those before them in it; all [B, heads, n, size, N]."""
     size = r.shape[3]
     if size == 1:
         return torch.zeros_like(v)
     half = size // 2
-    middle = since[:, :, :, half - 1 : half]
-    queries = r[:, :, :, half:] * (before[:, :, :, half:] - middle).exp()
-    keys = k[:, :, :, :half] * (middle - since[:, :, :, :half]).exp()
+    queries = r[:, :, :, half:] * _before(log_decay[:, :, :, half:]).exp()
+    keys = k[:, :, :, :half] * _after(log_decay[:, :, :, :half]).exp()
     across = F.pad(queries @ keys.transpose(3, 4) @ v[:, :, :, :half], (0, 0, half, 0))
-    halves = (x.unflatten(3, (2, half)).flatten(2, 3) for x in (r, k, v, before, since))
+    halves = (x.unflatten(3, (2, half)).flatten(2, 3) for x in (r, k, v, log_decay))
     return across + _inside(*halves).unflatten(2, (-1, 2)).flatten(3, 4)
+
+
+def _before(log_decay: Tensor) -> Tensor:
+    """The sum of those before each token of a stretch (axis 3), summed as it is: differences of sums would round."""
+    return F.pad(log_decay[:, :, :, :-1].cumsum(3), (0, 0, 1, 0))
+
+
+def _after(log_decay: Tensor) -> Tensor:
+    """The sum of those after each token of a stretch."""
+    return _before(log_decay.flip(3)).flip(3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import RwkvConfig
 from transformers.models.rwkv.modeling_rwkv import RwkvBlock as HuggingFaceBlock
 
@@ -139,6 +140,28 @@ def test_a_block_begins_as_the_identity_behind_its_norm(version, place):
     x = torch.randn(2, 5, 16)
     torch.testing.assert_close(block(x), x)
     assert all(p.isfinite().all() for p in block.parameters())
+
+
+class CountOperators(TorchDispatchMode):
+    """How many operators PyTorch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("version", [4, 5, 6])
+def test_training_asks_for_no_operators_of_each_token(version):
+    block = RwkvBlock(8, version=version, hidden=8, head_dim=4, first=False)
+    block.initialize_(Place(0, 1), None)
+    counts = []
+    for length in (256, 512):
+        with CountOperators() as counter:
+            block(torch.randn(1, length, 8)).sum().backward()
+        counts.append(counter.count)
+    assert counts[1] - counts[0] < 256 / 4  # chunks of 64 tokens pass a state on; a tree has one round more
 
 
 def test_initial_rates_and_bonuses_are_the_authors():
