@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -14,15 +15,18 @@ from core.errors import SpecError
 from core.families import Family
 from core.models.loaded import Loaded
 from core.recording import MemoryRecord
-from core.spec import ModelSpec, TaskSpec
+from core.spec import ModelSpec
 from core.subject import Subject
-from core.tasks import load
+from core.tasks.answers import AnswersTask
+from core.tasks.base import Task
+from core.tasks.data import DATA_SPLITS, AnswersData, TextData
+from core.tasks.texts import TextTask
 from core.techniques.base import OneShot
 from core.techniques.catalogue import TECHNIQUES
 
 DIM, DEPTH, HEADS = 64, 2, 2
 FAMILIES = (Family.ATTENTION, Family.ARCHITECTURE)
-VARIANTS = {"builtin:gpt": "recall", "builtin:encoder": "classify"}  # of builtin:long-recall, by the model
+SOURCES = ("builtin:gpt", "builtin:encoder")
 FULL, FULL_PAPER = "full attention", "https://arxiv.org/abs/1706.03762"
 
 
@@ -51,8 +55,7 @@ class Candidate:
 
 def build(candidate: Candidate, length: int) -> nn.Module:
     """The model with random weights, for `length` tokens. Raises SpecError where the two do not go together."""
-    variant = VARIANTS[candidate.source]
-    task = load(TaskSpec(source="builtin:long-recall", variant=variant, length=length))
+    task = _task(candidate.source, length)
     spec = ModelSpec(source=candidate.source, dim=DIM, depth=DEPTH, heads=HEADS)
     loaded: Loaded = models.load(spec, task, torch.Generator().manual_seed(0))
     if candidate.technique is None:
@@ -68,6 +71,15 @@ def build(candidate: Candidate, length: int) -> nn.Module:
     return subject.model
 
 
+def _task(source: str, length: int) -> Task:
+    """What a model needs to know of its task: the length, and how many classes there are."""
+    texts = {split: ["." * (length + 1)] for split in DATA_SPLITS}
+    if source == "builtin:gpt":
+        return AnswersTask("survey", AnswersData(texts, (length,), length, "survey"))
+    labels = {split: np.zeros(1, dtype=np.int64) for split in DATA_SPLITS}
+    return TextTask("survey", TextData(tuple("0123456789"), labels, texts, length, "survey"))
+
+
 def _no_model(reference: ModelSpec | str) -> nn.Module:
     raise SpecError.of("model", str(reference), "is not at hand in a survey", "Leave it out.")
 
@@ -79,10 +91,10 @@ def steps() -> list[str]:
 
 def candidates(length: int) -> Iterator[Candidate | tuple[str, str]]:
     """What can be measured at a length; of a technique that no model takes, its name and why."""
-    yield from (Candidate(None, source) for source in VARIANTS)
+    yield from (Candidate(None, source) for source in SOURCES)
     for name in steps():
         refusals = []
-        for source in VARIANTS:
+        for source in SOURCES:
             try:
                 build(Candidate(name, source), length)
             except (SpecError, ValidationError) as error:

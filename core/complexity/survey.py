@@ -1,7 +1,7 @@
 """Measures every architecture at every length: times in turn, so that a drifting machine slows all alike."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import torch
@@ -31,16 +31,13 @@ def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: S
             refused[each[0]] = each[1]
         elif not only or each.technique in only or each.technique is None:
             found.append(each)
-    with lock.measuring():
-        watch = Watch()
-        samples, known = _prepared(found, lengths, say)
-        known |= _times(samples, rounds, say)
-        disturbed = watch.stop().share
-        known |= _peaks(found, lengths, known, say)
+    samples, known = _prepared(found, lengths, say)
+    times, disturbed = _times(samples, rounds, say)
+    peaks = _peaks(samples, say)
     return Report(
         conditions=_conditions(rounds, disturbed),
         lengths=list(lengths),
-        architectures=[_measured(each, lengths, known) for each in found],
+        architectures=[_measured(each, lengths, known | times | peaks) for each in found],
         refused=refused,
     )
 
@@ -68,27 +65,32 @@ def _prepared(
     return samples, known
 
 
-def _times(samples: dict[Place, Sample], rounds: int, say: Say) -> dict[Place, float]:
-    """Medians over rounds in which each is timed once; a first round warms up."""
+def _times(samples: dict[Place, Sample], rounds: int, say: Say) -> tuple[dict[Place, float], float]:
+    """Medians over rounds in which each is timed once, a first one warms up; and others' share of the cores.
+
+    Between rounds whoever waits for the measuring lock has a turn.
+    """
+    say("warming up")
     for sample in samples.values():
         sample()
     taken: dict[Place, list[float]] = {place: [] for place in samples}
+    shares = []
     for index in range(rounds):
         say(f"timing, round {index + 1} of {rounds}")
-        for place, sample in samples.items():
-            taken[place].append(sample())
-    return {place: statistics.median(times) for place, times in taken.items()}
+        with lock.measuring():
+            watch = Watch()
+            for place, sample in samples.items():
+                taken[place].append(sample())
+            shares.append(watch.stop().share)
+    return {place: statistics.median(times) for place, times in taken.items()}, statistics.mean(shares)
 
 
-def _peaks(
-    found: Sequence[Candidate], lengths: Sequence[int], known: dict[Place, float], say: Say
-) -> dict[Place, float]:
+def _peaks(samples: Iterable[Place], say: Say) -> dict[Place, float]:
     peaks: dict[Place, float] = {}
-    for candidate in found:
-        say(f"memory of {candidate.name}")
-        for length in lengths:
-            if (candidate, length, "train_ms") in known:
-                peaks[candidate, length, "train_bytes"] = costs.train_bytes(candidate, length)
+    for candidate, length, quantity in samples:
+        if quantity == "train_ms":
+            say(f"memory of {candidate.name}, {length:,} tokens")
+            peaks[candidate, length, "train_bytes"] = costs.train_bytes(candidate, length)
     return peaks
 
 
