@@ -69,9 +69,7 @@ class Mamba(Replacement):
             cache.length += x.shape[1]
         inner = F.silu(self.conv(inner.mT).mT)
         delta, B, C = self.x_proj(inner).split((self.rank, self.n_states, self.n_states), dim=-1)
-        mixed, state = self.scan(inner, self.dt_proj(delta), B, C, kept.get("state"))
-        if cache is not None:
-            kept["state"] = state.clone()  # a view would keep the states of all tokens alive
+        mixed, kept["state"] = self.scan(inner, self.dt_proj(delta), B, C, kept.get("state"))
         return self.out_proj(mixed.to(gate.dtype) * F.silu(gate))
 
     def make_cache(self, max_length: int) -> StateCache:
