@@ -35,6 +35,7 @@ TASKS = {
     "builtin:shapes": ("accuracy", "%", True, 91.0),
     "builtin:python-docs": ("bits per character", "bits", False, 2.1),
 }
+SEED_NOISE = {"builtin:digits": 0.3, "builtin:shapes": 0.4, "builtin:python-docs": 0.005}
 STEPS = (  # technique, family, settings, share of the size kept, loss of score, share of the time
     ("rtn", "quantization", {"bits": 8}, 0.27, 0.002, 1.1),
     ("rtn", "quantization", {"bits": 4}, 0.15, 0.02, 1.2),
@@ -56,6 +57,7 @@ class _Made:
     next_stage_id: int
     trained: dict[tuple[str, str, int, int], int]  # model, task, prefix, seed -> stage id of the trained model
     wanted: tuple[str, str, int, list[Any]] = ("", "", 0, [])  # model, task, prefix and steps of the last recipe
+    measured: tuple[tuple[float, ...], ...] = ()  # what each of its steps makes of size, score and time
 
 
 def spec(name: str = "", **changes: Any) -> RunSpec:
@@ -117,6 +119,10 @@ def fill_store(session: Session, n_runs: int, seed: int = 0, user: str = "local"
             prefix = chance.randrange(max(1, run_id // 240 + 1))
             steps = chance.sample(STEPS, chance.choice((1, 1, 2)))
             made.wanted = chance.choice(MODELS), chance.choice(list(TASKS)), prefix, steps
+            made.measured = tuple(
+                (kept * chance.uniform(0.9, 1.1), lost * chance.expovariate(1.0), faster * chance.uniform(0.9, 1.1))
+                for *_, kept, lost, faster in steps
+            )
         age = (first_run + n_runs - run_id) * 60.0
         _add_run(made, chance, run_id, project_id, owner.id, age, replicate=number % n_seeds)
     for table, rows in made.rows.items():
@@ -159,7 +165,8 @@ def _add_stages(
     reused = reference_id is not None
     base_score = TASKS[run["task"]][3]
     if reference_id is None:
-        size = 4e6 * math.exp(chance.gauss(0, 0.5))
+        size = 4e6 * math.exp(random.Random(repr(shared[:3])).gauss(0, 0.5))  # seeds are of one size
+        base_score += chance.gauss(0, SEED_NOISE[run["task"]])
         reference_id = _add_stage(
             made, run, ("train", "training", {"steps": 500 + prefix}), size, base_score, 4.0, None
         )
@@ -168,11 +175,13 @@ def _add_stages(
     _attach(made, run, 1, reference_id, reference_id, reused)
     reference = made.rows[Stage][reference_id - made.rows[Stage][0]["id"]]
     size, score, ms = reference["size_bytes"], reference["score"], 4.0
-    for position, (name, family, settings, kept, lost, faster) in enumerate(own, start=2):
-        size *= kept * chance.uniform(0.9, 1.1)
-        worse = lost * chance.expovariate(1.0)
-        score = score - 100 * worse if TASKS[run["task"]][2] else score + worse  # accuracy is in percent
-        ms *= faster * chance.uniform(0.9, 1.1)
+    for position, ((name, family, settings, *_), (kept, lost, faster)) in enumerate(
+        zip(own, made.measured, strict=True), start=2
+    ):
+        size *= kept
+        worse = 100 * lost if TASKS[run["task"]][2] else -lost  # accuracy is in percent
+        score += chance.gauss(0, SEED_NOISE[run["task"]]) - worse
+        ms *= faster * chance.uniform(0.98, 1.02)
         stage_id = _add_stage(made, run, (name, family, settings), size, score, ms, reference_id)
         recipe = (run["id"] - replicate, position)
         made.rows[Stage][-1] |= {"recipe_hash": _number(recipe), "seeds_hash": replicate}

@@ -21,9 +21,17 @@ class Axis:
     better: Literal["less", "more"]
     units: tuple[tuple[float, str], ...] = ((1.0, ""),)  # factor and unit, ascending
     log: bool = True
-    low: str = ""  # columns of its 95 % interval
-    high: str = ""
     short: str = ""  # its name as the head of a column
+
+    @property
+    def low(self) -> str:
+        """The column of its 95 % interval's lower end, where points have one."""
+        return f"{self.column}_low"
+
+    @property
+    def high(self) -> str:
+        """The column of its 95 % interval's upper end."""
+        return f"{self.column}_high"
 
     @property
     def head(self) -> str:
@@ -49,7 +57,7 @@ _AXES = (
     Axis("parameters", "Parameters", formats.count, "less", COUNTS),
     Axis("nonzeros", "Nonzero parameters", formats.count, "less", COUNTS, short="Nonzeros"),
     Axis("compression_ratio", "Compression", formats.ratio, "more", ((1.0, "×"),)),
-    Axis("speed_up", "Speed-up", formats.ratio, "more", ((1.0, "×"),), low="speed_up_low", high="speed_up_high"),
+    Axis("speed_up", "Speed-up", formats.ratio, "more", ((1.0, "×"),)),
 )
 AXES = {axis.column: axis for axis in _AXES}
 
@@ -63,8 +71,6 @@ def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
         "more" if higher_is_better else "less",
         ((1.0, unit),),
         log=False,
-        low="score_low",
-        high="score_high",
     )
 
 

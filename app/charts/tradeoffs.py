@@ -1,69 +1,27 @@
 """The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
 
-import math
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Literal
 
 import altair as alt
-import numpy as np
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from app.charts.axes import NUMBER, Axis, known
+from app.charts.annotated import OUTSIDE, STANDINGS
+from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
-from core.frontier import frontier
+from core.standing import Standing
 
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side
+ROOM = 0.25  # of the marks' span, on either side, that long intervals may take
 NAMED_REFERENCES = 4  # more of them would cover each other's names
 BARS = 300  # of more points, only those on the frontier and the references bear their intervals
 LEGEND_COLUMNS = 6
 PLACE = ("x_shown", "y_shown")
-_DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
-
-
-def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
-    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier` and what a hover says.
-
-    `limits` holds the worst allowed value of a column, in its stored unit.
-    """
-    shown = known(points, x, y).copy()
-    shown["is_reference"] = shown["stage_id"].isin(set(shown["reference_stage_id"].dropna()))
-    shown["feasible"] = feasible(shown, limits, axes)
-    directions = [_DIRECTIONS[x.better], _DIRECTIONS[y.better]]
-    shown["on_frontier"] = frontier(shown[[x.column, y.column]].to_numpy(), directions)
-    shown["strength"] = np.where((shown["on_frontier"] | shown["is_reference"]) & shown["feasible"], PLAIN, PALE)
-    for axis in axes.values():
-        if axis.column in shown:
-            shown[f"{axis.column}_text"] = _texts(shown, axis)
-    return shown
-
-
-def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
-    """Which points keep every limit; one whose value is not known does not."""
-    kept = pd.Series(True, index=points.index)
-    for column, limit in limits.items():
-        values = points[column]
-        kept &= values <= limit if axes[column].better == "less" else values >= limit
-    return kept
-
-
-def _texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
-    """What a hover says of the axis, point by point."""
-    read = cache(axis.read)
-    values = shown[axis.column].astype(float)
-    unknown = pd.Series(np.nan, index=shown.index)
-    low, high = (shown[end].astype(float) if end in shown else unknown for end in (axis.low, axis.high))
-    return [
-        "not measured"
-        if math.isnan(value)
-        else read(value)
-        if math.isnan(lower) or math.isnan(upper)
-        else f"{read(value)}  (95 %: {read(lower)} to {read(upper)})"
-        for value, lower, upper in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)
-    ]
+FILLS = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: 0.0, Standing.DOMINATED: PALE, OUTSIDE: PALE}
+OUTLINES = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: PLAIN, Standing.DOMINATED: 0.0, OUTSIDE: 0.0}
 
 
 @debug_mode(False)
@@ -90,6 +48,7 @@ def scatter(
         *_intervals(drawn, scales),
         _marks(drawn, scales, size, axes),
         *_references(drawn, scales),
+        *_knee(drawn, scales),
     ]
     drawn_fast = {"embedOptions": {"renderer": "canvas"}}
     return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast)
@@ -103,11 +62,14 @@ class _Scale:
         values = points[axis.column].astype(float)
         self.factor, self.unit = axis.unit_for(float(values.max()))
         self.log = log and bool((values > 0).all())
-        ends = [values.min(), values.max()]
-        ends += [
-            points[c].dropna().agg(f).item() for c, f in ((axis.low, "min"), (axis.high, "max")) if self._has(points, c)
-        ]
-        self.low, self.high = self._padded(min(ends) / self.factor, max(ends) / self.factor)
+        low, high = float(values.min()), float(values.max())
+        room = (high / low) ** ROOM if self.log and low > 0 else (high - low) * ROOM
+        least, most = (low / room, high * room) if self.log and low > 0 else (low - room, high + room)
+        if self._has(points, axis.low):
+            low = max(least, min(low, points[axis.low].dropna().astype(float).min()))
+        if self._has(points, axis.high):
+            high = min(most, max(high, points[axis.high].dropna().astype(float).max()))
+        self.low, self.high = self._padded(low / self.factor, high / self.factor)
 
     @staticmethod
     def _has(points: pd.DataFrame, column: str) -> bool:
@@ -181,7 +143,7 @@ def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart
         place[f"{name}2"] = (alt.X2 if name == "x" else alt.Y2)("high")
         layers.append(
             alt.Chart(bars)
-            .mark_rule(strokeWidth=1)
+            .mark_rule(strokeWidth=1, clip=True)
             .encode(**place, color=_colour(drawn), opacity=alt.Opacity("strength:Q", scale=None))
         )
     return layers
@@ -207,8 +169,11 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     channels = {
         **_place(scales),
         "color": _colour(drawn),
+        "stroke": alt.Stroke("family:N", scale=_families(drawn, FAMILY_COLOURS), title="Family", legend=_legend()),
         "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), title="Family", legend=_legend()),
-        "opacity": alt.condition(chosen, alt.Opacity("strength:Q", scale=None, legend=None), alt.value(PALE / 2)),
+        "fillOpacity": _standing(drawn, alt.FillOpacity, FILLS),
+        "strokeOpacity": _standing(drawn, alt.StrokeOpacity, OUTLINES),
+        "opacity": alt.condition(chosen, alt.value(1.0), alt.value(PALE / 2)),
         "tooltip": _tooltip(drawn, axes),
     }
     if size is not None:
@@ -220,12 +185,22 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
             scale=alt.Scale(range=[40, 600], zero=False),
             legend=alt.Legend(orient="right", format=NUMBER),
         )
-    needed = [*PLACE, "stage_id", "family", "strength", "label", "model", "run_id", "kernel", "mark_size"]
+    needed = [*PLACE, "stage_id", "family", "standing", "label", "model", "run_id", "kernel", "mark_size"]
     needed += [column for column in drawn if column.endswith("_text")]
     mark = alt.Chart(drawn[[column for column in needed if column in drawn]]).mark_point(
-        filled=True, strokeWidth=1, size=110
+        filled=True, strokeWidth=1.5, size=110
     )
     return mark.encode(**channels).add_params(chosen)
+
+
+def _standing(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
+    """How full a mark or how strong its outline is, by its standing; one legend for both."""
+    found = [name for name in STANDINGS if (drawn["standing"] == name).any()]
+    scale = alt.Scale(domain=found, range=[table[name] for name in found])
+    legend = alt.Legend(
+        orient="bottom", direction="horizontal", symbolSize=110, symbolFillColor=NEUTRAL, symbolStrokeColor=NEUTRAL
+    )
+    return channel("standing:N", scale=scale, title=None, legend=legend)
 
 
 def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
@@ -233,6 +208,8 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
         alt.Tooltip("label:N", title="Stage"),
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("run_id:N", title="Run"),
+        *([alt.Tooltip("seeds_text:N", title="Seeds")] if "seeds_text" in drawn else []),
+        alt.Tooltip("standing:N", title="Standing"),
     ]
     values = [
         alt.Tooltip(f"{axis.column}_text:N", title=axis.title)
@@ -254,3 +231,12 @@ def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Char
         name = alt.Chart(found).mark_text(align="right", baseline="bottom", dx=-11, dy=-9, color=NEUTRAL)
         layers.append(name.encode(**place, text="words:N", tooltip=alt.value(None)))
     return layers
+
+
+def _knee(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
+    """A word at the knee of the frontier, where there is one."""
+    found = drawn.loc[drawn["is_knee"], [*PLACE]].assign(words="knee")
+    if found.empty:
+        return []
+    word = alt.Chart(found).mark_text(align="left", baseline="bottom", dx=8, dy=-8, fontWeight="bold", color=NEUTRAL)
+    return [word.encode(**_place(scales), text="words:N", tooltip=alt.value(None))]

@@ -1,19 +1,23 @@
 """What can be had for what: any two quantities of every measured stage, and which one to ship under limits."""
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
-from app import artifacts, data, formats, identity, reasons, row_table
+from app import data, formats, identity
 from app.charts import tradeoffs as charts
+from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
-from app.compare_page.data import load_paired
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
-from core.decision.limits import Limit
-from core.measured import Comparison
+from app.tradeoffs_page import listing, recommendation
 from core.store.tradeoffs import Conditions, PointFilter
+
+HOW = (
+    "Significant: Welch's test of the scores (and of what else has an interval) at 0.05 over the number of stages that "
+    "might be better; sizes and medians of latency count as exact. Seeds of one recipe are one mark: their mean, with "
+    "the t interval over the seeds or, where that is wider, the one over the test examples. The knee is the stage of "
+    "the frontier that lies farthest beyond the straight line between its ends, both axes scaled to their range."
+)
 
 user, project = identity.user(), identity.project()
 with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -34,15 +38,6 @@ first, second, third, fourth = st.columns(4)
 task_hash = first.selectbox("Task", list(by_hash.index), format_func=names.get, key="points_of", bind="query-params")
 task = by_hash.loc[task_hash]
 axes = {**AXES, "score": score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))}
-
-
-def tested_against(second: dict[str, Any], best: dict[str, Any]) -> Comparison | None:
-    """The paired test of two stages' scores, where the results by example of both are on this host."""
-    if not artifacts.store().is_local:
-        return None  # a page does not wait for weights to be copied here
-    keys = data.load_keys((second["stage_id"], best["stage_id"]))
-    found = load_paired(task["score_name"], keys[second["stage_id"]], keys[best["stage_id"]])
-    return None if isinstance(found, str) else found
 
 
 def title_of(column: str) -> str:
@@ -141,6 +136,19 @@ weights = {column: worth for column, worth in (("size_bytes", size_worth), ("p50
 chosen = PointFilter(
     project.id, task_hash, models=tuple(models), families=tuple(families), text=text, conditions=conditions
 )
+bar = st.container(horizontal=True, vertical_alignment="bottom")
+as_one = (
+    bar.segmented_control(
+        "Seeds",
+        ["one mark", "each"],
+        default="one mark",
+        required=True,
+        key="seeds",
+        bind="query-params",
+        help="Stages that differ in their seed only: their mean with its 95 % interval, or every one.",
+    )
+    == "one mark"
+)
 score_name = task["score_name"]
 settings = {
     "points_of": names[task_hash],
@@ -158,65 +166,45 @@ settings = {
     f"latency_worth.{score_name}": time_worth,
     f"log.{x.column}": log_x,
     f"log.up.{y.column}": log_y,
+    "seeds": "one mark" if as_one else "each",
 }
 with corner:
     views.show("tradeoffs", settings, user, project)
-points = data.load_points(chosen, x.column, y.column)
+points = data.load_points(chosen, x.column, y.column, as_one=as_one)
 if points.empty:
     st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
     st.stop()
-shown = charts.annotate(points, x, y, limits, axes)
+shown = annotate(points, x, y, limits, axes)
 
 if limits or weights:
-    bounds = tuple(
-        Limit(column, "at most" if axes[column].better == "less" else "at least", bound)
-        for column, bound in limits.items()
-    )
-    decision, named, reference = data.load_decision(chosen, bounds, weights, bool(task["higher_is_better"]))
-    best = None if decision.best is None else named[decision.best]
-    if best is None:
-        st.warning(
-            "No stage keeps all limits. Loosen one, or queue a recipe that compresses more.", icon=":material/block:"
-        )
-    else:
-        told = reasons.recommendation(best, reference, decision.n_feasible, axes, weighed=bool(weights))
-        st.success(told, icon=":material/recommend:")
-    said = [reasons.moved(margin, named, best, axes) for margin in decision.margins]
-    if best is not None and decision.runner_up is not None:
-        behind = named[decision.runner_up]
-        said.insert(0, reasons.runner_up(behind, best, axes, tested_against(behind, best)))
-    if said:
-        st.markdown("\n".join(f"- {sentence}" for sentence in said))
-    if best is not None:
-        st.page_link(
-            "screens/run.py",
-            label=f"Open run {best['run_id']}",
-            icon=":material/arrow_forward:",
-            query_params={"run": str(best["run_id"])},
-        )
+    recommendation.show(chosen, limits, weights, axes, bool(task["higher_is_better"]), score_name)
 
 size_axis: Axis | None = axes[size_column] if size_column else None
 chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=log_x, log_y=log_y)
 event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
 stood_for = int(points["n"].sum())
+kind = "recipe" if as_one else "stage"
 many = (
-    f" {formats.plural(stood_for, 'stage')} drawn as {formats.plural(len(points), 'mark')}: neighbours are one."
+    f" {formats.plural(stood_for, kind)} drawn as {formats.plural(len(points), 'mark')}: neighbours are one."
     if stood_for > len(points)
     else ""
 )
 turned = f" Less {y.title.lower()} is better, so the upward axis is turned." if y.better == "less" else ""
 st.caption(
-    "Strong marks are on the frontier: no other is as good on both axes and better on one. Rings mark references, bars "
-    f"95 % intervals.{turned} Click marks (with shift: several) to list them below.{many}"
+    "Full marks are on the frontier: no other is as good on both axes and better on one. Hollow ones are undecided: "
+    "another is better, but none significantly. Rings mark references, bars 95 % intervals."
+    f"{turned} Click marks (with shift: several) to list them below.{many}",
+    help=HOW,
 )
 
 
 def every_point() -> pd.DataFrame:
     """The points behind the chart, none left out."""
-    everything = charts.annotate(data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
+    everything = annotate(data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
     return frames.points(everything, task["score_name"], task["score_unit"])
 
 
+picked_ids = [row["stage_id"] for row in event.selection.get(charts.SELECTION, [])] if event else []
 buttons.show(
     "slimboard-tradeoffs",
     [
@@ -226,34 +214,4 @@ buttons.show(
     "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )
 
-picked_ids = {row["stage_id"] for row in event.selection.get(charts.SELECTION, [])} if event else set()
-within = shown["on_frontier"] & shown["feasible"]
-listed = shown[shown["stage_id"].isin(picked_ids) if picked_ids else within].sort_values(x.column)
-title = "On the frontier, within the limits" if limits else "On the frontier"
-st.subheader("Selected stages" if picked_ids else title, anchor=False)
-measured = {
-    column: axis
-    for column, axis in {"score": axes["score"], **axes}.items()
-    if column in listed and listed[column].notna().any()
-}
-rows = [
-    row_table.Row(
-        int(stage["run_id"]),
-        [
-            str(stage["run_id"]),
-            stage["label"],
-            stage["model"],
-            *(
-                axis.read(stage[column]) if pd.notna(stage[column]) else formats.NOTHING
-                for column, axis in measured.items()
-            ),
-            stage["kernel"] if pd.notna(stage["kernel"]) else formats.NOTHING,
-        ],
-    )
-    for stage in listed.to_dict("records")
-]
-heads = ["Stage", "Model", *(axis.head for axis in measured.values()), "Kernel"]
-columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, heads)]
-table = row_table.show(columns, rows, key="stages", caption="Stages")
-if table.opened is not None:
-    st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
+listing.show(shown, set(picked_ids), x, axes, bounded=bool(limits))

@@ -4,6 +4,10 @@ The interval is Student's t interval of the mean over the seeds (n - 1 degrees o
 same test examples, so that it says nothing of other examples: where a quantity has an interval of its own (the score
 over the test examples, the speed-up over the repeats) and the seeds' mean one is the wider, that one stands. Where all
 seeds give the same value and no interval is known, the value counts as exact.
+
+Two or three seeds alone tell little of how much seeds vary. Tests therefore moderate each recipe's variance by those of
+all recipes (Smyth, Linear models and empirical Bayes methods, 2004, sections 3 and 6): the more alike the recipes'
+variances are, the more a test relies on what they have in common.
 """
 
 import math
@@ -13,11 +17,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from core.comparison.paired import Z
 
 Row = Mapping[str, Any]
+FEWEST = 20  # recipes from which a common variance is told
+CAUTION = 2  # standard errors, above its estimate, at which the recipes' variances are taken to differ
+LARGEST_DF = 1e6  # beyond it, variances are as good as equal
 
 
 def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any]]:
@@ -27,7 +34,7 @@ def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any
     quantities and, as `<quantity>_low` and `_high`, their own intervals; None: not measured. Of rows with equal seeds
     the last counts. A merged row is its last one's with the first one's `stage_id`, the quantities' means and
     intervals, `<quantity>_df` (the degrees of freedom behind the interval; infinite for the quantity's own),
-    `n_seeds`, the seeds' `runs` as a text and `stage_ids`.
+    `<quantity>_own` (half the width of the quantity's own one), `n_seeds`, the seeds' `runs` as a text and `stage_ids`.
     """
     recipes: dict[Any, dict[Any, Row]] = {}
     for row in rows:
@@ -68,11 +75,55 @@ def quantile(df: float) -> float:
 
 
 def standard_errors(
-    low: NDArray[np.float64], high: NDArray[np.float64], df: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Standard errors [N] behind 95 % intervals of these degrees of freedom; 0 where there is no interval (NaN)."""
-    quantiles = np.array([quantile(value) for value in np.unique(df)])[np.unique(df, return_inverse=True)[1]]
-    return np.nan_to_num((high - low) / 2 / quantiles, nan=0.0)
+    low: NDArray[np.float64], high: NDArray[np.float64], df: NDArray[np.float64], own: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard errors [N] for tests, 0 where there is no interval (NaN), and their degrees of freedom [N].
+
+    Errors between seeds (finite `df`) are moderated; where then half the width of the `own` interval (NaN: there is
+    none) is more than theirs, that one counts.
+    """
+    errors = np.nan_to_num((high - low) / 2 / _quantiles(df), nan=0.0)
+    errors, dfs = moderated(errors, df)
+    covered = np.isfinite(df) & (own > errors * _quantiles(dfs))
+    return np.where(covered, own / Z, errors), np.where(covered, math.inf, dfs)
+
+
+def moderated(errors: NDArray[np.float64], dfs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard errors [N] of means over `dfs` + 1 seeds, moderated by one another, and their degrees of freedom [N].
+
+    Those without end and errors of 0 stay, and all stay where fewer than `FEWEST` recipes have seeds.
+    """
+    of_seeds = np.isfinite(dfs) & (errors > 0)
+    if of_seeds.sum() < FEWEST:
+        return errors, dfs
+    df = dfs[of_seeds]
+    variances = errors[of_seeds] ** 2 * (df + 1)
+    common, prior_df = _prior(variances, df)
+    share = 1.0 if math.isinf(prior_df) else prior_df / (prior_df + df)
+    found, found_df = errors.copy(), dfs.copy()
+    found[of_seeds] = np.sqrt((share * common + (1 - share) * variances) / (df + 1))
+    found_df[of_seeds] = np.minimum(prior_df + df, df.sum())  # no surer than if all had one variance
+    return found, found_df
+
+
+def _prior(variances: NDArray[np.float64], df: NDArray[np.float64]) -> tuple[float, float]:
+    """The common variance and its degrees of freedom, by the moments of the variances' logarithms (Smyth, 6.2).
+
+    How much the variances differ is taken some standard errors above its estimate: recipes with two seeds each would
+    else often pass for equally noisy, and tests then find too much.
+    """
+    logs = np.log(variances) - special.digamma(df / 2) + np.log(df / 2)
+    spread = float(logs.var(ddof=1))
+    excess = spread * (1 + CAUTION * math.sqrt(2 / (len(logs) - 1))) - float(special.polygamma(1, df / 2).mean())
+    if excess <= float(special.polygamma(1, LARGEST_DF / 2)):
+        return float((df * variances).sum() / df.sum()), math.inf
+    half = float(optimize.brentq(lambda half: special.polygamma(1, half) - excess, 1e-6, LARGEST_DF / 2))
+    return math.exp(logs.mean() + float(special.digamma(half)) - math.log(half)), 2 * half
+
+
+def _quantiles(dfs: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, places = np.unique(dfs, return_inverse=True)
+    return np.array([quantile(value) for value in values.tolist()])[places]
 
 
 def _merged(stages: Sequence[Row], quantities: Sequence[str]) -> dict[str, Any]:
@@ -91,4 +142,6 @@ def _merged(stages: Sequence[Row], quantities: Sequence[str]) -> dict[str, Any]:
         own = [(low, high) for low, high in ends if low is not None and high is not None]
         told = mean_interval([stage[name] for stage in known], own if len(own) == len(known) else ())
         row |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_df"), told, strict=True))
+        if own:
+            row[f"{name}_own"] = math.fsum(high - low for low, high in own) / len(own) / 2
     return row

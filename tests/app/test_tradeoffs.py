@@ -164,3 +164,18 @@ def test_a_limit_on_one_kind_of_score_is_none_on_another(filled):
     at = opened(points_of="builtin:digits", **{"limit.accuracy": "90"})
     at.selectbox(key="points_of").set_value(sha256(b"builtin:python-docs").hexdigest()).run()
     assert number_input(at, "Bits per character").value is None
+
+
+@pytest.fixture
+def seeded(store):
+    with session() as s:
+        factories.fill_store(s, 90, n_seeds=3)
+
+
+def test_seeds_of_one_recipe_are_one_mark_unless_each_is_asked_for(seeded):
+    at = opened(points_of="builtin:digits")
+    assert at.segmented_control(key="seeds").value == "one mark"
+    assert set(listed(at)["Seeds"]) <= {"1", "2", "3"}
+    each = opened(points_of="builtin:digits", seeds="each")
+    assert each.segmented_control(key="seeds").value == "each"
+    assert "Seeds" not in listed(each)

@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 
 from app.charts import tradeoffs
+from app.charts.annotated import annotate, feasible
 from app.charts.axes import AXES, score_axis
+from app.charts.theme import PALE, PLAIN
 
 ACCURACY = score_axis("accuracy", "%", True)
 BITS = score_axis("bits per character", "bits", False)
@@ -31,44 +33,51 @@ FOUR = points((4000, 97.0, 4.0), (1000, 96.0, 2.0), (2000, 95.0, 1.0), (500, 80.
 
 
 def test_the_frontier_follows_both_directions():
-    shown = tradeoffs.annotate(FOUR, SIZE, ACCURACY, {}, ALL)
+    shown = annotate(FOUR, SIZE, ACCURACY, {}, ALL)
     assert list(shown[shown["on_frontier"]]["stage_id"]) == [1, 2, 4]
-    shown = tradeoffs.annotate(FOUR, SIZE, score_axis("bits", "bits", False), {}, ALL)
+    shown = annotate(FOUR, SIZE, score_axis("bits", "bits", False), {}, ALL)
     assert list(shown[shown["on_frontier"]]["stage_id"]) == [4]
 
 
 def test_points_without_a_value_on_an_axis_are_left_out():
     rows = points((4000, 97.0, 4.0), (1000, None, 2.0))
-    assert list(tradeoffs.annotate(rows, SIZE, ACCURACY, {}, ALL)["stage_id"]) == [1]
+    assert list(annotate(rows, SIZE, ACCURACY, {}, ALL)["stage_id"]) == [1]
 
 
 def test_limits_bound_from_above_or_below_by_what_is_better():
-    kept = tradeoffs.feasible(FOUR, {"size_bytes": 2000, "score": 95.0}, ALL)
+    kept = feasible(FOUR, {"size_bytes": 2000, "score": 95.0}, ALL)
     assert kept.tolist() == [False, True, True, False]
     fewer_bits = {**ALL, "score": BITS}
-    assert tradeoffs.feasible(FOUR, {"score": 95.0}, fewer_bits).tolist() == [False, False, True, True]
+    assert feasible(FOUR, {"score": 95.0}, fewer_bits).tolist() == [False, False, True, True]
 
 
 def test_an_unknown_value_keeps_no_limit():
     rows = FOUR.assign(p50_ms=[None, 2.0, 1.0, 5.0])
-    assert tradeoffs.feasible(rows, {"p50_ms": 9.0}, ALL).tolist() == [False, True, True, True]
+    assert feasible(rows, {"p50_ms": 9.0}, ALL).tolist() == [False, True, True, True]
 
 
-def test_the_reference_and_the_frontier_are_strong_the_rest_is_pale():
-    shown = tradeoffs.annotate(FOUR, SIZE, ACCURACY, {"size_bytes": 2000}, ALL)
+def test_what_is_on_the_frontier_or_undecided_is_strong_the_rest_is_pale():
+    shown = annotate(FOUR, SIZE, ACCURACY, {"size_bytes": 2000}, ALL)
     assert shown["is_reference"].tolist() == [True, False, False, False]
-    assert shown["strength"].tolist() == [tradeoffs.PALE, tradeoffs.PLAIN, tradeoffs.PALE, tradeoffs.PLAIN]
+    assert shown["strength"].tolist() == [PALE, PLAIN, PLAIN, PLAIN]
+    assert shown["standing"].tolist() == ["outside the limits", "on the frontier", "undecided", "on the frontier"]
 
 
 def test_a_hover_reads_value_and_interval_in_their_units():
-    shown = tradeoffs.annotate(FOUR, SIZE, ACCURACY, {}, ALL)
+    shown = annotate(FOUR, SIZE, ACCURACY, {}, ALL)
     assert shown["score_text"][1] == "96.0 %  (95 %: 95.0 % to 97.0 %)"
     assert shown["size_bytes_text"][1] == "1.00 kB"
 
 
 def spec(y=ACCURACY, limits=None, **changes):
-    shown = tradeoffs.annotate(FOUR.assign(**changes), SIZE, y, limits or {}, ALL)
+    shown = annotate(FOUR.assign(**changes), SIZE, y, limits or {}, ALL)
     return tradeoffs.scatter(shown, SIZE, y, limits or {}, axes=ALL).to_dict(validate=True)
+
+
+def words(chart):
+    """The rows of every layer of text."""
+    layers = [layer for layer in chart["layer"] if layer["mark"]["type"] == "text"]
+    return [row for layer in layers for row in chart["datasets"][layer["data"]["name"]]]
 
 
 def channels(chart, name):
@@ -96,11 +105,44 @@ def test_what_a_limit_forbids_is_shaded():
 
 
 def test_a_reference_bears_its_name_where_few_are():
-    texts = [layer for layer in spec()["layer"] if layer["mark"]["type"] == "text"]
-    assert len(texts) == 1
-    many = spec(reference_stage_id=[1, 2, 3, 4])
-    assert len([layer for layer in many["layer"] if layer["mark"]["type"] == "text"]) == 1
+    assert [row["words"] for row in words(spec())] == ["reference: stage 1", "knee"]
+    assert len(words(spec(reference_stage_id=[1, 2, 3, 4]))) == 4 + 1
     five = pd.concat([FOUR, FOUR.tail(1).assign(stage_id=5)]).assign(reference_stage_id=[1, 2, 3, 4, 5])
-    shown = tradeoffs.annotate(five, SIZE, ACCURACY, {}, ALL)
+    shown = annotate(five, SIZE, ACCURACY, {}, ALL)
     crowded = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
-    assert not [layer for layer in crowded["layer"] if layer["mark"]["type"] == "text"]
+    assert [row["words"] for row in words(crowded)] == ["knee"]
+
+
+SEEDS = {"n": 1, "n_seeds": [1, 1, 3, 1], "runs": ["11", "12", "13, 14, 15", "16"]}
+
+
+def test_what_is_not_significant_is_undecided_and_hollow():
+    scores = {"score": [97.0, 96.9, 94.0, 80.0], "size_bytes": [1000, 1200, 2000, 500]}
+    found = FOUR.assign(**scores, score_low=[96.0, 95.9, 93.0, 79.0], score_high=[98.0, 97.9, 95.0, 81.0])
+    shown = annotate(found, SIZE, ACCURACY, {}, ALL)
+    assert shown["standing"].tolist() == ["on the frontier", "undecided", "dominated", "on the frontier"]
+    chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    [fill], [outline] = channels(chart, "fillOpacity"), channels(chart, "strokeOpacity")
+    assert fill["scale"]["domain"] == outline["scale"]["domain"] == ["on the frontier", "undecided", "dominated"]
+    hollow, full = dict(zip(fill["scale"]["domain"], fill["scale"]["range"], strict=True)), outline["scale"]["range"]
+    assert hollow["undecided"] == 0 < hollow["dominated"] < hollow["on the frontier"]
+    assert full[1] == PLAIN
+
+
+def test_counted_neighbours_make_a_difference_less_sure():
+    pair = FOUR.head(2).assign(
+        size_bytes=[1000, 2000], score=[97.0, 95.4], score_low=[96.0, 94.4], score_high=[98.0, 96.4]
+    )
+    assert annotate(pair.assign(n=1), SIZE, ACCURACY, {}, ALL)["standing"].tolist()[1] == "dominated"
+    assert annotate(pair.assign(n=[50, 1]), SIZE, ACCURACY, {}, ALL)["standing"].tolist()[1] == "undecided"
+
+
+def test_seeds_are_told_with_their_runs_and_their_interval():
+    shown = annotate(
+        FOUR.assign(**SEEDS, score_df=[float("inf"), float("inf"), 2.0, float("inf")]), SIZE, ACCURACY, {}, ALL
+    )
+    assert shown["seeds_text"].tolist() == ["1", "1", "3 (runs 13, 14, 15)", "1"]
+    assert shown["score_text"][2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
+    chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
+    assert {"Seeds", "Standing"} <= {told["title"] for told in tooltip}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from core.comparison.seeds import mean_interval, merged, quantile, standard_errors
+from core.comparison.seeds import mean_interval, merged, moderated, quantile, standard_errors
 
 
 def row(stage_id, score, recipe=1, seeds=0, **changes):
@@ -81,7 +81,44 @@ def test_a_quantity_that_some_seeds_lack_is_the_mean_of_the_others():
 
 def test_standard_errors_are_those_behind_the_intervals():
     _, low, high, df = mean_interval([94.0, 96.0, 98.0])
-    lows, highs, dfs = [low, 0.0, np.nan], [high, 2.0, np.nan], [df, math.inf, math.inf]
-    errors = standard_errors(*map(np.array, (lows, highs, dfs)))
+    lows, highs, dfs, own = [low, 0.0, np.nan], [high, 2.0, np.nan], [df, math.inf, math.inf], [np.nan] * 3
+    errors, found = standard_errors(*map(np.array, (lows, highs, dfs, own)))
     assert errors == pytest.approx([2 / math.sqrt(3), 1 / 1.959963984540054, 0.0])
+    assert found.tolist() == dfs
     assert quantile(math.inf) == pytest.approx(1.96, abs=1e-4)
+
+
+def test_an_error_between_seeds_is_never_below_the_one_over_the_examples():
+    low, high, df = np.array([94.0, 94.0]), np.array([96.0, 96.0]), np.array([2.0, 2.0])
+    errors, dfs = standard_errors(low, high, df, np.array([1.1, 0.9]))
+    assert errors == pytest.approx([1.1 / 1.959963984540054, 1 / 4.302652729911275])
+    assert dfs.tolist() == [math.inf, 2.0]
+
+
+def test_equal_variances_are_pooled():
+    # Two seeds each, all differences 1: no variance of the logarithms beyond chance
+    errors, dfs = moderated(np.full(20, 0.5), np.ones(20))
+    assert errors == pytest.approx(np.full(20, 0.5))
+    assert dfs.tolist() == [20.0] * 20
+
+
+def test_moderation_is_that_of_smyth():
+    # limma's squeezeVar on s² of 4 degrees of freedom: the moments of the logarithms give these two numbers
+    chance = np.random.default_rng(0)
+    n, d0, common = 4000, 6.0, 0.25
+    sigma = np.sqrt(common * d0 / chance.chisquare(d0, n))
+    values = chance.normal(0, sigma[:, None], (n, 5))
+    variances = values.var(axis=1, ddof=1)
+    errors, dfs = moderated(np.sqrt(variances / 5), np.full(n, 4.0))
+    assert dfs[0] == pytest.approx(4 + d0, rel=0.1)
+    expected = (d0 * common + 4 * variances) / (d0 + 4)
+    assert errors**2 * 5 == pytest.approx(expected, rel=0.1)
+
+
+def test_too_few_recipes_and_exact_values_are_left_as_they_are():
+    errors, dfs = np.array([0.1, 0.2, 0.0, 0.3]), np.array([1.0, 2.0, 1.0, math.inf])
+    for found, given in zip(moderated(errors, dfs), (errors, dfs), strict=True):
+        assert found.tolist() == given.tolist()
+    more = moderated(np.append(errors, np.linspace(0.3, 0.5, 18)), np.append(dfs, np.full(18, 2.0)))
+    assert more[0][2:4].tolist() == [0.0, 0.3] and more[1][2:4].tolist() == [1.0, math.inf]
+    assert more[0][0] != 0.1

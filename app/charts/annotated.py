@@ -1,0 +1,87 @@
+"""What each point of the trade-off chart is: how it stands to all others and the limits, and what its hover says."""
+
+import math
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from app.charts.axes import Axis, known
+from app.charts.theme import PALE, PLAIN
+from core.comparison.seeds import standard_errors
+from core.frontier import knee
+from core.standing import Standing, standings
+
+OUTSIDE = "outside the limits"
+STANDINGS = (*(standing.value for standing in Standing), OUTSIDE)
+DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
+
+
+def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
+    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier`, `is_knee`, `standing` and hover texts.
+
+    `limits` holds the worst allowed value of a column, in its stored unit.
+    """
+    shown = known(points, x, y).copy()
+    shown["is_reference"] = shown["stage_id"].isin(set(shown["reference_stage_id"].dropna()))
+    shown["feasible"] = feasible(shown, limits, axes)
+    directions = [DIRECTIONS[x.better], DIRECTIONS[y.better]]
+    places = shown[[x.column, y.column]].to_numpy(dtype=float)
+    errors, dfs = (np.column_stack(columns) for columns in zip(*(_errors(shown, axis) for axis in (x, y)), strict=True))
+    found = standings(places, errors, dfs, directions, shown.get("n"))
+    shown["on_frontier"] = [standing is Standing.FRONTIER for standing in found]
+    shown["is_knee"] = np.arange(len(shown)) == knee(places, directions)
+    shown["standing"] = [
+        standing.value if kept else OUTSIDE for standing, kept in zip(found, shown["feasible"], strict=True)
+    ]
+    shown["strength"] = np.where(
+        shown["feasible"] & (shown["is_reference"] | (shown["standing"] != Standing.DOMINATED)), PLAIN, PALE
+    )
+    for axis in axes.values():
+        if axis.column in shown:
+            shown[f"{axis.column}_text"] = _texts(shown, axis)
+    if "n_seeds" in shown:
+        shown["seeds_text"] = [
+            f"{n} (runs {runs})" if n > 1 else "1" for n, runs in zip(shown["n_seeds"], shown["runs"], strict=True)
+        ]
+    return shown
+
+
+def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
+    """Which points keep every limit; one whose value is not known does not."""
+    kept = pd.Series(True, index=points.index)
+    for column, limit in limits.items():
+        values = points[column]
+        kept &= values <= limit if axes[column].better == "less" else values >= limit
+    return kept
+
+
+def _column(shown: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.float64]:
+    """A column's numbers; where there are none, `otherwise`."""
+    if name not in shown:
+        return np.full(len(shown), otherwise)
+    values = shown[name].to_numpy(dtype=float)
+    return np.where(np.isnan(values), otherwise, values)
+
+
+def _errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard errors on an axis, 0 where values are exact, and their degrees of freedom."""
+    low, high, own = (_column(shown, name, math.nan) for name in (axis.low, axis.high, f"{axis.column}_own"))
+    return standard_errors(low, high, _column(shown, f"{axis.column}_df", math.inf), own)
+
+
+def _texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
+    """What a hover says of the axis, point by point."""
+    read = cache(axis.read)
+    values, low, high = (_column(shown, name, math.nan).tolist() for name in (axis.column, axis.low, axis.high))
+    between = np.isfinite(_column(shown, f"{axis.column}_df", math.inf)).tolist()
+    return [
+        "not measured"
+        if math.isnan(value)
+        else read(value)
+        if math.isnan(lower) or math.isnan(upper)
+        else f"{read(value)}  (95 %{' between seeds' if seeds else ''}: {read(lower)} to {read(upper)})"
+        for value, lower, upper, seeds in zip(values, low, high, between, strict=True)
+    ]

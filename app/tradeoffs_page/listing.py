@@ -1,0 +1,45 @@
+"""The stages below the chart: those that were clicked, else the frontier within the limits."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import streamlit as st
+
+from app import formats, row_table
+from app.charts.axes import Axis
+
+
+def show(shown: pd.DataFrame, picked: set[int], x: Axis, axes: Mapping[str, Axis], *, bounded: bool) -> None:
+    """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked."""
+    within = shown["on_frontier"] & shown["feasible"]
+    listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(x.column)
+    title = "On the frontier, within the limits" if bounded else "On the frontier"
+    st.subheader("Selected stages" if picked else title, anchor=False)
+    seeds = ["Seeds"] if "n_seeds" in listed and (listed["n_seeds"] > 1).any() else []
+    measured = {
+        column: axis
+        for column, axis in {"score": axes["score"], **axes}.items()
+        if column in listed and listed[column].notna().any()
+    }
+    rows = [
+        row_table.Row(
+            int(stage["run_id"]),
+            [
+                str(stage["run_id"]),
+                stage["label"],
+                stage["model"],
+                *(str(stage["n_seeds"]) for _ in seeds),
+                *(
+                    axis.read(stage[column]) if pd.notna(stage[column]) else formats.NOTHING
+                    for column, axis in measured.items()
+                ),
+                stage["kernel"] if pd.notna(stage["kernel"]) else formats.NOTHING,
+            ],
+        )
+        for stage in listed.to_dict("records")
+    ]
+    heads = ["Stage", "Model", *seeds, *(axis.head for axis in measured.values()), "Kernel"]
+    columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, heads)]
+    table = row_table.show(columns, rows, key="stages", caption="Stages")
+    if table.opened is not None:
+        st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
