@@ -9,15 +9,17 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
 
 
-_MARKUP = re.compile(r"[\\`*\[\]<>$~#|&]|(?<!\w)_|_(?!\w)")
+_MARKUP = re.compile(r"[\\`*\[\]<>$~#|&]|(?<!\w)_|_(?!\w)|:(?=//|material/)|(?<=\bwww)\.")
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
     """What a user wrote (a name, a tag, a message) for a place that reads Markdown: shown as it stands, on one line.
 
-    Without it a name could bring links, pictures from other hosts and formulas onto a colleague's page.
+    Without it a name could bring links, pictures from other hosts and formulas onto a colleague's page, or turn the
+    direction in which the rest of the line is written.
     """
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\g<0>", " ".join(_TURNING.sub("", text).split()))
 
 
 def _significant(value: float, digits: int = 3) -> str:

@@ -1,24 +1,45 @@
 """Notes and tags of a run: what people say of it."""
 
+from typing import Any
+
 import streamlit as st
 
-from app import actions, formats, run_data
+from app import actions, formats, markdown, run_data
 from app.identity import Project, User
 from app.run_page.header import act
 
+LONGEST_NOTE = 20_000
 
-def show(run_id: int, user: User, project: Project) -> None:
-    """The notes with their authors, and fields to add a note or a tag."""
-    off = not project.may_submit
+
+def show(run: dict[str, Any], user: User, project: Project) -> None:
+    """The notes with their authors, the tags, and fields to add a note or a tag."""
+    run_id, off = run["id"], not project.may_submit
     for note in run_data.load_notes(run_id):
         with st.chat_message("user"):
-            st.markdown("  \n".join(map(formats.plain, note["text"].splitlines())))
+            st.html(markdown.html(note["text"]))
             st.caption(f"{formats.plain(note['author'])}, {formats.ago(note['created_at'])}")
     with st.form("note", border=False, clear_on_submit=True):
-        text = st.text_area("Add a note", placeholder="what you learnt from this run", disabled=off)
+        text = st.text_area(
+            "Add a note",
+            max_chars=LONGEST_NOTE,
+            placeholder="what you learnt from this run, in Markdown: **bold**, `code`, - lists, [links](https://…)",
+            disabled=off,
+        )
         if st.form_submit_button("Add", disabled=off) and text.strip():
             act(actions.annotate, user.id, run_id, text)
             st.rerun()
+    if run["tags"]:
+        with st.container(horizontal=True):
+            for name in run["tags"]:
+                st.button(
+                    formats.plain(name),
+                    icon=":material/close:",
+                    help="Take this tag off",
+                    disabled=off,
+                    key=f"untag {name}",
+                    on_click=act,
+                    args=(actions.untag, user.id, run_id, name),
+                )
     with st.form("tag", border=False, clear_on_submit=True):
         name = st.text_input("Add a tag", max_chars=60, disabled=off, placeholder="ship, baseline …")
         if st.form_submit_button("Tag", disabled=off) and name.strip():

@@ -8,12 +8,16 @@ from app import data, formats, identity
 from app.charts import provenance as charts
 from app.provenance_page.data import load_family, load_newest
 from app.provenance_page.tree import grow
+from app.saved_views import menu as views
 from core.store.listing import RunFilter
 
 MOST = 9  # digits of a run's number
 
-project = identity.project()
-st.title("Provenance")
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Provenance")
+    st.space("stretch")
+    corner = st.container(width="content")
 
 if not data.load_choices(project.id)["models"]:
     st.info("No run was submitted in this project yet. Runs appear here with the stages that they share.")
@@ -39,6 +43,8 @@ text = second.text_input(
 limit = third.segmented_control(
     "Runs at most", [50, 100, 200], default=50, required=True, key="most", bind="query-params"
 )
+with corner:
+    views.show("provenance", {"of": named, "words": text, "most": str(limit)}, user, project)
 words = [word for word in re.split(r"[\s,;]+", named.strip()) if word]
 wrong = [word for word in words if not (word.isdecimal() and len(word) <= MOST)]
 if wrong:

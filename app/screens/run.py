@@ -55,7 +55,7 @@ def show() -> None:
         elif opened == "Artifacts":
             artifact.show(run, stages)
         elif opened == "Notes":
-            notes.show(run_id, user, project)
+            notes.show(run, user, project)
 
 
 ended = st.session_state.pop("ended", None)

@@ -158,6 +158,13 @@ def act(change: Callable[[int, list[int]], int], words: str, run_ids: list[int])
     data.forget_runs()
 
 
+def tag(name: str, user_id: int, run_ids: list[int]) -> int:
+    """Tag runs, which makes them a group."""
+    for run_id in run_ids:
+        actions.tag(user_id, run_id, name)
+    return len(run_ids)
+
+
 with bar:
     first = (page - 1) * page_size + 1
     st.markdown(f"**{formats.plural(found, 'run')}**, {first} to {first + len(runs) - 1} shown")
@@ -179,6 +186,18 @@ with bar:
             icon=":material/star:",
             on_click=partial(act, partial(set_stars, starred=star), "starred" if star else "no longer starred", ids),
         )
+        with (
+            st.popover(f"Tag {len(ids)}", icon=":material/sell:", disabled=not project.may_submit),
+            st.form("tag", border=False, clear_on_submit=True),
+        ):
+            name = st.text_input(
+                "Tag",
+                max_chars=60,
+                placeholder="a name for the group",
+                help="Runs of one tag are a group: filter by it, then compare them.",
+            )
+            if st.form_submit_button("Tag", type="primary") and name.strip():
+                act(partial(tag, name), "tagged", ids)
         for label, icon, what, words, ids in (
             ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
             ("Requeue", "replay", actions.requeue, "queued again", ended),

@@ -54,9 +54,12 @@ def test_counts_and_shares():
         ("**bold** _slanted_", r"\*\*bold\*\* \_slanted\_"),
         ("<script>alert(1)</script>", r"\<script\>alert(1)\</script\>"),
         ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
-        ("![](https://elsewhere/pixel.png)", r"!\[\](https://elsewhere/pixel.png)"),
+        ("![](https://elsewhere/pixel.png)", r"!\[\](https\://elsewhere/pixel.png)"),
         (":red[loud] $x^2$ `code`", r":red\[loud\] \$x^2\$ \`code\`"),
         ("a\n\n# title\n| t |", r"a \# title \| t \|"),
+        ("see http://example.org and www.example.org", r"see http\://example.org and www\.example.org"),
+        (":material/home: builtin:vit", r"\:material/home: builtin:vit"),
+        ("a\u202egpj.exe\u2066b", "agpj.exeb"),
     ],
 )
 def test_what_users_write_is_no_markup(written, safe):

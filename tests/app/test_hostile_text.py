@@ -13,14 +13,12 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app import artifacts, data, run_data
-from core.measured import Comparison
-from core.store import points, runs, stages, users, workers
 from core.store.engine import session
-from core.store.models import FailureClass, Run, RunNeed, RunStatus
-from tests import factories
+from core.store.models import Run, RunNeed, RunStatus
+from tests import hostile
 
 MAIN = Path(app.__file__).with_name("main.py")
-HOSTILE = "<script>alert(1)</script> [x](javascript:alert(1)) ![i](http://example.org/i.png) **b** :red[x] $x$"
+HOSTILE = hostile.TEXT
 FORMS = ("<script>", "</script>", "[x](", "![i]", "**b**", ":red[", "$x$")
 ESCAPED = r"\<script\>alert(1)\</script\> \[x\](javascript:alert(1)) !\[i\]("
 
@@ -29,31 +27,7 @@ ESCAPED = r"\<script\>alert(1)\</script\> \[x\](javascript:alert(1)) !\[i\]("
 def run_id(store):
     """A failed run with hostile text wherever a user, a model, a data set or a worker can put any."""
     with session() as s:
-        run = factories.submit(s, name=HOSTILE)
-        worker = workers.register_worker(s, HOSTILE, "cpu", hardware={}, offers={}, provides=["cpu"])
-        for position, key in enumerate("ab"):
-            stage = factories.measured(key * 64, label=HOSTILE, model=HOSTILE, task=HOSTILE, compressed=key == "b")
-            stage_id = stages.add_stage(s, stage, f"{key * 2}/{key * 64}", 1_001, "0")
-            reference = stages.find_stage_id(s, "a" * 64)
-            comparison = Comparison(-0.5, -1.0, 0.1, 0.2) if key == "b" else None
-            stages.attach_stage(
-                s, run.id, position, stage_id, reused=False, reference_stage_id=reference, comparison=comparison
-            )
-            timed = [factories.latency(hardware=HOSTILE, software=HOSTILE)]
-            stages.set_latencies(s, run.id, stage_id, timed, reference)
-        points.add_points(s, run.id, [(f"1/{HOSTILE}", i, 2.0 - i / 10) for i in range(3)])
-        runs.add_tag(s, run.id, HOSTILE)
-        runs.add_note(s, run.id, users.enrol(s, HOSTILE).id, f"first line\n{HOSTILE}")
-        written = {
-            "environment": {HOSTILE: HOSTILE},
-            "model": HOSTILE,
-            "task": HOSTILE,
-            "recipe": HOSTILE,
-            "progress_text": HOSTILE,
-        }
-        failed = {"status": RunStatus.FAILED, "failure": FailureClass.TECHNIQUE, "failure_message": HOSTILE}
-        change(s, run.id, worker_id=worker, started_at=1000.0, attempt=1, **written, **failed)
-        found: int = run.id
+        found = hostile.add_run(s)
     _keep_mistakes()
     return found
 
@@ -103,7 +77,7 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 9)]
+    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 8)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
     assert_drawn_as_written(opened("screens/run.py", run=str(run_id), show=tab), times)
@@ -134,3 +108,23 @@ def test_the_recommendation_of_the_trade_offs(run_id):
     at = opened("screens/tradeoffs.py")
     next(widget for widget in at.number_input if widget.label.startswith("Size at most")).set_value(5.0).run()
     assert_drawn_as_written(at, 2)
+
+
+def test_a_note_is_html_without_anything_that_runs_or_loads(run_id):
+    blocks = [block.proto.body for block in opened("screens/run.py", run=str(run_id), show="Notes").get("html")]
+    [note] = [body for body in blocks if 'class="written"' in body]
+    assert not re.search(r"<(script|img)\b|href=.javascript", note) and "&lt;script&gt;" in note
+    assert "<strong>b</strong>" in note and "$x$" in note
+
+
+@pytest.mark.parametrize("page", ["runs", "tradeoffs", "compare", "provenance"])
+def test_the_menu_of_views(run_id, page):
+    query = {"runs": f"{run_id},{run_id}.0"} if page == "compare" else {}
+    at = opened(f"screens/{page}.py", **query)
+    at.session_state[f"views of {page}"] = True
+    at.run()
+    assert_drawn_as_written(at, 1 if page == "runs" else 0)
+
+
+def test_the_tree(run_id):
+    assert_drawn_as_written(opened("screens/provenance.py", of=str(run_id)), 0)
