@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.nn.attention.block_sparse import BlockRows
+from core.nn.attention.pattern import BlockRows
 
 WIDEST_BLOCK = 64  # wider windows reach over several blocks, which computes fewer pairs that are not in them
 

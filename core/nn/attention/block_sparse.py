@@ -14,30 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from core.nn.attention import flexible
+from core.nn.attention.pattern import BlockRows, Labels
+
 SCORES_A_THREAD = 1 << 17  # of the rows computed at once: with their keys and values they fit a core's cache
 SCORES_ON_CUDA = 1 << 26
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Which of a query's `terms` is added to the score of each key that its row sees."""
-
-    last: Tensor  # uint8 [r or 1, block, x]: numbers of terms, for the last x tokens of the keys
-    inside: Tensor  # bool [r, block, m * block - x]: the tokens before them are of one of two kinds,
-    terms: tuple[int, int]  # whose terms have these numbers: inside, outside
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """Rows of blocks that each see m blocks of keys, and what the tokens in them see of those.
-
-    Keys that a row names twice count twice in its softmax.
-    """
-
-    rows: Tensor  # [r]: numbers of the blocks of queries
-    keys: Tensor  # [heads or 1, r, m]: numbers of the blocks of keys that they see
-    seen: Tensor | None = None  # bool [block, m * block], the same for every row; None: everything
-    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +46,8 @@ def block_sparse_attention(
     at keys that may be seen at all; a query that sees none of its keys gets an arbitrary mean of them. `terms`
     [B, heads, n, block, L] are what the pattern's labels choose from, scaled already and added to the scores.
     """
+    if terms is None and flexible.takes(q, pattern):
+        return flexible.flexible_attention(q, k, v, pattern, seen)
     batch, heads, n_blocks = q.shape[:3]
     places = _Places(batch, heads, k.shape[1], n_blocks, q.device, q.dtype)
     bias = None

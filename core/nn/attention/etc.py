@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout, band_rows, block_of
-from core.nn.attention.block_sparse import BlockRows, Labels, block_sparse_attention
+from core.nn.attention.block_sparse import block_sparse_attention
+from core.nn.attention.pattern import BlockRows, Labels
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout, band, band_rows, block_of, global_rows
-from core.nn.attention.block_sparse import BlockRows, block_sparse_attention
+from core.nn.attention.block_sparse import block_sparse_attention
+from core.nn.attention.pattern import BlockRows
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, RingCache
 
