@@ -54,6 +54,9 @@ ROWS = {
     "retnet": Row({"retnet": {"value_factor": 2}}, {"ffn_ratio": 2.0}),
     "linear_attention": Row({"linear_attention": {}}),
     "mamba": Row({"mamba": {}}, {"heads": 1}, fitted=True),
+    "rwkv_4": Row({"rwkv": {"version": 4, "ffn_ratio": 3.5}}),
+    "rwkv_5": Row({"rwkv": {"version": 5, "ffn_ratio": 3.0}}),
+    "rwkv_6": Row({"rwkv": {"version": 6, "ffn_ratio": 1.5}}),  # at width 64; wider ones have fewer than the reference
 }
 
 
@@ -302,6 +305,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where trainings are kept; a temporary one if left out")
     parser.add_argument("--save", action="store_true", help=f"write the tables to {RESULT.name}")
     arguments = parser.parse_args()
+    arguments.rows = [REFERENCE, *(name for name in arguments.rows if name != REFERENCE)]
     torch.set_num_threads(arguments.threads)
     tables = [conditions(arguments.device)]
     print(tables[0], flush=True)
