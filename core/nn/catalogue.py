@@ -22,6 +22,7 @@ from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
+from core.nn.reversible import ReversibleStack
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
@@ -67,6 +68,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "Wkv": Wkv,
     "MultiplicativeLinear": MultiplicativeLinear,
     "SlidingWindowAttention": SlidingWindowAttention,
+    "ReversibleStack": ReversibleStack,
     "SparseFfn": SparseFfn,
     "SparseQkvAttention": SparseQkvAttention,
 }

@@ -11,6 +11,7 @@ from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep
 from core.techniques.architecture.mlp_mixer import MlpMixer
 from core.techniques.architecture.retnet import Retnet
+from core.techniques.architecture.reversible import Reversible
 from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.architecture.sparse_loss import SparseLoss
@@ -74,6 +75,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "gmlp": Gmlp,
     "rwkv": Rwkv,
     "sliding_window": SlidingWindow,
+    "reversible": Reversible,
     "sparse_ffn": SparseFfn,
     "sparse_loss": SparseLoss,
     "sparse_qkv": SparseQkv,

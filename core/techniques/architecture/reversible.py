@@ -1,0 +1,54 @@
+"""Reversible: two streams through the blocks, so that a training keeps no activations of them.
+
+Paper: https://arxiv.org/abs/2001.04451 (Reformer), as Terraformer has it (https://arxiv.org/abs/2111.12763). Weights
+stay, but the model computes something else with them: train it after this step. The backward pass computes every
+block a second time. Put it after the steps that swap attentions and feed-forward networks; whole blocks that steps
+put in, and parts with a loss of their own (routers), cannot be reversed. Steps that know a model by its list of
+blocks (structured pruning) refuse it afterwards.
+"""
+
+from core.context import Context
+from core.errors import SpecError
+from core.families import Family
+from core.nn.reversible import ReversibleStack
+from core.nn.transformer import Block
+from core.subject import Subject
+from core.swapping import transformer
+from core.techniques.base import HALF_PRECISION, INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+
+
+class Reversible(OneShot):
+    """Run the blocks on two streams that can be computed backwards: a training keeps no activations of them."""
+
+    family = Family.ARCHITECTURE
+    paper = "https://arxiv.org/abs/2001.04451"
+    compresses = False
+    refuses = {
+        INTEGER_CODES: "A reversible model must be trained: put reversible before the step that quantizes.",
+        HALF_PRECISION: "A reversible model must be trained in float32: put reversible before cast.",
+        ROTATED_STREAM: "Those blocks hand a rotated stream on: leave one of the two steps out.",
+        REDUCED_TOKENS: "Blocks that reduce tokens have a single stream: leave one of the two steps out.",
+    }
+
+    def check(self, subject: Subject) -> None:
+        """Blocks of an attention and a feed-forward network, neither of which adds a loss."""
+        model = transformer(subject)
+        for name, module in model.named_modules():
+            own = name.startswith("blocks.")
+            if (own and name.count(".") == 1 and type(module) is not Block) or isinstance(module, ReversibleStack):
+                message = f"is a {type(module).__name__}, whose stream cannot be reversed"
+                raise SpecError.of("model", name, message, "Leave reversible out, or the step that put it in.")
+            if own and hasattr(module, "aux_losses"):
+                message = "adds a loss of its own, which reversible blocks cannot carry back"
+                raise SpecError.of("model", name, message, "Leave one of the two steps out.")
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Put the stack in the place of the list of blocks; parameters keep their names and values."""
+        self.check(subject)  # earlier steps of the recipe may have swapped blocks
+        if subject.trained:
+            message = "the blocks compute something else on two streams: the model wants a training"
+            context.record.event("warning", message)
+        blocks = transformer(subject).blocks
+        n_blocks = len(blocks)
+        subject.replace("blocks", ReversibleStack(n_blocks).train(blocks.training))
+        subject.details["layers"] = [{"name": "blocks", "reversible": n_blocks}]
