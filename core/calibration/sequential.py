@@ -17,6 +17,7 @@ from core.calibration.hidden_states import HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import Part, find_order
 from core.calibration.statistics import Hessian, InputNorms, Statistic
+from core.nn.experts.linear import ExpertLinear
 from core.tasks.base import inputs, logits_of
 
 MAX_TOKENS = 8192  # of a batch: bounds what a block's inner activations take
@@ -68,9 +69,14 @@ class Block:
 
         Groups come in the order of execution. `sequential` looks at a group's inputs only when it is its turn, so
         that changes to the groups before it are in them; otherwise all are taken in one pass over the block
-        as it came. Layers that no calibration example reaches are left out, with a warning in the log.
+        as it came. Layers that no calibration example reaches are left out, with a warning in the log, and so are
+        experts', of which each sees other tokens.
         """
-        passes = [[group] for group in self.groups] if sequential else [self.groups]
+        experts = [group for group in self.groups if isinstance(self._model.get_submodule(group[0]), ExpertLinear)]
+        for group in experts:
+            self._place.warn(f"experts have no inputs in common: {', '.join(group)} is left as it is")
+        known = [group for group in self.groups if group not in experts]
+        passes = [[group] for group in known] if sequential else [known]
         for groups in passes:
             collected = self._collect(groups, make)
             for group in groups:

@@ -12,6 +12,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import prunable
+from core.nn.experts.linear import ExpertLinear
 from core.nn.low_rank_linear import LowRankLinear
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, OneShot
@@ -62,6 +63,9 @@ class Svd(OneShot):
         """Swap in the factors."""
         self.check(subject)
         ranks = self._ranks(subject.model)
+        experts = [name for name, module in subject.model.named_modules() if isinstance(module, ExpertLinear)]
+        if experts:
+            context.record.event("warning", f"experts are not factored: {', '.join(experts)} stay as they are")
         rows = []
         for index, (name, rank) in enumerate(ranks.items()):
             context.record.progress(index / len(ranks), name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core import artifact
+from core import artifact, models, tasks
 from core.errors import SpecError
 from core.measure import compute
 from core.models.resnet import Resnet
@@ -14,12 +14,17 @@ from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
 from core.recording import MemoryRecord
+from core.spec import ModelSpec, TaskSpec
+from core.subject import Subject
 from core.techniques.low_rank.svd import Svd
 from core.techniques.mixture_of_experts.glam import Glam
 from core.techniques.mixture_of_experts.moe import Moe
 from core.techniques.mixture_of_experts.switch import Switch
+from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.sparsegpt import Sparsegpt
+from core.techniques.pruning.wanda import Wanda
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -169,6 +174,49 @@ def test_generation_with_a_cache_is_the_whole_forward_pass(name, trained):
         cache = model.make_cache(24)
         steps = [model(x[:, :10], cache=cache), *(model(x[:, t : t + 1], cache=cache) for t in range(10, 24))]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole)
+
+
+def test_what_leaves_experts_as_they_are_says_so():
+    subject, record = applied("switch", every=4), MemoryRecord()
+    subject.model.float()
+    before = subject.model.blocks[3].ffn.experts.up.weight.clone()
+    Svd(rank=2).apply(subject, context(subject, record))
+    assert record.events[0][0] == "warning"
+    assert record.events[0][1].startswith("experts are not factored: blocks.3.ffn.experts.up, ")
+    assert torch.equal(subject.model.blocks[3].ffn.experts.up.weight, before)
+
+
+def small_vit():
+    task = tasks.load(TaskSpec.model_validate({"source": "builtin:digits"}))
+    spec = ModelSpec.model_validate({"source": "builtin:vit", "dim": 16, "depth": 2, "heads": 2})
+    task.prepare(models.describe(spec, task).input_format)
+    loaded = models.load(spec, task, torch.Generator().manual_seed(0))
+    return Subject({"main": loaded.module}, task, {"main": loaded.config})
+
+
+@pytest.mark.parametrize("technique", [Wanda(), Sparsegpt(), NmPruning(score="wanda")])
+def test_scores_that_look_at_inputs_leave_experts_and_say_so(technique):
+    subject, record = applied("switch", small_vit()), MemoryRecord()
+    technique.apply(subject, context(subject, record))
+    said = [message for level, message in record.events if level == "warning"]
+    assert said[0] == "experts have no inputs in common: blocks.1.ffn.experts.up is left as it is"
+    assert not [name for name in subject.constraints if "experts" in name]
+
+
+def test_channels_of_experts_are_permuted_together_and_every_expert_computes_the_same():
+    subject = applied("switch", small_vit(), eval_capacity_factor=None)
+    ffn, x = subject.model.blocks[1].ffn, torch.randn(6, 16)
+    with torch.no_grad():
+        ffn.router.zero_()  # every token goes to the first expert: no other is seen
+
+    def outputs():
+        layers = zip(ffn.experts.up.linears(), ffn.experts.down.linears(), strict=True)
+        return torch.stack([down(nn.functional.gelu(up(x))) for up, down in layers])
+
+    before, weight = outputs(), ffn.experts.down.weight.clone()
+    ChannelPermutation(strategy="greedy_swap", escapes=0).apply(subject, context(subject))
+    assert not torch.equal(ffn.experts.down.weight, weight)
+    torch.testing.assert_close(outputs(), before)
 
 
 def test_refusals_name_the_field_and_the_remedy():
