@@ -35,7 +35,7 @@ def submit(user_id: int, project_id: int, spec: RunSpec, catalogue: Catalogue, c
     """Queue a run and return its number; raises SpecError for a spec that cannot run, NotAllowed for a viewer."""
     validate(spec, catalogue)
     with session() as s:
-        _role(s, user_id, project_id, "submit a run")
+        require_member(s, user_id, project_id, "submit a run")
         _require_visible(s, user_id, spec)
         run = runs.submit_run(
             s,
@@ -67,7 +67,7 @@ def import_bundle(user_id: int, project_id: int, bundle: Bundle, catalogue: Cata
 
 def require_importable(s: Session, user_id: int, project_id: int, bundle: Bundle, *, again: bool) -> None:
     """Raise NotAllowed for a viewer, and BundleError where the run is in the project already, unless `again`."""
-    _role(s, user_id, project_id, "import a run")
+    require_member(s, user_id, project_id, "import a run")
     known = None if again else insert.find_identical(s, bundle, project_id)
     if known is not None:
         raise BundleError(f"Run {known} of this project is this run already. With --again it is added once more.")
@@ -126,7 +126,7 @@ def move(user_id: int, run_id: int, where: str) -> bool:
 def annotate(user_id: int, run_id: int, text: str) -> None:
     """Add a note to a run; every member may."""
     with session() as s:
-        _role(s, user_id, runs.get_run(s, run_id).project_id, "write a note")
+        require_member(s, user_id, runs.get_run(s, run_id).project_id, "write a note")
         runs.add_note(s, run_id, user_id, text.strip())
 
 
@@ -140,14 +140,14 @@ def rename(user_id: int, run_id: int, name: str) -> None:
 def tag(user_id: int, run_id: int, name: str) -> None:
     """Tag a run; every member may."""
     with session() as s:
-        _role(s, user_id, runs.get_run(s, run_id).project_id, "tag a run")
+        require_member(s, user_id, runs.get_run(s, run_id).project_id, "tag a run")
         runs.add_tag(s, run_id, name.strip())
 
 
 def untag(user_id: int, run_id: int, name: str) -> None:
     """Take a tag off a run; every member may."""
     with session() as s:
-        _role(s, user_id, runs.get_run(s, run_id).project_id, "untag a run")
+        require_member(s, user_id, runs.get_run(s, run_id).project_id, "untag a run")
         runs.remove_tag(s, run_id, name)
 
 
@@ -190,7 +190,7 @@ def share_view(user_id: int, view_id: int, shared: bool) -> None:
     """Show a view to all of the project, or to its owner alone; members may share theirs."""
     with session() as s:
         view = _view(s, user_id, view_id, "share")
-        _role(s, user_id, view.project_id, "share a view")
+        require_member(s, user_id, view.project_id, "share a view")
         views.share_view(s, view, shared=shared)
 
 
@@ -229,7 +229,7 @@ def set_role(user_id: int, project_id: int, member_id: int, role: Role | None) -
         users.set_role(s, member_id, project_id, role)
 
 
-def _role(s: Session, user_id: int, project_id: int, what: str) -> Role:
+def require_member(s: Session, user_id: int, project_id: int, what: str) -> Role:
     """The user's role in the project, member at least."""
     role = users.find_role(s, user_id, project_id)
     if role not in (Role.MEMBER, Role.OWNER):
@@ -255,7 +255,7 @@ def _own(s: Session, user_id: int, run_ids: Iterable[int], what: str) -> list[Ru
     """The runs, each the user's own or in a project that the user owns."""
     found = [runs.get_run(s, run_id) for run_id in run_ids]
     for run in found:
-        if _role(s, user_id, run.project_id, f"{what} a run") != Role.OWNER and run.owner_id != user_id:
+        if require_member(s, user_id, run.project_id, f"{what} a run") != Role.OWNER and run.owner_id != user_id:
             raise NotAllowed(f"Run {run.id} is someone else's; only they or an owner of the project can {what} it.")
     return found
 

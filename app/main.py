@@ -24,6 +24,7 @@ pages = {
         st.Page("screens/tradeoffs.py", title="Trade-offs", icon=":material/scatter_plot:", default=True),
         st.Page("screens/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("screens/provenance.py", title="Provenance", icon=":material/account_tree:"),
+        st.Page("screens/reports.py", title="Reports", icon=":material/article:"),
         st.Page("screens/view.py", title="View", visibility="hidden"),
     ],
     "Reference": [

@@ -1,5 +1,8 @@
 """What the Compare page reads, cached like `app/data.py`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 from safetensors.numpy import load_file
@@ -61,6 +64,16 @@ def load_curve(run_id: int, curve: str) -> pd.DataFrame:
     with read_session() as s:
         rows = [(row.step, float(row.mean)) for row in points.read_curve(s, run_id, curve, 300)]
     return pd.DataFrame(rows, columns=["step", "value"])
+
+
+def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comparison | str]:
+    """How the items after the first, the base, differ from it by short name, or why that cannot be said."""
+    return {
+        row["item"]: load_paired(base["score_name"], row["key"], base["key"])
+        if row["task_hash"] == base["task_hash"]
+        else "other data"
+        for row in items.iloc[1:].to_dict("records")
+    }
 
 
 @st.cache_data(ttl=KEPT, show_spinner=False, max_entries=5000)

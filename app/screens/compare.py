@@ -117,13 +117,7 @@ if 1 < len(same_data) < len(items):
         on_click=lambda: st.session_state.update(runs=",".join(same_data)),
     )
 
-found = {
-    row["item"]: compared.load_paired(base["score_name"], row["key"], base["key"])
-    if row["task_hash"] == base["task_hash"]
-    else "other data"
-    for row in items.iloc[1:].to_dict("records")
-}
-rows = tables.judged(items, base, found)
+rows = tables.judged(items, base, compared.load_against(items, base))
 st.dataframe(
     tables.summary(rows, base),
     hide_index=True,

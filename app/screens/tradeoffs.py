@@ -10,7 +10,8 @@ from app.charts.axes import AXES, Axis, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
 from app.tradeoffs_page import listing, recommendation
-from core.store.tradeoffs import Conditions, PointFilter
+from app.tradeoffs_page.conditions import condition_name
+from core.store.tradeoffs import PointFilter
 
 HOW = (
     "Significant: Welch's test of the scores (and of what else has an interval) at 0.05 over the number of stages that "
@@ -51,15 +52,6 @@ y = axes[third.selectbox("Up", upward, format_func=title_of, key="y", bind="quer
 size_column = fourth.selectbox(
     "Mark size", list(axes), index=None, format_func=title_of, placeholder="all alike", key="size", bind="query-params"
 )
-
-
-def condition_name(conditions: Conditions) -> str:
-    """Conditions of a latency in words."""
-    length = f", {conditions.length} tokens" if conditions.length else ""
-    threads = formats.plural(conditions.threads, "thread")
-    where = f"{conditions.hardware}, {conditions.runtime}, {threads}"
-    phase = "per generated token" if conditions.phase == "decode" else conditions.phase
-    return f"{phase}, batch {conditions.batch}{length} · {where}"
 
 
 timed = data.load_conditions(project.id, task_hash)

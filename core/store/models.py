@@ -397,6 +397,19 @@ class SavedView(Base):
     __table_args__ = (UniqueConstraint("project_id", "page", "owner_id", "name"),)
 
 
+class Report(Base):
+    """A page that someone wrote for the project: Markdown with views of the board in it."""
+
+    __tablename__ = "report"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    title: Mapped[str] = mapped_column(String(200))
+    text: Mapped[str] = mapped_column(Text)
+    edition: Mapped[int] = mapped_column(default=1)  # one more with each change: nobody overwrites what they did not see
+    changed_at: Mapped[float] = mapped_column(default=now())
+
+
 class SpecCheck(Base):
     """What a worker says about a spec after building it on the meta device, by the spec's hash."""
 

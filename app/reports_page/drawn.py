@@ -1,0 +1,112 @@
+"""Views in a report: what a page of the board shows under some settings, as charts and tables."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from app import data, formats, runs_table
+from app.charts import provenance as tree_chart
+from app.charts.deltas import deltas
+from app.compare_page import address, tables
+from app.compare_page import data as compared
+from app.exports.document import Chart
+from app.provenance_page.data import load_family
+from app.provenance_page.tree import grow
+from app.reports_page import tradeoffs
+from app.reports_page.parts import Embedded
+from core.store.listing import ORDERS, Order, RunFilter
+from core.store.models import RunStatus
+
+MOST_ROWS = 50
+
+
+class NotShownError(ValueError):
+    """Why a view cannot be shown, in words."""
+
+
+@dataclass
+class Drawn:
+    """What a view shows."""
+
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    words: str = ""
+
+
+def draw(part: Embedded, project_id: int, ground: str = "light") -> Drawn:
+    """What the page shows; raises NotShownError where its settings name nothing that is there."""
+    settings = {name: value for name, value in part.settings.items() if value}
+    if part.page == "compare":
+        return _compare(settings, project_id)
+    if part.page == "runs":
+        return _runs(settings, project_id)
+    if part.page == "provenance":
+        return _provenance(settings, project_id, ground)
+    return _tradeoffs(settings, project_id)
+
+
+def _text(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name, "")
+    return value if isinstance(value, str) else value[0]
+
+
+def _list(settings: dict[str, Any], name: str) -> list[str]:
+    value = settings.get(name, [])
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
+    text = _text(settings, "runs")
+    try:
+        items = compared.load_items(project_id, text)
+    except address.AddressError as error:
+        raise NotShownError(str(error)) from error
+    if len(items) < 2:
+        raise NotShownError("Fewer than two of these runs are here, each with a measured stage.")
+    base = items.iloc[0].to_dict()
+    rows = tables.judged(items, base, compared.load_against(items, base))
+    drawn = Drawn([tables.summary(rows, base).drop(columns="Run")])
+    judged = rows.dropna(subset=["delta"])
+    if not judged.empty:
+        names = {row["item"]: f"{row['item']} · {row['label']}" for row in items.to_dict("records")}
+        judged = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
+        drawn.charts.append(deltas(judged, base["score_name"], base["score_unit"], names[base["item"]]))
+    return drawn
+
+
+def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
+    known = {status.value for status in RunStatus}
+    chosen = RunFilter(
+        project_id,
+        statuses=tuple(RunStatus(name) for name in _list(settings, "status") if name in known),
+        owner=_text(settings, "owner"),
+        model=_text(settings, "model"),
+        task=_text(settings, "task"),
+        technique=_text(settings, "technique"),
+        tag=_text(settings, "tag"),
+        text=_text(settings, "text"),
+    )
+    order: Order = next((order for order in ORDERS if order == _text(settings, "sort")), "newest")
+    runs = data.load_runs(chosen, order, 1, MOST_ROWS)
+    if not runs:
+        raise NotShownError("No run matches.")
+    heads = [column.name for column in runs_table.COLUMNS]
+    n_found = data.count_runs(chosen)
+    words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
+    return Drawn([pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)], words=words)
+
+
+def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Drawn:
+    named = tuple(int(word) for word in _text(settings, "of").replace(",", " ").split() if word.isdecimal())[:MOST_ROWS]
+    family = load_family(project_id, named, MOST_ROWS, relatives=True)
+    if not named or family.stages.empty:
+        raise NotShownError("A tree in a report names runs that are here, as in provenance?of=12.")
+    return Drawn(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
+
+
+def _tradeoffs(settings: dict[str, Any], project_id: int) -> Drawn:
+    found = tradeoffs.chart(settings, project_id)
+    if found is None:
+        raise NotShownError("No stage that is chosen has both quantities.")
+    return Drawn(charts=[found])

@@ -1,0 +1,60 @@
+"""The trade-off chart under the settings of an address, as the page of that name draws it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+
+from app import data
+from app.charts import tradeoffs as charts
+from app.charts.annotated import annotate
+from app.charts.axes import AXES, Axis, score_axis
+from app.tradeoffs_page.conditions import condition_name
+from core.store.tradeoffs import PointFilter
+
+
+def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:
+    """The chart, None where no stage has both quantities; what is not set is as the page has it at first."""
+    tasks = data.load_tasks(project_id)
+    if tasks.empty:
+        return None
+    asked = settings.get("points_of", "")
+    by_name = tasks[[asked in (row.task, f"{row.task} {row.task_hash[:6]}") for row in tasks.itertuples()]]
+    task = (tasks if by_name.empty else by_name).iloc[0]
+    axes = {**AXES, "score": score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))}
+    by_title = {axis.title: axis for axis in axes.values()}
+    x = by_title.get(settings.get("x", ""), next(iter(axes.values())))
+    y = by_title.get(settings.get("y", ""), axes["score"])
+    timed = {condition_name(c): c for c, _ in data.load_conditions(project_id, task["task_hash"])}
+    chosen = PointFilter(
+        project_id,
+        task["task_hash"],
+        models=_several(settings, "models"),
+        families=_several(settings, "families"),
+        text=settings.get("stage", ""),
+        conditions=timed.get(settings.get("timed", ""), next(iter(timed.values()), None)),
+    )
+    points = data.load_points(chosen, x.column, y.column, as_one=settings.get("seeds") != "each")
+    if points.empty:
+        return None
+    bounds = {"size_bytes": ("most_mb", 1e6), "p50_ms": ("most_ms", 1.0), "score": (f"limit.{task['score_name']}", 1.0)}
+    limits = {column: float(settings[name]) * factor for column, (name, factor) in bounds.items() if name in settings}
+    return charts.scatter(
+        annotate(points, x, y, limits, axes),
+        x,
+        y,
+        limits,
+        size=by_title.get(settings.get("size", "")),
+        axes=axes,
+        log_x=_log(settings, f"log.{x.column}", x),
+        log_y=_log(settings, f"log.up.{y.column}", y),
+    )
+
+
+def _several(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = settings.get(name, ())
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _log(settings: Mapping[str, Any], name: str, axis: Axis) -> bool:
+    return str(settings.get(name, axis.log)).lower() == "true"
