@@ -21,6 +21,7 @@ BARS = 300  # of more points, only those on the frontier and the references bear
 LEGEND_COLUMNS = 6
 PLACE = ("x_shown", "y_shown")
 FILLS = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: 0.0, Standing.DOMINATED: PALE, OUTSIDE: PALE}
+LOOKS = {Standing.FRONTIER: "●", Standing.UNDECIDED: "○", Standing.DOMINATED: "pale:", OUTSIDE: "pale:"}
 OUTLINES = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: PLAIN, Standing.DOMINATED: 0.0, OUTSIDE: 0.0}
 
 
@@ -51,7 +52,7 @@ def scatter(
         *_knee(drawn, scales),
     ]
     drawn_fast = {"embedOptions": {"renderer": "canvas"}}
-    return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast)
+    return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast, title=_standing_legend(drawn))
 
 
 class _Scale:
@@ -187,20 +188,24 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
         )
     needed = [*PLACE, "stage_id", "family", "standing", "label", "model", "run_id", "kernel", "mark_size"]
     needed += [column for column in drawn if column.endswith("_text")]
+    drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
     mark = alt.Chart(drawn[[column for column in needed if column in drawn]]).mark_point(
         filled=True, strokeWidth=1.5, size=110
     )
     return mark.encode(**channels).add_params(chosen)
 
 
+def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
+    """How marks of each standing look, as a line above the chart: Vega-Lite draws no legend of fills and outlines."""
+    found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["standing"] == name).any()]
+    return alt.TitleParams("     ".join(found), anchor="start", color=NEUTRAL, fontSize=12, fontWeight="normal")
+
+
 def _standing(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
-    """How full a mark or how strong its outline is, by its standing; one legend for both."""
+    """How full a mark or how strong its outline is, by its standing."""
     found = [name for name in STANDINGS if (drawn["standing"] == name).any()]
-    scale = alt.Scale(domain=found, range=[table[name] for name in found])
-    legend = alt.Legend(
-        orient="bottom", direction="horizontal", symbolSize=110, symbolFillColor=NEUTRAL, symbolStrokeColor=NEUTRAL
-    )
-    return channel("standing:N", scale=scale, title=None, legend=legend)
+    scale = alt.Scale(type="ordinal", domain=found, range=[table[name] for name in found])  # not a point scale
+    return channel("standing:N", scale=scale, legend=None)
 
 
 def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
