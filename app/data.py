@@ -218,6 +218,25 @@ def _load_points(
         return pd.DataFrame(read(s, chosen, x, y))
 
 
+def load_history(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
+    """The points that the filter leaves in the order of their recording: stage_id, x, y, at."""
+    with read_session() as s:
+        return _load_history(chosen, x, y, tradeoffs.last_change(s))
+
+
+@st.cache_data(ttl=600, max_entries=20, show_spinner=False)
+def _load_history(chosen: tradeoffs.PointFilter, x: str, y: str, last_change: tuple[int, int]) -> pd.DataFrame:
+    with read_session() as s:
+        return pd.DataFrame(tradeoffs.list_in_time(s, chosen, x, y))
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_makers(project_id: int, stage_ids: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+    """Label, model, run_id and owner of stages, as of the project's first run with each."""
+    with read_session() as s:
+        return tradeoffs.list_makers(s, project_id, stage_ids)
+
+
 @st.cache_data(ttl=SLOW, show_spinner=False)
 def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
     """(family, model) pairs of a task's measured stages."""

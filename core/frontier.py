@@ -59,6 +59,27 @@ def hypervolume(points: ArrayLike, directions: Sequence[Direction], reference: A
     return _volume(costs[np.argsort(costs[:, 2], kind="stable")], limit)
 
 
+def hypervolume_steps(
+    points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike
+) -> list[tuple[int, float]]:
+    """(index, area from then on) of each point [N, 2] that adds to the hypervolume when they come one by one.
+
+    N log N. Points that miss a value (NaN) add nothing. Raises ValueError on other numbers of axes than two.
+    """
+    if len(directions) != 2:
+        raise ValueError(f"steps of the hypervolume are for 2 axes, not {len(directions)}")
+    costs = _costs(points, directions)
+    limit = _costs(np.asarray(reference, dtype=float).reshape(1, -1), directions)[0]
+    xs, ys = [-np.inf, float(limit[0])], [float(limit[1]), -np.inf]
+    found, area = [], 0.0
+    for index in np.flatnonzero((costs < limit).all(axis=1)).tolist():
+        added = _add_step(xs, ys, *costs[index].tolist())
+        if added:
+            area += added
+            found.append((index, area))
+    return found
+
+
 def knee(points: ArrayLike, directions: Sequence[Direction]) -> int | None:
     """Index of the frontier's point that bulges most beyond the plane through its extremes, axes scaled to 0..1.
 

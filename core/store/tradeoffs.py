@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, aliased
 
 from core.comparison import seeds
 from core.store import thinning
-from core.store.models import Latency, RunStage, Stage
+from core.store.models import Latency, Run, RunStage, Stage, User
 from core.store.rows import Rows
 
 AXES = {  # axis -> whether less of it is better; a score's direction is its task's
@@ -166,6 +166,36 @@ def list_all_points(session: Session, chosen: PointFilter, x: str, y: str) -> li
     known = _points(chosen, x, y).subquery("known")
     query = _details(chosen).join(known, known.c.stage_id == Stage.id).order_by(Stage.id)
     return [dict(row) for row in session.execute(query).mappings()]
+
+
+def list_in_time(session: Session, chosen: PointFilter, x: str, y: str) -> dict[str, list[Any]]:
+    """Columns stage_id, x, y (as `list_points` has them) and at of all points, in the order of their recording."""
+    mine = _stages_of(chosen.project_id, chosen.run_ids)
+    axes = [_axis(chosen, name) for name in (x, y)]
+    query = select(Stage.id, *axes, Stage.created_at).join(mine, mine.c.stage_id == Stage.id)
+    if {x, y} & set(TIMED):
+        query = query.join(Latency, Latency.id == _last_latency(chosen))
+    query = query.where(*_conditions(chosen), *(axis.is_not(None) for axis in axes))
+    rows = session.execute(query.order_by(Stage.created_at, Stage.id)).all()
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
+    return dict(zip(("stage_id", "x", "y", "at"), columns, strict=True))
+
+
+def list_makers(session: Session, project_id: int, stage_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Of stages: their label, model and the project's first run with each, with its owner's name."""
+    first = (
+        select(RunStage.stage_id, func.min(RunStage.run_id).label("run_id"))
+        .where(RunStage.project_id == project_id, RunStage.stage_id.in_(list(stage_ids)))
+        .group_by(RunStage.stage_id)
+        .subquery("first")
+    )
+    query = (
+        select(Stage.id.label("stage_id"), Stage.label, Stage.model, first.c.run_id, User.name.label("owner"))
+        .join(first, first.c.stage_id == Stage.id)
+        .join(Run, Run.id == first.c.run_id)
+        .join(User, User.id == Run.owner_id)
+    )
+    return {row["stage_id"]: dict(row) for row in session.execute(query).mappings()}
 
 
 def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:

@@ -179,3 +179,13 @@ def test_seeds_of_one_recipe_are_one_mark_unless_each_is_asked_for(seeded):
     each = opened(points_of="builtin:digits", seeds="each")
     assert each.segmented_control(key="seeds").value == "each"
     assert "Seeds" not in listed(each)
+
+
+def test_who_moved_the_frontier_is_drawn_when_it_is_opened(filled):
+    at = opened(points_of="builtin:digits")
+    charts = len(at.get("vega_lite_chart"))
+    at.session_state["progress"] = True
+    at.run()
+    assert not at.exception
+    assert len(at.get("vega_lite_chart")) == charts + 1
+    assert "won" in " ".join(caption.value for caption in at.caption)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from core.frontier import dominated, frontier, hypervolume, knee
+from core.frontier import dominated, frontier, hypervolume, hypervolume_steps, knee
 
 
 def by_definition(points, directions):
@@ -101,6 +101,24 @@ def test_hypervolume_counts_every_cell_once(n_axes, data):
     points = data.draw(st.integers(0, 25).flatmap(lambda n: arrays(int, (n, n_axes), elements=st.integers(0, 8))))
     assert hypervolume(points, ["min"] * n_axes, [7] * n_axes) == covered_cells(points, 7)
     assert hypervolume(-points, ["max"] * n_axes, [-7] * n_axes) == covered_cells(points, 7)
+
+
+def test_steps_of_the_hypervolume_by_hand():
+    points = [[3, 3], [1, 3], [3, 3], [5, 5], [2, 2], [float("nan"), 0]]
+    assert hypervolume_steps(points, ["min", "min"], [4, 4]) == [(0, 1.0), (1, 3.0), (4, 5.0)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_steps_lead_to_the_hypervolume_of_the_points_so_far(data):
+    points = data.draw(st.integers(0, 20).flatmap(lambda n: arrays(int, (n, 2), elements=st.integers(0, 8))))
+    steps = dict(hypervolume_steps(points, ["min", "max"], [7, 1]))
+    so_far = 0.0
+    for index in range(len(points)):
+        whole = hypervolume(points[: index + 1], ["min", "max"], [7, 1])
+        assert steps.get(index, so_far) == whole
+        assert (index in steps) == (whole > so_far)
+        so_far = whole
 
 
 def test_the_hypervolume_of_four_axes_is_refused():

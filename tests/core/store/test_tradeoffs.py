@@ -216,3 +216,19 @@ def test_filters_hold_for_every_seed(session):
     points = tradeoffs.list_recipes(session, chosen, "p50_ms")
     assert {p["family"] for p in points} == {"pruning", "training"}
     assert all(p["p50_ms"] is not None for p in points)
+
+
+def test_points_come_in_the_order_of_time_with_those_who_made_them(filled):
+    session, project_id, task_hash = filled
+    first, last = stages_of(session, task_hash)[0], stages_of(session, task_hash)[-1]
+    first.created_at, last.created_at = last.created_at + 1, 1.0
+    session.flush()
+    columns = tradeoffs.list_in_time(session, PointFilter(project_id, task_hash), "size_bytes", "score")
+    assert (columns["stage_id"][0], columns["stage_id"][-1]) == (last.id, first.id)
+    assert columns["at"] == sorted(columns["at"])
+    assert (columns["x"][0], columns["y"][0]) == (last.size_bytes, last.score)
+    assert len(columns["stage_id"]) == len(stages_of(session, task_hash))
+    makers = tradeoffs.list_makers(session, project_id, [first.id])
+    runs = session.scalars(select(RunStage.run_id).where(RunStage.stage_id == first.id)).all()
+    assert (makers[first.id]["run_id"], makers[first.id]["owner"]) == (min(runs), "local")
+    assert tradeoffs.list_in_time(session, PointFilter(project_id + 1, task_hash), "macs", "score")["x"] == []
