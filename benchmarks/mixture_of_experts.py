@@ -6,7 +6,8 @@
 A routed feed-forward layer in float32, without the optimizer. The bare products are those of its experts for the
 same numbers of tokens, one forward and two backward for each matrix, one `torch.mm` each into memory that is there
 already; nothing is routed, gathered, activated or added up. Every round runs each variant in turn, gradients dropped
-before each, as trainings do. The ratio is the median of each round's own.
+before each, as trainings do. Ratios are medians of each round's own, of elapsed and of processor time: on a machine
+that others use too, the second tells more.
 
 Hugging Face's blocks are made from configurations, have the same weights in the same memory and the same router, and no
 limit on an expert's tokens, so that all variants multiply the same rows. What the losses do and what experts buy:
@@ -140,15 +141,15 @@ def variants(top: int, n_experts: int, width: int, tokens: int) -> tuple[dict[st
     return calls | {name: pass_of(block, x, gradient) for name, block in blocks.items()}, blocks, x
 
 
-def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each variant in each round, after one of warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Elapsed and processor milliseconds of each variant in each round, after one of warm-up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for index in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             call()
             if index:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append((1e3 * (time.perf_counter() - start[0]), 1e3 * (time.process_time() - start[1])))
     return times
 
 
@@ -161,14 +162,17 @@ def speed(arguments: argparse.Namespace) -> str:
             outputs = {name: block(x).detach() for name, block in blocks.items()}
             times = measure(calls, arguments.rounds)
             lines += ["", f"{n_experts} experts, top-{top}, {arguments.tokens} tokens, width {arguments.width}"]
-            lines.append(f"{'':34}{'median ms':>10}{'best ms':>9}{'to bare':>9}{'error':>10}")
+            lines.append(f"{'':34}{'median ms':>10}{'to bare':>9}{'CPU ms':>9}{'to bare':>9}{'error':>10}")
             reference = next(iter(outputs.values()))
             for name, values in times.items():
-                ratio = statistics.median(a / b for a, b in zip(values, times["bare products"], strict=True))
-                error = ""
+                row = f"{name:34}"
+                for clock, width in ((0, 10), (1, 9)):
+                    own, bare = ([pair[clock] for pair in pairs] for pairs in (values, times["bare products"]))
+                    ratio = statistics.median(a / b for a, b in zip(own, bare, strict=True))
+                    row += f"{statistics.median(own):{width}.0f}{ratio:8.2f}×"
                 if name in outputs:
-                    error = f"{float((outputs[name] - reference).abs().max() / reference.abs().max()):10.1e}"
-                lines.append(f"{name:34}{statistics.median(values):10.0f}{min(values):9.0f}{ratio:8.2f}×{error}")
+                    row += f"{float((outputs[name] - reference).abs().max() / reference.abs().max()):10.1e}"
+                lines.append(row)
             print("\n".join(lines[-len(times) - 3 :]), flush=True)
     return "\n".join(lines)
 
