@@ -26,11 +26,15 @@ vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{source: false, compi
 """
 
 
-def page(chart: alt.LayerChart, title: str) -> bytes:
-    """The chart as wide as the window, under a title; no text of either is taken for HTML or a script."""
+def page(chart: alt.LayerChart | alt.FacetChart, title: str) -> bytes:
+    """The chart, as wide as the window unless it has panels, under a title.
+
+    No text of either is taken for HTML or a script.
+    """
     import vl_convert  # large: loaded when someone asks
 
-    spec = json.dumps({**chart.to_dict(), "width": "container"}).replace("<", "\\u003c")
+    width = {} if isinstance(chart, alt.FacetChart) else {"width": "container"}
+    spec = json.dumps({**chart.to_dict(), **width}).replace("<", "\\u003c")
     library = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its stub knows no default
     whole = library.replace("</script", "<\\/script")
     return _PAGE.format(title=html.escape(title), library=whole, spec=spec).encode()

@@ -1,5 +1,8 @@
 """What can be had for what: any two quantities of every measured stage, and which one to ship under limits."""
 
+from functools import partial
+
+import altair as alt
 import pandas as pd
 import streamlit as st
 
@@ -10,6 +13,7 @@ from app.charts.axes import AXES, Axis, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
 from app.tradeoffs_page import listing, progress, recommendation
+from app.tradeoffs_page import views as views_of_points
 from app.tradeoffs_page.conditions import condition_name
 from core.store.tradeoffs import PointFilter
 
@@ -129,6 +133,9 @@ chosen = PointFilter(
     project.id, task_hash, models=tuple(models), families=tuple(families), text=text, conditions=conditions
 )
 bar = st.container(horizontal=True, vertical_alignment="bottom")
+view = bar.segmented_control(
+    "Chart", views_of_points.CHARTS, default=views_of_points.CHARTS[0], required=True, key="chart", bind="query-params"
+)
 as_one = (
     bar.segmented_control(
         "Seeds",
@@ -158,6 +165,7 @@ settings = {
     f"latency_worth.{score_name}": time_worth,
     f"log.{x.column}": log_x,
     f"log.up.{y.column}": log_y,
+    "chart": view,
     "seeds": "one mark" if as_one else "each",
 }
 with corner:
@@ -171,23 +179,40 @@ shown = annotate(points, x, y, limits, axes)
 if limits or weights:
     recommendation.show(chosen, limits, weights, axes, bool(task["higher_is_better"]), score_name)
 
-size_axis: Axis | None = axes[size_column] if size_column else None
-chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=log_x, log_y=log_y)
-event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
-stood_for = int(points["n"].sum())
-kind = "recipe" if as_one else "stage"
-many = (
-    f" {formats.plural(stood_for, kind)} drawn as {formats.plural(len(points), 'mark')}: neighbours are one."
-    if stood_for > len(points)
-    else ""
-)
-turned = f" Less {y.title.lower()} is better, so the upward axis is turned." if y.better == "less" else ""
-st.caption(
-    "Full marks are on the frontier: no other is as good on both axes and better on one. Hollow ones are undecided: "
-    "another is better, but none significantly. Rings mark references, bars 95 % intervals."
-    f"{turned} Click marks (with shift: several) to list them below.{many}",
-    help=HOW,
-)
+
+def show_scatter() -> tuple[alt.LayerChart, set[int]]:
+    """Draw the scatter; returns it, and the stages that were clicked."""
+    size_axis: Axis | None = axes[size_column] if size_column else None
+    chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=log_x, log_y=log_y)
+    event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
+    stood_for = int(points["n"].sum())
+    kind = "recipe" if as_one else "stage"
+    many = (
+        f" {formats.plural(stood_for, kind)} drawn as {formats.plural(len(points), 'mark')}: neighbours are one."
+        if stood_for > len(points)
+        else ""
+    )
+    turned = f" Less {y.title.lower()} is better, so the upward axis is turned." if y.better == "less" else ""
+    st.caption(
+        "Full marks are on the frontier: no other is as good on both axes and better on one. Hollow ones are "
+        "undecided: another is better, but none significantly. Rings mark references, bars 95 % intervals."
+        f"{turned} Click marks (with shift: several) to list them below.{many}",
+        help=HOW,
+    )
+    selected = event.selection.get(charts.SELECTION, []) if event else []
+    return chart, {row["stage_id"] for row in selected}
+
+
+picked_ids: set[int] = set()
+chart: views_of_points.Chart | None
+if view == "scatter":
+    chart, picked_ids = show_scatter()
+elif view == "parallel coordinates":
+    chart = views_of_points.show_parallel(shown, x, y, axes)
+else:
+    chart = views_of_points.show_by_hardware(
+        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=(log_x, log_y)
+    )
 
 
 def every_point() -> pd.DataFrame:
@@ -196,15 +221,15 @@ def every_point() -> pd.DataFrame:
     return frames.points(everything, task["score_name"], task["score_unit"])
 
 
-picked_ids = [row["stage_id"] for row in event.selection.get(charts.SELECTION, [])] if event else []
+chart_title = f"{project.name}: {task['task']}"
 buttons.show(
     "slimboard-tradeoffs",
     [
         *buttons.tables(every_point),
-        buttons.File("HTML", "html", "text/html", lambda: html.page(chart, f"{project.name}: {task['task']}")),
+        *([buttons.File("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
     ],
     "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )
 
 progress.show(chosen, x, y, log_x=log_x, log_y=log_y)
-listing.show(shown, set(picked_ids), x, axes, bounded=bool(limits))
+listing.show(shown, picked_ids, x, axes, bounded=bool(limits))

@@ -17,7 +17,7 @@ def show(chosen: PointFilter, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> 
     makers = data.load_makers(chosen.project_id, tuple(moved["stage_id"].tolist()))
     box.altair_chart(history(moved, makers, x, y), width="stretch")
     box.caption(
-        "The share of the chart's area that the frontier has won (its hypervolume). The rectangle lies between the best "
-        "and the worst value of each axis that any stage had, as the axes are drawn. Each mark is a stage that moved "
+        "The share of the chart's area that the frontier has won (its hypervolume). The area lies between the best and "
+        "the worst value of each axis that any stage had, as the axes are drawn. Each mark is a stage that moved "
         "the frontier."
     )

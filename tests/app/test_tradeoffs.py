@@ -189,3 +189,13 @@ def test_who_moved_the_frontier_is_drawn_when_it_is_opened(filled):
     assert not at.exception
     assert len(at.get("vega_lite_chart")) == charts + 1
     assert "won" in " ".join(caption.value for caption in at.caption)
+
+
+@pytest.mark.parametrize(
+    ("chart", "said"), [("parallel coordinates", "Up is better"), ("by hardware", "each hardware")]
+)
+def test_the_address_chooses_another_chart_of_the_same_points(filled, chart, said):
+    at = opened(points_of="builtin:digits", chart=chart)
+    assert len(at.get("vega_lite_chart")) == 1
+    assert said in " ".join(caption.value for caption in at.caption)
+    assert len(listed(at)) == len(listed(opened(points_of="builtin:digits")))
