@@ -13,7 +13,6 @@ import argparse
 import os
 import platform
 import statistics
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from core.tasks.base import Task
 from core.techniques.base import OneShot
 from core.techniques.catalogue import technique
 
-RESULT = Path(__file__).parent / "results" / "recurrent.txt"
+RESULTS = Path(__file__).parent / "results"
 REFERENCE = "attention"
 STEPS_A_ROUND = 8
 
@@ -133,40 +132,27 @@ def generation(arguments: argparse.Namespace) -> str:
             taken = milliseconds(built[name], cache, context, device)
             if index:  # the first round warms up
                 times.setdefault((name, context), []).append(taken)
-    head = f"{'':20}{'parameters':>11}" + "".join(f"{f'{context // 1024}k':>9}" for context in arguments.contexts)
-    title = f"Generation with a context of ..: width {dim}, {depth} blocks, batch 1, float32"
-    counts = {name: f"{parameters(model) / 1e6:.2f} M" for name, model in built.items()}
-    sizes = {key: kept_bytes(cache) / 2**20 for key, cache in caches.items()}
-    rates = {key: 1000 / statistics.median(values) for key, values in times.items()}
-    tables = [title, f"tokens/s (median of {arguments.rounds} rounds of {STEPS_A_ROUND} tokens)", head]
-    tables += [_line(name, counts[name], rates, arguments.contexts, "9.0f") for name in built]
-    tables += ["", "kept for the next token, MB", head]
-    tables += [_line(name, counts[name], sizes, arguments.contexts, "9.3f") for name in built]
-    tables += ["", f"speed beside {REFERENCE} at the same context", head]
-    tables += [_line(name, counts[name], _ratios(times, name), arguments.contexts, "8.2f", "×") for name in built]
-    shortest, last = arguments.contexts[0], arguments.contexts[-1]
-    flat = {
-        name: statistics.median(b / a for a, b in zip(times[name, shortest], times[name, last], strict=True))
-        for name in built
-    }
-    tables += ["", f"time of a token after {last // 1024}k by that after {shortest // 1024}k"]
-    tables += [f"{name:20}{ratio:11.2f}" for name, ratio in flat.items()]
-    return "\n".join(tables)
+    labels = {name: f"{name:20}{parameters(model) / 1e6:9.2f} M" for name, model in built.items()}
 
+    def table(title: str, values: dict[tuple[str, int], float], digits: int) -> str:
+        head = f"{title:31}" + "".join(f"{f'{context // 1024}k':>9}" for context in arguments.contexts)
+        rows = ["".join(f"{values[name, context]:9.{digits}f}" for context in arguments.contexts) for name in built]
+        return "\n".join([head, *(label + row for label, row in zip(labels.values(), rows, strict=True))])
 
-def _line(
-    name: str, count: str, values: dict[tuple[str, int], float], contexts: list[int], style: str, unit: str = ""
-) -> str:
-    return f"{name:20}{count:>11}" + "".join(f"{values[name, context]:{style}}{unit}" for context in contexts)
+    def ratio(key: tuple[str, int], base: tuple[str, int]) -> float:
+        return statistics.median(a / b for a, b in zip(times[base], times[key], strict=True))
 
-
-def _ratios(times: dict[tuple[str, int], list[float]], name: str) -> dict[tuple[str, int], float]:
-    """The reference's time by the row's, the median of the rounds."""
-    return {
-        (row, context): statistics.median(a / b for a, b in zip(times[REFERENCE, context], values, strict=True))
-        for (row, context), values in times.items()
-        if row == name
-    }
+    shortest, longest = arguments.contexts[0], arguments.contexts[-1]
+    flat = [f"{label}{ratio((name, shortest), (name, longest)):9.2f}" for name, label in labels.items()]
+    return "\n\n".join(
+        [
+            f"Generation: width {dim}, {depth} blocks, batch 1, float32; medians of {arguments.rounds} rounds",
+            table("tokens/s", {key: 1000 / statistics.median(values) for key, values in times.items()}, 0),
+            table("MB kept for the next token", {key: kept_bytes(cache) / 2**20 for key, cache in caches.items()}, 3),
+            table(f"times as fast as {REFERENCE}", {key: ratio(key, (REFERENCE, key[1])) for key in times}, 2),
+            f"time of a token after {longest // 1024}k by that after {shortest // 1024}k\n" + "\n".join(flat),
+        ]
+    )
 
 
 def filled(model: Any, context: int, device: torch.device) -> Any:
@@ -199,12 +185,8 @@ def kept_bytes(cache: Any) -> int:
         assert cache.keys is not None
         assert cache.values is not None
         return sum(kept_bytes(part[:, :, : cache.length]) for part in (cache.keys, cache.values))
-    parts = cache.values() if isinstance(cache, dict) else cache if isinstance(cache, list) else _attributes(cache)
-    return sum(kept_bytes(part) for part in parts)
-
-
-def _attributes(kept: object) -> list[Any]:
-    return [part for part in vars(kept).values() if not isinstance(part, (int, float, str, type(None)))]
+    parts = cache.values() if isinstance(cache, dict) else cache if isinstance(cache, list) else vars(cache).values()
+    return sum(kept_bytes(part) for part in parts if not isinstance(part, (int, float, str, type(None))))
 
 
 @torch.inference_mode()
@@ -212,30 +194,27 @@ def milliseconds(model: Any, cache: Any, context: int, device: torch.device) -> 
     """Time of one token, over STEPS_A_ROUND of them after one that warms up; the context is then as long as before."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     model(token, cache=cache)
-    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(STEPS_A_ROUND):
         token = model(token, cache=cache)[:, -1:].argmax(-1)
-    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     taken = 1000 * (time.perf_counter() - start) / STEPS_A_ROUND
     for layer in cache:
         _set_length(layer, context)
     return taken
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def loss(arguments: argparse.Namespace, folder: Path) -> str:
+def loss(arguments: argparse.Namespace) -> str:
     """Bits per character of every row, and its difference from the reference."""
     task = tasks.load(TaskSpec.model_validate({"source": "builtin:python-docs", "length": arguments.length}))
     size = Size(arguments.dim, arguments.depth, arguments.heads, arguments.length)
     runs: dict[str, list[tuple[dict[str, Tensor], int]]] = {name: [] for name in arguments.rows}
     for seed in arguments.seeds:
         for name, found in runs.items():
-            found.append(trained(name, task, size, seed, arguments, folder))
+            found.append(trained(name, task, size, seed, arguments))
             print(f"seed {seed}: {name} {principal(task, found[-1][0]):.3f}", flush=True)
     lines = [
         f"Language modelling: width {size.dim}, {size.depth} blocks, windows of {size.length}, {arguments.steps} "
@@ -259,19 +238,23 @@ def _pooled(seeds: list[dict[str, Tensor]]) -> dict[str, Any]:
 
 
 def trained(
-    name: str, task: Task, size: Size, seed: int, arguments: argparse.Namespace, folder: Path
+    name: str, task: Task, size: Size, seed: int, arguments: argparse.Namespace
 ) -> tuple[dict[str, Tensor], int]:
-    """Test losses of a row trained with a seed, and its number of parameters; found in `folder` if done before."""
+    """Test losses of a row trained with a seed, and its number of parameters; found in the folder if done before."""
     subject = subject_of(ROWS[name], task, size, seed)
+    count = parameters(subject.model)
     budget = {name: getattr(arguments, name) for name in ("steps", "batch_size", "learning_rate")}
     settings = "-".join(str(value) for value in (*asdict(size).values(), *budget.values()))
-    file = folder / f"{name}-{settings}-{seed}.safetensors"
-    if not file.exists():
-        subject.model.to(arguments.device)
-        bound({"train": {**budget, "evaluations": 0}}).apply(subject, context_of(subject, seed))
-        device = torch.device(arguments.device)
-        save_file(evaluate(subject.model, task, "test", device=device, batch_size=32), file)
-    return load_file(file), parameters(subject.model)
+    file = arguments.folder and arguments.folder / f"{name}-{settings}-{seed}.safetensors"
+    if file and file.exists():
+        return load_file(file), count
+    subject.model.to(arguments.device)
+    bound({"train": {**budget, "evaluations": 0}}).apply(subject, context_of(subject, seed))
+    examples = evaluate(subject.model, task, "test", device=torch.device(arguments.device), batch_size=32)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(examples, file)
+    return examples, count
 
 
 def conditions(device: str) -> str:
@@ -302,24 +285,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--folder", type=Path, help="where trainings are kept; a temporary one if left out")
-    parser.add_argument("--save", action="store_true", help=f"write the tables to {RESULT.name}")
+    parser.add_argument("--folder", type=Path, help="where trainings are kept; left out, nowhere")
+    parser.add_argument("--save", action="store_true", help="write the tables to results/recurrent_*.txt")
     arguments = parser.parse_args()
     arguments.rows = [REFERENCE, *(name for name in arguments.rows if name != REFERENCE)]
     torch.set_num_threads(arguments.threads)
-    tables = [conditions(arguments.device)]
-    print(tables[0], flush=True)
-    if "generation" in arguments.parts:
-        tables.append(generation(arguments))
-        print("\n" + tables[-1], flush=True)
-    if "loss" in arguments.parts:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = arguments.folder or Path(temporary)
-            folder.mkdir(parents=True, exist_ok=True)
-            tables.append(loss(arguments, folder))
-        print("\n" + tables[-1], flush=True)
-    if arguments.save:
-        RESULT.write_text("\n\n".join(tables) + "\n")
+    for part in arguments.parts:
+        told = conditions(arguments.device)  # before the start
+        text = f"{told}\n\n{generation(arguments) if part == 'generation' else loss(arguments)}"
+        print(text + "\n", flush=True)
+        if arguments.save:
+            (RESULTS / f"recurrent_{part}.txt").write_text(text + "\n")
 
 
 if __name__ == "__main__":
