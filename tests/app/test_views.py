@@ -138,3 +138,21 @@ def test_a_member_who_left_can_change_nothing(people):
         users.set_role(s, people["member"], PROJECT, None)
     with pytest.raises(actions.NotAllowed):
         actions.delete_view(people["member"], number)
+
+
+def bound(at: AppTest) -> set[str]:
+    """Names in the address that widgets of the page write."""
+    kinds = ("selectbox", "multiselect", "number_input", "text_input", "toggle", "button_group", "tab_container")
+    found = [element.proto for kind in kinds for element in at.get(kind)]
+    return {proto.query_param_key for proto in found if getattr(proto, "query_param_key", "")}
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "least"),
+    [("tradeoffs", {}, 14), ("runs", {}, 2), ("compare", {"runs": "1,3"}, 2), ("provenance", {"of": "1"}, 3)],
+)
+def test_a_view_keeps_whatever_widgets_write_to_the_address(people, page, query, least):
+    at = opened(f"screens/{page}.py", **query)
+    passing = {"page", "rows"}  # where one is in a list, and how much of it is shown
+    kept_names = set(at.session_state[f"settings of {page}"])
+    assert bound(at) - passing <= kept_names and len(bound(at)) >= least
