@@ -9,7 +9,6 @@ from core.errors import SpecError
 from core.measure import compute
 from core.models.resnet import Resnet
 from core.nn.experts.linear import ExpertLinear
-from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
@@ -30,21 +29,7 @@ from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train
 from tests.core.fakes import context
-from tests.core.techniques.mixture_of_experts.subjects import gpt, tokens
-
-STEPS = {"moe": Moe, "switch": Switch, "glam": Glam}
-
-
-def applied(name, subject=None, **settings):
-    subject = subject or gpt()
-    step = STEPS[name](**({"experts": 4} | settings))
-    step.check(subject)
-    step.apply(subject, context(subject))
-    return subject
-
-
-def mixtures(subject):
-    return {name: m for name, m in subject.model.named_modules() if isinstance(m, MixtureOfExperts)}
+from tests.core.techniques.mixture_of_experts.subjects import STEPS, applied, gpt, mixtures, tokens
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -246,40 +231,8 @@ def test_experts_are_made_once():
         Switch().check(subject)
 
 
-def test_a_trained_model_under_switch_is_said_to_be_scaled():
-    subject, record = gpt(trained=True), MemoryRecord()
-    Switch(experts=4).apply(subject, context(subject, record))
-    assert "about 1/4" in record.events[0][1] and record.events[0][0] == "warning"
-
-
-def test_width_is_a_share_of_the_networks():
-    subject = applied("moe", expert_width=0.5)
-    assert mixtures(subject)["blocks.1.ffn"].form.hidden == 24
-
-
 def test_labels_tell_how_many_of_how_many():
     assert [Moe(k=4).label(), Switch(experts=32).label(), Glam().label()] == ["4 of 8", "1 of 32", "2 of 8"]
-
-
-def test_fresh_weights_have_the_spread_their_sources_give():
-    switch = mixtures(applied("switch", experts=64))["blocks.1.ffn"]
-    for weight, n_in in ((switch.router, 16), (switch.experts.up.weight, 16), (switch.experts.down.weight, 48)):
-        assert weight.abs().max().item() <= 2 * (0.1 / n_in) ** 0.5
-        # a normal distribution cut off at two standard deviations keeps 0.88 of them
-        assert weight.std().item() == pytest.approx(0.88 * (0.1 / n_in) ** 0.5, rel=0.05)
-    moe = mixtures(applied("moe", experts=64))["blocks.1.ffn"]
-    assert not moe.router.any() and not moe.noise_router.any()
-    dense = gpt().model.blocks[1].ffn.up.weight
-    assert moe.experts.up.weight.std().item() == pytest.approx(dense.std().item(), rel=0.05)
-
-
-def test_glam_makes_fresh_networks_between_gated_too():
-    subject = applied("glam")
-    form = mixtures(subject)["blocks.1.ffn"].form
-    assert form.gated and form.activation == "gelu" and form.hidden == 32 and not form.bias
-    assert type(subject.model.blocks[0].ffn).__name__ == "Geglu"
-    assert subject.model.blocks[0].ffn.up.weight.numel() * 3 == gpt().model.blocks[0].ffn.up.weight.numel() * 2
-    assert type(applied("glam", gpt("swiglu")).model.blocks[0].ffn) is GatedFfn
 
 
 class Sequences:
