@@ -1,8 +1,8 @@
 """What one step of a model costs at one length: the work to be timed, memory, state and operations."""
 
 import copy
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.complexity.subjects import Candidate, build
-from core.measure.peak import peak
+from core.measure.peak import peaks
 from core.measure.work import Work
 
 DECODED = 4  # tokens at once
@@ -114,12 +114,13 @@ def operations(model: nn.Module, length: int) -> int:
     return counter.calls
 
 
-def train_bytes(candidate: Candidate, length: int) -> int:
-    """Most memory that a training step holds beside the model, in a fresh process."""
-    return peak(_step_of_kept_model, candidate, length).peak_bytes
+def train_bytes(candidate: Candidate, lengths: Sequence[int]) -> list[float]:
+    """Most memory that a training step holds beside the model at each of ascending lengths, in a fresh process."""
+    found = peaks(_step_of_kept_model, [(candidate, length) for length in lengths])
+    return [each.peak_bytes for each in found]
 
 
-@cache
+@lru_cache(maxsize=1)
 def _kept(candidate: Candidate, length: int) -> nn.Module:
     return build(candidate, length)
 

@@ -1,7 +1,7 @@
 """Measures every architecture at every length: times in turn, so that a drifting machine slows all alike."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 
 import torch
@@ -33,7 +33,7 @@ def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: S
             found.append(each)
     samples, known = _prepared(found, lengths, say)
     times, disturbed = _times(samples, rounds, say)
-    peaks = _peaks(samples, say)
+    peaks = _peaks(found, lengths, times, say)
     return Report(
         conditions=_conditions(rounds, disturbed),
         lengths=list(lengths),
@@ -85,12 +85,13 @@ def _times(samples: dict[Place, Sample], rounds: int, say: Say) -> tuple[dict[Pl
     return {place: statistics.median(times) for place, times in taken.items()}, statistics.mean(shares)
 
 
-def _peaks(samples: Iterable[Place], say: Say) -> dict[Place, float]:
+def _peaks(found: Sequence[Candidate], lengths: Sequence[int], timed: Container[Place], say: Say) -> dict[Place, float]:
     peaks: dict[Place, float] = {}
-    for candidate, length, quantity in samples:
-        if quantity == "train_ms":
-            say(f"memory of {candidate.name}, {length:,} tokens")
-            peaks[candidate, length, "train_bytes"] = costs.train_bytes(candidate, length)
+    for candidate in found:
+        say(f"memory of {candidate.name}")
+        taken = [length for length in lengths if (candidate, length, "train_ms") in timed]
+        for length, n_bytes in zip(taken, costs.train_bytes(candidate, taken), strict=True):
+            peaks[candidate, length, "train_bytes"] = n_bytes
     return peaks
 
 

@@ -6,7 +6,7 @@ import gc
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +43,18 @@ def peak(
     It runs twice: the first time brings in program code, kernels and their caches, which are no part of a model.
     """
     return in_fresh_process(_measured, function, args, device_type, timeout=timeout, tick=tick)
+
+
+def peaks(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]], *, timeout: float = 600) -> list[Peak]:
+    """`peak` of each of several calls, one after another in one fresh process; give those that hold more last.
+
+    (Where a system cannot count a peak anew, the largest so far stands.)
+    """
+    return in_fresh_process(_all_measured, function, arguments, timeout=timeout)
+
+
+def _all_measured(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> list[Peak]:
+    return [_measured(function, each, "cpu") for each in arguments]
 
 
 def _measured(function: Callable[..., object], args: tuple[Any, ...], device_type: str) -> Peak:
