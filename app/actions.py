@@ -18,9 +18,10 @@ from core.bundle.read import Bundle
 from core.catalogue import Catalogue
 from core.errors import Problem, SpecError
 from core.spec import RunSpec
-from core.store import checks, favourites, moves, queue, runs, users, views
+from core.store import champions, checks, favourites, moves, queue, runs, users, views
 from core.store.engine import session
 from core.store.models import Role, Run, SavedView
+from core.store.tradeoffs import Conditions
 from core.validation import validate
 from worker.celery_app import enqueue, enqueue_check
 
@@ -219,6 +220,31 @@ def _sees(s: Session, user_id: int, project_id: int) -> None:
     """Raise NotAllowed where the user has no role in the project."""
     if users.find_role(s, user_id, project_id) is None:
         raise NotAllowed("This is of a project in which you have no role; ask one of its owners.")
+
+
+def crown(user_id: int, run_id: int, position: int, device: Conditions, note: str) -> None:
+    """Make a run's stage the champion of a device; every member may. Raises NotTimedError where it was not timed."""
+    with session() as s:
+        project_id = runs.get_run(s, run_id).project_id
+        require_member(s, user_id, project_id, "name a champion")
+        champions.crown(
+            s,
+            project_id=project_id,
+            device=device,
+            run_id=run_id,
+            position=position,
+            user_id=user_id,
+            note=note.strip(),
+        )
+
+
+def dethrone(user_id: int, project_id: int, task_hash: str, device: Conditions, note: str) -> None:
+    """Leave a device without a champion; every member may."""
+    with session() as s:
+        require_member(s, user_id, project_id, "take a champion's title")
+        champions.dethrone(
+            s, project_id=project_id, task_hash=task_hash, device=device, user_id=user_id, note=note.strip()
+        )
 
 
 def set_role(user_id: int, project_id: int, member_id: int, role: Role | None) -> None:

@@ -16,7 +16,20 @@ from core.decision.choice import Decision, decide
 from core.decision.limits import Limit
 from core.errors import Problem
 from core.spec import RunSpec
-from core.store import checks, engine, estimates, listing, runs, stages, techniques, tradeoffs, users, waiting, workers
+from core.store import (
+    champions,
+    checks,
+    engine,
+    estimates,
+    listing,
+    runs,
+    stages,
+    techniques,
+    tradeoffs,
+    users,
+    waiting,
+    workers,
+)
 from core.store.engine import read_session
 from core.store.models import Artifact, Role, Run, RunStatus, Stage
 
@@ -237,6 +250,20 @@ def load_makers(project_id: int, stage_ids: tuple[int, ...]) -> dict[int, dict[s
         return tradeoffs.list_makers(s, project_id, stage_ids)
 
 
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_champions(project_id: int, task_hash: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The champions of a task's devices, and every entry of their history, the newest first."""
+    with read_session() as s:
+        return champions.list_champions(s, project_id, task_hash), champions.list_history(s, project_id, task_hash)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_titles(run_id: int) -> list[dict[str, Any]]:
+    """The titles that stages of a run hold now."""
+    with read_session() as s:
+        return champions.list_titles(s, run_id)
+
+
 @st.cache_data(ttl=SLOW, show_spinner=False)
 def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
     """(family, model) pairs of a task's measured stages."""
@@ -280,6 +307,12 @@ def forget_runs() -> None:
     """Read anew what the user's own action has changed."""
     for read in (load_run_titles, load_identical, load_estimate, load_runs, count_runs, load_choices, load_queue):
         read.clear()
+
+
+def forget_champions() -> None:
+    """Read anew what the user's own action has changed."""
+    load_champions.clear()
+    load_titles.clear()
 
 
 def forget_system() -> None:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import identity, run_data
-from app.run_page import artifact, details, header, notes, progress, results
+from app.run_page import artifact, champions, details, header, notes, progress, results
 from app.run_page import stages as words
 
 user, project = identity.user(), identity.project()
@@ -41,6 +41,7 @@ def show() -> None:
     opened = next((name for name, tab in tabs.items() if tab.open), TABS[0])
     with tabs[opened]:
         if opened == "Stages":
+            champions.show(run_id, stages, latencies, user, project)
             results.show(stages, latencies, conditions, seen)
         elif opened == "Curves":
             progress.show_curves(run_id, stages)

@@ -12,7 +12,7 @@ from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
-from app.tradeoffs_page import listing, progress, recommendation
+from app.tradeoffs_page import champions, listing, progress, recommendation
 from app.tradeoffs_page import views as views_of_points
 from app.tradeoffs_page.conditions import condition_name
 from core.store.tradeoffs import PointFilter
@@ -231,5 +231,6 @@ buttons.show(
     "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )
 
+champions.show(task_hash, user, project)
 progress.show(chosen, x, y, log_x=log_x, log_y=log_y)
 listing.show(shown, picked_ids, x, axes, bounded=bool(limits))

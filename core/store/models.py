@@ -406,8 +406,31 @@ class Report(Base):
     owner_id: Mapped[int] = mapped_column(ForeignKey("user.id"))
     title: Mapped[str] = mapped_column(String(200))
     text: Mapped[str] = mapped_column(Text)
-    edition: Mapped[int] = mapped_column(default=1)  # one more with each change: nobody overwrites what they did not see
+    edition: Mapped[int] = mapped_column(
+        default=1
+    )  # one more with each change: nobody overwrites what they did not see
     changed_at: Mapped[float] = mapped_column(default=now())
+
+
+class Champion(Base):
+    """That someone made a stage the champion of a device, or (without a stage) took the title away; the last counts."""
+
+    __tablename__ = "champion"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
+    task_hash: Mapped[str] = mapped_column(String(64))
+    hardware: Mapped[str] = mapped_column(String(200))  # the device: what executes the model, and how it is called
+    runtime: Mapped[str] = mapped_column(String(40))
+    threads: Mapped[int]
+    batch: Mapped[int]
+    length: Mapped[int | None]
+    phase: Mapped[str] = mapped_column(String(20))
+    stage_id: Mapped[int | None] = mapped_column(ForeignKey("stage.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("run.id"))
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    note: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[float] = mapped_column(default=now())
+    __table_args__ = (Index("ix_champion_project_id_task_hash", "project_id", "task_hash", "id"),)
 
 
 class SpecCheck(Base):

@@ -7,14 +7,14 @@ import pandas as pd
 from streamlit.testing.v1 import AppTest
 
 
-def given(at: AppTest) -> dict[str, Any]:
-    """What the browser is given to draw the page's first plain table from."""
-    return json.loads(at.get("bidi_component")[0].proto.json)
+def given(at: AppTest, number: int = 0) -> dict[str, Any]:
+    """What the browser is given to draw one of the page's plain tables from."""
+    return json.loads(at.get("bidi_component")[number].proto.json)
 
 
-def frame(at: AppTest) -> pd.DataFrame:
-    """The table's cells under their heads, the index the rows' ids."""
-    table = given(at)
+def frame(at: AppTest, number: int = 0) -> pd.DataFrame:
+    """A table's cells under their heads, the index the rows' ids."""
+    table = given(at, number)
     heads = [column["name"] for column in table["columns"]]
     ids = [row["id"] for row in table["rows"]]
     return pd.DataFrame([row["cells"] for row in table["rows"]], columns=heads, index=ids)
