@@ -58,7 +58,7 @@ def find_family(
     if relatives:
         after = _closure(asked, RunSource.source_id, RunSource.run_id, "after")
         theirs = select(RunStage.stage_id).where(RunStage.run_id.in_(list(run_ids)), RunStage.position > 0)
-        sharing = select(RunStage.run_id).where(RunStage.stage_id.in_(theirs), RunStage.position > 0)
+        sharing = select(RunStage.run_id).where(RunStage.stage_id.in_(theirs))
         kin += [Run.id.in_(select(after.c.id)), Run.id.in_(sharing)]
     query = (
         select(Run.id, func.count().over().label("n"))
