@@ -11,6 +11,7 @@ from torch import nn
 
 from core.errors import SpecError
 from core.models.meta import tied_parameters
+from core.nn.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Anatomy:
     outputs: list[str]  # the layers that give logits
     tied: bool  # the head shares an embedding's weights
     linears: list[str]  # every dense nn.Linear
+    swapped: bool  # a block's parts are swapped for such as are not known here
 
     @property
     def head(self) -> str | None:
@@ -137,9 +139,12 @@ class Anatomy:
         }
         if not known[part]:
             message = f"is a {self.architecture}, whose {part} are not known here"
+            remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave this step out."
             if part == "separate q, k, v" and self.blocks:
                 message = f"is a {self.architecture}, which has one linear for q, k and v"
-            remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave this step out."
+            elif self.swapped:
+                message = f"has other parts than a Transformer's since an earlier step: its {part} are not known here"
+                remedy = "Leave out this step or the one that swapped its attention or feed-forward networks."
             raise SpecError.of("model.source", self.architecture, message, remedy)
 
 
@@ -166,6 +171,7 @@ def anatomy(model: nn.Module) -> Anatomy:
         outputs=outputs,
         tied=any(group & set(embeddings) and group & set(outputs) for group in shared),
         linears=[n for n, m in modules.items() if type(m) is nn.Linear],
+        swapped=not blocks and isinstance(model, Transformer),
     )
 
 

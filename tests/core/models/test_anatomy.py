@@ -141,3 +141,11 @@ def test_anatomy_works_on_the_meta_device(image_task):
     with torch.device("meta"):
         model = core.models.build(core.models.describe(ModelSpec(source="builtin:vit"), image_task).config)
     assert len(anatomy(model).blocks) == 6 and anatomy(model).embeddings == ["patch_embedding"]
+
+
+def test_a_part_that_a_step_swapped_away_is_named_as_such(image_task):
+    with empty_weights():
+        model = core.models.build(core.models.describe(ModelSpec(source="builtin:vit"), image_task).config)
+    model.blocks[0].ffn = nn.Identity()
+    with pytest.raises(SpecError, match="since an earlier step: its heads are not known here"):
+        anatomy(model).require("heads")
