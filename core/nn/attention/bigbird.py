@@ -57,7 +57,7 @@ def internal_pattern(layout: BlockLayout, n_blocks: int, random_blocks: Tensor) 
     whole = present == n_blocks
     ends = [0, n_blocks - 1] if whole else [0]
     every = torch.arange(present, device=device)
-    pattern = [BlockRows(torch.tensor(ends, device=device), every.expand(1, len(ends), -1))]
+    pattern = [BlockRows(torch.tensor(ends, device=device), every[None, None].repeat(1, len(ends), 1))]
     last = min(present, n_blocks - 1)  # the first row that is none of the inner ones
     for rows in (range(1, 2), range(2, min(last, n_blocks - 2)), range(n_blocks - 2, last)):
         if len(rows) and rows.stop <= last:
@@ -80,7 +80,7 @@ def extended_pattern(layout: BlockLayout, random_blocks: Tensor) -> list[BlockRo
 def _with_random(rows: Tensor, fixed: Tensor, random_blocks: Tensor, present: int, first: int = 0) -> BlockRows:
     """The rows [r] with fixed keys [r, m] and their random ones; `first` blocks are before those counted in these."""
     drawn = random_blocks[:, rows - first].clamp(max=present) + first  # [heads, r, random]
-    return BlockRows(rows, torch.cat((fixed.expand(len(drawn), -1, -1), drawn), dim=2))
+    return BlockRows(rows, torch.cat((fixed[None].repeat(len(drawn), 1, 1), drawn), dim=2))
 
 
 class BigBirdAttention(SwappedAttention):
@@ -125,7 +125,7 @@ class BigBirdAttention(SwappedAttention):
         self.random_blocks.copy_(drawn)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        length = q.shape[2] - self.global_tokens
+        length = int(q.shape[2]) - self.global_tokens
         if length > self.length:
             raise ValueError(f"the pattern is drawn for {self.length} tokens, {length} were given")
         if self.is_full:
@@ -133,7 +133,7 @@ class BigBirdAttention(SwappedAttention):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=self.kv_heads < self.heads)
         layout = BlockLayout(self.block, self.global_tokens, length)
         if layout.long_blocks < self.n_blocks:
-            layout = BlockLayout(self.block, self.global_tokens, length, spare=True)
+            layout = BlockLayout(self.block, self.global_tokens, length, spare=1)
         q, k, v = layout.blocks(q), layout.blocks(k), layout.blocks(v)
         return layout.tokens(block_sparse_attention(q, k, v, self.pattern(layout), seen=layout.seen(mask, q)))
 

@@ -14,12 +14,15 @@ WIDEST_BLOCK = 64  # wider windows reach over several blocks, which computes few
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Where `n_globals` + `length` tokens lie in blocks; `spare` adds one of nothing but padding at the end."""
+    """Where `n_globals` + `length` tokens lie in blocks; `spare` more of nothing but padding are at the end.
+
+    The numbers are plain ones, also while a graph is traced, where sizes are tensors.
+    """
 
     block: int
     n_globals: int
     length: int
-    spare: bool = False
+    spare: int = 0
 
     @property
     def global_blocks(self) -> int:
@@ -28,7 +31,7 @@ class BlockLayout:
 
     @property
     def long_blocks(self) -> int:
-        """Blocks of the other tokens, without the spare one."""
+        """Blocks of the other tokens, without spare ones."""
         return -(-self.length // self.block)
 
     @property
@@ -101,7 +104,7 @@ def band_rows(
             first, last = max(-reach, -rows[0]), min(after, n - 1 - rows[-1])
             row = torch.arange(rows.start, rows.stop, device=device)
             near = row[:, None] + torch.arange(first, last + 1, device=device)
-            front = torch.arange(n_global, device=device).expand(len(row), -1)
+            front = torch.arange(n_global, device=device)[None].repeat(len(row), 1)
             keys = torch.cat((front, near + n_global), dim=1)
             columns = slice((first + reach) * layout.block, (last + reach + 1) * layout.block)
             yield BlockRows(row + n_global, keys[None]), columns
@@ -111,5 +114,5 @@ def global_rows(layout: BlockLayout, device: torch.device) -> list[BlockRows]:
     """The rows of global tokens, which see everything; none where there are none."""
     if not layout.global_blocks:
         return []
-    every = torch.arange(layout.n_blocks, device=device).expand(1, layout.global_blocks, -1)
+    every = torch.arange(layout.n_blocks, device=device)[None, None].repeat(1, layout.global_blocks, 1)
     return [BlockRows(torch.arange(layout.global_blocks, device=device), every)]

@@ -44,7 +44,7 @@ def block_local_attention(
 
     `mask` [B, T] is True where a token may be seen. Compute and memory are linear in T.
     """
-    layout = BlockLayout(block, 0, q.shape[2])
+    layout = BlockLayout(block, 0, int(q.shape[2]))
     row = torch.arange(layout.n_blocks, device=q.device)
     earlier = torch.ones(block, block, dtype=torch.bool, device=q.device).tril() if causal else None
     pattern = [BlockRows(row, row[None, :, None], seen=earlier)]

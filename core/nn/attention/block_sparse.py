@@ -55,13 +55,15 @@ def block_sparse_attention(
         bias = _bias(seen, q.dtype)[:, None].expand(-1, k.shape[1], -1, -1).flatten(0, 2)  # [B * kv_heads * n, block]
     chunks = [chunk for part in pattern for chunk in places.chunks(part, q.shape[3])]
     flat_terms = terms.flatten(0, 2) if terms is not None else None
-    mixed = _BlockSparse.apply(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), flat_terms, bias, chunks)
+    tensors = (q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), flat_terms, bias)
+    needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    mixed = _BlockSparse.apply(*tensors, chunks) if needs_gradient else _mixed(*tensors, chunks)
     return mixed.view(q.shape)
 
 
 def _bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where something is seen, else a number that no score outweighs; finite, so that nothing becomes NaN."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min / 4)
+    return (~seen).to(dtype) * (torch.finfo(dtype).min / 4)
 
 
 @dataclass(frozen=True)
@@ -137,18 +139,24 @@ def _gathered(x: Tensor, chunk: _Chunk) -> Tensor:
     return x.index_select(0, chunk.keys).view(len(chunk.rows), -1, x.shape[2])
 
 
-class _BlockSparse(torch.autograd.Function):
+def _mixed(q: Tensor, k: Tensor, v: Tensor, terms: Tensor | None, bias: Tensor | None, chunks: list[_Chunk]) -> Tensor:
     """Queries [R, block, d], keys and values [N, block, d], terms [R, block, L] -> [R, block, d]."""
+    mixed = torch.empty_like(q)
+    for chunk in chunks:
+        queries = q.index_select(0, chunk.rows).mul_(q.shape[2] ** -0.5)
+        weights = _weights(queries, _gathered(k, chunk), terms, bias, chunk)
+        mixed.index_copy_(0, chunk.rows, torch.bmm(weights, _gathered(v, chunk)))
+    return mixed
+
+
+class _BlockSparse(torch.autograd.Function):
+    """`_mixed`, which keeps nothing but its inputs and outputs for the backward pass."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, terms: Tensor | None, bias: Tensor | None, chunks: list[_Chunk]
     ) -> Tensor:
-        mixed = torch.empty_like(q)
-        for chunk in chunks:
-            queries = q.index_select(0, chunk.rows).mul_(q.shape[2] ** -0.5)
-            weights = _weights(queries, _gathered(k, chunk), terms, bias, chunk)
-            mixed.index_copy_(0, chunk.rows, torch.bmm(weights, _gathered(v, chunk)))
+        mixed = _mixed(q, k, v, terms, bias, chunks)
         ctx.save_for_backward(q, k, v, terms, bias, mixed)
         ctx.chunks = chunks
         return mixed

@@ -74,7 +74,8 @@ def etc_pattern(layout: BlockLayout, radius: int, relations: Relations, device: 
     every = torch.arange(layout.long_blocks * layout.block, device=device)
     others = relations.unseen if relations.hard else relations.other
     labels = Labels(relations.offsets(query, fronts), relations.belong(every, query), (relations.own, others))
-    keys = torch.cat((torch.arange(n_global, layout.n_blocks, device=device), row)).expand(1, n_global, -1)
+    keys = torch.cat((torch.arange(n_global, layout.n_blocks, device=device), row))
+    keys = keys[None, None].repeat(1, n_global, 1)
     return [*pattern, BlockRows(row, keys, labels=labels)]
 
 
@@ -120,7 +121,7 @@ class EtcAttention(SwappedAttention):
                 vectors.data.copy_(drawn)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, q.shape[2] - self.global_tokens)
+        layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, int(q.shape[2]) - self.global_tokens)
         relations = Relations(
             self.max_distance, self.global_tokens, self.length, hard=self.hard, isolated=self.isolated
         )
@@ -142,6 +143,6 @@ class EtcAttention(SwappedAttention):
             (flat[:, :, :start], self.global_vectors, self.global_biases),
             (flat[:, :, start:], self.long_vectors, self.long_biases),
         )
-        terms = [x @ vectors.mT + biases[:, None] for x, vectors, biases in parts]
+        terms = [x @ vectors.transpose(1, 2) + biases[:, None] for x, vectors, biases in parts]
         scaled = torch.cat(terms, dim=2).unflatten(2, (-1, layout.block)) * self.head_dim**-0.5
         return F.pad(scaled, (0, 1), value=torch.finfo(scaled.dtype).min / 4)

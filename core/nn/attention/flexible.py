@@ -32,7 +32,7 @@ def flexible_attention(
     seen: Tensor | None,
     attend: Callable[..., Any] | None = None,
 ) -> Tensor:
-    """As `core.nn.attention.block_sparse.block_sparse_attention`, by `attend` or else by the compiled flex_attention."""
+    """As `core.nn.attention.block_sparse.block_sparse_attention`, by `attend` or else the compiled flex_attention."""
     heads, n_blocks, block = q.shape[1:4]
     mask = block_mask(pattern, heads, n_blocks, block, seen)
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))

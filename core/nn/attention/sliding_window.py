@@ -34,7 +34,7 @@ def windowed_attention(
     `mask` [B, T] is True where a token may be seen. The first `n_globals` tokens see all and are seen by all. Compute
     and memory are linear in T.
     """
-    layout = BlockLayout(block_of(window), n_globals, q.shape[2] - n_globals)
+    layout = BlockLayout(block_of(window), n_globals, int(q.shape[2]) - n_globals)
     pattern = window_pattern(layout, window, causal=causal, device=q.device)
     seen = layout.seen(mask, q)
     return layout.tokens(

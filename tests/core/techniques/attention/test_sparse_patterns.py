@@ -10,6 +10,7 @@ from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.etc import EtcAttention
 from core.nn.tokens.global_tokens import GlobalTokens
 from core.recording import MemoryRecord
+from core.runtimes.onnxruntime import exported
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.etc import Etc
 from core.techniques.attention.sliding_window import SlidingWindow
@@ -159,3 +160,11 @@ def test_labels_tell_the_settings():
         "5 tokens, 2 global",
     ]
     assert Etc(hard=True, isolated=True).label() == "radius 84, 16 global, hard, isolated"
+
+
+@pytest.mark.parametrize("name", ["bigbird", "etc"])
+def test_onnx_runtime_executes_it(name):
+    pytest.importorskip("onnxruntime")
+    batch, model = inputs_of("mean"), applied(STEPS[name], "mean").model.requires_grad_(False)
+    answers = exported(model, torch.device("cpu"), torch.float32, batch)(batch)
+    torch.testing.assert_close(answers, model(**batch))
