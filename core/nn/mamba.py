@@ -67,7 +67,7 @@ class Mamba(Replacement):
         if cache is not None:
             kept["window"] = inner[:, x.shape[1] :].clone()
             cache.length += x.shape[1]
-        inner = F.silu(self.conv(inner.mT).mT)
+        inner = F.silu(self.conv(inner.transpose(-2, -1)).transpose(-2, -1))
         delta, B, C = self.x_proj(inner).split((self.rank, self.n_states, self.n_states), dim=-1)
         mixed, kept["state"] = self.scan(inner, self.dt_proj(delta), B, C, kept.get("state"))
         return self.out_proj(mixed.to(gate.dtype) * F.silu(gate))

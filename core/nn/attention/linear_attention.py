@@ -54,7 +54,7 @@ class LinearAttention(SwappedAttention):
         """phi(q) S [B, heads, T, head_dim]."""
         k, v = self._shared(k), self._shared(v)
         if not self.causal:
-            return q @ (k.mT @ v)
+            return q @ (k.transpose(-2, -1) @ v)
         steady = torch.zeros(q.shape[1], dtype=torch.float64, device=q.device)
         if cache is None:
             return chunkwise(q, k, v, steady)[0]
@@ -66,7 +66,7 @@ class LinearAttention(SwappedAttention):
     def _denominator(self, q: Tensor, k: Tensor, cache: LayerCache | None) -> Tensor:
         """phi(q) z [B, heads, T, 1]."""
         if not self.causal:
-            return q @ self._shared(k.sum(dim=2, keepdim=True)).mT
+            return q @ self._shared(k.sum(dim=2, keepdim=True)).transpose(-2, -1)
         sums = k.cumsum(dim=2)
         if cache is not None:
             assert isinstance(cache, StateCache)

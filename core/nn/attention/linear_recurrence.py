@@ -14,7 +14,7 @@ CHUNK = 64  # tokens; inside a chunk work grows with its square, between chunks 
 
 def parallel(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     """(Q K^T * D) V with D_nm = gamma^(n - m) for n >= m, else 0: all tokens at once, T x T scores."""
-    return (q @ k.mT * _decays_between(q.shape[2], log_decay).to(q)) @ v
+    return (q @ k.transpose(-2, -1) * _decays_between(q.shape[2], log_decay).to(q)) @ v
 
 
 def recurrent(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -45,8 +45,8 @@ def chunkwise(
         return (log_decay[:, None] * steps).exp().to(q)[:, None, :, None]
 
     q, k, v = (x.unflatten(2, (-1, chunk)) for x in (q, k, v))  # [B, heads, n, chunk, d]
-    inner = (q @ k.mT * _decays_between(chunk, log_decay).to(q)[:, None]) @ v
-    added = (k * decay(chunk - 1 - place)).mT @ v  # [B, heads, n, d_k, d_v]
+    inner = (q @ k.transpose(-2, -1) * _decays_between(chunk, log_decay).to(q)[:, None]) @ v
+    added = (k * decay(chunk - 1 - place)).transpose(-2, -1) @ v  # [B, heads, n, d_k, d_v]
     state = _empty_state(k, v) if state is None else state
     before, over_chunk = [], (log_decay * chunk).exp().to(q)[:, None, None]
     for own in added.unbind(2):

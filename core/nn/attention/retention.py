@@ -94,7 +94,7 @@ class Retention(SwappedAttention):
         with without_autocast(x.device):
             q, k = self.rotary(q, k * self.head_dim**-0.5, positions)
             mixed = self.attend(q, k, v, mask, cache)
-            mixed = F.layer_norm(mixed, mixed.shape[-1:])  # of each head, at each position
+            mixed = F.layer_norm(mixed, (self.value_dim,))  # of each head, at each position
         gate = F.silu(self.gate(x))
         return self.o(gate * mixed.transpose(1, 2).flatten(2).to(gate.dtype))
 

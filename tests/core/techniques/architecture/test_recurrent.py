@@ -7,6 +7,7 @@ from core import artifact
 from core.errors import SpecError
 from core.measure.compute import count
 from core.recording import MemoryRecord
+from core.runtimes.onnxruntime import exported
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep
 from core.techniques.architecture.retnet import Retnet
@@ -151,6 +152,16 @@ def test_work_grows_with_the_length_and_not_with_its_square(name):
         count(model, {"input_ids": torch.zeros(1, n, dtype=torch.long)}, decode=True).decode_macs for n in (32, 512)
     ]
     assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("name", ["retnet", "linear_attention"])
+def test_it_runs_in_onnx_runtime(name):
+    pytest.importorskip("onnxruntime")
+    model = applied(name, length=96)[0].model.eval()
+    example = {"input_ids": torch.randint(0, 256, (2, 96))}
+    with torch.no_grad():
+        found = exported(model, torch.device("cpu"), torch.float32, example)(example)
+        torch.testing.assert_close(found, model(**example), rtol=0, atol=1e-4)
 
 
 @every_step
