@@ -5,6 +5,7 @@ import pandas as pd
 
 from app import formats
 from app.charts.axes import BYTES, TIMES, Axis
+from app.charts.curves import FAINT
 from app.charts.theme import HEIGHT, NEUTRAL, SERIES
 from core.complexity.fit import Exponent
 from core.complexity.report import Report
@@ -89,11 +90,13 @@ def _lines(drawn: pd.DataFrame, axis: Axis, names: list[str], x: alt.X, y: alt.Y
         scale=alt.Scale(domain=domain, range=colours),
         legend=alt.Legend(orient="right", labelLimit=320, symbolType="stroke", symbolStrokeWidth=3),
     )
-    base = alt.Chart(drawn).encode(x=x, y=y, color=colour)
+    chosen = alt.selection_point(fields=["label"], bind="legend")
+    opacity = alt.when(chosen).then(alt.value(1)).otherwise(alt.value(FAINT))
+    base = alt.Chart(drawn).encode(x=x, y=y, color=colour, opacity=opacity)
     line = base.mark_line(strokeWidth=2).encode(
         strokeDash=alt.StrokeDash("label:N", sort=domain, scale=alt.Scale(domain=domain, range=dashes), legend=None)
     )
-    mark = base.mark_point(filled=True, size=60, opacity=1).encode(
+    mark = base.mark_point(filled=True, size=60).encode(
         shape=alt.Shape("label:N", sort=domain, scale=alt.Scale(domain=domain, range=shapes), legend=None),
         tooltip=[
             alt.Tooltip("label:N", title="architecture"),
@@ -101,7 +104,7 @@ def _lines(drawn: pd.DataFrame, axis: Axis, names: list[str], x: alt.X, y: alt.Y
             alt.Tooltip("text:N", title=axis.title.lower()),
         ],
     )
-    return [line, mark]
+    return [line.add_params(chosen), mark]
 
 
 def _guides(lengths: list[int], start: float, x: alt.X, y: alt.Y) -> alt.Chart:

@@ -38,13 +38,16 @@ if drawn.empty:
     st.info("No architecture is left that has this quantity.")
 else:
     st.altair_chart(growth(drawn, quantity, names), width="stretch")
-    st.caption("Both axes are logarithmic. The dotted grey lines have the slopes of T and of T².")
+    st.caption(
+        "Both axes are logarithmic. The dotted grey lines have the slopes of T and of T². Click an architecture in the "
+        "legend to pick it out."
+    )
 
 st.subheader("Growth with the length T")
 st.caption(
     f"Exponent with its 95 % interval over the longest four lengths, and the value at {survey.lengths[-1]:,} tokens. "
     "A training step is a forward and a backward pass without the optimizer; its memory is what it "
-    "holds beside the model."
+    "holds beside the model. Whether a training is parallel is told from how many operations it launches."
 )
 links = {a.name: f"[{formats.plain(a.name)}]({a.paper})" for a in survey.architectures}
 st.table(

@@ -26,7 +26,7 @@ def test_each_quantity_has_its_own_exponent():
 
 @pytest.mark.parametrize(
     ("operations", "expected"),
-    [(0.0, Parallel.YES), (0.09, Parallel.YES), (0.11, Parallel.BLOCKS), (15.0, Parallel.BLOCKS), (17.0, Parallel.NO)],
+    [(0.0, Parallel.YES), (0.09, Parallel.YES), (0.11, Parallel.BLOCKS), (19.0, Parallel.BLOCKS), (21.0, Parallel.NO)],
 )
 def test_operations_tell_whether_a_training_is_parallel(operations, expected):
     survey = report(measured("a", 1, operations=operations))
