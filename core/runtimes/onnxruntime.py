@@ -89,7 +89,7 @@ def exported(model: nn.Module, device: torch.device, dtype: torch.dtype, example
 
 def _graph(model: nn.Module, example: Batch) -> bytes:
     names = list(example)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every branch on a shape; the outputs are compared below
         file = Path(folder) / "model.onnx"
         try:

@@ -30,7 +30,7 @@ def matrix_wkv(
     if r.shape[2] == 1:
         after = log_decay.transpose(2, 3).exp() * state + k.transpose(2, 3) @ v
         return r @ state + own, after
-    length = r.shape[2]
+    length = int(r.shape[2])  # a tensor while the model is traced
     size = min(CHUNK, 1 << (length - 1).bit_length())
     rest = -length % size
     r, k, v, log_decay = (F.pad(x, (0, 0, 0, rest)).unflatten(2, (-1, size)) for x in (r, k, v, log_decay))

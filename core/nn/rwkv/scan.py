@@ -22,13 +22,18 @@ def decayed_sums(values: Tensor, logs: Tensor, log_decay: Tensor, stride: int = 
     even = (values[:, 0 : length - length % 2 : 2], logs[:, 0 : length - length % 2 : 2])
     odd = (values[:, 1::2], logs[:, 1::2])
     pairs = decayed_sums(*_combined(even, odd, log_decay * stride), log_decay, 2 * stride)
-    sums = torch.empty_like(values), torch.empty_like(logs)
     later = (values[:, 2::2], logs[:, 2::2])
     n_later = later[0].shape[1]
     after = _combined((pairs[0][:, :n_later], pairs[1][:, :n_later]), later, log_decay * stride)
-    for whole, given, pair, single in zip(sums, (values, logs), pairs, after, strict=True):
-        whole[:, :1], whole[:, 1::2], whole[:, 2::2] = given[:, :1], pair, single
-    return sums
+    return _interleaved(values[:, :1], after[0], pairs[0]), _interleaved(logs[:, :1], after[1], pairs[1])
+
+
+def _interleaved(first: Tensor, even: Tensor, odd: Tensor) -> Tensor:
+    """Places 0; 2, 4, ...; and 1, 3, ... in their order [B, T, ...]."""
+    even = torch.cat((first, even), dim=1)
+    n_pairs = odd.shape[1]
+    pairs = torch.stack((even[:, :n_pairs], odd), dim=2).flatten(1, 2)
+    return torch.cat((pairs, even[:, n_pairs:]), dim=1)
 
 
 def _combined(earlier: Sum, later: Sum, log_decay: Tensor) -> Sum:

@@ -27,7 +27,7 @@ def wkv(k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -
     `state` [B, 3, C] is (a, b, p) before the first token. All are float32 or float64 of one type. Gradients reach
     k, v, w and u, but neither state.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (k, v, log_decay, bonus)):
         result: tuple[Tensor, Tensor] = _Wkv.apply(k, v, log_decay, bonus, state)
         return result
     sums = _past_sums(k, v, log_decay, state)

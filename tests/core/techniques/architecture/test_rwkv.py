@@ -10,6 +10,7 @@ from core.models import longest
 from core.models.encoder import Encoder
 from core.nn.rwkv.block import RwkvBlock
 from core.recording import MemoryRecord
+from core.runtimes.onnxruntime import exported
 from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.quantization.cast import Cast
@@ -160,3 +161,13 @@ def test_grouped_keys_and_gated_networks_are_swapped_too():
 
 def test_label_is_the_version():
     assert Rwkv(version=4).label() == "RWKV-4"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_onnx_runtime_executes_it_too(version):
+    subject, _ = swapped(version, seed=0, depth=1, length=8)
+    batch = {"input_ids": torch.randint(0, 256, (1, 7), generator=torch.Generator().manual_seed(1))}
+    with torch.inference_mode():
+        expected = subject.model.eval()(**batch)
+    runner = exported(subject.model, torch.device("cpu"), torch.float32, batch)
+    torch.testing.assert_close(runner(batch), expected, atol=1e-4, rtol=1e-4)
