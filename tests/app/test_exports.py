@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import data
 from app.charts import tradeoffs as charts
+from app.charts.annotated import annotate
 from app.charts.axes import AXES, score_axis
 from app.compare_page import tables
 from app.exports import files, frames, html, latex
@@ -97,7 +98,7 @@ def points_of(task: str) -> tuple[pd.DataFrame, dict]:
     axes = {**AXES, "score": score_axis(row["score_name"], row["score_unit"], bool(row["higher_is_better"]))}
     chosen = PointFilter(1, row["task_hash"], conditions=data.load_conditions(1, row["task_hash"])[0][0])
     found = data.read_all_points(chosen, "size_bytes", "score")
-    return charts.annotate(found, axes["size_bytes"], axes["score"], {}, axes), axes
+    return annotate(found, axes["size_bytes"], axes["score"], {}, axes), axes
 
 
 def test_every_point_is_exported_also_those_that_the_chart_leaves_out(filled):
