@@ -63,7 +63,7 @@ class ReversibleStack(Replacement):
         parameters = [p for p in self.parameters() if p.requires_grad]
         if torch.is_grad_enabled() and cache is None and (parameters or x.requires_grad):
             self._refuse_losses()
-            mixed: Tensor = _Reversed.apply(x, self, halves, *parameters)  # type: ignore[no-untyped-call]
+            mixed: Tensor = _Reversed.apply(x, self, halves, *parameters)
             return mixed
         first, second = x, x
         for attention, ffn in halves:
