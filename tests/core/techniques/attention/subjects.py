@@ -5,8 +5,10 @@ import torch
 from core.models.encoder import Encoder
 from core.models.gpt import Gpt
 from core.models.vit import Vit
+from core.recording import MemoryRecord
 from core.subject import Subject
-from tests.core.fakes import PlaneTask
+from core.techniques.base import OneShot
+from tests.core.fakes import PlaneTask, context
 
 BLOCKS = {"dim": 32, "depth": 2, "heads": 4, "kv_heads": 4, "ffn": "mlp", "ffn_dim": 64}
 FULL = {"attention": "full", "attention_settings": {}}
@@ -27,6 +29,14 @@ def subject_of(kind: str) -> Subject:
     model = module(**config)
     model.initialize_(torch.Generator().manual_seed(0))
     return Subject({"main": model.eval()}, PlaneTask(), {"main": {"source": source, **config}}, trained=True)
+
+
+def applied(step: OneShot, kind: str, record: MemoryRecord | None = None) -> Subject:
+    """A fresh model after a step that does not refuse it."""
+    subject = subject_of(kind)
+    step.check(subject)
+    step.apply(subject, context(subject, record))
+    return subject
 
 
 def inputs_of(kind: str) -> dict[str, torch.Tensor]:

@@ -6,10 +6,6 @@ import torch
 from core import artifact
 from core.errors import SpecError
 from core.measure.compute import macs
-from core.nn.attention.bigbird import BigBirdAttention
-from core.nn.attention.etc import EtcAttention
-from core.nn.tokens.global_tokens import GlobalTokens
-from core.recording import MemoryRecord
 from core.runtimes.onnxruntime import exported
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.etc import Etc
@@ -18,7 +14,7 @@ from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.quantization.cast import Cast
 from tests.core.fakes import context
-from tests.core.techniques.attention.subjects import inputs_of, subject_of
+from tests.core.techniques.attention.subjects import applied, inputs_of, subject_of
 
 STEPS = {
     "bigbird": BigBird(block=4, random_blocks=2),
@@ -26,13 +22,6 @@ STEPS = {
     "etc": Etc(radius=5, global_tokens=3, max_distance=2),
     "sliding window with global tokens": SlidingWindow(window=5, global_tokens=2),
 }
-
-
-def applied(step, kind, record=None):
-    subject = subject_of(kind)
-    step.check(subject)
-    step.apply(subject, context(subject, record))
-    return subject
 
 
 @pytest.mark.parametrize("kind", ["vit", "mean", "encoder"])
@@ -111,45 +100,6 @@ def test_masks_and_half_precision_work_with_it(name):
     before = subject.model(**inputs_of("encoder"))
     Cast(dtype="bf16").apply(subject, context(subject))
     torch.testing.assert_close(subject.model(**inputs_of("encoder")).float(), before, rtol=0, atol=0.1)
-
-
-def test_the_step_decides_the_random_blocks_and_layers_differ():
-    first, second = applied(STEPS["bigbird"], "vit"), applied(STEPS["bigbird"], "vit")
-    drawn = [block.attention.random_blocks for block in first.model.blocks]
-    assert all(torch.equal(a, b.attention.random_blocks) for a, b in zip(drawn, second.model.blocks, strict=True))
-    assert not torch.equal(drawn[0], drawn[1])
-    assert all(type(block.attention) is BigBirdAttention for block in first.model.blocks)
-    assert first.trained
-    assert first.details["layers"][0] == {
-        "name": "blocks.0.attention",
-        "blocks": 17,
-        "pairs computed (%)": pytest.approx(100 * (2 * 17 + 2 * 6 + 13 * 7) / 17**2),
-    }
-
-
-def test_global_tokens_stand_in_front_of_the_blocks_and_not_behind_them():
-    subject = applied(STEPS["etc"], "encoder")
-    seen = {}
-    subject.model.blocks[0].register_forward_pre_hook(lambda m, args: seen.update(x=args[0]))
-    subject.model.norm.register_forward_pre_hook(lambda m, args: seen.update(after=args[0]))
-    subject.model(**inputs_of("encoder"))
-    assert seen["x"].shape == (3, 3 + 65, 32)
-    assert torch.equal(seen["x"][:, :3], subject.model.global_tokens.tokens.expand(3, -1, -1))
-    assert seen["after"].shape == (3, 65, 32)
-    assert type(subject.model.global_tokens) is GlobalTokens
-    assert all(type(block.attention) is EtcAttention for block in subject.model.blocks)
-    assert not subject.trained
-
-
-def test_a_pattern_that_covers_everything_changes_nothing_and_says_so():
-    record, batch = MemoryRecord(), inputs_of("vit")
-    subject = applied(BigBird(block=13, random_blocks=3), "vit", record)
-    torch.testing.assert_close(subject.model(**batch), subject_of("vit").model(**batch))
-    message = "5 blocks of 13 tokens are too few to leave any out: attention stays full"
-    assert record.events == [("warning", message)]
-    record = MemoryRecord()
-    applied(Etc(radius=65), "vit", record)
-    assert record.events == [("warning", "radius 65 covers the 65 tokens: only the labels are new")]
 
 
 def test_labels_tell_the_settings():
