@@ -10,9 +10,7 @@ from app.shell import CommandError
 
 def clean(
     days: Annotated[float, typer.Option(min=0, help="only of runs that ended longer ago than this")] = 30.0,
-    last_too: Annotated[
-        bool, typer.Option("--last-too", help="also the last stage of each run")
-    ] = False,
+    last_too: Annotated[bool, typer.Option("--last-too", help="also the last stage of each run")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only counted")] = False,
 ) -> None:
     """Remove the weights of old runs' stages to free space; points, curves and results of examples stay.

@@ -10,7 +10,7 @@ State = Mapping[str, str | float | bool | Sequence[str] | None]
 def query_of(state: State) -> str:
     """The settings, by their names in the address, as a query; what is not set is left out."""
     told = {name: value for name, value in state.items() if value is not None and value != "" and value != []}
-    return urlencode({name: _written(value) for name, value in told.items()}, doseq=True)
+    return urlencode({name: written(value) for name, value in told.items()}, doseq=True)
 
 
 def parameters(query: str) -> dict[str, str | list[str]]:
@@ -19,7 +19,8 @@ def parameters(query: str) -> dict[str, str | list[str]]:
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
-def _written(value: Any) -> Any:
+def written(value: Any) -> Any:
+    """A value as it stands in the address."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else value

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import actions, data, formats, identity, row_table, runs_table
+from app import actions, addressed, data, formats, identity, row_table, runs_table
 from app.compare_page.address import MOST
 from app.exports import buttons, frames
 from app.favourites import load_stars, set_stars
@@ -31,31 +31,8 @@ if not choices["models"]:
     st.stop()
 
 
-def keep(name: str) -> None:
-    """Take a filter's value into the address."""
-    value = st.session_state[f"filter.{name}"]
-    if value:
-        st.query_params[name] = value
-    else:
-        st.query_params.pop(name, None)
-
-
-def clear() -> None:
-    """Show all runs again."""
-    for name in (*FILTERS, "starred"):
-        st.query_params.pop(name, None)
-
-
-def keep_starred() -> None:
-    """Take into the address whether only starred runs are shown."""
-    if st.session_state["filter.starred"]:
-        st.query_params["starred"] = "yes"
-    else:
-        st.query_params.pop("starred", None)
-
-
-filters = {name: st.query_params.get(name, "") for name in FILTERS}
-starred = "starred" in st.query_params
+filters = {name: addressed.text(name) for name in FILTERS}
+starred = addressed.flag("starred", False)
 n_filters = sum(map(bool, filters.values())) + starred
 with st.container(horizontal=True, vertical_alignment="bottom"):
     text = st.text_input(
@@ -75,18 +52,10 @@ if more.open:  # its widgets take time to draw
             if filters[name] and filters[name] not in options:
                 options = [filters[name], *options]
             if options:
-                index = options.index(filters[name]) if filters[name] else None
-                st.selectbox(
-                    name.capitalize(),
-                    options,
-                    index=index,
-                    placeholder="all",
-                    key=f"filter.{name}",
-                    on_change=keep,
-                    args=(name,),
-                )
-        st.toggle("Only those that I starred", value=starred, key="filter.starred", on_change=keep_starred)
-        st.button("Clear", disabled=not n_filters, on_click=clear)
+                picker = addressed.widget(name, filters[name] or None)
+                st.selectbox(name.capitalize(), options, index=None, placeholder="all", **picker)
+        st.toggle("Only those that I starred", **addressed.widget("starred", starred))
+        st.button("Clear", disabled=not n_filters, on_click=addressed.forget, args=(*FILTERS, "starred"))
 if n_filters:
     told = [f"{name} {formats.plain(value)}" for name, value in filters.items() if value]
     st.caption("Only " + ", ".join([*told, *(["starred by you"] if starred else [])]) + ".")
@@ -104,7 +73,7 @@ chosen = RunFilter(
 )
 order: Order = next((order for order in ORDERS if order == st.query_params.get("sort")), "newest")
 with corner:
-    settings = {"text": text, "status": statuses, **filters, "starred": "yes" if starred else "", "sort": order}
+    settings = {"text": text, "status": statuses, **filters, "starred": starred or None, "sort": order}
     views.show("runs", settings, user, project)
 found = data.count_runs(chosen)
 if not found:

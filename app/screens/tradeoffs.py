@@ -12,7 +12,7 @@ from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
-from app.tradeoffs_page import champions, listing, progress, recommendation
+from app.tradeoffs_page import champions, filters, listing, progress, recommendation
 from app.tradeoffs_page import views as views_of_points
 from app.tradeoffs_page.conditions import condition_name
 from core.store.tradeoffs import PointFilter
@@ -71,66 +71,15 @@ if timed:
     )
     conditions = counts[picked]
 
-with st.expander("Filter and limits", icon=":material/tune:"):
-    kinds = data.load_kinds(project.id, task_hash)
-    left, middle, right = st.columns(3)
-    families = left.multiselect(
-        "Families", sorted({family for family, _ in kinds}), placeholder="all", key="families", bind="query-params"
-    )
-    models = middle.multiselect(
-        "Models", sorted({model for _, model in kinds}), placeholder="all", key="models", bind="query-params"
-    )
-    text = right.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", key="stage", bind="query-params")
-    limit_columns = st.columns(4)
-    most_mb = limit_columns[0].number_input(
-        "Size at most (MB)", min_value=0.0, value=None, placeholder="any", key="most_mb", bind="query-params"
-    )
-    most_ms = limit_columns[1].number_input(
-        "Latency at most (ms)",
-        min_value=0.0,
-        value=None,
-        placeholder="any",
-        disabled=conditions is None,
-        key="most_ms",
-        bind="query-params",
-    )
-    least = "at least" if task["higher_is_better"] else "at most"
-    score_limit = limit_columns[2].number_input(
-        f"{task['score_name'].capitalize()} {least} ({task['score_unit']})",
-        value=None,
-        placeholder="any",
-        key=f"limit.{task['score_name']}",
-        bind="query-params",
-    )
-    log_x = limit_columns[3].toggle("Logarithmic across", value=x.log, key=f"log.{x.column}", bind="query-params")
-    log_y = limit_columns[3].toggle("Logarithmic up", value=y.log, key=f"log.up.{y.column}", bind="query-params")
-
-    worth_in = "points" if task["score_unit"] == "%" else task["score_unit"]
-    size_worth, time_worth = (
-        place.number_input(
-            f"Half the {what} is worth ({worth_in})",
-            min_value=0.0,
-            value=None,
-            placeholder="nothing",
-            disabled=disabled,
-            help=f"How much {task['score_name']} you would give for it: the score alone does not decide then.",
-            key=f"{what}_worth.{task['score_name']}",
-            bind="query-params",
-        )
-        for place, what, disabled in (
-            (limit_columns[0], "size", False),
-            (limit_columns[1], "latency", conditions is None),
-        )
-    )
-
-limits = {
-    column: value * factor
-    for column, value, factor in (("size_bytes", most_mb, 1e6), ("p50_ms", most_ms, 1.0), ("score", score_limit, 1.0))
-    if value is not None
-}
-weights = {column: worth for column, worth in (("size_bytes", size_worth), ("p50_ms", time_worth)) if worth}
+chosen_here = filters.show(task, data.load_kinds(project.id, task_hash), x, y, timed=conditions is not None)
+limits, weights = chosen_here.limits, chosen_here.weights
 chosen = PointFilter(
-    project.id, task_hash, models=tuple(models), families=tuple(families), text=text, conditions=conditions
+    project.id,
+    task_hash,
+    models=chosen_here.models,
+    families=chosen_here.families,
+    text=chosen_here.text,
+    conditions=conditions,
 )
 bar = st.container(horizontal=True, vertical_alignment="bottom")
 view = bar.segmented_control(
@@ -155,16 +104,7 @@ settings = {
     "y": y.title,
     "size": size_column and axes[size_column].title,
     "timed": picked if conditions else None,
-    "families": families,
-    "models": models,
-    "stage": text,
-    "most_mb": most_mb,
-    "most_ms": most_ms,
-    f"limit.{score_name}": score_limit,
-    f"size_worth.{score_name}": size_worth,
-    f"latency_worth.{score_name}": time_worth,
-    f"log.{x.column}": log_x,
-    f"log.up.{y.column}": log_y,
+    **chosen_here.state,
     "chart": view,
     "seeds": "one mark" if as_one else "each",
 }
@@ -183,7 +123,9 @@ if limits or weights:
 def show_scatter() -> tuple[alt.LayerChart, set[int]]:
     """Draw the scatter; returns it, and the stages that were clicked."""
     size_axis: Axis | None = axes[size_column] if size_column else None
-    chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=log_x, log_y=log_y)
+    chart = charts.scatter(
+        shown, x, y, limits, size=size_axis, axes=axes, log_x=chosen_here.log_x, log_y=chosen_here.log_y
+    )
     event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
     stood_for = int(points["n"].sum())
     kind = "recipe" if as_one else "stage"
@@ -211,7 +153,7 @@ elif view == "parallel coordinates":
     chart = views_of_points.show_parallel(shown, x, y, axes)
 else:
     chart = views_of_points.show_by_hardware(
-        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=(log_x, log_y)
+        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=(chosen_here.log_x, chosen_here.log_y)
     )
 
 
@@ -232,5 +174,5 @@ buttons.show(
 )
 
 champions.show(task_hash, user, project)
-progress.show(chosen, x, y, log_x=log_x, log_y=log_y)
+progress.show(chosen, x, y, log_x=chosen_here.log_x, log_y=chosen_here.log_y)
 listing.show(shown, picked_ids, x, axes, bounded=bool(limits))

@@ -51,9 +51,7 @@ def test_conditions_are_named():
 def test_page_shows_the_shipped_survey_where_nothing_was_measured(store):
     at = opened()
     names = [architecture.name for architecture in reports.shipped().architectures]
-    assert [cell.split("](")[0].strip("[") for cell in at.table[0].value["Architecture"]] == [
-        name for name in names
-    ]
+    assert [cell.split("](")[0].strip("[") for cell in at.table[0].value["Architecture"]] == names
     assert "slimboard architectures --save" in at.info[0].value
 
 

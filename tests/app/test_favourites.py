@@ -50,7 +50,7 @@ def test_a_click_on_the_run_page_gives_and_takes_the_star(people):
 def test_the_list_shows_stars_and_filters_by_them(people):
     actions.star(people["local"], [3, 9])
     actions.star(people["viewer"], [4])
-    at = opened("screens/runs.py", starred="yes")
+    at = opened("screens/runs.py", starred="true")
     assert [text.value for text in at.markdown if "2 runs" in text.value]
     assert "starred by you" in at.caption[0].value
     at = opened("screens/runs.py")

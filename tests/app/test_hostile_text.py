@@ -105,8 +105,7 @@ def test_the_runs(run_id):
 
 
 def test_the_recommendation_of_the_trade_offs(run_id):
-    at = opened("screens/tradeoffs.py")
-    next(widget for widget in at.number_input if widget.label.startswith("Size at most")).set_value(5.0).run()
+    at = opened("screens/tradeoffs.py", most_mb="5")
     assert_drawn_as_written(at, 2)
 
 

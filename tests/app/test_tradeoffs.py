@@ -20,6 +20,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at.query_params.update(query)
+    at.session_state["filters"] = True  # the box is open
     at.run()
     assert not at.exception
     return at
@@ -144,12 +145,12 @@ def test_the_address_holds_filters_limits_weights_and_scales(filled):
         most_ms="3",
         **{"limit.accuracy": "90", "size_worth.accuracy": "2", "log.size_bytes": "false"},
     )
-    assert at.multiselect(key="families").value == ["pruning"]
-    assert at.text_input(key="stage").value == "train"
-    limits = {key: at.number_input(key=key).value for key in ("most_mb", "most_ms", "limit.accuracy")}
+    assert at.multiselect(key="address families").value == ["pruning"]
+    assert at.text_input(key="address stage").value == "train"
+    limits = {key: at.number_input(key=f"address {key}").value for key in ("most_mb", "most_ms", "limit.accuracy")}
     assert limits == {"most_mb": 1.5, "most_ms": 3.0, "limit.accuracy": 90.0}
-    assert at.number_input(key="size_worth.accuracy").value == 2.0
-    assert at.toggle(key="log.size_bytes").value is False
+    assert at.number_input(key="address size_worth.accuracy").value == 2.0
+    assert at.toggle(key="address log.size_bytes").value is False
 
 
 def test_the_address_holds_the_conditions_whatever_their_count(filled):

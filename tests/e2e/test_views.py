@@ -92,11 +92,11 @@ def test_a_click_in_the_tree_opens_the_run(page, server):
 
 
 def test_a_star_given_on_the_run_page_is_found_in_the_list(page, server):
-    open_page(page, f"{server.url}/runs?starred=yes", "Runs")
+    open_page(page, f"{server.url}/runs?starred=true", "Runs")
     expect(page.get_by_text("No run matches")).to_be_visible()
     page.goto(f"{server.url}/run?run=5")
     page.locator(".st-key-star button").first.click(timeout=SLOW)
     expect(page.locator(".st-key-star")).to_contain_text("⭐")
-    open_page(page, f"{server.url}/runs?starred=yes", "Runs")
+    open_page(page, f"{server.url}/runs?starred=true", "Runs")
     expect(page.get_by_text("1 run, 1 to 1 shown")).to_be_visible()
     expect(page.get_by_text("★ ")).to_be_visible()
