@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
@@ -217,13 +218,25 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
 
 
 def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
-    """The same of recipes: the first stage's id, and the means over the last stage of each seed."""
-    recipe = func.coalesce(Stage.recipe_hash, -Stage.id)
-    newest_first = func.row_number().over(partition_by=(recipe, Stage.seeds_hash), order_by=Stage.id.desc())
-    ranked = _points(chosen, x, y).add_columns(recipe.label("recipe"), newest_first.label("age")).subquery("ranked")
+    """The same of recipes: the first stage's id, and the means over the last stage of each seed.
+
+    To rank stages within their recipes takes time: only those are that have others in theirs.
+    """
+    several = select(Stage.recipe_hash).where(Stage.recipe_hash.is_not(None))
+    repeated = several.group_by(Stage.recipe_hash).having(func.count() > 1)
+    points = _points(chosen, x, y)
+    alone = points.where(or_(Stage.recipe_hash.is_(None), Stage.recipe_hash.not_in(repeated)))
+    newest_first = func.row_number().over(partition_by=(Stage.recipe_hash, Stage.seeds_hash), order_by=Stage.id.desc())
+    ranked = (
+        points.where(Stage.recipe_hash.in_(repeated))
+        .add_columns(Stage.recipe_hash.label("recipe"), newest_first.label("age"))
+        .subquery("ranked")
+    )
     columns = (func.min(ranked.c.stage_id), func.avg(ranked.c.x), func.avg(ranked.c.y))
     means = [column.label(name) for name, column in zip(("stage_id", "x", "y"), columns, strict=True)]
-    return select(*means).where(ranked.c.age == 1).group_by(ranked.c.recipe)
+    merged = select(*means).where(ranked.c.age == 1).group_by(ranked.c.recipe)
+    drawn = union_all(alone, merged).subquery("drawn")
+    return select(drawn.c.stage_id, drawn.c.x, drawn.c.y)
 
 
 def _falling(column: ColumnElement[Any], axis: str) -> ColumnElement[Any]:
