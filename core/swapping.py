@@ -56,11 +56,12 @@ def _is_plain(block: Block) -> bool:
     return type(block.attention) is FullAttention and isinstance(block.ffn, (Mlp, GatedFfn))
 
 
-def warn_of_fresh_weights(subject: Subject, context: Context, part: str) -> None:
-    """Say in the log that a trained model's weights of `part` are lost, where the new parts cannot take them over."""
+def forget_training(subject: Subject, context: Context, part: str) -> None:
+    """Count the model as untrained, whose weights of `part` are drawn anew, and say in the log what is lost."""
     if subject.trained:
         message = f"the trained weights of the {part} cannot carry over: the new ones are drawn, and want a training"
         context.record.event("warning", message)
+    subject.trained = False
 
 
 def drop_learned_positions(subject: Subject) -> None:

@@ -1,7 +1,7 @@
 """Block-sparse patterns for FlexAttention, whose compiled kernel skips blocks on a GPU.
 
-Paper: https://arxiv.org/abs/2412.05496. Used on CUDA for patterns without labels. On a CPU its kernel has no backward
-pass and its forward pass was slower than `core.nn.attention.block_sparse`.
+Paper: https://arxiv.org/abs/2412.05496. Used on CUDA for patterns without labels; on a CPU its kernel has no backward
+pass.
 """
 
 from collections.abc import Callable, Sequence

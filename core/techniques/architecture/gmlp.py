@@ -12,7 +12,7 @@ from core.families import Family
 from core.nn.gmlp import GmlpBlock
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import warn_of_fresh_weights, whole_blocks
+from core.swapping import forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.token_count import token_count
 from core.techniques.base import OneShot
@@ -39,7 +39,7 @@ class Gmlp(OneShot):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every block."""
         blocks, tokens = whole_blocks(subject), token_count(subject)
-        warn_of_fresh_weights(subject, context, "blocks")
+        forget_training(subject, context, "blocks")
         generator = context.generator("gmlp")
         rows = []
         for name, block in blocks.items():
@@ -47,7 +47,6 @@ class Gmlp(OneShot):
             made.initialize_(generator)
             subject.replace(name, made.to(block.norm1.weight.device).train(block.training))
             rows.append({"name": name, "tokens": tokens, "gated units": made.hidden // 2})
-        subject.trained = False
         subject.details["layers"] = rows
 
     def _made(self, block: Block, tokens: int) -> GmlpBlock:

@@ -13,7 +13,7 @@ from pydantic import Field
 from core.context import Context
 from core.nn.mamba import Mamba, MambaBlock
 from core.subject import Subject
-from core.swapping import drop_learned_positions, transformer, warn_of_fresh_weights
+from core.swapping import drop_learned_positions, forget_training, transformer
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.recurrent import Recurrent
 
@@ -39,7 +39,7 @@ class MambaStep(Recurrent):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap."""
-        warn_of_fresh_weights(subject, context, f"{self.replaces}s")
+        forget_training(subject, context, f"{self.replaces}s")
         names = list(self.causal_attentions(subject))
         dim, weight = transformer(subject).dim, subject.model.get_parameter(f"{names[0]}.q.weight")
         generator = context.generator("mamba")
@@ -56,5 +56,4 @@ class MambaStep(Recurrent):
             state = 4 * channels * (self.n_states + self.kernel_size - 1) * (1 + whole)
             rows.append({"name": place, "channels": channels, "states": self.n_states, "state (bytes)": state})
         drop_learned_positions(subject)
-        subject.trained = False
         subject.details["layers"] = rows

@@ -13,7 +13,7 @@ from core.families import Family
 from core.nn.mixer import TokenMixing
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import warn_of_fresh_weights, whole_blocks
+from core.swapping import forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.token_count import token_count
 from core.techniques.base import OneShot
@@ -42,7 +42,7 @@ class MlpMixer(OneShot):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention."""
         blocks, tokens = self._blocks(subject), token_count(subject)
-        warn_of_fresh_weights(subject, context, "attentions")
+        forget_training(subject, context, "attentions")
         generator = context.generator("token mixing")
         rows = []
         for block_name, block in blocks.items():
@@ -51,7 +51,6 @@ class MlpMixer(OneShot):
             mixing.initialize_(generator)
             subject.replace(name, mixing.to(norm.device).train(block.training))
             rows.append({"name": name, "tokens": tokens, "hidden": mixing.hidden})
-        subject.trained = False
         subject.details["layers"] = rows
 
     def _blocks(self, subject: Subject) -> dict[str, Block]:

@@ -14,7 +14,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.nn.attention.retention import Retention, log_decays
 from core.subject import Subject
-from core.swapping import drop_learned_positions, warn_of_fresh_weights
+from core.swapping import drop_learned_positions, forget_training
 from core.techniques.architecture.recurrent import Recurrent
 
 
@@ -47,7 +47,7 @@ class Retnet(Recurrent):
         """Swap every full attention."""
         self.check(subject)
         if self.value_factor != 1:
-            warn_of_fresh_weights(subject, context, "values and outputs")
+            forget_training(subject, context, "values and outputs")
         generator = context.generator("retention")
         rows = []
         for name, attention in self.causal_attentions(subject).items():

@@ -16,7 +16,7 @@ from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.mixing import Place
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import drop_learned_positions, warn_of_fresh_weights, whole_blocks
+from core.swapping import drop_learned_positions, forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
 
@@ -53,7 +53,7 @@ class Rwkv(OneShot):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every block, and take out learned positions."""
         self.check(subject)
-        warn_of_fresh_weights(subject, context, "blocks")
+        forget_training(subject, context, "blocks")
         blocks = whole_blocks(subject)
         generator = context.generator("rwkv")
         rows = []
@@ -63,7 +63,6 @@ class Rwkv(OneShot):
             subject.replace(name, made.to(block.norm1.weight.device).train(block.training))
             rows.append({"name": name, "channels": made.dim, "state (bytes)": _state_bytes(made)})
         drop_learned_positions(subject)
-        subject.trained = False
         subject.details["layers"] = rows
 
     def _made(self, block: Block, *, first: bool) -> RwkvBlock:

@@ -16,7 +16,7 @@ from core.families import Family
 from core.nn.ffn.mlp import Mlp
 from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
 from core.subject import Subject
-from core.swapping import dense_ffns, warn_of_fresh_weights
+from core.swapping import dense_ffns, forget_training
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
 
@@ -53,7 +53,7 @@ class SparseFfn(OneShot):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every feed-forward network for a fresh sparse one of the same hidden width."""
-        warn_of_fresh_weights(subject, context, "feed-forward networks")
+        forget_training(subject, context, "feed-forward networks")
         generator = context.generator("sparse_ffn")
         subject.details["layers"] = layers = []
         for name, ffn in dense_ffns(subject).items():

@@ -13,7 +13,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.nn.multiplicative import MultiplicativeLinear
 from core.subject import Subject
-from core.swapping import transformer, warn_of_fresh_weights
+from core.swapping import forget_training, transformer
 from core.tasks.kinds import Kind
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
@@ -47,7 +47,7 @@ class SparseLoss(OneShot):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap the head; say what that does to the number of weights."""
-        warn_of_fresh_weights(subject, context, "head")
+        forget_training(subject, context, "head")
         model = transformer(subject)
         before = _parameters(model)
         head = model.head

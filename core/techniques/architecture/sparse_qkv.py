@@ -18,7 +18,7 @@ from core.families import Family
 from core.nn.attention.full import FullAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.subject import Subject
-from core.swapping import full_attentions, warn_of_fresh_weights
+from core.swapping import forget_training, full_attentions
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
 
@@ -50,7 +50,7 @@ class SparseQkv(OneShot):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention for a fresh one; rotary positions stay."""
-        warn_of_fresh_weights(subject, context, "attentions")
+        forget_training(subject, context, "attentions")
         generator = context.generator("sparse_qkv")
         subject.details["layers"] = layers = []
         for name, attention in full_attentions(subject).items():
