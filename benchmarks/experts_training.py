@@ -1,7 +1,7 @@
 """Mixtures of experts trained: what the balancing losses do, and what experts buy at equal compute.
 
-    python benchmarks/experts_training.py balance     # the ablation of Shazeer et al. (2017), table 6
-    python benchmarks/experts_training.py language    # test loss beside a dense model at equal MACs a token
+    python benchmarks/experts_training.py --parts balance     # the ablation of Shazeer et al. (2017), table 6
+    python benchmarks/experts_training.py --parts language    # test loss beside a dense model at equal MACs a token
 
 Both train `builtin:gpt` on `builtin:python-docs`, all arms from the same seeds with the same updates on the same
 batches.
@@ -178,9 +178,12 @@ def language(task: Task, arguments: argparse.Namespace) -> list[str]:
     return lines
 
 
+PARTS = {"balance": balance, "language": language}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["balance", "language"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--arms", nargs="+", choices=[*BALANCE, *list(LANGUAGE)[1:]], help="only these")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seeds", type=int, default=3)
@@ -199,9 +202,10 @@ def main() -> None:
     load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before the start"
     head = f"{sizes} of {arguments.length} bytes, {arguments.seeds} seeds, torch {torch.__version__}, {load}"
     print(head)
-    lines = {"balance": balance, "language": language}[arguments.part](task, arguments)
-    if arguments.save:
-        (RESULTS / f"experts_{arguments.part}.txt").write_text("\n".join([head, *lines]) + "\n")
+    for part in arguments.parts:
+        lines = PARTS[part](task, arguments)
+        if arguments.save:
+            (RESULTS / f"experts_{part}.txt").write_text("\n".join([head, *lines]) + "\n")
 
 
 if __name__ == "__main__":
