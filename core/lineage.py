@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _RUN = re.compile(r"run:(\d{1,9})")
+PLACES = {"model": 0, "reference": -1}  # keys of a spec that hold model references, and the position that needs them
 _SPELT = "source"  # a model reference's own key; what it is for stands above it
 
 
@@ -25,8 +26,8 @@ def named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
         if key == "recipe":
             for index, step in enumerate(value):
                 found |= dict.fromkeys(_named(step, "", index + 1))
-        else:
-            found |= dict.fromkeys(_named(value, key, -1 if key == "reference" else 0))
+        elif key in PLACES:
+            found |= dict.fromkeys(_named(value, key, PLACES[key]))
     return list(found)
 
 

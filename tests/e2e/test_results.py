@@ -29,8 +29,8 @@ def a_done_run(store_url: str) -> Run:
 def test_the_address_of_runs_follows_the_filters(page, server):
     open_page(page, f"{server.url}/runs", "Runs")
     expect(page.get_by_text("30 runs, 1 to 30 shown")).to_be_visible()
-    page.get_by_role("button", name="failed", exact=True).click()
-    page.wait_for_url(re.compile("status=failed"))
+    page.get_by_role("button", name="done", exact=True).click()
+    page.wait_for_url(re.compile("status=done"))
     expect(page.get_by_text("30 runs")).not_to_be_visible()
     shown = page.get_by_text(re.compile(r"\d+ runs?, 1 to \d+ shown")).inner_text()
     page.reload()
@@ -64,7 +64,7 @@ def test_runs_are_filtered_sorted_and_opened_from_their_table(page, server):
     expect(page.locator('th[aria-sort="ascending"]')).to_have_text("Submitted")
     expect(page.locator("table")).to_have_count(1)  # the one before is gone
     expect(links.nth(1)).to_have_text(str(oldest[1]))
-    page.get_by_role("checkbox", name=f"Select {oldest[1]}").check()
+    page.get_by_role("checkbox", name=f"Select {oldest[1]}", exact=True).check()
     expect(page.get_by_text("Select rows to compare")).not_to_be_visible()
     links.nth(0).click()
     page.wait_for_url(re.compile(f"run=({oldest[0]})$"))

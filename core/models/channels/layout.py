@@ -70,6 +70,17 @@ def index_selected(calls: Calls, a: Arguments, out: Tensor) -> list[Dims]:
     return [dims]
 
 
+def index_copied(calls: Calls, a: Arguments, out: Tensor) -> list[Dims]:
+    """Some places of a dimension written."""
+    dims = list(calls.dims(a["self"]))
+    for d, (one, other) in enumerate(zip(dims, calls.dims(a["source"]), strict=True)):
+        if d == a["dim"]:
+            calls.freeze([one, other], PICKED)
+        else:
+            calls.unify(one, other)
+    return [dims]
+
+
 def indexed(calls: Calls, a: Arguments, out: Tensor) -> list[Dims] | None:
     """x[:, indices], with one tensor of indices."""
     places = [d for d, index in enumerate(a["indices"]) if index is not None]
