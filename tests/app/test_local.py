@@ -108,9 +108,15 @@ def test_up_serves_the_page_and_leaves_no_process_behind(up, tmp_path):
 def test_a_killed_worker_and_a_killed_queue_are_started_again(up):
     running = up("--port", str(unused_port()), "--workers", "1").wait_until_ready()
 
+    def says(process: psutil.Process, word: str) -> bool:
+        try:
+            return any(word in part for part in process.cmdline())
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            return False
+
     def named(word: str) -> list[psutil.Process]:
         children = psutil.Process(running.process.pid).children()
-        return [p for p in alive(children) if any(word in part for part in p.cmdline())]
+        return [p for p in alive(children) if says(p, word)]
 
     for word, name in (("celery", "CPU worker 0"), ("redis-server", "queue")):
         eventually(lambda word=word: named(word), seconds=60)
