@@ -52,7 +52,7 @@ class TopKast(TrainingMethod):
     scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
     update_every: int = Field(10, ge=1, description="updates from one choice of the sets to the next")
     exploration_strength: float = Field(
-        1e-2, ge=0, le=10, description="exploration loss, in place of weight decay; with SGD about 1e-4"
+        1e-3, ge=0, le=10, description="exploration loss, in place of weight decay; with SGD about 1e-4"
     )
     exploration_stop: float = Field(1.0, ge=0, le=1, description="share of the updates after which B is A")
     dense_ends: bool = Field(False, description="leave the model's first and last layer dense, whatever they are")
