@@ -29,7 +29,10 @@ def tables(make: Callable[[], pd.DataFrame]) -> list[File]:
 
 def show(name: str, offered: list[File], words: str) -> None:
     """A menu of downloads called `<name>.<ending>`, below a sentence that says what is in them."""
-    with st.popover("Export", icon=":material/download:"):
+    menu = st.popover("Export", icon=":material/download:", key=f"export {name}", on_change="rerun")
+    if not menu.open:
+        return  # its buttons take time to draw
+    with menu:
         st.caption(words)
         for file in offered:
             st.download_button(

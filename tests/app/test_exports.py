@@ -41,7 +41,11 @@ HOSTILE = [
 ]
 
 
-def labels(at: AppTest) -> list[str]:
+def labels(at: AppTest, name: str) -> list[str]:
+    """What the page's Export menu, opened, offers."""
+    assert not at.get("download_button")  # a closed one draws nothing
+    at.session_state[f"export {name}"] = True
+    at.run()
     return [button.proto.label for button in at.get("download_button")]
 
 
@@ -200,12 +204,12 @@ def test_a_plain_chart_is_whole_in_its_page():
 
 
 def test_the_pages_offer_their_files(filled):
-    assert labels(opened(points_of="builtin:digits")) == ["CSV", "Parquet", "HTML"]
-    assert labels(runs_page()) == ["CSV", "Parquet"]
+    assert labels(opened(points_of="builtin:digits"), "slimboard-tradeoffs") == ["CSV", "Parquet", "HTML"]
+    assert labels(runs_page(), "slimboard-runs") == ["CSV", "Parquet"]
 
 
 def test_compare_offers_its_files(three):
-    assert labels(compare_page(runs="1,2,3")) == ["CSV", "Parquet", "LaTeX"]
+    assert labels(compare_page(runs="1,2,3"), "slimboard-comparison") == ["CSV", "Parquet", "LaTeX"]
 
 
 def test_nothing_is_made_before_it_is_asked_for(filled, monkeypatch):
