@@ -70,10 +70,10 @@ def load_curves(run_id: int) -> list[tuple[str, int]]:
 
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
-def load_curve(run_id: int, curve: str) -> pd.DataFrame:
-    """A curve in at most 500 rows: step, value (the bucket's mean), low and high."""
+def load_curve(run_id: int, curve: str, most: int = 500) -> pd.DataFrame:
+    """A curve in at most `most` rows: step, value (the bucket's mean), low and high."""
     with read_session() as s:
-        rows = [row._asdict() for row in points.read_curve(s, run_id, curve)]
+        rows = [row._asdict() for row in points.read_curve(s, run_id, curve, most)]
     return pd.DataFrame(rows).rename(columns={"mean": "value"}).astype({"value": float})
 
 

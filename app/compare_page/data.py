@@ -58,14 +58,6 @@ def load_curve_names(run_ids: tuple[int, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "curve", "n_points"])
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
-def load_curve(run_id: int, curve: str) -> pd.DataFrame:
-    """A curve in at most 300 rows: step and value, the bucket's mean."""
-    with read_session() as s:
-        rows = [(row.step, float(row.mean)) for row in points.read_curve(s, run_id, curve, 300)]
-    return pd.DataFrame(rows, columns=["step", "value"])
-
-
 def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comparison | str]:
     """How the items after the first, the base, differ from it by short name, or why that cannot be said."""
     return {

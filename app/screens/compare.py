@@ -11,6 +11,7 @@ from app.charts.theme import SERIES
 from app.compare_page import address, conditions, tables
 from app.compare_page import data as compared
 from app.exports import buttons, frames, latex
+from app.run_data import load_curve
 from app.run_page.stages import condition_name
 from app.saved_views import menu as views
 
@@ -184,7 +185,7 @@ def show_curves() -> None:
     listed = {
         f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
     }
-    points = pd.concat([compared.load_curve(*place).assign(name=n) for n, place in listed.items()])
+    points = pd.concat([load_curve(*place, 300)[["step", "value"]].assign(name=n) for n, place in listed.items()])
     st.altair_chart(overlay(points, name, list(listed), log=log), width="stretch")
     if len(drawn) < int((curves["name"] == name).sum()):
         st.caption(f"The first {len(SERIES)} are drawn. Compare fewer runs to see the others.")
