@@ -1,4 +1,4 @@
-"""What pages read. The only place in app/ that opens a read session.
+"""What several pages read; what only one reads stands in that page's folder.
 
 Every function is cached for a time that suits it and returns plain data (dicts, lists, data frames), never
 rows bound to a session. Filter outside the cache; call `forget_runs` after the user's own action.

@@ -1,6 +1,6 @@
 """What is compared, in tables: each item against the base, and the settings in which they differ. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -90,9 +90,7 @@ def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFr
     by_run = items.drop_duplicates("run_id")
     specs = [RunSpec.parse(spec) for spec in by_run["run_spec"]]
     found = differing([flattened(spec, catalogue) for spec in specs])
-    columns = [f"run {run_id}" for run_id in by_run["run_id"]]
-    lines = [[formats.NOTHING if value is None else str(value) for value in values] for values in found.values()]
-    return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name="Setting"))
+    return _in_columns(found, by_run["run_id"], "Setting")
 
 
 def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +100,10 @@ def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
         {(str(key),): value for key, value in (environment or {}).items() if key != "worker"}
         for environment in by_run["run_environment"]
     ]
-    found = differing(rows)
-    columns = [f"run {run_id}" for run_id in by_run["run_id"]]
+    return _in_columns(differing(rows), by_run["run_id"], "Environment")
+
+
+def _in_columns(found: Mapping[Field, Sequence[Any]], run_ids: Iterable[int], head: str) -> pd.DataFrame:
+    columns = [f"run {run_id}" for run_id in run_ids]
     lines = [[formats.NOTHING if value is None else str(value) for value in values] for values in found.values()]
-    return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name="Environment"))
+    return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name=head))
