@@ -109,6 +109,29 @@ def sparse_training() -> Group:
     return Group(["vit"], arms, claims)
 
 
+def top_kast() -> Group:
+    """What Top-KAST at 80/50 loses by its exploration, beside static masks of its own distribution."""
+
+    def arm(**settings: Any) -> Recipe:
+        return [train({"top_kast": {"density": 0.2, "extra_density": 0.3, **settings}})]
+
+    static = {"sparsity": 0.8, "grow": "none"}
+    return Group(
+        ["vit"],
+        {
+            "exploration 1e-2": arm(exploration_strength=1e-2),
+            "exploration 1e-3": arm(exploration_strength=1e-3),
+            "exploration 1e-4": arm(exploration_strength=1e-4),
+            "no exploration loss": arm(exploration_strength=0),
+            "no exploration set": arm(exploration_strength=0, extra_density=0.0),
+            "1e-4, sets every 100": arm(exploration_strength=1e-4, update_every=100),
+            "static ERK": [train({"rigl": static})],
+            "static uniform": [train({"rigl": {**static, "distribution": "uniform"}})],
+        },
+        [Claim("exploration 1e-3", "exploration 1e-2"), Claim("exploration 1e-3", "static uniform")],
+    )
+
+
 def calibrated() -> Group:
     """After one dense training, without any more: magnitude against scores that see the inputs."""
     arms: dict[str, Recipe] = {"dense": DENSE, "bf16": BF16}
@@ -166,6 +189,7 @@ GROUPS = {
     "nm_training": nm_training,
     "permuted_training": permuted_training,
     "sparse_training": sparse_training,
+    "top_kast": top_kast,
     "calibrated": calibrated,
     "structured": structured,
 }
