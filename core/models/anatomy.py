@@ -1,7 +1,8 @@
 """Where a model's blocks, projections, feed-forward networks, norms, embeddings and heads are, by full name.
 
 Known are the reference Transformer and Hugging Face's LLaMA-like, OPT, GPT-2, BERT and ViT/DeiT families:
-anything whose blocks are named as theirs. Of other architectures only the linears are known.
+anything whose blocks are named as theirs. Where a step swapped parts of the reference Transformer, the blocks' other
+halves are known still. Of other architectures only the linears are known.
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,16 @@ class BlockNames:
     def linears(self) -> list[str]:
         """All linears of the block in the order of execution."""
         return [name for group in self.groups for name in group]
+
+    @property
+    def attention_parts(self) -> list[str]:
+        """What the half of a block that mixes tokens consists of."""
+        return [*self.groups[0], self.o, self.norm1]
+
+    @property
+    def feed_parts(self) -> list[str]:
+        """What the other half consists of."""
+        return [*self.groups[2], self.down, self.norm2]
 
     def within(self, block: str, pre_norm: bool) -> "BlockNames":
         """The same with full names."""
@@ -106,12 +117,15 @@ _NORM_NAMES = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model's parts by full name; `blocks` is empty and the head counts are None where they are not known."""
+    """A model's parts by full name; what is not known is empty or None."""
 
     architecture: str  # for people: "LlamaForCausalLM"
-    layout: str | None  # key of LAYOUTS
-    blocks: list[BlockNames]
-    blocks_list: str | None  # the nn.ModuleList that holds the blocks
+    layout: str | None  # key of LAYOUTS, where all blocks are laid out so
+    blocks: list[BlockNames]  # where the parts of all of them are known
+    blocks_list: str | None  # the nn.ModuleList or ReversibleStack that holds the blocks
+    chain: list[str]  # all blocks, also those whose parts are not known
+    attentions: dict[str, BlockNames]  # by block: those whose attention is known, their other half may not be
+    feeds: dict[str, BlockNames]  # the same of feed-forward networks
     heads: int | None
     kv_heads: int | None
     head_dim: int | None
@@ -129,23 +143,29 @@ class Anatomy:
         return self.outputs[0] if self.outputs else None
 
     def require(self, part: str) -> None:
-        """Raise SpecError where `part` is unknown: blocks, heads, separate q, k, v, norm or head."""
+        """Raise SpecError where `part` is unknown: one of the keys below."""
         known = {
-            "blocks": bool(self.blocks),
+            "blocks": bool(self.chain),
+            "blocks' parts": bool(self.blocks),
             "heads": self.heads is not None,
-            "separate q, k, v": bool(self.blocks) and not self.blocks[0].fused,
+            "feed-forward networks": bool(self.feeds),
+            "separate q, k, v": bool(self.attentions) and not self._fused,
             "norm": self.norm is not None,
             "head": self.head is not None,
         }
         if not known[part]:
             message = f"is a {self.architecture}, whose {part} are not known here"
             remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave this step out."
-            if part == "separate q, k, v" and self.blocks:
+            if part == "separate q, k, v" and self._fused:
                 message = f"is a {self.architecture}, which has one linear for q, k and v"
             elif self.swapped:
                 message = f"has other parts than a Transformer's since an earlier step: its {part} are not known here"
                 remedy = "Leave out this step or the one that swapped its attention or feed-forward networks."
             raise SpecError.of("model.source", self.architecture, message, remedy)
+
+    @property
+    def _fused(self) -> bool:
+        return any(block.fused for block in self.attentions.values())
 
 
 def anatomy(model: nn.Module) -> Anatomy:
@@ -153,20 +173,28 @@ def anatomy(model: nn.Module) -> Anatomy:
     modules = dict(model.named_modules())
     blocks_list, layout = _find_blocks(modules)
     blocks = _blocks(model, modules, blocks_list, layout)
+    attentions = feeds = {block.name: block for block in blocks}
+    chain = list(attentions)
+    if not blocks and isinstance(model, Transformer):
+        blocks_list, chain = "blocks", [f"blocks.{name}" for name, _ in model.blocks.named_children()]
+        attentions, feeds = _halves(modules, chain)
     embeddings = [n for n, m in modules.items() if isinstance(m, nn.Embedding) or n.endswith(_EMBEDDING_NAMES)]
     outputs = [n for n in _OUTPUT_NAMES if n in modules and not list(modules[n].children())]
-    heads, kv_heads, head_dim = _heads(model, modules, blocks)
+    heads, kv_heads, head_dim = _heads(model, modules, list(attentions.values()))
     shared = [{name.removesuffix(".weight") for name in group} for group in tied_parameters(model)]
     return Anatomy(
         architecture=type(model).__name__,
         layout=layout,
         blocks=blocks,
         blocks_list=blocks_list,
+        chain=chain,
+        attentions=attentions,
+        feeds=feeds,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        causal=_is_causal(modules, blocks),
-        norm=next((n for n in _NORM_NAMES if n in modules), None) if blocks else None,
+        causal=_is_causal(modules, blocks[0].attention if blocks else chain[0] if chain else None),
+        norm=next((n for n in _NORM_NAMES if n in modules), None) if chain else None,
         embeddings=embeddings,
         outputs=outputs,
         tied=any(group & set(embeddings) and group & set(outputs) for group in shared),
@@ -209,10 +237,27 @@ def _find_blocks(modules: dict[str, nn.Module]) -> tuple[str | None, str | None]
 
 
 def _is_laid_out(block: nn.Module, names: BlockNames) -> bool:
+    return _has_attention(block, names) and all(_has(block, part) for part in names.feed_parts)
+
+
+def _has_attention(block: nn.Module, names: BlockNames) -> bool:
     """It has these parts, and its attention says of no further ones (a gate) that would have to be cut along."""
-    if not all(_has(block, part) for part in (*names.linears, names.norm1, names.norm2)):
+    if not all(_has(block, part) for part in names.attention_parts):
         return False
     return not getattr(block.get_submodule(names.attention), "has_further_parts", False)
+
+
+def _halves(modules: dict[str, nn.Module], chain: list[str]) -> tuple[dict[str, BlockNames], dict[str, BlockNames]]:
+    """Of a reference Transformer's blocks, those whose attention is known and those whose feed-forward network is."""
+    attentions, feeds = {}, {}
+    for name in chain:
+        for layout in ("builtin", "builtin gated"):  # a gated network has the parts of a plain one
+            names = LAYOUTS[layout]
+            if _has_attention(modules[name], names):
+                attentions[name] = names.within(name, pre_norm=True)
+            if all(_has(modules[name], part) for part in names.feed_parts):
+                feeds[name] = names.within(name, pre_norm=True)
+    return attentions, feeds
 
 
 def _has(module: nn.Module, name: str) -> bool:
@@ -248,8 +293,8 @@ def _heads(
     return heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
 
 
-def _is_causal(modules: dict[str, nn.Module], blocks: list[BlockNames]) -> bool:
-    for part in modules[blocks[0].attention].modules() if blocks else ():
+def _is_causal(modules: dict[str, nn.Module], mixing: str | None) -> bool:
+    for part in modules[mixing].modules() if mixing is not None else ():
         causal = getattr(part, "causal", getattr(part, "is_causal", None))
         if causal is not None:
             return bool(causal)

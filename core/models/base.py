@@ -95,3 +95,18 @@ class TransformerSettings(Architecture):
         if self.window is None:
             raise SpecError.of("model.window", None, "is missing for sliding_window attention", "Add it: 64, say.")
         return {"window": self.window}
+
+
+class TextSettings(TransformerSettings):
+    """What models of text have besides: how long it may be, and how a token knows its place."""
+
+    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
+    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
+
+    def resolve_text(self, task: Task, kv_heads: int | None = None) -> dict[str, Any]:
+        """Keyword arguments that all models of text are made from."""
+        blocks = self.resolve_blocks(kv_heads)
+        if self.positions == "rotary" and (blocks["dim"] // blocks["heads"]) % 2:
+            remedy = "Choose another number of heads, or learned positions."
+            raise SpecError.of("model.heads", blocks["heads"], "leaves heads of odd width to rotary positions", remedy)
+        return {**blocks, "length": self.length or task.length or 256, "positions": self.positions}

@@ -8,6 +8,8 @@ from torch import nn
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
+from core.nn.reversible import ReversibleStack
+from core.nn.rwkv.block import RwkvBlock
 from core.nn.tokens.block import ReducingBlock
 
 REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT model, or leave this step out."
@@ -23,11 +25,11 @@ def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
     if getattr(getattr(model, "config", None), "scale_attn_by_inverse_layer_idx", False):
         message = f"is a {known.architecture} whose attention scales its scores by the block's number"
         raise SpecError.of("model.source", known.architecture, message, REMEDY)
-    if any(isinstance(model.get_submodule(block.name), ReducingBlock) for block in known.blocks):
+    if any(isinstance(model.get_submodule(name), ReducingBlock) for name in known.chain):
         message = f"is a {known.architecture} whose blocks pass on fewer tokens than they get"
         remedy = "Take blocks out before the step that reduces tokens."
         raise SpecError.of("model.source", known.architecture, message, remedy)
-    return len(known.blocks)
+    return len(known.chain)
 
 
 def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
@@ -40,11 +42,13 @@ def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) 
     key, blocks_list = _depth_key(model, config), anatomy(model).blocks_list
     assert key is not None
     assert blocks_list is not None
-    blocks = model.get_submodule(blocks_list)
-    assert isinstance(blocks, nn.ModuleList)
-    model.set_submodule(blocks_list, nn.ModuleList([blocks[index] for index in kept]))
+    before = model.get_submodule(blocks_list)
+    blocks = list(before.children())
+    shallower = nn.ModuleList([blocks[index] for index in kept])
+    model.set_submodule(blocks_list, _reversible(shallower) if isinstance(before, ReversibleStack) else shallower)
     for place, index in enumerate(kept):
         _renumber_(blocks[index], place)
+    _hand_on_(blocks[0], blocks[kept[0]])
     if config["source"] != "hf":
         return {**config, key: len(kept)}
     changes = {key: len(kept)} | {
@@ -59,7 +63,7 @@ def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) 
 
 def _depth_key(model: nn.Module, config: dict[str, Any]) -> str | None:
     """What a resolved config calls the number of blocks; None where it does not say it."""
-    depth = len(anatomy(model).blocks)
+    depth = len(anatomy(model).chain)
     if config.get("source") == "hf":
         hf_config: Any = model.config
         key = hf_config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
@@ -73,3 +77,15 @@ def _renumber_(block: nn.Module, place: int) -> None:
             module.layer_idx = place  # type: ignore[assignment]
         if isinstance(module, HuggingFaceSlidingWindow):
             module.layer = place
+
+
+def _reversible(blocks: nn.ModuleList) -> ReversibleStack:
+    stack = ReversibleStack(len(blocks))
+    stack.adopt(blocks)
+    return stack
+
+
+def _hand_on_(before: nn.Module, first: nn.Module) -> None:
+    """RWKV's first block normalises the embeddings for all of them: whichever is the first one does."""
+    if isinstance(before, RwkvBlock) and isinstance(first, RwkvBlock):
+        first.norm0, first.first = before.norm0, True

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.models.base import TransformerSettings
+from core.models.base import TextSettings
 from core.models.tokenizer import ByteTokenizer
+from core.nn.rotary import BASE
 from core.nn.transformer import Transformer, initialize_linears_, normal_
 from core.tasks.base import InputFormat, Kind, Task
 
@@ -19,15 +20,20 @@ from core.tasks.base import InputFormat, Kind, Task
 class Encoder(Transformer):
     """Tokens through a bidirectional Transformer to the logits of the text's class."""
 
-    def __init__(self, *, vocab_size: int, length: int, pooling: str, n_classes: int, **blocks: Any):
-        super().__init__(outputs=n_classes, **blocks)
+    def __init__(
+        self, *, vocab_size: int, length: int, pooling: str, n_classes: int, positions: str = "learned", **blocks: Any
+    ):
+        super().__init__(outputs=n_classes, rotary=BASE if positions == "rotary" else None, **blocks)
+        self.length = length
         self.embedding = nn.Embedding(vocab_size, self.dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, self.dim)) if pooling == "cls" else None
-        self.position_embedding = nn.Embedding(length, self.dim)
+        self.position_embedding = nn.Embedding(length, self.dim) if positions == "learned" else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits [B, n_classes] of input_ids [B, T]; attention_mask [B, T] is 0 at padding."""
-        x = self.embedding(input_ids) + self.position_embedding.weight[: input_ids.shape[1]]  # [B, T, dim]
+        x = self.embedding(input_ids)  # [B, T, dim]
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[: x.shape[1]]
         mask = attention_mask.bool() if attention_mask is not None else None
         if self.cls is not None:
             x = torch.cat((self.cls.expand(len(x), -1, -1), x), dim=1)
@@ -39,32 +45,31 @@ class Encoder(Transformer):
         """Fresh weights."""
         initialize_linears_(self, generator)
         normal_(self.embedding.weight, self.dim**-0.5, generator)
-        normal_(self.position_embedding.weight, self.dim**-0.5, generator)
+        if self.position_embedding is not None:
+            normal_(self.position_embedding.weight, self.dim**-0.5, generator)
         if self.cls is not None:
             normal_(self.cls, self.dim**-0.5, generator)
 
 
-class EncoderSettings(TransformerSettings):
+class EncoderSettings(TextSettings):
     """A bidirectional text classifier, trained from scratch."""
 
     kind = Kind.TEXT_CLASSIFICATION
     module = Encoder
 
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
     pooling: Literal["mean", "cls"] = Field("mean", description="what the classes are read from")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Encoder` is made from, and how it wants its text."""
         tokenizer = ByteTokenizer()
-        length = self.length or task.length or 256
+        text = self.resolve_text(task)
         config = {
-            **self.resolve_blocks(),
-            "length": length,
+            **text,
             "vocab_size": tokenizer.vocab_size,
             "pooling": self.check_pooling(self.pooling),
             "n_classes": task.n_classes,
         }
-        return config, InputFormat(tokenizer=tokenizer, length=length)
+        return config, InputFormat(tokenizer=tokenizer, length=text["length"])
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

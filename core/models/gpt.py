@@ -4,16 +4,16 @@ Paper: https://cdn.openai.com/better-language-models/language_models_are_unsuper
 Here on bytes, and with rotary positions (https://arxiv.org/abs/2104.09864) if asked.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from core.errors import SpecError
-from core.models.base import TransformerSettings
+from core.models.base import TextSettings
 from core.models.tokenizer import ByteTokenizer
 from core.nn.cache import Cache
+from core.nn.rotary import BASE
 from core.nn.transformer import Transformer, normal_
 from core.tasks.base import InputFormat, Kind, Task
 
@@ -22,7 +22,7 @@ class Gpt(Transformer):
     """Tokens through a causal Transformer to the logits of the next one."""
 
     def __init__(self, *, vocab_size: int, length: int, positions: str, tied: bool, **blocks: Any):
-        rotary = 10000.0 if positions == "rotary" else None
+        rotary = BASE if positions == "rotary" else None
         super().__init__(outputs=vocab_size, causal=True, rotary=rotary, head_bias=False, **blocks)
         self.length = length
         self.embedding = nn.Embedding(vocab_size, self.dim)
@@ -78,32 +78,21 @@ class Gpt(Transformer):
                     nn.init.zeros_(module.bias)
 
 
-class GptSettings(TransformerSettings):
+class GptSettings(TextSettings):
     """A decoder that predicts the next byte, trained from scratch."""
 
     kind = Kind.LANGUAGE_MODELLING
     module = Gpt
 
     kv_heads: int | None = Field(None, ge=1, le=256, description="heads of keys and values; as many as heads if empty")
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of the context; the task's if empty")
-    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
     tied: bool = Field(True, description="the output head shares the embedding's weights")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Gpt` is made from, and how it wants its text."""
         tokenizer = ByteTokenizer()
-        length = self.length or task.length or 256
-        config = {
-            **self.resolve_blocks(self.kv_heads),
-            "length": length,
-            "vocab_size": tokenizer.vocab_size,
-            "positions": self.positions,
-            "tied": self.tied,
-        }
-        if self.positions == "rotary" and (config["dim"] // config["heads"]) % 2:
-            remedy = "Choose another number of heads, or learned positions."
-            raise SpecError.of("model.heads", config["heads"], "leaves heads of odd width to rotary positions", remedy)
-        return config, InputFormat(tokenizer=tokenizer, length=length)
+        text = self.resolve_text(task, self.kv_heads)
+        config = {**text, "vocab_size": tokenizer.vocab_size, "tied": self.tied}
+        return config, InputFormat(tokenizer=tokenizer, length=text["length"])
 
 
 def sample(

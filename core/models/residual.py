@@ -39,7 +39,7 @@ class Residual:
 def residual(model: nn.Module) -> Residual:
     """The stream of `model`; raises SpecError with the reason where it is not known, or not made of dense linears."""
     known = anatomy(model)
-    known.require("blocks")
+    known.require("blocks' parts")
     for block in known.blocks:
         kind = type(model.get_submodule(block.name)).__name__
         if kind not in FEED_FORWARD or not block.pre_norm:

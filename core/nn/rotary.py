@@ -6,6 +6,7 @@ Paper: https://arxiv.org/abs/2104.09864. The halves of a head are paired (as in 
 import torch
 from torch import Tensor, nn
 
+BASE = 10000.0  # of the paper: sets the slowest turn
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn x [..., T, head_dim] by the angles whose cosine and sine [T, head_dim] are given."""
@@ -18,7 +19,7 @@ class Rotary(nn.Module):
 
     inverse_frequency: Tensor
 
-    def __init__(self, head_dim: int, base: float = 10000.0):
+    def __init__(self, head_dim: int, base: float = BASE):
         super().__init__()
         self.base = base
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim

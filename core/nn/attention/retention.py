@@ -22,8 +22,6 @@ from core.nn.fresh import uniform_, xavier_uniform_
 from core.nn.precision import wide, without_autocast
 from core.nn.rotary import Rotary
 
-BASE = 10000.0
-
 
 def log_decays(heads: int, device: torch.device | None = None) -> Tensor:
     """log(1 - 2^(-5 - h)) of heads 0.. [heads], float64: in float32 the decay of head 20 would be 1."""
@@ -42,7 +40,7 @@ class Retention(SwappedAttention):
             raise ValueError("retention is causal")
         self.value_factor = value_factor
         if self.rotary is None:
-            self.rotary = Rotary(self.head_dim, BASE)
+            self.rotary = Rotary(self.head_dim)
         width = heads * self.value_dim
         self.gate = nn.Linear(dim, width, bias=False)
         if value_factor != 1:

@@ -15,8 +15,8 @@ from core.nn.transformer import Block
 from core.subject import Subject
 from core.swapping import forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.architecture.token_count import token_count
 from core.techniques.base import OneShot
+from core.token_count import token_count
 
 
 class MlpMixer(OneShot):

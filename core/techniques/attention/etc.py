@@ -13,9 +13,9 @@ from core.context import Context
 from core.families import Family
 from core.nn.attention.etc import EtcAttention
 from core.subject import Subject
-from core.swapping import transformer
-from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions, longest
+from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
 from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.token_count import token_count
 
 
 class Etc(OneShot):
@@ -41,12 +41,12 @@ class Etc(OneShot):
     def check(self, subject: Subject) -> None:
         """The model is bidirectional, and knows how long its texts may get."""
         bidirectional_attentions(subject, "its global tokens would pass on what comes later")
-        longest(transformer(subject))
+        token_count(subject)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention and put the global tokens in."""
         self.check(subject)
-        length = longest(transformer(subject))
+        length = token_count(subject)
         rows = []
         for name, attention in bidirectional_attentions(subject, "").items():
             made = EtcAttention.from_attention(

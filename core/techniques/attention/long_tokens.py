@@ -1,14 +1,9 @@
 """What the steps of sparse attention ask of a built-in Transformer, and how global tokens get into one."""
 
-from typing import Any
-
-from torch import Tensor, nn
-
 from core.context import Context
 from core.errors import SpecError
 from core.nn.attention.full import FullAttention
 from core.nn.tokens.global_tokens import GlobalTokens
-from core.nn.transformer import Transformer
 from core.subject import Subject
 from core.swapping import full_attentions, transformer
 
@@ -20,17 +15,6 @@ def bidirectional_attentions(subject: Subject, reason: str) -> dict[str, FullAtt
         remedy = "Choose builtin:vit or builtin:encoder; for builtin:gpt take sliding_window or block_local."
         raise SpecError.of("model", type(subject.model).__name__, f"is causal: {reason}", remedy)
     return found
-
-
-def longest(model: Transformer) -> int:
-    """Tokens that reach the blocks at most, the class token included."""
-    embedding: Any = getattr(model, "position_embedding", None)
-    if isinstance(embedding, nn.Embedding):
-        return embedding.num_embeddings + (getattr(model, "cls", None) is not None)
-    if isinstance(embedding, Tensor):
-        return embedding.shape[1]
-    remedy = "Choose builtin:vit or builtin:encoder, or learned positions."
-    raise SpecError.of("model", type(model).__name__, "has no learned positions that tell its longest text", remedy)
 
 
 def add_global_tokens(subject: Subject, context: Context, count: int) -> None:

@@ -219,3 +219,19 @@ def test_bytes_come_back_as_the_same_text():
     ids = tokenizer.encode(text)
     assert ids == list(text.encode()) and tokenizer.decode([*ids, tokenizer.pad_id]) == text
     assert max(ids) < tokenizer.pad_id < tokenizer.vocab_size
+
+
+@pytest.mark.parametrize(("positions", "same"), [("rotary", True), ("learned", False)])
+def test_an_encoder_with_rotary_positions_knows_distances_only(positions, same, text_task):
+    model = load("builtin:encoder", text_task, positions=positions, **SMALL).module.eval()
+    ids = torch.randint(0, 256, (2, 12), generator=torch.Generator().manual_seed(0))
+    shifted = torch.nn.functional.pad(ids, (3, 0))
+    mask = torch.nn.functional.pad(torch.ones_like(ids), (3, 0))
+    assert torch.allclose(model(ids), model(shifted, attention_mask=mask), atol=1e-5) == same
+    assert not torch.allclose(model(ids), model(ids.flip(1)), atol=1e-4)
+
+
+def test_heads_of_odd_width_are_refused_rotary_positions(text_task, language_task):
+    for source, task in (("builtin:encoder", text_task), ("builtin:gpt", language_task)):
+        problem = problem_of(source, task, dim=36, heads=4, depth=1, positions="rotary")
+        assert problem.field == "model.heads" and problem.value == 4

@@ -16,5 +16,5 @@ def token_count(subject: Subject) -> int:
     if isinstance(model, Vit):
         return model.position_embedding.shape[1]
     if isinstance(model, Encoder):
-        return model.position_embedding.num_embeddings + (model.cls is not None)
+        return model.length + (model.cls is not None)
     raise SpecError.of("model", type(model).__name__, "does not say how many tokens it has at most", REMEDY)
