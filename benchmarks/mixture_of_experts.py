@@ -4,10 +4,10 @@
     python benchmarks/mixture_of_experts.py --experts 8 --width 512 --rounds 15
 
 A routed feed-forward layer in float32, without the optimizer. The bare products are those of its experts for the
-same numbers of tokens, one forward and two backward for each matrix, one `torch.mm` each into memory that is there
-already; nothing is routed, gathered, activated or added up. Every round runs each variant in turn, gradients dropped
-before each, as trainings do. Ratios are medians of each round's own, of elapsed and of processor time: on a machine
-that others use too, the second tells more.
+same numbers of tokens, all forward ones before the two backward ones of each matrix, as in any training, one
+`torch.mm` each into memory that is there already; nothing is routed, gathered, activated or added up. Every round runs
+each variant in turn and drops its gradients, as trainings do. Ratios are medians of each round's own, of elapsed and of
+processor time: on a machine that others use too, the second tells more.
 
 Hugging Face's blocks are made from configurations, have the same weights in the same memory and the same router, and no
 limit on an expert's tokens, so that all variants multiply the same rows. What the losses do and what experts buy:
@@ -103,9 +103,11 @@ def bare_products(mixture: MixtureOfExperts, x: Tensor) -> Call:
         layers.append((weight, inputs, outputs, made))
 
     def run() -> None:
-        for weight, inputs, of_outputs, (outputs, of_inputs, of_weight) in layers:
+        for weight, inputs, _, (outputs, *_) in layers:
             for e, place in segments.slices:
                 torch.mm(inputs[place], weight[e].t(), out=outputs[place])
+        for weight, inputs, of_outputs, (_, of_inputs, of_weight) in reversed(layers):
+            for e, place in segments.slices:
                 torch.mm(of_outputs[place], weight[e], out=of_inputs[place])
                 torch.mm(of_outputs[place].t(), inputs[place], out=of_weight[e])
 
@@ -113,15 +115,15 @@ def bare_products(mixture: MixtureOfExperts, x: Tensor) -> Call:
 
 
 def pass_of(block: nn.Module, x: Tensor, gradient: Tensor) -> Call:
-    """Forward and backward, from no gradients."""
+    """Forward and backward; the gradients are dropped."""
     inputs = x.clone().requires_grad_()
 
     def run() -> None:
-        block.zero_grad(set_to_none=True)
-        inputs.grad = None
         block(inputs).backward(gradient)
         if isinstance(block, MixtureOfExperts):
             block.aux_losses()
+        block.zero_grad(set_to_none=True)
+        inputs.grad = None
 
     return run
 
