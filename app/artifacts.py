@@ -1,9 +1,15 @@
-"""Where artifacts lie, for the front end."""
+"""Where artifacts lie, for the front end, and what is said of two by what they hold."""
 
 from pathlib import Path
 
+from safetensors.numpy import load_file
+
 from core.artifact_store import ArtifactStore
+from core.comparison.paired import paired
+from core.measured import Comparison
 from core.settings import settings
+
+EXAMPLES = "examples.safetensors"
 
 
 def store() -> ArtifactStore:
@@ -22,3 +28,15 @@ def open_shown(key: str) -> Path:
         return store().open(key)
     except FileNotFoundError:
         return results().open(key)
+
+
+def paired_scores(score: str, key: str, base_key: str) -> Comparison | str:
+    """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
+    try:
+        examples, base = (load_file(open_shown(k) / EXAMPLES) for k in (key, base_key))
+    except FileNotFoundError:
+        return "its results by example are not on this host"
+    try:
+        return paired(score, examples, base)
+    except ValueError as error:
+        return str(error)

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
 import typer
 
-from app import formats, shell, terminal
+from app import formats, gate_champion, shell, terminal
 from app.compare_page import address
+from app.tradeoffs_page.conditions import condition_name
 from core.decision.gate import Facts, Measured, Outcome, Verdict, hold, loss_unit
-from core.decision.policy import Policy
+from core.decision.policy import Clause, Policy
 from core.errors import SpecError
 from core.measured import SIGNIFICANT, Comparison, LatencyRow
 from core.store import engine, runs, stages
@@ -34,19 +35,17 @@ def gate(
     limits, item = Policy.from_yaml(shell.read_text(policy, "policy")), _item(run)
     try:
         with shell.store():
-            label, position, facts = _read(item)
+            gated = _read(item, limits)
     except shell.CommandError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(UNTOLD) from error
-    verdicts = hold(limits, facts)
+    verdicts = hold(limits, gated.facts, [champion.facts for champion in gated.champions])
     kept = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
-    named = {"run": item.run_id, "position": position, "stage": label}
     if as_json:
-        rules = [_as_json(verdict, facts.score_unit) for verdict in verdicts]
-        typer.echo(json.dumps({**named, "passed": kept, "rules": rules}, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(_as_json(gated, verdicts, kept=kept), indent=1, ensure_ascii=False))
     else:
-        typer.echo(f"run {named['run']}, stage {position}: {_one_line(label)}\n")
-        typer.echo(_report(verdicts, facts.score_unit))
+        typer.echo(_titles(gated))
+        typer.echo(_report(verdicts, gated.facts.score_unit))
     if not kept:
         raise typer.Exit(FAILED)
 
@@ -63,8 +62,19 @@ def _item(text: str) -> Item:
     return items[0]
 
 
-def _read(item: Item) -> tuple[str, int, Facts]:
-    """The stage's label, its position and what is known of it; raises SpecError if it is not there or unfinished."""
+@dataclass(frozen=True)
+class _Gated:
+    """The stage that is held against a policy, and what is known of it, alone and beside the policy's champions."""
+
+    run_id: int
+    position: int
+    label: str
+    facts: Facts
+    champions: list[gate_champion.Found]
+
+
+def _read(item: Item, policy: Policy) -> _Gated:
+    """What is known of a stage; raises SpecError if it, or a champion that the policy names, is not there."""
     with engine.read_session() as s:
         found = runs.find_run(s, item.run_id)
         if found is None:
@@ -77,8 +87,17 @@ def _read(item: Item) -> tuple[str, int, Facts]:
         if position not in rows:
             there = ", ".join(str(place) for place in sorted(rows) if place >= 0)
             raise SpecError.of("RUN", f"{item.run_id}.{position}", "is no stage of the run", f"Choose one of {there}.")
-        timed = [row for row in stages.list_latencies(s, [item.run_id]) if row.position == position]
-        return rows[position].Stage.label, position, _facts(rows[position], timed)
+        timed = [
+            row
+            for row in stages.list_latencies(s, [item.run_id])
+            if row.position == position and row.operating_point_id is None
+        ]
+        stage, facts = rows[position].Stage, _facts(rows[position], timed)
+        beside = [
+            gate_champion.find(s, place, rule, found.project_id, stage, timed, facts)
+            for place, rule in policy.champions()
+        ]
+        return _Gated(item.run_id, position, stage.label, facts, beside)
 
 
 def _facts(row: Any, timed: Sequence[Any]) -> Facts:
@@ -100,21 +119,33 @@ def _facts(row: Any, timed: Sequence[Any]) -> Facts:
         else Comparison(delta, place.score_delta_low, place.score_delta_high, place.p_value),
         peak_memory_bytes=stage.peak_memory_bytes,
         reload_max_error=stage.reload_max_error,
-        latencies=[
-            LatencyRow(**{name: getattr(row, name) for name in names})
-            for row in timed
-            if row.operating_point_id is None
-        ],
+        latencies=[LatencyRow(**{name: getattr(row, name) for name in names}) for row in timed],
     )
 
 
-def _as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
+def _as_json(gated: _Gated, verdicts: Sequence[Verdict], *, kept: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"run": gated.run_id, "position": gated.position, "stage": gated.label, "passed": kept}
+    if gated.champions:
+        told["champions"] = [
+            {
+                "rule": champion.place,
+                "run": champion.run_id,
+                "position": champion.position,
+                "stage": champion.label,
+                "device": asdict(champion.device),
+            }
+            for champion in gated.champions
+        ]
+    return {**told, "rules": [_rule_as_json(verdict, gated.facts.score_unit) for verdict in verdicts]}
+
+
+def _rule_as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
     measured, limit = verdict.measured, verdict.clause.limit
     return {
         "rule": verdict.clause.field,
         "outcome": verdict.outcome.value,
         "quantity": limit.quantity,
-        "unit": _unit(limit.quantity, score_unit),
+        "unit": _unit(verdict.clause, score_unit),
         "limit": limit.bound,
         "value": measured and measured.value,
         "low": measured and measured.low,
@@ -122,6 +153,16 @@ def _as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
         "p_value": measured and measured.p_value,
         "note": verdict.note,
     }
+
+
+def _titles(gated: _Gated) -> str:
+    """The stage, and what it is held against besides its reference."""
+    lines = [f"run {gated.run_id}, stage {gated.position}: {_one_line(gated.label)}"]
+    for champion in gated.champions:
+        device = _one_line(condition_name(champion.device))
+        stage = f"run {champion.run_id}, stage {champion.position}: {_one_line(champion.label)}"
+        lines.append(f"{champion.place}: {stage} ({device})")
+    return "\n".join(lines) + "\n"
 
 
 def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
@@ -136,7 +177,7 @@ def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
 
 def _line(verdict: Verdict, score_unit: str) -> list[str]:
     limit, measured = verdict.clause.limit, verdict.measured
-    read = _reader(limit.quantity, score_unit)
+    read = _reader(verdict.clause, score_unit)
     interval = ""
     if measured and measured.low is not None and measured.high is not None:
         interval = f"{read(measured.low)} … {read(measured.high)}"
@@ -179,12 +220,13 @@ def _bytes(value: float) -> str:
     return f"{value / factor:.6g} {unit}"
 
 
-def _unit(quantity: str, score_unit: str) -> str:
-    """In what a quantity's numbers are."""
+def _unit(clause: Clause, score_unit: str) -> str:
+    """In what a clause's numbers are."""
+    of = "× reference" if clause.champion is None else "× champion"
     units = {"size_bytes": "bytes", "peak_memory_bytes": "bytes", "p50_ms": "ms", "score": score_unit}
-    ratios = {"size_ratio": "× reference", "latency_ratio": "× reference", "score_loss": loss_unit(score_unit)}
-    return {**units, **ratios}.get(quantity, "")
+    ratios = {"size_ratio": of, "latency_ratio": of, "score_loss": loss_unit(score_unit)}
+    return {**units, **ratios}.get(clause.limit.quantity, "")
 
 
-def _reader(quantity: str, score_unit: str) -> Callable[[float], str]:
-    return _bytes if quantity.endswith("_bytes") else _exact(_unit(quantity, score_unit))
+def _reader(clause: Clause, score_unit: str) -> Callable[[float], str]:
+    return _bytes if clause.limit.quantity.endswith("_bytes") else _exact(_unit(clause, score_unit))

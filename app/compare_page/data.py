@@ -5,11 +5,9 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from safetensors.numpy import load_file
 
 from app import artifacts
 from app.compare_page import address
-from core.comparison.paired import paired
 from core.measured import Comparison
 from core.store import comparison, points
 from core.store.comparison import Item
@@ -17,7 +15,6 @@ from core.store.engine import read_session
 
 LIVE = 5  # seconds: runs may still execute
 KEPT = 3600  # seconds: a stage's results do not change
-EXAMPLES = "examples.safetensors"
 
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
@@ -71,11 +68,4 @@ def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comp
 @st.cache_data(ttl=KEPT, show_spinner=False, max_entries=5000)
 def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
     """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
-    try:
-        examples, base = (load_file(artifacts.open_shown(k) / EXAMPLES) for k in (key, base_key))
-    except FileNotFoundError:
-        return "its results by example are not on this host"
-    try:
-        return paired(score, examples, base)
-    except ValueError as error:
-        return str(error)
+    return artifacts.paired_scores(score, key, base_key)

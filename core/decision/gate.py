@@ -30,6 +30,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Champion:
+    """What takes the place of a stage's reference: what is shipped to a device now."""
+
+    score: float
+    device: Mapping[str, str | int | None]  # on which alone the two are held together, by columns of `latency`
+    untested: str = ""  # why there is no paired test of the two scores
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known of a stage; None: not measured. Sizes in bytes, scores in their unit."""
 
@@ -46,6 +55,7 @@ class Facts:
     peak_memory_bytes: int | None = None
     reload_max_error: float | None = None
     latencies: Sequence[LatencyRow] = field(default_factory=list)
+    champion: Champion | None = None  # with one, all that is said of the reference is said of it
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,16 @@ class Verdict:
     note: str = ""  # the conditions, or the reason
 
 
-def hold(policy: Policy, facts: Facts) -> list[Verdict]:
-    """The verdict on each clause; raises SpecError where a clause is no limit for such a score."""
+def hold(policy: Policy, facts: Facts, beside_champions: Sequence[Facts] = ()) -> list[Verdict]:
+    """The verdict on each clause; raises SpecError where a clause is no limit for such a score.
+
+    `beside_champions` are the stage's facts with each of the policy's champions in the place of its reference.
+    """
     clauses = list(policy.clauses())
     problems = [found for clause in clauses for found in _mismatches(clause, facts)]
     if problems:
         raise SpecError(problems)
-    return [_verdict(clause, facts) for clause in clauses]
+    return [_verdict(c, facts if c.champion is None else beside_champions[c.champion]) for c in clauses]
 
 
 def _mismatches(clause: Clause, facts: Facts) -> Iterator[Problem]:
@@ -121,17 +134,18 @@ def _loss(facts: Facts) -> tuple[Measured | None, str]:
         return _score(facts)
     if facts.is_reference:
         return Measured(0.0), "it is its own reference"
-    if facts.comparison is None:
+    found, sign = facts.comparison, -1 if facts.higher_is_better else 1
+    if found is not None:
+        ends = sorted((sign * found.low, sign * found.high))
+        return Measured(sign * found.delta, ends[0], ends[1], found.p_value), ""
+    if facts.champion is None:
         return None, "it has no reference"
-    found = facts.comparison
-    ends = sorted((-found.low, -found.high) if facts.higher_is_better else (found.low, found.high))
-    loss = -found.delta if facts.higher_is_better else found.delta
-    return Measured(loss, ends[0], ends[1], found.p_value), ""
+    return Measured(sign * (facts.score.value - facts.champion.score)), f"without a test: {facts.champion.untested}"
 
 
 def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
     """The verdict on the slowest measurement that fits the conditions."""
-    named = dict(clause.conditions)
+    named = dict(clause.conditions) if facts.champion is None else facts.champion.device
     fitting = [row for row in facts.latencies if all(getattr(row, name) == value for name, value in named.items())]
     timed = [(row, _time(clause.limit.quantity, row, facts.is_reference)) for row in fitting]
     told = [(row, found) for row, found in timed if found is not None]
@@ -139,6 +153,8 @@ def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
         return Verdict(clause, Outcome.NOT_MEASURED, None, _why_no_latency(named, facts.latencies, fitting))
     row, measured = max(told, key=lambda pair: pair[1].value)
     note = conditions_in_words(row) + (", disturbed" if row.disturbed else "")
+    if facts.champion and measured.low is None:
+        note += ", the two medians: they were not timed beside one reference"
     if len(told) > 1:
         note = f"the slowest of {len(told)}: {note}"
     return Verdict(clause, _outcome(clause.limit, measured), measured, note)
@@ -153,13 +169,13 @@ def _time(quantity: str, row: LatencyRow, is_reference: bool) -> Measured | None
 
 
 def _why_no_latency(
-    named: Mapping[str, str | int], latencies: Sequence[LatencyRow], fitting: Sequence[LatencyRow]
+    named: Mapping[str, str | int | None], latencies: Sequence[LatencyRow], fitting: Sequence[LatencyRow]
 ) -> str:
     if fitting:
         return "it was not timed beside a reference"
     if not latencies:
         return "no latency was measured: no kernel executes it there"
-    wanted = ", ".join(f"{name} {value}" for name, value in named.items())
+    wanted = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
     return f"not timed with {wanted}; timed: {'; '.join(sorted({conditions_in_words(row) for row in latencies}))}"
 
 

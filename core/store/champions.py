@@ -50,13 +50,12 @@ def dethrone(
     session.flush()
 
 
-def list_champions(session: Session, project_id: int, task_hash: str) -> list[dict[str, Any]]:
-    """The champion of each device that has one: columns of `list_history`, by hardware."""
-    last = (
-        select(func.max(Champion.id))
-        .where(Champion.project_id == project_id, Champion.task_hash == task_hash)
-        .group_by(*_DEVICE)
-    )
+def list_champions(session: Session, project_id: int, task_hash: str | None = None) -> list[dict[str, Any]]:
+    """The champion of each device that has one, of one task or of all: columns of `list_history`, by hardware."""
+    last = select(func.max(Champion.id)).where(Champion.project_id == project_id)
+    if task_hash is not None:
+        last = last.where(Champion.task_hash == task_hash)
+    last = last.group_by(Champion.task_hash, *_DEVICE)
     found = _entries(session, Champion.id.in_(last), Champion.stage_id.is_not(None))
     return sorted(found, key=lambda row: (row["device"].hardware, row["id"]))
 
@@ -64,8 +63,8 @@ def list_champions(session: Session, project_id: int, task_hash: str) -> list[di
 def list_history(session: Session, project_id: int, task_hash: str) -> list[dict[str, Any]]:
     """Every entry of a task, the newest first: id, device, stage_id, run_id, user, note, created_at.
 
-    And of the stage label, model, size_bytes, score, score_unit and p50_ms on the device; None where the title was
-    taken away.
+    And of the stage label, model, task, task_hash, size_bytes, score, score_unit and p50_ms on the device; None where
+    the title was taken away.
     """
     return _entries(session, Champion.project_id == project_id, Champion.task_hash == task_hash)
 
@@ -79,6 +78,13 @@ def list_titles(session: Session, run_id: int) -> list[dict[str, Any]]:
     return [row for row in titles if row["stage_id"] in stage_ids]
 
 
+def find_latency(session: Session, stage_id: int, device: Conditions) -> Latency | None:
+    """What was last measured of a stage on a device; None where nothing is recorded any more."""
+    same = [getattr(Latency, name).is_not_distinct_from(value) for name, value in asdict(device).items()]
+    query = select(Latency).where(Latency.stage_id == stage_id, Latency.operating_point_id.is_(None), *same)
+    return session.scalars(query.order_by(Latency.id.desc()).limit(1)).one_or_none()
+
+
 def _entries(session: Session, *conditions: Any) -> list[dict[str, Any]]:
     alike = [
         getattr(Latency, field.name).is_not_distinct_from(getattr(Champion, field.name)) for field in fields(Conditions)
@@ -87,8 +93,8 @@ def _entries(session: Session, *conditions: Any) -> list[dict[str, Any]]:
     query = (
         select(
             Champion.id, Champion.stage_id, Champion.run_id, User.name.label("user"), Champion.note,
-            Champion.created_at, Stage.label, Stage.model, Stage.size_bytes, Stage.score, Stage.score_unit,
-            Latency.p50_ms, *_DEVICE,
+            Champion.created_at, Stage.label, Stage.model, Stage.task, Stage.task_hash, Stage.size_bytes, Stage.score,
+            Stage.score_unit, Latency.p50_ms, *_DEVICE,
         )
         .join(User, User.id == Champion.user_id)
         .outerjoin(Stage, Stage.id == Champion.stage_id)

@@ -39,6 +39,30 @@ def test_latency_may_be_limited_under_several_conditions():
     assert found == [("latency[0].at_most", 2.0, (("batch", 1),)), ("latency[1].at_most", 60.0, (("batch", 64),))]
 
 
+def test_what_is_asked_against_a_champion_names_its_device_and_which_champion_it_is():
+    one = "champion: {hardware: X, batch: 1, size: {ratio_at_most: 1}, score: {loss_at_most: 0.5 points}}"
+    policy = Policy.from_yaml("macs: {at_most: 1 M}\n" + one)
+    assert [(place, rule.conditions()) for place, rule in policy.champions()] == [
+        ("champion", {"hardware": "X", "batch": 1})
+    ]
+    found = [(clause.field, clause.limit, clause.champion) for clause in policy.clauses()]
+    assert found[1:] == [
+        ("champion.size.ratio_at_most", Limit("size_ratio", "at most", 1.0), 0),
+        ("champion.score.loss_at_most", Limit("score_loss", "at most", 0.5), 0),
+    ]
+    assert found[0][2] is None  # against no one
+    several = """
+    champion:
+      - {batch: 1, latency: {ratio_at_most: 0.9}}
+      - {batch: 64, score: {loss_at_most: 1, significant_only: true}}
+    """
+    found = [(clause.field, clause.limit, clause.champion) for clause in Policy.from_yaml(several).clauses()]
+    assert found == [
+        ("champion[0].latency.ratio_at_most", Limit("latency_ratio", "at most", 0.9), 0),
+        ("champion[1].score.loss_at_most", Limit("score_loss", "at most", 1.0, significant_only=True), 1),
+    ]
+
+
 def test_zero_may_be_lost():
     [clause] = Policy.from_yaml("score: {loss_at_most: 0}").clauses()
     assert clause.limit.bound == 0
@@ -76,6 +100,15 @@ def test_zero_may_be_lost():
         ("score: {at_least: 90, significant_only: true}", "score.significant_only = True: has no loss to test"),
         ("reload_error: {at_most: -0.1}", "reload_error.at_most = -0.1"),
         ("reload_error: {at_most: small}", "reload_error.at_most = 'small': must be a number"),
+        ("champion: {batch: 1}", "champion = {'batch': 1}: limits nothing. Add size or score or latency."),
+        ("champion: best", "champion = 'best': must be a list. Write a mapping, such as {batch: 1, size:"),
+        ("champion: {size: 1}", "champion.size = 1: is neither a name nor a mapping. Write a mapping, such as {ratio"),
+        ("champion: {size: {at_most: 1 MB}}", "champion.size.at_most = '1 MB': is not a known key"),
+        ("champion: {score: {at_least: 95}}", "champion.score.at_least = 95: is not a known key"),
+        ("champion: {score: {significant_only: true}}", "champion.score"),
+        ("champion: [{size: {ratio_at_most: 1}}, {batch: 0}]", "champion[1].batch = 0"),
+        ("champion: {dtype: x, size: {ratio_at_most: 1}}", "champion.dtype = 'x': is not a known key"),
+        ("champion: {}", "champion = {}: is empty"),
         ("1: {at_most: 1 MB}", "[1] = 1: keys should be strings"),
         ("size: {at_most: 1 MB}\nsize: {at_most: 9 GB}", "the key size stands there twice"),
         ("size: !!python/object/apply:os.system [echo]", "could not determine a constructor"),

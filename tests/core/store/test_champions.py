@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.store import champions, stages, users
+from core.store import champions, models, stages, users
 from core.store.champions import NotTimedError
 from core.store.tradeoffs import Conditions
 from tests import factories
@@ -49,6 +49,28 @@ def test_the_last_entry_of_a_device_counts_and_the_earlier_ones_stay(two):
     ]
     assert champions.list_champions(session, project_id, "1" * 64) == []
     assert champions.list_champions(session, project_id + 1, TASK) == []
+
+
+def test_each_task_has_its_champions_and_all_can_be_asked_for(two):
+    session, project_id, _, first, second = two
+    session.query(models.Stage).filter_by(key="b").update({"task": "builtin:shapes", "task_hash": "1" * 64})
+    crown(two, first)
+    crown(two, second)
+    found = champions.list_champions(session, project_id)
+    assert [(row["run_id"], row["task"], row["task_hash"]) for row in found] == [
+        (first, "builtin:digits", TASK),
+        (second, "builtin:shapes", "1" * 64),
+    ]
+    assert [row["run_id"] for row in champions.list_champions(session, project_id, TASK)] == [first]
+
+
+def test_the_last_measurement_on_a_device_is_found(two):
+    session, *_, second = two
+    stage_id = stages.find_stage_id(session, "a")
+    stages.set_latencies(session, second, stage_id, [factories.latency(p50_ms=9.0), factories.latency(threads=1)], None)
+    assert champions.find_latency(session, stage_id, DEVICE).p50_ms == 9.0
+    assert champions.find_latency(session, stage_id, OTHER).p50_ms == 64.0
+    assert champions.find_latency(session, stage_id, Conditions("none", "eager", 8, 1, None, "forward")) is None
 
 
 def test_a_title_can_be_taken_away_and_that_is_kept(two):

@@ -1,0 +1,54 @@
+"""How much slower a stage is than another one that was timed in another run.
+
+A stage is timed alternately with its reference, so that a drifting machine cancels out of their ratio. Two stages that
+were timed beside the same reference are therefore compared by their ratios to it, and the logarithm of the quotient has
+the interval of a difference of two independent estimates (Zou and Donner, Statistics in Medicine 2008, section 2).
+Without such a reference the two medians are what there is.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from core.measured import LatencyRow
+
+Interval = tuple[float, float, float]  # value, low, high
+ITSELF = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A latency, of which stage it is, and beside which one it was timed."""
+
+    row: LatencyRow
+    stage_id: int
+    reference_id: int | None
+
+
+def beside(stage: Timed, other: Timed) -> LatencyRow:
+    """The stage's latency with the `other` stage in the place of its reference; without interval: of two medians."""
+    value, low, high = _quotient(stage, other) or (stage.row.p50_ms / other.row.p50_ms, None, None)
+    return replace(stage.row, reference_p50_ms=other.row.p50_ms, ratio=value, ratio_low=low, ratio_high=high)
+
+
+def _quotient(stage: Timed, other: Timed) -> Interval | None:
+    """The quotient of the two's ratios to a stage beside which both were timed; None where there is none."""
+    for common in (other.stage_id, stage.reference_id, other.reference_id):
+        above, below = _ratio_to(common, stage), _ratio_to(common, other)
+        if above and below:
+            low = math.hypot(math.log(above[0] / above[1]), math.log(below[2] / below[0]))
+            high = math.hypot(math.log(above[2] / above[0]), math.log(below[0] / below[1]))
+            value = above[0] / below[0]
+            return value, value * math.exp(-low), value * math.exp(high)
+    return None
+
+
+def _ratio_to(common: int | None, timed: Timed) -> Interval | None:
+    """How much slower a stage is than the one that has this id."""
+    if timed.stage_id == common:
+        return ITSELF
+    if common is None or timed.reference_id != common:
+        return None
+    row = timed.row
+    if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
+        return None
+    return row.ratio, row.ratio_low, row.ratio_high
