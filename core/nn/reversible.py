@@ -5,6 +5,7 @@ Paper: https://arxiv.org/abs/2001.04451 (Reformer, section 3), as Terraformer ha
 y2 = x2 + ffn(norm2(y1)), and their mean goes on.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,8 @@ class ReversibleStack(Replacement):
     """All blocks of a Transformer in the place of their list; whoever goes through that list finds the stack alone.
 
     The blocks keep their names, so that later steps find the same linears as before. In training its memory does not
-    grow with their number; the backward pass computes every block a second time.
+    grow with their number; the backward pass computes every block a second time. In evaluation gradients are the
+    ordinary ones, which also reach what is no parameter of the stack (gates that ask what a head matters).
     """
 
     def __init__(self, n_blocks: int):
@@ -61,15 +63,21 @@ class ReversibleStack(Replacement):
         """[B, T, dim] -> [B, T, dim]; the keywords are a block's, the cache that of the whole stack."""
         halves = self.halves(mask, cache, positions)
         parameters = [p for p in self.parameters() if p.requires_grad]
-        if torch.is_grad_enabled() and cache is None and (parameters or x.requires_grad):
+        if self.training and torch.is_grad_enabled() and cache is None and (parameters or x.requires_grad):
             self._refuse_losses()
             mixed: Tensor = _Reversed.apply(x, self, halves, *parameters)
             return mixed
+        first, second = deque(self.streams(x, halves), maxlen=1)[0]
+        return (first + second) / 2
+
+    def streams(self, x: Tensor, halves: list["Halves"]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Both streams before each block and after the last: their mean is what the other blocks' single one is."""
         first, second = x, x
+        yield first, second
         for attention, ffn in halves:
             first = first + attention(second)
             second = second + ffn(first)
-        return (first + second) / 2
+            yield first, second
 
     def halves(self, mask: Tensor | None, cache: StackCache | None, positions: Tensor | None) -> list["Halves"]:
         """What each block adds to its two streams."""

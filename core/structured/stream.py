@@ -20,7 +20,7 @@ def stream_units(model: nn.Module) -> Units:
     There is no one layer that a channel passes through: `gate` is empty.
     """
     known = anatomy(model)
-    known.require("blocks")
+    known.require("blocks' parts")
     slices = _ends(model, known)
     for block in known.blocks:
         slices += [Slice(f"{name}.weight", 1) for group in (block.groups[0], block.groups[2]) for name in group]

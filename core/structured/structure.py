@@ -39,7 +39,7 @@ class Masks:
 def structure_of(model: nn.Module, *, stream: bool) -> Structure:
     """The structure of a model; raises SpecError with the reason where it is not known."""
     known = anatomy(model)
-    known.require("blocks")
+    known.require("blocks' parts")
     known.require("heads")
     return Structure(
         blocks=known.blocks,

@@ -3,8 +3,7 @@
 Paper: https://arxiv.org/abs/2001.04451 (Reformer), as Terraformer has it (https://arxiv.org/abs/2111.12763). Weights
 stay, but the model computes something else with them: train it after this step. The backward pass computes every
 block a second time. Put it after the steps that swap attentions and feed-forward networks; whole blocks that steps
-put in, and parts with a loss of their own (routers), cannot be reversed. Steps that know a model by its list of
-blocks (structured pruning) refuse it afterwards.
+put in, and parts with a loss of their own (routers), cannot be reversed.
 """
 
 from core.context import Context

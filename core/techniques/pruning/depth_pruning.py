@@ -73,13 +73,14 @@ class DepthPruning(OneShot):
     def apply(self, subject: Subject, context: Context) -> None:
         """Measure, choose, and take out at once."""
         self.check(subject)
-        blocks = [block.name for block in anatomy(subject.model).blocks]
-        n = self._n(len(blocks))
-        trace = Trace(len(blocks), n, last_token_only=anatomy(subject.model).causal)
+        known = anatomy(subject.model)
+        assert known.blocks_list is not None
+        n = self._n(len(known.chain))
+        trace = Trace(len(known.chain), n, last_token_only=known.causal)
         examples = -(-self.calibration_examples // context.calibration_batch_size)
         for index, batch in enumerate(context.calibration(self.calibration_examples)):
             context.record.progress(index / examples, "block influence")
-            with trace.watching([subject.model.get_submodule(name) for name in blocks], batch):
+            with trace.watching(subject.model.get_submodule(known.blocks_list), batch):
                 logits_of(subject.model, batch)
         influence, distances = trace.means()
         dropped = dropped_blocks(self.strategy, n, influence, distances, context.generator("depth_pruning"))
@@ -90,7 +91,7 @@ class DepthPruning(OneShot):
                 f"angle across {n}": distances[index] if index < len(distances) else None,
                 "kept": index not in dropped,
             }
-            for index, name in enumerate(blocks)
+            for index, name in enumerate(known.chain)
         ]
         take_out_(subject, dropped)
 
@@ -100,7 +101,7 @@ class DepthPruning(OneShot):
 
 def take_out_(subject: Subject, dropped: Sequence[int]) -> None:
     """Take these blocks out of the main model; the masks of the others go along with them."""
-    blocks = [block.name for block in anatomy(subject.model).blocks]
+    blocks = anatomy(subject.model).chain
     kept = [index for index in range(len(blocks)) if index not in dropped]
     subject.configs["main"] = keep_blocks_(subject.model, subject.configs["main"], kept)
     new_names = {f"main.{blocks[old]}.": f"main.{blocks[new]}." for new, old in enumerate(kept)}

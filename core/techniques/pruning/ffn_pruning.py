@@ -4,6 +4,7 @@ Paper: https://arxiv.org/abs/2305.11627 (LLM-Pruner), sections 3.1 and 3.2. A un
 projection, its bias and its column of the down projection. Here the attention stays whole: see width_pruning.
 """
 
+from core.context import Context
 from core.models.anatomy import anatomy
 from core.structured.units import Units, ffn_units
 from core.subject import Subject
@@ -15,6 +16,16 @@ class FfnPruning(CoupledPruning):
 
     def units(self, subject: Subject) -> list[Units]:
         known = anatomy(subject.model)
-        known.require("blocks")
-        units = [ffn_units(subject.model, block) for block in known.blocks[self.pruned_blocks]]
+        known.require("feed-forward networks")
+        pruned = [name for name in known.chain[self.pruned_blocks] if name in known.feeds]
+        units = [ffn_units(subject.model, known.feeds[name]) for name in pruned]
         return [group for group in units if group.count]
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Cut; say which networks are no dense ones (experts, say) and stay whole."""
+        known = anatomy(subject.model)
+        others = [name for name in known.chain[self.pruned_blocks] if name not in known.feeds]
+        if others:
+            message = "what is in the place of their feed-forward networks stays whole"
+            context.record.event("warning", f"{', '.join(others)}: {message}")
+        super().apply(subject, context)

@@ -96,9 +96,8 @@ class HeadPruning(OneShot):
 
     def _units(self, subject: Subject) -> list[Units]:
         known = anatomy(subject.model)
-        known.require("blocks")
         known.require("heads")
-        units = [head_units(subject.model, known, block) for block in known.blocks]
+        units = [head_units(subject.model, known, block) for block in known.attentions.values()]
         return [group for group in units if group.count]
 
     def _scores(self, subject: Subject, context: Context, units: list[Units]) -> dict[str, Tensor]:

@@ -1,13 +1,15 @@
 """The residual stream between a Transformer's blocks: which of its tokens are real, and how much it turns."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from core.nn.reversible import ReversibleStack
 
 
 def block_influence(before: Tensor, after: Tensor) -> Tensor:
@@ -31,21 +33,30 @@ class Trace:
         self._tokens = self._turned = torch.zeros(0)
 
     @contextmanager
-    def watching(self, blocks: Sequence[nn.Module], batch: dict[str, Tensor]) -> Iterator[None]:
-        """Inside, one forward pass of the model on `batch` is taken into account."""
+    def watching(self, blocks: nn.Module, batch: dict[str, Tensor]) -> Iterator[None]:
+        """Inside, one forward pass of the model on `batch` counts; `blocks` is the list of its blocks."""
         self._states.clear()
 
         def enter(index: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             self._visit(index, arguments[0] if arguments else keywords["hidden_states"], batch.get("attention_mask"))
 
         def leave(output: Any) -> None:
-            self._visit(len(blocks), output if isinstance(output, Tensor) else output[0], None)
+            self._visit(len(listed), output if isinstance(output, Tensor) else output[0], None)
 
-        handles = [
-            block.register_forward_pre_hook(lambda _, args, kwargs, i=i: enter(i, args, kwargs), with_kwargs=True)
-            for i, block in enumerate(blocks)
-        ]
-        handles.append(blocks[-1].register_forward_hook(lambda _, __, output: leave(output)))
+        def enter_stack(stack: ReversibleStack, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            halves = stack.halves(keywords["mask"], None, keywords["positions"])
+            for index, (first, second) in enumerate(stack.streams(arguments[0], halves)):
+                self._visit(index, (first + second) / 2, batch.get("attention_mask"))
+
+        listed = list(blocks.children())
+        if isinstance(blocks, ReversibleStack):
+            handles = [blocks.register_forward_pre_hook(enter_stack, with_kwargs=True)]
+        else:
+            handles = [
+                block.register_forward_pre_hook(lambda _, args, kwargs, i=i: enter(i, args, kwargs), with_kwargs=True)
+                for i, block in enumerate(listed)
+            ]
+            handles.append(listed[-1].register_forward_hook(lambda _, __, output: leave(output)))
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ class WidthPruning(CoupledPruning):
         if channels:
             return channels[self.pruned_blocks]
         known = anatomy(model)
-        known.require("blocks")
+        known.require("blocks' parts")
         known.require("heads")
         units = []
         for block in known.blocks[self.pruned_blocks]:

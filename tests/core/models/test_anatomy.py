@@ -143,9 +143,18 @@ def test_anatomy_works_on_the_meta_device(image_task):
     assert len(anatomy(model).blocks) == 6 and anatomy(model).embeddings == ["patch_embedding"]
 
 
-def test_a_part_that_a_step_swapped_away_is_named_as_such(image_task):
+def test_a_part_that_a_step_swapped_away_is_named_as_such_and_the_others_stay_known(image_task):
     with empty_weights():
         model = core.models.build(core.models.describe(ModelSpec(source="builtin:vit"), image_task).config)
     model.blocks[0].ffn = nn.Identity()
+    found = anatomy(model)
+    with pytest.raises(SpecError, match="since an earlier step: its blocks' parts are not known here"):
+        found.require("blocks' parts")
+    names = [f"blocks.{index}" for index in range(6)]
+    assert found.chain == names == list(found.attentions) and list(found.feeds) == names[1:]
+    assert found.attentions["blocks.5"].o == "blocks.5.attention.o" and found.feeds["blocks.5"].gate is None
+    assert (found.blocks, found.layout, found.blocks_list, found.heads) == ([], None, "blocks", 3)
+    for block in model.blocks:
+        block.attention = nn.Identity()
     with pytest.raises(SpecError, match="since an earlier step: its heads are not known here"):
         anatomy(model).require("heads")

@@ -173,7 +173,7 @@ def test_heads_of_a_group_go_together():
 def test_what_cannot_be_done_is_refused():
     with pytest.raises(SpecError, match=r"rise = 0.5: leaves no update at the target after start, which is 0.6"):
         Cofi(teacher="stage:0", start=0.6, rise=0.5).check(subject_of("vit"))
-    with pytest.raises(SpecError, match="blocks are not known"):
+    with pytest.raises(SpecError, match="blocks' parts are not known"):
         Cofi(teacher="stage:0").check(subject_of("resnet"))
     with pytest.raises(ValidationError, match="no model reference"):
         Cofi(teacher="bert")

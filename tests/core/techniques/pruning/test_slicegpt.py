@@ -264,7 +264,7 @@ def test_what_cannot_be_sliced_is_refused_with_the_reason():
         Slicegpt().check(subject_of("bert", depth=2))
     with pytest.raises(SpecError, match=r"more before its blocks than embeddings: model.decoder.embed_tokens"):
         Slicegpt().check(subject_of("opt", depth=2, word_embed_proj_dim=16))
-    with pytest.raises(SpecError, match="whose blocks are not known"):
+    with pytest.raises(SpecError, match="whose blocks' parts are not known"):
         Slicegpt().check(plane_subject())
     with pytest.raises(SpecError, match=r"slicing = 0.8: leaves less than 8 of the residual stream's width of 32"):
         Slicegpt(slicing=0.8).check(subject_of("builtin vit", depth=1))

@@ -78,7 +78,7 @@ def test_channels_inside_residual_blocks_go(importance):
 def test_a_model_of_unknown_parts_is_refused():
     subject = subject_of("vit")
     subject.models["main"] = torch.nn.Sequential(torch.nn.Linear(4, 4))
-    with pytest.raises(SpecError, match="blocks are not known"):
+    with pytest.raises(SpecError, match="blocks' parts are not known"):
         WidthPruning().check(subject)
 
 
