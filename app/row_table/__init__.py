@@ -23,6 +23,7 @@ class Column:
     orders: tuple[tuple[str, str], ...] = ()  # (name, "ascending" or "descending") that clicks on the head sort by
     colours: tuple[tuple[str, str], ...] = ()  # (text, Streamlit's name of a colour): such cells are badges
     link: str = ""  # what a row's address is before its id: cells are links
+    wraps: bool = False  # cells take as many lines as they need; others are cut at the end of their line
 
 
 @dataclass(frozen=True)

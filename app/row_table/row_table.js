@@ -66,6 +66,7 @@ function drawBody(table, data, selected, select, open) {
     if (data.selectable) line.insertCell().appendChild(box);
     data.columns.forEach((column, place) => {
       const cell = line.insertCell();
+      if (column.wraps) cell.className = "wraps";
       cell.appendChild(makeContent(column, row, row.cells[place], open));
       cell.title = row.cells[place];
     });

@@ -10,6 +10,7 @@ from app.identity import Project, User
 from app.tradeoffs_page.conditions import condition_name
 
 HEADS = ("Device", "Stage", "Model", "Size", "Score", "Latency p50", "By", "When", "Note")
+TEXTS = ("Device", "Stage", "Note")  # which may be long
 
 
 def show(task_hash: str, user: User, project: Project) -> None:
@@ -34,7 +35,10 @@ def show(task_hash: str, user: User, project: Project) -> None:
 
 
 def _table(entries: list[dict[str, Any]], key: str, caption: str) -> None:
-    columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, HEADS)]
+    columns = [
+        row_table.Column("Run", link="run?run="),
+        *(row_table.Column(head, wraps=head in TEXTS) for head in HEADS),
+    ]
     rows = [row_table.Row(entry["run_id"] or 0, _cells(entry)) for entry in entries]
     table = row_table.show(columns, rows, key=key, caption=caption)
     if table.opened:

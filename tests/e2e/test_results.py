@@ -4,13 +4,16 @@ import io
 import re
 import zipfile
 from contextlib import suppress
+from dataclasses import fields
 
 import pytest
 from playwright.sync_api import Page, TimeoutError, expect
 from sqlalchemy import select, update
 
+from core.store import champions
 from core.store.engine import read_session, session
-from core.store.models import Artifact, Run, RunStage, RunStatus
+from core.store.models import Artifact, Latency, Run, RunStage, RunStatus, Stage
+from core.store.tradeoffs import Conditions
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds, for a page's first visit
@@ -154,6 +157,23 @@ def marks(page: Page) -> list[tuple[float, float]]:
             return found.filter((_, i) => i % step === 0).slice(0, 12);
         }"""
     )
+
+
+def test_a_champions_long_note_is_read_to_its_end(page, server):
+    note = "Tested on the field team's phones for two weeks; everybody agreed that the loss is worth it. " * 3
+    with session(server.store_url) as s:
+        place = s.execute(select(RunStage, Stage).join(Stage, Stage.id == RunStage.stage_id).limit(1)).one()
+        timed = s.scalars(select(Latency).where(Latency.stage_id == place.Stage.id).limit(1)).one()
+        device = Conditions(**{field.name: getattr(timed, field.name) for field in fields(Conditions)})
+        told = {"project_id": place.RunStage.project_id, "position": place.RunStage.position, "user_id": 1}
+        champions.crown(s, device=device, run_id=place.RunStage.run_id, note=note.strip(), **told)
+        task = place.Stage.task
+    open_page(page, f"{server.url}/?points_of={task}", "Trade-offs")
+    page.get_by_text("Champions").click()
+    cell = page.locator("td", has_text=note.strip())
+    expect(cell).to_be_visible()
+    for whole in (cell, page.locator(".rows", has=cell)):
+        assert whole.evaluate("it => it.scrollWidth <= it.clientWidth")
 
 
 def test_a_queued_run_moves_to_the_top(page, server):
