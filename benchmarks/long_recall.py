@@ -1,0 +1,139 @@
+"""What sparse attention and recurrences find again over a distance: `builtin:long-recall` beside full attention.
+
+    python -m benchmarks.long_recall [--parts reach recall] [--seeds 3] [--save]
+
+`reach`: a bidirectional classifier reads its class from a token in front and names the one value that stands among
+filler, near that token or in the middle of the text, farther than the windows of all blocks reach together. `recall`:
+a decoder answers keys with their values, which stand behind a stretch of filler. Every arm is a recipe that runs through
+the product's own pipeline, from the same seeds with as many updates. What is done stays in --folder, and a second call
+goes on there.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.sparsity.outcomes import outcome
+from core.spec import RunSpec
+
+RESULTS = Path(__file__).parent / "results"
+Steps = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model, its tasks by name, and the steps before the training by arm."""
+
+    model: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    arms: dict[str, Steps]
+    steps: int
+    batch_size: int
+
+
+PARTS = {
+    "reach": Part(
+        model={"source": "builtin:encoder", "pooling": "cls"},
+        tasks={
+            "near": {"variant": "classify", "length": 256, "pairs": 1},
+            "in the middle": {"variant": "classify", "length": 256, "pairs": 1, "distance": 126},
+        },
+        arms={
+            "full": [],
+            "sliding_window": [{"sliding_window": {"window": 24}}],
+            "sliding_window, 1 global": [{"sliding_window": {"window": 24, "global_tokens": 1}}],
+            "block_local": [{"block_local": {"block": 16}}],
+            "bigbird": [{"bigbird": {"block": 16, "random_blocks": 1}}],
+            "etc": [{"etc": {"radius": 23, "global_tokens": 8}}],
+        },
+        steps=200,
+        batch_size=32,
+    ),
+    "recall": Part(
+        model={"source": "builtin:gpt"},
+        tasks={
+            "within the window": {"length": 64, "pairs": 4, "distance": 0},
+            "beyond it": {"length": 64, "pairs": 4, "distance": 40},
+        },
+        arms={
+            "full": [],
+            "sliding_window": [{"sliding_window": {"window": 20}}],
+            "block_local": [{"block_local": {"block": 16}}],
+            "retnet": [{"retnet": {}}],
+            "linear_attention": [{"linear_attention": {}}],
+            "mamba": [{"mamba": {}}],
+            "rwkv": [{"rwkv": {}}],
+        },
+        steps=800,
+        batch_size=64,
+    ),
+}
+
+
+def spec_of(part: Part, task: str, arm: str, seed: int, arguments: argparse.Namespace) -> RunSpec:
+    """The run of an arm on a task."""
+    size = {"dim": arguments.dim, "depth": arguments.depth, "heads": arguments.heads, "positions": "rotary"}
+    steps, batch_size = arguments.steps or part.steps, part.batch_size
+    train = {"steps": steps, "batch_size": batch_size, "learning_rate": arguments.learning_rate, "evaluations": 0}
+    return RunSpec.parse(
+        {
+            "model": {**part.model, **size},
+            "task": {"source": "builtin:long-recall", **part.tasks[task]},
+            "seed": seed,
+            "recipe": [*part.arms[arm], {"train": train}],
+        }
+    )
+
+
+def table(name: str, arguments: argparse.Namespace) -> list[str]:
+    """A row an arm: its accuracy on each task, over the seeds."""
+    part = PARTS[name]
+    steps = arguments.steps or part.steps
+    size = f"width {arguments.dim}, {arguments.depth} blocks, {steps} updates of {part.batch_size} sequences"
+    lines = [f"{name}: {size}, {arguments.seeds} seeds; accuracy in %, mean (least to most)"]
+    lines.append(f"{part.model['source']:28}" + "".join(f"{task:>28}" for task in part.tasks))
+    for arm in part.arms:
+        line = f"{arm:28}"
+        for task in part.tasks:
+            specs = [spec_of(part, task, arm, seed, arguments) for seed in range(arguments.seeds)]
+            scores = [outcome(spec, arguments.folder, arguments.device).score for spec in specs]
+            line += f"{statistics.fmean(scores):12.1f} ({min(scores):5.1f} to {max(scores):5.1f})"
+        lines.append(line)
+        print(line, flush=True)
+    return lines
+
+
+def main() -> None:
+    """Train what is not trained yet, print the tables, and keep them with --save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of every training; each part has its own")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "slimboard-long-recall")
+    parser.add_argument("--save", action="store_true", help="also write long_recall_<part>.txt into benchmarks/results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
+    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
+    for name in arguments.parts:
+        lines = [*table(name, arguments), f"torch {torch.__version__}, {arguments.device}"]
+        print("\n".join(lines), flush=True)
+        if arguments.save:
+            (RESULTS / f"long_recall_{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
