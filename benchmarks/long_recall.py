@@ -4,9 +4,9 @@
 
 `reach`: a bidirectional classifier reads its class from a token in front and names the one value that stands among
 filler, near that token or in the middle of the text, farther than the windows of all blocks reach together. `recall`:
-a decoder answers keys with their values, which stand behind a stretch of filler. Every arm is a recipe that runs through
-the product's own pipeline, from the same seeds with as many updates. What is done stays in --folder, and a second call
-goes on there.
+a decoder answers keys with their values, which stand behind a stretch of filler. Every arm is a recipe that runs
+through the product's own pipeline, from the same seeds with as many updates. What is done stays in --folder, and a
+second call goes on there.
 """
 
 import argparse
