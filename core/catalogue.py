@@ -20,7 +20,8 @@ FILE = Path(__file__).with_name("catalogue.json")
 class Catalogue:
     """Entries by name, each with `hash`, `summary`, `doc` and `schema`.
 
-    A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves`, `leaves_with` and `refuses`.
+    A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves`, `leaves_with`, `refuses` and
+    `refuses_with`.
     """
 
     techniques: Mapping[str, dict[str, Any]] = field(default_factory=dict)

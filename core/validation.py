@@ -1,6 +1,6 @@
 """A spec against the published schemas: all that can be refused before a worker is asked. Loads no torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
@@ -28,29 +28,37 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
 
 
 def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterator[Problem]:
-    """Steps that refuse what an earlier step leaves."""
+    """Steps that refuse what an earlier step leaves; of several reasons against the same step the first."""
     left: dict[str, str] = {}  # property -> the step that left it
     for index, step in enumerate(recipe):
         methods = [_method(item) for item in step.settings.get("methods") or ()]
         parts = [step, *filter(None, methods)]
         entries = [catalogue.techniques.get(part.technique, {}) for part in parts]
-        for entry in entries:
-            for name, remedy in entry.get("refuses", {}).items():
-                if name in left:
+        against: set[str] = set()
+        for part, entry in zip(parts, entries, strict=True):
+            for name, remedy in _as_set(part, entry, "refuses"):
+                if name in left and left[name] not in against:
+                    against.add(left[name])
                     message = f"cannot follow {left[name]}, which leaves {name}"
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)
         for part, entry in zip(parts, entries, strict=True):
-            left |= dict.fromkeys(_left(part, entry), step.technique)
+            left |= {name: step.technique for name, _ in _as_set(part, entry, "leaves")}
 
 
-def _left(step: StepSpec, entry: dict[str, Any]) -> Iterator[str]:
-    """What a step leaves, as its settings are."""
-    yield from entry.get("leaves", ())
-    for condition, names in entry.get("leaves_with", {}).items():
+def _as_set(step: StepSpec, entry: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
+    """What a step `leaves` (or `refuses`, with the remedy), as its settings are; the last word is the setting's."""
+    fields = entry.get("schema", {}).get("properties", {})
+    found = _with_remedies(entry.get(kind, {}))
+    for condition, names in entry.get(f"{kind}_with", {}).items():
         setting, _, value = condition.partition("=")
-        given = step.settings.get(setting)
-        if given == value if value else given is not None:
-            yield from names
+        given = step.settings.get(setting, fields.get(setting, {}).get("default"))
+        if str(given) == value if value else given is not None:
+            found |= _with_remedies(names)
+    yield from found.items()
+
+
+def _with_remedies(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "")
 
 
 def _source_problems(

@@ -43,6 +43,7 @@ class Technique(BaseModel):
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
     leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # what more with "setting" given, or with "setting=value"
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
+    refuses_with: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # what more, as in `leaves_with`
 
     def check(self, subject: "Subject") -> None:
         """Raise SpecError where this subject (its models on the meta device) cannot take the technique.

@@ -95,6 +95,37 @@ def test_a_reference_may_be_any_stage_of_the_recipe():
     assert problems(["rtn"], reference="stage:2")[0][2] == "names no earlier stage"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (["moe", "mamba"], "cannot follow moe, which leaves experts"),
+        (["moe", {"mamba": {"replaces": "block"}}], "cannot follow moe, which leaves experts"),
+        (["moe", {"mamba": {"replaces": "attention"}}], None),
+        ([{"mamba": {"replaces": "attention"}}, "moe"], None),
+        (["mamba", "moe"], "cannot follow mamba, which leaves no dense feed-forward network"),
+        (["reversible", "rwkv"], "cannot follow reversible, which leaves two streams"),
+        (["reversible", "switch"], "cannot follow reversible, which leaves two streams"),
+        (["reversible", {"train": {"steps": 1}}, "depth_pruning"], None),
+        ([{"block_local": {"every": 2}}, "linear_attention"], None),
+        (["block_local", "linear_attention"], "cannot follow block_local, which leaves no full attention"),
+        (["retnet", "ffn_pruning"], None),
+        (["token_merging", {"train": {"methods": [{"cofi": {"teacher": "stage:0", "residual": False}}]}}], None),
+        (
+            ["token_merging", {"train": {"methods": [{"cofi": {"teacher": "stage:0"}}]}}],
+            "cannot follow token_merging, which leaves blocks that pass on fewer tokens",
+        ),
+    ],
+)
+def test_orders_of_architectures_that_cannot_work_are_refused_as_the_settings_are(recipe, message):
+    spec = RunSpec.parse({"model": "builtin:gpt", "task": "builtin:python-docs", "recipe": recipe})
+    if message is None:
+        validate(spec, built_in())
+        return
+    with pytest.raises(SpecError) as caught:
+        validate(spec, built_in())
+    assert [problem.message for problem in caught.value.problems] == [message]  # one reason is enough
+
+
 @pytest.mark.parametrize("later", ["ffn_pruning", "width_pruning", "channel_permutation"])
 @pytest.mark.parametrize(
     ("earlier", "leaves"),

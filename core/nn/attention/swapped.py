@@ -25,7 +25,8 @@ class SwappedAttention(Attention, Replacement):
         made = cls(**attention.shape(), **settings)
         for name in ("q", "k", "v", "o", "rotary"):
             setattr(made, name, getattr(attention, name))
-        return made.to(attention.q.weight.device).train(attention.training)
+        packed_or_plain = next(iter(attention.state_dict().values()))
+        return made.to(packed_or_plain.device).train(attention.training)
 
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Draw the parameters that the attention before did not have; nothing is done on the meta device."""

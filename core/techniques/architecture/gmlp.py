@@ -15,6 +15,7 @@ from core.subject import Subject
 from core.swapping import forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 from core.token_count import token_count
 
 
@@ -23,7 +24,8 @@ class Gmlp(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2105.08050"
-    refuses = REFUSES
+    leaves = OTHER_MIXING | WHOLE_BLOCKS
+    refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
     ffn_ratio: float = Field(6.0, gt=0, le=32, description="width of the network before its halves meet, times dim")
 

@@ -13,16 +13,22 @@ from pydantic import Field
 from core.context import Context
 from core.nn.mamba import Mamba, MambaBlock
 from core.subject import Subject
-from core.swapping import drop_learned_positions, forget_training, transformer
+from core.swapping import drop_learned_positions, forget_training, transformer, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.recurrent import Recurrent
+from core.techniques.parts import EXPERTS, NEEDS_FULL_ATTENTION, NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
+
+KEEP_EXPERTS = "Whole blocks would be replaced, experts too: set replaces: attention."
 
 
 class MambaStep(Recurrent):
     """Swap blocks for two Mambas each, or only their attentions for one."""
 
     paper = "https://arxiv.org/abs/2312.00752"
-    refuses = REFUSES
+    leaves = OTHER_MIXING
+    leaves_with = {"replaces=block": WHOLE_BLOCKS}
+    refuses = REFUSES | NEEDS_FULL_ATTENTION
+    refuses_with = {"replaces=block": NEEDS_PLAIN_BLOCKS | {EXPERTS: KEEP_EXPERTS}}
 
     replaces: Literal["block", "attention"] = Field("block", description="what a Mamba takes the place of")
     n_states: int = Field(16, ge=1, le=256, description="entries of each channel's state")
@@ -34,8 +40,10 @@ class MambaStep(Recurrent):
         return f"{self.replaces}s, {self.n_states} states"
 
     def check(self, subject: Subject) -> None:
-        """The model is causal and has attentions to swap."""
+        """The model is causal and has attentions to swap, in blocks of nothing else than a Transformer's parts."""
         self.causal_attentions(subject)
+        if self.replaces == "block":
+            whole_blocks(subject)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap."""

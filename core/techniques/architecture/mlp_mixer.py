@@ -16,6 +16,7 @@ from core.subject import Subject
 from core.swapping import forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING
 from core.token_count import token_count
 
 
@@ -24,7 +25,8 @@ class MlpMixer(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2105.01601"
-    refuses = REFUSES
+    leaves = OTHER_MIXING
+    refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
     hidden: int | None = Field(
         None, ge=1, le=65_536, description="hidden width of the MLP over tokens; half the model's dim if empty"

@@ -9,6 +9,7 @@ from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.swapping import full_attentions
 from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 
 CAUSAL_REMEDY = "Choose builtin:gpt, or a step that serves models which see both sides: linear_attention, say."
 
@@ -17,7 +18,9 @@ class Recurrent(OneShot):
     """Base: every full attention is swapped for something that decodes with a state of fixed size."""
 
     family = Family.ARCHITECTURE
+    leaves = OTHER_ATTENTION
     refuses = {
+        **NEEDS_FULL_ATTENTION,
         INTEGER_CODES: "Put this step before the one that quantizes.",
         LOW_RANK: "Put this step before the one that factors.",
         ROTATED_STREAM: "Leave one of the two steps out.",

@@ -16,12 +16,14 @@ from core.nn.attention.retention import Retention, log_decays
 from core.subject import Subject
 from core.swapping import drop_learned_positions, forget_training
 from core.techniques.architecture.recurrent import Recurrent
+from core.techniques.parts import OTHER_MIXING
 
 
 class Retnet(Recurrent):
     """Swap full attention for multi-scale retention."""
 
     paper = "https://arxiv.org/abs/2307.08621"
+    leaves = OTHER_MIXING
 
     value_factor: Literal[1, 2] = Field(
         1, description="width of values by that of keys: 1 keeps the weights there are, 2 is the paper's, and new"

@@ -14,6 +14,7 @@ from core.nn.transformer import Block
 from core.subject import Subject
 from core.swapping import transformer
 from core.techniques.base import HALF_PRECISION, INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.techniques.parts import EXPERTS, OTHER_BLOCKS, TWO_STREAMS
 
 
 class Reversible(OneShot):
@@ -22,7 +23,11 @@ class Reversible(OneShot):
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2001.04451"
     compresses = False
+    leaves = frozenset({TWO_STREAMS})
     refuses = {
+        EXPERTS: "Routers add a loss that reversible blocks cannot carry back: leave one of the two steps out.",
+        OTHER_BLOCKS: "Only blocks of an attention and a feed-forward network have two streams: leave one step out.",
+        TWO_STREAMS: "The blocks are reversible already: leave one of the two steps out.",
         INTEGER_CODES: "A reversible model must be trained: put reversible before the step that quantizes.",
         HALF_PRECISION: "A reversible model must be trained in float32: put reversible before cast.",
         ROTATED_STREAM: "Those blocks hand a rotated stream on: leave one of the two steps out.",

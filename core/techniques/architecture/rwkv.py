@@ -19,6 +19,7 @@ from core.subject import Subject
 from core.swapping import drop_learned_positions, forget_training, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 
 
 class Rwkv(OneShot):
@@ -26,7 +27,8 @@ class Rwkv(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2305.13048"
-    refuses = REFUSES
+    leaves = OTHER_MIXING | WHOLE_BLOCKS
+    refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
     version: Literal[4, 5, 6] = Field(
         6, description="4: a mean a channel; 5: a matrix a head; 6: decays that depend on the token"

@@ -19,6 +19,7 @@ from core.subject import Subject
 from core.swapping import dense_ffns, forget_training
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 
 class SparseFfn(OneShot):
@@ -26,7 +27,8 @@ class SparseFfn(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
-    refuses = REFUSES
+    leaves = frozenset({NO_DENSE_FFN})
+    refuses = REFUSES | NEEDS_DENSE_FFN
 
     block_size: int = Field(64, ge=2, le=4096, description="hidden units of a block, of which a token computes one (N)")
     rank: int | None = Field(

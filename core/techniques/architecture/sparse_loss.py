@@ -17,6 +17,7 @@ from core.swapping import forget_training, transformer
 from core.tasks.kinds import Kind
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import OTHER_HEAD
 
 
 class SparseLoss(OneShot):
@@ -24,7 +25,8 @@ class SparseLoss(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
-    refuses = REFUSES
+    leaves = frozenset({OTHER_HEAD})
+    refuses = {**REFUSES, OTHER_HEAD: "The head is a multiplicative one already: leave one of the two steps out."}
 
     n_modules: int = Field(4, ge=2, le=256, description="modules that the vocabulary is cut into (S)")
 

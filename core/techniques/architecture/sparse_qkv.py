@@ -21,6 +21,7 @@ from core.subject import Subject
 from core.swapping import forget_training, full_attentions
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.base import OneShot
+from core.techniques.parts import FEWER_HEADS, NEEDS_FULL_ATTENTION, OTHER_MIXING
 
 
 class SparseQkv(OneShot):
@@ -28,7 +29,12 @@ class SparseQkv(OneShot):
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
-    refuses = REFUSES
+    leaves = OTHER_MIXING
+    refuses = {
+        **REFUSES,
+        **NEEDS_FULL_ATTENTION,
+        FEWER_HEADS: "Its heads add up to the width: put sparse_qkv before the step that prunes heads.",
+    }
 
     n_modules: int | None = Field(
         None, ge=2, le=1024, description="modules that the width is cut into (S); as many as heads if empty"

@@ -15,6 +15,7 @@ from core.nn.attention.block_layout import BlockLayout
 from core.subject import Subject
 from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
 from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 from core.token_count import token_count
 
 
@@ -23,7 +24,11 @@ class BigBird(OneShot):
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2007.14062"
-    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
+    leaves = OTHER_ATTENTION
+    refuses = {
+        **NEEDS_FULL_ATTENTION,
+        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    }
 
     block: int = Field(64, ge=1, le=4096, description="tokens of a block; a token sees its own and one on either side")
     random_blocks: int = Field(3, ge=0, le=1024, description="further blocks that a block sees, drawn once a head")

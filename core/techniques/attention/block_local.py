@@ -14,6 +14,7 @@ from core.nn.attention.full import FullAttention
 from core.subject import Subject
 from core.swapping import full_attentions
 from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, NO_FULL_ATTENTION, SWAPPED_ATTENTION
 
 
 class BlockLocal(OneShot):
@@ -21,7 +22,12 @@ class BlockLocal(OneShot):
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/1801.10198"
-    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
+    leaves = frozenset({SWAPPED_ATTENTION})
+    leaves_with = {"every=1": frozenset({NO_FULL_ATTENTION})}
+    refuses = {
+        **NEEDS_FULL_ATTENTION,
+        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    }
 
     block: int = Field(64, ge=1, le=131_072, description="tokens of a block")
     every: int = Field(1, ge=1, le=128, description="swap one of so many layers, the first included; others stay")

@@ -14,7 +14,8 @@ from core.families import Family
 from core.nn.attention.etc import EtcAttention
 from core.subject import Subject
 from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
-from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.techniques.base import INTEGER_CODES, REDUCED_TOKENS, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 from core.token_count import token_count
 
 
@@ -23,7 +24,12 @@ class Etc(OneShot):
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.08483"
-    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
+    leaves = OTHER_ATTENTION
+    refuses = {
+        **NEEDS_FULL_ATTENTION,
+        INTEGER_CODES: "Its labels are new and want a training: put etc before the step that quantizes.",
+        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    }
 
     radius: int = Field(84, ge=1, le=65_536, description="tokens that a token sees on either side")
     global_tokens: int = Field(
@@ -57,7 +63,7 @@ class Etc(OneShot):
                 length=length,
                 hard=self.hard,
                 isolated=self.isolated,
-            ).to(attention.q.weight.dtype)
+            ).to(subject.dtype)
             made.initialize_(context.generator(name))
             subject.replace(name, made)
             rows.append({"name": name, "radius": self.radius, "labels": made.long_biases.shape[1]})

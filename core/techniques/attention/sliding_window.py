@@ -18,6 +18,7 @@ from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
 from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 
 
 class SlidingWindow(OneShot):
@@ -25,7 +26,11 @@ class SlidingWindow(OneShot):
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.05150"
-    refuses = {REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out."}
+    leaves = OTHER_ATTENTION
+    refuses = {
+        **NEEDS_FULL_ATTENTION,
+        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    }
 
     window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
     global_tokens: int = Field(

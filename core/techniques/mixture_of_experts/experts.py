@@ -18,10 +18,12 @@ from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.swapping import LAYERS, draw_like_, form_of, make_mixture, upcycle_
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
+from core.nn.reversible import ReversibleStack
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import dense_ffns
+from core.swapping import dense_ffns, transformer
 from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.techniques.parts import EXPERTS, NEEDS_DENSE_FFN, NO_DENSE_FFN, TWO_STREAMS
 
 Ffn = Mlp | GatedFfn
 
@@ -32,7 +34,11 @@ class ExpertsStep(OneShot):
     family = Family.MIXTURE_OF_EXPERTS
     compresses = False
     module: ClassVar[type[MixtureOfExperts]]
+    leaves = frozenset({EXPERTS})
+    leaves_with = {"every=1": frozenset({NO_DENSE_FFN})}
     refuses = {
+        **NEEDS_DENSE_FFN,
+        TWO_STREAMS: "Routers add a loss that reversible blocks cannot carry back: leave one of the two steps out.",
         INTEGER_CODES: "Put the step that makes experts before the one that quantizes.",
         LOW_RANK: "Put the step that makes experts before the one that factors layers.",
         REDUCED_TOKENS: "Blocks that reduce tokens call their parts by themselves: leave one of the two steps out.",
@@ -81,6 +87,9 @@ class ExpertsStep(OneShot):
             )
         for name, ffn in self._chosen(subject).items():
             self._require_dense(subject, name, ffn)
+        if isinstance(transformer(subject).blocks, ReversibleStack):
+            message = "is reversible, and cannot carry a router's loss back"
+            raise SpecError.of("model", type(subject.model).__name__, message, self.refuses[TWO_STREAMS])
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap the chosen networks."""

@@ -36,10 +36,13 @@ from core.techniques.base import (
     KEPT_WEIGHTS,
     LOW_RANK,
     NM_PATTERN,
+    REDUCED_TOKENS,
+    ROTATED_STREAM,
     Losses,
     TrainingMethod,
     Update,
 )
+from core.techniques.parts import FEWER_HEADS, NEEDS_BOTH_HALVES, NEEDS_PLAIN_HEAD
 
 FAR = 0.05  # from the target: worth a warning
 
@@ -50,10 +53,19 @@ class Cofi(TrainingMethod):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2204.00408"
     decides = frozenset({BLOCKS, KEPT_WEIGHTS})
+    leaves = frozenset({FEWER_HEADS})
     refuses = {
+        **NEEDS_BOTH_HALVES,
         INTEGER_CODES: "Integer codes have no gradient: put cofi before the step that quantizes.",
         LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",
         NM_PATTERN: "Taking inputs out shifts the groups of N:M: put the step that prunes N:M after this one.",
+    }
+    refuses_with = {
+        "residual=True": {
+            **NEEDS_PLAIN_HEAD,
+            ROTATED_STREAM: "A sliced stream has no channels to cut: set residual: false, or leave slicegpt out.",
+            REDUCED_TOKENS: "Blocks that reduce tokens keep the stream's width: set residual: false.",
+        }
     }
 
     teacher: Teacher = Field(

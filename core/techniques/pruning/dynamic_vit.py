@@ -23,6 +23,7 @@ from core.nn.tokens.selecting import SelectingBlock
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.base import BLOCKS, REDUCED_TOKENS, ROTATED_STREAM, Losses, TrainingMethod
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from core.techniques.pruning.token_blocks import Tokens, tokens_of
 
 RATIO_WEIGHT = 2.0
@@ -44,6 +45,7 @@ class DynamicVit(TrainingMethod):
     leaves = frozenset({REDUCED_TOKENS})
     decides = frozenset({BLOCKS})
     refuses = {
+        **NEEDS_PLAIN_BLOCKS,
         ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out dynamic_vit or slicegpt.",
         REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",
     }

@@ -8,11 +8,17 @@ from core.context import Context
 from core.models.anatomy import anatomy
 from core.structured.units import Units, ffn_units
 from core.subject import Subject
+from core.techniques.parts import NO_DENSE_FFN
 from core.techniques.pruning.coupled import CoupledPruning
 
 
 class FfnPruning(CoupledPruning):
     """Cut out the hidden units of feed-forward networks that matter least."""
+
+    refuses = {
+        **CoupledPruning.refuses,
+        NO_DENSE_FFN: "There are no hidden units to cut: leave one of the two steps out.",
+    }
 
     def units(self, subject: Subject) -> list[Units]:
         known = anatomy(subject.model)

@@ -24,6 +24,7 @@ from core.structured.selection import best, global_counts
 from core.structured.units import Units, head_units, keep_
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, LOW_RANK, OneShot
+from core.techniques.parts import FEWER_HEADS, NO_HEADS
 
 
 def head_importance(gradients: Tensor) -> Tensor:
@@ -41,7 +42,9 @@ class HeadPruning(OneShot):
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/1905.10650"
+    leaves = frozenset({FEWER_HEADS})
     refuses = {
+        NO_HEADS: "There are no heads to cut: leave one of the two steps out.",
         INTEGER_CODES: "Packed layers cannot be made smaller: put head_pruning before the step that quantizes.",
         LOW_RANK: "Factored layers cannot be made smaller: put head_pruning before the step that factors.",
     }

@@ -18,7 +18,8 @@ from core.families import Family
 from core.models.anatomy import anatomy
 from core.models.residual import residual
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, ROTATED_STREAM, OneShot
+from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.techniques.parts import NEEDS_BOTH_HALVES, NEEDS_PLAIN_HEAD
 from core.techniques.pruning.slicing import Slicing
 
 MULTIPLE = 8
@@ -36,6 +37,9 @@ class Slicegpt(OneShot):
     paper = "https://arxiv.org/abs/2401.15024"
     leaves = frozenset({ROTATED_STREAM})
     refuses = {
+        **NEEDS_BOTH_HALVES,
+        **NEEDS_PLAIN_HEAD,
+        REDUCED_TOKENS: "Blocks that reduce tokens call their parts by themselves: leave one of the two steps out.",
         MASK: "Rotating fills pruned weights again: put slicegpt before the step that prunes weights.",
         INTEGER_CODES: "Integer codes cannot be rotated: put slicegpt before the step that quantizes.",
         LOW_RANK: "Factors are not rotated: put slicegpt before the step that factors.",

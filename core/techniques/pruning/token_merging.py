@@ -11,6 +11,7 @@ from core.families import Family
 from core.nn.tokens.merging import MergingBlock
 from core.subject import Subject
 from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from core.techniques.pruning.token_blocks import tokens_of
 
 
@@ -21,6 +22,7 @@ class TokenMerging(OneShot):
     paper = "https://arxiv.org/abs/2210.09461"
     leaves = frozenset({REDUCED_TOKENS})
     refuses = {
+        **NEEDS_PLAIN_BLOCKS,
         ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out token_merging or slicegpt.",
         REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",
     }

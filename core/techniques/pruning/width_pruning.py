@@ -13,11 +13,15 @@ from core.models.anatomy import anatomy
 from core.structured.stream import KIND, stream_units
 from core.structured.units import Units, channel_units, ffn_units, head_units
 from core.subject import Subject
+from core.techniques.parts import FEWER_HEADS, NEEDS_BOTH_HALVES
 from core.techniques.pruning.coupled import CoupledPruning
 
 
 class WidthPruning(CoupledPruning):
     """Cut out the heads, FFN units and channels that matter least."""
+
+    leaves = frozenset({FEWER_HEADS})
+    refuses = CoupledPruning.refuses | NEEDS_BOTH_HALVES
 
     residual_ratio: float = Field(0.0, ge=0, lt=1, description="share of the residual stream's channels cut out")
 

@@ -10,9 +10,13 @@ from core.runtimes.onnxruntime import exported
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.etc import Etc
 from core.techniques.attention.sliding_window import SlidingWindow
+from core.techniques.base import INTEGER_CODES
+from core.techniques.low_rank.svd import Svd
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.quantization.cast import Cast
+from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.rtn import Rtn
 from tests.core.fakes import context
 from tests.core.techniques.attention.subjects import applied, inputs_of, subject_of
 
@@ -100,6 +104,29 @@ def test_masks_and_half_precision_work_with_it(name):
     before = subject.model(**inputs_of("encoder"))
     Cast(dtype="bf16").apply(subject, context(subject))
     torch.testing.assert_close(subject.model(**inputs_of("encoder")).float(), before, rtol=0, atol=0.1)
+
+
+WIDE = {"bigbird": BigBird(block=30), "sliding window": SlidingWindow(window=70), "etc": Etc(radius=70)}
+
+
+@pytest.mark.parametrize("earlier", [Svd(rank=8), Rtn(), DynamicInt8()])
+@pytest.mark.parametrize("name", WIDE)
+def test_packed_projections_are_taken_over(name, earlier):
+    subject, batch = subject_of("encoder"), inputs_of("encoder")
+    earlier.apply(subject, context(subject))
+    before = subject.model(**batch)
+    if name == "etc" and not isinstance(earlier, Svd):
+        assert INTEGER_CODES in Etc.refuses
+        return
+    WIDE[name].check(subject)
+    WIDE[name].apply(subject, context(subject))
+    after = subject.model(**batch)
+    if name != "etc":  # whose labels and global tokens are new
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    modules = artifact.replacements(subject.model)
+    again = artifact._bare(subject.configs["main"], modules)
+    again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
+    torch.testing.assert_close(again.eval()(**batch), after)
 
 
 def test_labels_tell_the_settings():

@@ -1,0 +1,30 @@
+"""Which of a Transformer's parts architecture steps leave in a model, and which of them later steps need.
+
+Sets are for `Technique.leaves`, mappings for `Technique.refuses`: what a step must not find, with the remedy.
+"""
+
+SWAPPED_ATTENTION = "attention that is not full"
+NO_FULL_ATTENTION = "no full attention"
+NO_HEADS = "no heads of plain projections"
+NO_DENSE_FFN = "no dense feed-forward network"
+EXPERTS = "experts"
+OTHER_BLOCKS = "blocks of another kind"
+TWO_STREAMS = "two streams"
+OTHER_HEAD = "a multiplicative head"
+FEWER_HEADS = "fewer heads"
+
+OTHER_ATTENTION = frozenset({SWAPPED_ATTENTION, NO_FULL_ATTENTION})
+OTHER_MIXING = OTHER_ATTENTION | {NO_HEADS}
+WHOLE_BLOCKS = frozenset({NO_DENSE_FFN, OTHER_BLOCKS})
+
+NEEDS_FULL_ATTENTION = {NO_FULL_ATTENTION: "This step swaps full attention: leave one of the two steps out."}
+NEEDS_DENSE_FFN = {NO_DENSE_FFN: "This step swaps dense feed-forward networks: leave one of the two steps out."}
+NEEDS_PLAIN_BLOCKS = dict.fromkeys(
+    (SWAPPED_ATTENTION, NO_DENSE_FFN, EXPERTS, TWO_STREAMS),
+    "This step takes blocks of full attention and a dense network: leave one of the two steps out.",
+)
+NEEDS_BOTH_HALVES = dict.fromkeys(
+    (NO_HEADS, NO_DENSE_FFN, EXPERTS, TWO_STREAMS),
+    "This step cuts both halves of every block: take depth_pruning, ffn_pruning or head_pruning.",
+)
+NEEDS_PLAIN_HEAD = {OTHER_HEAD: "This step cuts what the head reads: leave one of the two steps out."}

@@ -1,0 +1,109 @@
+"""Orders of two steps that a model refuses after the first are refused before anything is computed."""
+
+import copy
+
+import pytest
+
+from core.catalogue import Catalogue
+from core.errors import SpecError
+from core.publish import catalogue
+from core.spec import RunSpec, StepSpec
+from core.tasks.base import Kind
+from core.techniques.base import OneShot
+from core.techniques.catalogue import TECHNIQUES, technique
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS
+from core.validation import validate
+from tests.core.fakes import context
+from tests.core.techniques.pruning.families import subject_of
+
+SETTINGS = {
+    "bigbird": {"block": 2, "random_blocks": 1},
+    "block_local": {"block": 4},
+    "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
+    "cofi": {"teacher": "stage:0"},
+    "distill_logits": {"teacher": "stage:0"},
+    "dynamic_vit": {"stages": 1},
+    "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
+    "ffn_pruning": {"round_to": 1, "importance": "l2"},
+    "head_pruning": {"importance": "magnitude"},
+    "sliding_window": {"window": 4},
+    "sparse_ffn": {"block_size": 4},
+    "width_pruning": {"round_to": 1, "importance": "l2"},
+}
+CATALOGUE = Catalogue(**catalogue(plugins=False))
+STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]
+FIRST = [
+    *({name: {}} for name in STEPS),
+    {"block_local": {"every": 2}},
+    {"mamba": {"replaces": "attention"}},
+    {"moe": {"every": 1}},
+]
+THEN = [*({name: {}} for name in TECHNIQUES), {"mamba": {"replaces": "attention"}}, {"cofi": {"residual": False}}]
+FAMILIES = {
+    "builtin gpt": (Kind.LANGUAGE_MODELLING, {"kv_heads": 4}),
+    "builtin vit": (Kind.IMAGE_CLASSIFICATION, {"pooling": "mean"}),
+    "builtin encoder": (Kind.TEXT_CLASSIFICATION, {}),
+}
+
+
+def bound(step: dict):
+    (name, settings), *_ = step.items()
+    return technique(StepSpec(technique=name, settings=SETTINGS.get(name, {}) | settings), "recipe[0]")
+
+
+def refused_by_declaration(first: dict, second: dict) -> bool:
+    written = [{name: SETTINGS.get(name, {}) | more for name, more in step.items()} for step in (first, second)]
+    recipe = [step if next(iter(step)) in (*STEPS, "train") else {"train": {"methods": [step]}} for step in written]
+    spec = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": recipe})
+    try:
+        validate(spec, CATALOGUE)
+    except SpecError as error:
+        return all(problem.message.startswith("cannot follow") for problem in error.problems)
+    return False
+
+
+def refusal(step, subject) -> SpecError | None:
+    """Why a subject refuses a step; a pattern that does not divide some layer's inputs is no matter of order."""
+    try:
+        step.check(subject)
+    except SpecError as error:
+        return None if error.problems[0].field == "m" else error
+    return None
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    made = {}
+    for family, (kind, more) in FAMILIES.items():
+        made[family] = subject_of(family, depth=4, **more)
+        made[family].task.kind = kind
+    return made
+
+
+@pytest.mark.parametrize("first", FIRST, ids=str)
+def test_what_a_subject_refuses_after_a_step_is_declared(first, fresh):
+    earlier = bound(first)
+    for original in fresh.values():
+        if refusal(earlier, original) is not None:
+            continue
+        subject = copy.deepcopy(original)
+        earlier.apply(subject, context(subject))
+        for second in THEN:
+            later = bound(second)
+            if refusal(later, original) is None and (why := refusal(later, subject)) is not None:
+                assert refused_by_declaration(first, second), (first, second, str(why))
+
+
+@pytest.mark.parametrize("first", [step for step in FIRST if bound(step).leaves & {*NEEDS_PLAIN_BLOCKS}], ids=str)
+def test_an_order_of_architectures_that_is_declared_impossible_is_refused_by_the_subject_too(first, fresh):
+    """A run may begin from an earlier one's model, whose steps no form sees."""
+    earlier = bound(first)
+    for original in fresh.values():
+        if refusal(earlier, original) is not None:
+            continue
+        subject = copy.deepcopy(original)
+        earlier.apply(subject, context(subject))
+        for second in THEN:
+            later = bound(second)
+            if refusal(later, original) is None and refused_by_declaration(first, second):
+                assert refusal(later, subject) is not None, (first, second)
