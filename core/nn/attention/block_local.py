@@ -18,23 +18,33 @@ from core.nn.cache import LayerCache
 
 
 class BlockCache:
-    """The keys and values of the block that is being filled."""
+    """The keys and values of the block that is being filled; the token at position p lies in slot p mod block."""
 
     def __init__(self, block: int):
         self.block = block
         self.length = 0
-        self.keys: Tensor | None = None  # [B, kv_heads, length mod block, head_dim]
+        self.keys: Tensor | None = None  # [B, kv_heads, block, head_dim]
         self.values: Tensor | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values of T tokens; those since the beginning of the block that the first of them is in."""
-        if self.keys is not None and self.values is not None:
-            keys, values = torch.cat((self.keys, keys), dim=2), torch.cat((self.values, values), dim=2)
-        start = self.length - self.length % self.block
-        self.length = start + keys.shape[2]
-        kept = self.length % self.block
-        self.keys, self.values = keys[:, :, keys.shape[2] - kept :], values[:, :, values.shape[2] - kept :]
-        return keys, values
+        if self.keys is None or self.values is None:
+            shape = (*keys.shape[:2], self.block, keys.shape[3])
+            self.keys, self.values = keys.new_zeros(shape), values.new_zeros(shape)
+        n_past = self.length % self.block
+        self.length += keys.shape[2]
+        return self._added(self.keys, keys, n_past), self._added(self.values, values, n_past)
+
+    def _added(self, slots: Tensor, new: Tensor, n_past: int) -> Tensor:
+        """What is in the slots and the new tokens behind it; the last block's are in the slots afterwards."""
+        end = n_past + new.shape[2]
+        if end <= self.block:
+            slots[:, :, n_past:end] = new
+            return slots[:, :, :end]
+        since = torch.cat((slots[:, :, :n_past], new), dim=2)
+        last = end % self.block
+        slots[:, :, :last] = since[:, :, end - last :]
+        return since
 
 
 def block_local_attention(

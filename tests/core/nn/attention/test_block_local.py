@@ -38,7 +38,17 @@ def test_attention_with_its_cache_equals_recomputation(pieces, rotary):
     torch.testing.assert_close(torch.cat(parts, dim=1), attention(x), rtol=1e-5, atol=1e-5)
     assert cache.length == 30
     assert cache.keys is not None
-    assert cache.keys.shape == (2, 2, 6, 8)
+    assert cache.keys.shape == cache.values.shape == (2, 2, 8, 8)
+
+
+@pytest.mark.parametrize("pieces", [[64], [63, 1], [1] * 64, [5, 59]])
+def test_what_is_kept_of_a_text_is_one_block_however_long_it_is(pieces):
+    attention = BlockLocalAttention(32, 4, kv_heads=2, causal=True, block=8)
+    cache = attention.make_cache(64)
+    for n_tokens in pieces:
+        attention(torch.randn(3, n_tokens, 32), cache=cache)
+    for kept in (cache.keys, cache.values):
+        assert kept.untyped_storage().nbytes() == 4 * 3 * 2 * 8 * 8  # no view of the whole prompt
 
 
 def test_a_block_over_everything_is_full_attention():
