@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from core.errors import SpecError
 from core.spec import ModelSpec
-from core.tasks.language import IGNORED
+from core.tasks.windows import IGNORED
 
 
 def _named(value: str | dict[str, Any]) -> str | dict[str, Any]:

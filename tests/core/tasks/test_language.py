@@ -7,7 +7,8 @@ from core.errors import SpecError
 from core.models.tokenizer import ByteTokenizer
 from core.tasks.base import InputFormat
 from core.tasks.data import CorpusData
-from core.tasks.language import IGNORED, LanguageTask
+from core.tasks.language import LanguageTask
+from core.tasks.windows import IGNORED
 
 TEXTS = {"train": "abcdefghij", "validation": "abcdef", "test": "aßcdefg"}
 
