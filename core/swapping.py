@@ -9,6 +9,7 @@ from core.models.gpt import Gpt
 from core.nn.attention.full import FullAttention
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
+from core.nn.tokens.block import ReducingBlock
 from core.nn.transformer import Block, Transformer
 from core.subject import Subject
 
@@ -25,7 +26,12 @@ def transformer(subject: Subject) -> Transformer:
 
 def full_attentions(subject: Subject) -> dict[str, FullAttention]:
     """The model's full attentions by name; raises SpecError where it has none."""
-    found = {n: m for n, m in transformer(subject).named_modules() if type(m) is FullAttention}
+    modules = dict(transformer(subject).named_modules())
+    for name, module in modules.items():
+        if isinstance(module, ReducingBlock):
+            remedy = "Such blocks attend by themselves: leave one of the two steps out."
+            raise SpecError.of("model.source", name, "passes on fewer tokens", remedy)
+    found = {name: module for name, module in modules.items() if type(module) is FullAttention}
     _require(subject, dict(found), "full attention")
     return found
 

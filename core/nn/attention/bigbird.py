@@ -25,6 +25,11 @@ from core.nn.cache import LayerCache
 NEAR = 3  # blocks of the window
 
 
+def sees_all(n_blocks: int, random: int, *, internal: bool) -> bool:
+    """Whether a block sees as many blocks as there are: then there are not enough to draw from."""
+    return n_blocks <= NEAR + random + (2 if internal else 0)
+
+
 def legal_blocks(n_blocks: int, *, internal: bool) -> Tensor:
     """Which blocks a block may draw: bool [n_blocks, n_blocks]; the rows of global blocks mean nothing."""
     place = torch.arange(n_blocks)
@@ -113,8 +118,8 @@ class BigBirdAttention(SwappedAttention):
 
     @property
     def is_full(self) -> bool:
-        """Whether the text has no more blocks than a block sees: then there are not enough to draw from."""
-        return self.n_blocks <= NEAR + self.random + (2 if self.internal else 0)
+        """Whether the longest text has no more blocks than a block sees."""
+        return sees_all(self.n_blocks, self.random, internal=self.internal)
 
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Draw the random blocks; nothing on the meta device."""

@@ -5,7 +5,6 @@ from torch import nn
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.full import FullAttention
-from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.swapping import full_attentions
 from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
@@ -30,10 +29,6 @@ class Recurrent(OneShot):
     def attentions(self, subject: Subject) -> dict[str, FullAttention]:
         """The attentions to swap by name, their projections plain linears; raises SpecError where they are not."""
         found = full_attentions(subject)
-        for name, module in subject.model.named_modules():
-            if isinstance(module, ReducingBlock):
-                message, remedy = "passes on fewer tokens and attends by itself", self.refuses[REDUCED_TOKENS]
-                raise SpecError.of("model.source", name, message, remedy)
         for name, attention in found.items():
             for part in (attention.q, attention.k, attention.v, attention.o):
                 if type(part) is not nn.Linear:

@@ -13,8 +13,9 @@ from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.full import FullAttention
 from core.subject import Subject
 from core.swapping import full_attentions
-from core.techniques.base import REDUCED_TOKENS, OneShot
-from core.techniques.parts import NEEDS_FULL_ATTENTION, NO_FULL_ATTENTION, SWAPPED_ATTENTION
+from core.techniques.attention.long_tokens import REFUSES
+from core.techniques.base import OneShot
+from core.techniques.parts import NO_FULL_ATTENTION, SWAPPED_ATTENTION
 
 
 class BlockLocal(OneShot):
@@ -24,10 +25,7 @@ class BlockLocal(OneShot):
     paper = "https://arxiv.org/abs/1801.10198"
     leaves = frozenset({SWAPPED_ATTENTION})
     leaves_with = {"every=1": frozenset({NO_FULL_ATTENTION})}
-    refuses = {
-        **NEEDS_FULL_ATTENTION,
-        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
-    }
+    refuses = REFUSES
 
     block: int = Field(64, ge=1, le=131_072, description="tokens of a block")
     every: int = Field(1, ge=1, le=128, description="swap one of so many layers, the first included; others stay")

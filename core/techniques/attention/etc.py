@@ -7,28 +7,23 @@ shared between global and long tokens. Not built: contrastive pretraining (CPC),
 bidirectional models: the paper has no causal one.
 """
 
+from typing import Any
+
 from pydantic import Field
 
-from core.context import Context
-from core.families import Family
 from core.nn.attention.etc import EtcAttention
-from core.subject import Subject
-from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
-from core.techniques.base import INTEGER_CODES, REDUCED_TOKENS, OneShot
-from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
-from core.token_count import token_count
+from core.nn.attention.full import FullAttention
+from core.techniques.attention.long_tokens import LongTokens
+from core.techniques.base import INTEGER_CODES
 
 
-class Etc(OneShot):
+class Etc(LongTokens):
     """Swap full attention for global-local attention with labelled relative positions."""
 
-    family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.08483"
-    leaves = OTHER_ATTENTION
     refuses = {
-        **NEEDS_FULL_ATTENTION,
+        **LongTokens.refuses,
         INTEGER_CODES: "Its labels are new and want a training: put etc before the step that quantizes.",
-        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
     }
 
     radius: int = Field(84, ge=1, le=65_536, description="tokens that a token sees on either side")
@@ -44,30 +39,20 @@ class Etc(OneShot):
         kept = "".join(f", {name}" for name in ("hard", "isolated") if getattr(self, name))
         return f"radius {self.radius}, {self.global_tokens} global{kept}"
 
-    def check(self, subject: Subject) -> None:
-        """The model is bidirectional, and knows how long its texts may get."""
-        bidirectional_attentions(subject, "its global tokens would pass on what comes later")
-        token_count(subject)
+    def made(self, attention: FullAttention, length: int) -> tuple[EtcAttention, dict[str, Any]]:
+        """The pattern with its labels, and how many of them there are."""
+        made = EtcAttention.from_attention(
+            attention,
+            radius=self.radius,
+            max_distance=self.max_distance,
+            global_tokens=self.global_tokens,
+            length=length,
+            hard=self.hard,
+            isolated=self.isolated,
+        )
+        return made, {"radius": self.radius, "labels": made.long_biases.shape[1]}
 
-    def apply(self, subject: Subject, context: Context) -> None:
-        """Swap every full attention and put the global tokens in."""
-        self.check(subject)
-        length = token_count(subject)
-        rows = []
-        for name, attention in bidirectional_attentions(subject, "").items():
-            made = EtcAttention.from_attention(
-                attention,
-                radius=self.radius,
-                max_distance=self.max_distance,
-                global_tokens=self.global_tokens,
-                length=length,
-                hard=self.hard,
-                isolated=self.isolated,
-            ).to(subject.dtype)
-            made.initialize_(context.generator(name))
-            subject.replace(name, made)
-            rows.append({"name": name, "radius": self.radius, "labels": made.long_biases.shape[1]})
-        add_global_tokens(subject, context, self.global_tokens)
-        if length <= self.radius:
-            context.record.event("warning", f"radius {self.radius} covers the {length} tokens: only the labels are new")
-        subject.details["layers"] = rows
+    def idle(self, length: int) -> str | None:
+        """Every token is within the radius."""
+        covered = f"radius {self.radius} covers the {length} tokens: only the labels are new"
+        return covered if length <= self.radius else None

@@ -1,11 +1,23 @@
-"""What the steps of sparse attention ask of a built-in Transformer, and how global tokens get into one."""
+"""What the steps of sparse attention ask of a built-in Transformer, and how their attentions get into one."""
+
+from typing import Any
 
 from core.context import Context
 from core.errors import SpecError
+from core.families import Family
 from core.nn.attention.full import FullAttention
+from core.nn.attention.swapped import SwappedAttention
 from core.nn.tokens.global_tokens import GlobalTokens
 from core.subject import Subject
 from core.swapping import full_attentions, transformer
+from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
+from core.token_count import token_count
+
+REFUSES = {
+    **NEEDS_FULL_ATTENTION,
+    REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+}
 
 
 def bidirectional_attentions(subject: Subject, reason: str) -> dict[str, FullAttention]:
@@ -24,3 +36,41 @@ def add_global_tokens(subject: Subject, context: Context, count: int) -> None:
         tokens.initialize_(context.generator("global_tokens"))
         subject.replace("global_tokens", tokens)
         subject.trained = False  # the new tokens say nothing yet
+
+
+class LongTokens(OneShot):
+    """Base: every attention of a bidirectional model becomes one that is made for the model's longest text."""
+
+    family = Family.ATTENTION
+    leaves = OTHER_ATTENTION
+    refuses = REFUSES
+
+    def made(self, attention: FullAttention, length: int) -> tuple[SwappedAttention, dict[str, Any]]:
+        """What takes an attention's place in texts of at most `length` tokens, and what is reported of it."""
+        raise NotImplementedError(type(self).__name__)
+
+    def idle(self, length: int) -> str | None:
+        """Why no pair of tokens is left out of texts of this length; None where some are."""
+        raise NotImplementedError(type(self).__name__)
+
+    def check(self, subject: Subject) -> None:
+        """The model is bidirectional, and knows how long its texts may get."""
+        bidirectional_attentions(subject, "its global tokens would pass on what comes later")
+        token_count(subject)
+
+    def apply(self, subject: Subject, context: Context) -> None:
+        """Swap every full attention, whose projections and masks stay, and put the global tokens in."""
+        self.check(subject)
+        length = token_count(subject)
+        rows = []
+        for name, attention in full_attentions(subject).items():
+            made, report = self.made(attention, length)
+            made.initialize_(context.generator(name))
+            for parameter in made.parameters(recurse=False):
+                parameter.data = parameter.data.to(subject.dtype)
+            subject.replace(name, made)
+            rows.append({"name": name, **report})
+        add_global_tokens(subject, context, made.global_tokens)
+        if (message := self.idle(length)) is not None:
+            context.record.event("warning", message)
+        subject.details["layers"] = rows

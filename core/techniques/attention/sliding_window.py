@@ -16,9 +16,9 @@ from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindo
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
-from core.techniques.attention.long_tokens import add_global_tokens, bidirectional_attentions
-from core.techniques.base import REDUCED_TOKENS, OneShot
-from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
+from core.techniques.attention.long_tokens import REFUSES, add_global_tokens, bidirectional_attentions
+from core.techniques.base import OneShot
+from core.techniques.parts import OTHER_ATTENTION
 
 
 class SlidingWindow(OneShot):
@@ -27,10 +27,7 @@ class SlidingWindow(OneShot):
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.05150"
     leaves = OTHER_ATTENTION
-    refuses = {
-        **NEEDS_FULL_ATTENTION,
-        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
-    }
+    refuses = REFUSES
 
     window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
     global_tokens: int = Field(
