@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 BASE = 10000.0  # of the paper: sets the slowest turn
 
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn x [..., T, head_dim] by the angles whose cosine and sine [T, head_dim] are given."""
     first, second = x.chunk(2, dim=-1)
