@@ -6,10 +6,11 @@ from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, func, literal
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
-GRID = 60  # the range of each axis in cells; the largest value has one of its own
+GRID = 48  # the range of each axis in cells, about a mark wide; the largest value has one of its own
+MOST = 1000  # points that are all drawn: of more, marks would hide one another, and a browser takes long to draw them
 
 
-def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int) -> dict[int, int]:
+def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int = MOST) -> dict[int, int]:
     """Ids of the points that are drawn, each with how many it stands for.
 
     `points` selects `stage_id`, `x` and `y`, none of them null, of which less is better. Up to `limit` points are all

@@ -132,7 +132,7 @@ def list_candidates(session: Session, chosen: PointFilter, axes: Iterable[str]) 
 
 
 def list_points(
-    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = 4000
+    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = thinning.MOST
 ) -> list[dict[str, Any]]:
     """Points of which both axes are known: the columns of `_details`, and `n` of points that a row stands for.
 
@@ -145,7 +145,7 @@ def list_points(
 
 
 def list_recipes(
-    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = 4000
+    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = thinning.MOST
 ) -> list[dict[str, Any]]:
     """The same points, those that differ in their seeds as one: its values are means over the seeds.
 
@@ -153,10 +153,9 @@ def list_recipes(
     first one's. Where a recipe was computed with one seed several times, the last counts.
     """
     n = thinning.thin(session, _recipes(chosen, x, y), limit)
-    repeated = select(Stage.recipe_hash).where(Stage.id.in_(list(n)))
-    query = _details(chosen).where(
-        or_(Stage.id.in_(list(n)), Stage.recipe_hash.in_(repeated)), _of_project(chosen), *_conditions(chosen)
-    )
+    drawn = list(n)
+    some = or_(Stage.id.in_(drawn), Stage.id.in_(_of_the_same_recipes(drawn)))
+    query = _details(chosen).where(some, _of_project(chosen), *_conditions(chosen))
     rows = [dict(row) for row in session.execute(query.order_by(Stage.id)).mappings()]
     found = seeds.merged([row for row in rows if row[x] is not None and row[y] is not None], tuple(AXES))
     return [{**row, "n": n[row["stage_id"]]} for row in found if row["stage_id"] in n]
@@ -237,6 +236,12 @@ def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
     merged = select(*means).where(ranked.c.age == 1).group_by(ranked.c.recipe)
     drawn = union_all(alone, merged).subquery("drawn")
     return select(drawn.c.stage_id, drawn.c.x, drawn.c.y)
+
+
+def _of_the_same_recipes(stage_ids: list[int]) -> Select[int]:
+    """Ids of the stages whose recipes are those of these stages."""
+    known = aliased(Stage)
+    return select(Stage.id).join(known, known.recipe_hash == Stage.recipe_hash).where(known.id.in_(stage_ids))
 
 
 def _falling(column: ColumnElement[Any], axis: str) -> ColumnElement[Any]:

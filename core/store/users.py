@@ -52,6 +52,11 @@ def list_projects(session: Session, user_id: int) -> Rows:
     return session.execute(query).all()
 
 
+def count_projects(session: Session) -> int:
+    """How many projects there are."""
+    return session.scalar(select(func.count()).select_from(Project)) or 0
+
+
 def find_role(session: Session, user_id: int, project_id: int) -> Role | None:
     """The user's role in the project, None if they have none."""
     membership = session.get(Membership, (user_id, project_id))
