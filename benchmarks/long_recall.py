@@ -41,18 +41,18 @@ PARTS = {
     "reach": Part(
         model={"source": "builtin:encoder", "pooling": "cls"},
         tasks={
-            "near": {"variant": "classify", "length": 256, "pairs": 1},
-            "in the middle": {"variant": "classify", "length": 256, "pairs": 1, "distance": 126},
+            "near": {"variant": "classify", "length": 128, "pairs": 1},
+            "in the middle": {"variant": "classify", "length": 128, "pairs": 1, "distance": 62},
         },
         arms={
             "full": [],
-            "sliding_window": [{"sliding_window": {"window": 24}}],
-            "sliding_window, 1 global": [{"sliding_window": {"window": 24, "global_tokens": 1}}],
-            "block_local": [{"block_local": {"block": 16}}],
-            "bigbird": [{"bigbird": {"block": 16, "random_blocks": 1}}],
-            "etc": [{"etc": {"radius": 23, "global_tokens": 8}}],
+            "sliding_window": [{"sliding_window": {"window": 12}}],
+            "sliding_window, 1 global": [{"sliding_window": {"window": 12, "global_tokens": 1}}],
+            "block_local": [{"block_local": {"block": 8}}],
+            "bigbird": [{"bigbird": {"block": 8, "random_blocks": 1}}],
+            "etc": [{"etc": {"radius": 11, "global_tokens": 8}}],
         },
-        steps=200,
+        steps=400,
         batch_size=32,
     ),
     "recall": Part(
