@@ -1,7 +1,7 @@
 """What a module must offer to be swapped into a model, saved, loaded, counted and timed."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ class Replacement(nn.Module):
     its arguments, and the tensors are loaded strictly. `forward` always works, on every device, if
     need be by unpacking; `kernel` tells whether something faster than unpacking runs it.
     """
+
+    no_onnx: ClassVar[str | None] = None  # why a graph that is traced once cannot hold it
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments that construct an equal module, without its tensors."""

@@ -85,6 +85,8 @@ class SelectiveScan(Replacement):
     A_log is kept flat, as [states * channels], so that trainings do not decay it (they do decay matrices).
     """
 
+    no_onnx = "its selective scan writes states into memory that a traced graph does not see"
+
     def __init__(self, channels: int, n_states: int):
         super().__init__()
         self.channels, self.n_states = channels, n_states

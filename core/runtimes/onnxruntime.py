@@ -10,13 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from core.measure.batches import place
+from core.nn.replacement import Replacement
 from core.runtimes.base import Batch, Refused, kernel_of
 from core.runtimes.decode import Decoder
 from core.tasks.base import inputs, logits_of
 
 OPSET = 17
 TOLERANCE = 1e-3  # of the largest output: what else differs was lost when the model was traced
-EXPORT_ERRORS = (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError)
+EXPORT_ERRORS = (  # the conversions of single operators raise whatever occurs to them
+    torch.onnx.OnnxExporterError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class _Logits(nn.Module):
@@ -77,13 +87,17 @@ def exported(model: nn.Module, device: torch.device, dtype: torch.dtype, example
     kernel = kernel_of(model, device, dtype)
     if kernel != "dense":
         raise Refused(f"its packed layers ({kernel or 'no kernel here'}) have no ONNX form")
+    obstacle = next((m.no_onnx for m in model.modules() if isinstance(m, Replacement) and m.no_onnx), None)
+    if obstacle is not None:
+        raise Refused(f"it cannot be exported to ONNX: {obstacle}")
     model = model.to(device).eval()
     example = place(inputs(example), device, dtype)
     runner = OnnxRuntimeRunner(_graph(model, example))
-    with torch.inference_mode():
-        expected, found = logits_of(model, example), runner(example)
-    if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
-        raise Refused("the exported graph gives other outputs than the model")
+    for batch in (example, {name: tensor.flip(-1) for name, tensor in example.items()}):  # what depends on the data too
+        with torch.inference_mode():
+            expected, found = logits_of(model, batch), runner(batch)
+        if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
+            raise Refused("the exported graph gives other outputs than the model")
     return runner
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout, band_rows, global_rows
 from core.nn.attention.block_sparse import block_sparse_attention
+from core.nn.attention.full import shared_keys_attention
 from core.nn.attention.pattern import BlockRows
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache
@@ -135,7 +135,7 @@ class BigBirdAttention(SwappedAttention):
             raise ValueError(f"the pattern is drawn for {self.length} tokens, {length} were given")
         if self.is_full:
             allowed = mask[:, None, None, :] if mask is not None else None
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=self.kv_heads < self.heads)
+            return shared_keys_attention(q, k, v, allowed)
         layout = BlockLayout(self.block, self.global_tokens, length)
         if layout.long_blocks < self.n_blocks:
             layout = BlockLayout(self.block, self.global_tokens, length, spare=1)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout
 from core.nn.attention.block_sparse import block_sparse_attention
+from core.nn.attention.full import shared_keys_attention
 from core.nn.attention.pattern import BlockRows
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache
@@ -81,7 +82,7 @@ class BlockLocalAttention(SwappedAttention):
         k, v = cache.append(k, v)
         n_past = k.shape[2] - q.shape[2]
         if q.shape[2] == 1:
-            return F.scaled_dot_product_attention(q, k, v, enable_gqa=self.kv_heads < self.heads)
+            return shared_keys_attention(q, k, v)
         q = F.pad(q, (0, 0, n_past, 0))  # queries of the block's beginning, thrown away again
         return block_local_attention(q, k, v, self.block, causal=True)[:, :, n_past:]
 

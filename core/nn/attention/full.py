@@ -23,14 +23,18 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tenso
         ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device)
         earlier = ones.tril(n_keys - n_queries)  # the last query sees all keys
         allowed, is_causal = earlier if allowed is None else earlier & allowed, False
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=allowed,
-        is_causal=is_causal,
-        enable_gqa=bool(k.shape[1] < q.shape[1]),  # export: a tensor
-    )
+    return shared_keys_attention(q, k, v, allowed, is_causal=is_causal)
+
+
+def shared_keys_attention(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, is_causal: bool = False
+) -> Tensor:
+    """Torch's own, of q [B, heads, T, d] over k and v [B, kv_heads, n, d]; `allowed` is True where a key is seen."""
+    is_grouped = bool(k.shape[1] < q.shape[1])  # tracing makes a tensor of it
+    if is_grouped and torch.onnx.is_in_onnx_export():  # whose attention knows no shared keys
+        k, v = (x.repeat_interleave(int(q.shape[1] // x.shape[1]), dim=1) for x in (k, v))
+        is_grouped = False
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=is_causal, enable_gqa=is_grouped)
 
 
 class FullAttention(Attention):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout, band, band_rows, block_of, global_rows
 from core.nn.attention.block_sparse import block_sparse_attention
+from core.nn.attention.full import shared_keys_attention
 from core.nn.attention.pattern import BlockRows
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, RingCache
@@ -79,7 +80,7 @@ class SlidingWindowAttention(SwappedAttention):
         past = cache.ordered() if q.shape[2] > 1 else None
         keys, values = cache.append(k, v)
         if q.shape[2] == 1:  # softmax does not mind the order of the slots
-            return F.scaled_dot_product_attention(q, keys, values, enable_gqa=self.kv_heads < self.heads)
+            return shared_keys_attention(q, keys, values)
         n_past = past[0].shape[2] if past is not None else 0
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
@@ -91,9 +92,7 @@ class SlidingWindowAttention(SwappedAttention):
         if self.causal and allowed is not None:
             allowed = allowed & torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
         is_causal = self.causal and mask is None
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=is_causal, enable_gqa=self.kv_heads < self.heads
-        )
+        return shared_keys_attention(q, k, v, allowed, is_causal=is_causal)
 
     def make_cache(self, max_length: int) -> RingCache:
         return RingCache(self.window)

@@ -8,6 +8,13 @@ from core.nn.attention.full import FullAttention
 from core.nn.replacement import Replacement
 from core.runtimes.base import Refused
 from core.runtimes.onnxruntime import exported
+from core.tasks.base import Kind
+from core.techniques.architecture.mamba import MambaStep
+from core.techniques.attention.sliding_window import SlidingWindow
+from core.techniques.mixture_of_experts.moe import Moe
+from core.techniques.pruning.token_merging import TokenMerging
+from tests.core.fakes import context
+from tests.core.techniques.pruning.families import subject_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -91,6 +98,24 @@ class Branching(nn.Linear):
         return super().forward(pixel_values) * self.calls
 
 
+class ChosenByData(nn.Linear):
+    """The graph keeps the branch of its example."""
+
+    def forward(self, pixel_values):
+        return super().forward(pixel_values) * (2 if pixel_values[0, 0] > pixel_values[0, -1] else 1)
+
+
+class Failing(nn.Linear):
+    """A conversion that goes wrong."""
+
+    error: type[Exception]
+
+    def forward(self, pixel_values):
+        if torch.onnx.is_in_onnx_export():
+            raise self.error("no such\nconversion")
+        return super().forward(pixel_values)
+
+
 class Unexportable(nn.Linear):
     def forward(self, pixel_values):
         return torch.linalg.eigvals(super().forward(pixel_values)).real
@@ -102,7 +127,47 @@ def test_what_the_graph_cannot_hold_is_refused_with_the_reason():
         (nn.Sequential(Int8()), torch.float32, r"packed layers \(int8\) have no ONNX form"),
         (nn.Linear(4, 4), torch.bfloat16, "float32 on a CPU, not for torch.bfloat16"),
         (Branching(4, 4), torch.float32, "gives other outputs"),
+        (ChosenByData(4, 4), torch.float32, "gives other outputs"),
         (Unexportable(4, 4), torch.float32, "cannot be exported to ONNX"),
     ]:
         with pytest.raises(Refused, match=reason):
             exported(model, CPU, dtype, batch)
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, IndexError, KeyError, ZeroDivisionError])
+def test_whatever_a_conversion_raises_is_told_and_fails_no_run(error):
+    model = Failing(4, 4)
+    model.error = error
+    with pytest.raises(Refused, match=r"cannot be exported to ONNX: '?no such"):
+        exported(model, CPU, torch.float32, {"pixel_values": torch.randn(2, 4)})
+
+
+@pytest.mark.parametrize("mixing", ["full", "sliding_window"])
+def test_keys_that_queries_share_are_exported(mixing):
+    subject = subject_of("builtin gpt", depth=1)
+    if mixing == "sliding_window":
+        SlidingWindow(window=64).apply(subject, context(subject))
+    batch = {"input_ids": subject.task.batch(torch.arange(2))["input_ids"]}
+    assert subject.model.blocks[0].attention.kv_heads == 2
+    runner = exported(subject.model, CPU, torch.float32, batch)
+    with torch.no_grad():
+        torch.testing.assert_close(runner(batch), subject.model(**batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (MambaStep(), "its selective scan writes"),
+        (MambaStep(replaces="attention"), "its selective scan writes"),
+        (Moe(experts=4), "which rows an expert gets depends on the data"),
+        (TokenMerging(merged=2), "ONNX has no stable sort"),
+    ],
+)
+def test_architectures_without_a_graph_say_why_and_print_none(step, reason, capfd):
+    family = "builtin vit" if isinstance(step, TokenMerging) else "builtin gpt"
+    subject = subject_of(family, depth=2)
+    subject.task.kind = Kind.IMAGE_CLASSIFICATION
+    step.apply(subject, context(subject))
+    with pytest.raises(Refused, match=f"cannot be exported to ONNX: .*{reason}"):
+        exported(subject.model, CPU, torch.float32, subject.task.batch(torch.arange(2)))
+    assert capfd.readouterr().out == ""
