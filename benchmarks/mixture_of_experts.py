@@ -73,8 +73,20 @@ def hugging_face_switch(mixture: MixtureOfExperts, tokens: int) -> nn.Module:
     return block.train()
 
 
-def hugging_face_mixtral(mixture: MixtureOfExperts, implementation: str) -> nn.Module:
-    """Their Mixtral layer with our weights (gate and up are one tensor there, and so copied)."""
+def hugging_face_mixtral(mixture: MixtureOfExperts) -> dict[str, nn.Module]:
+    """Their Mixtral layers by implementation, with our weights (gate and up are one tensor there, and so copied)."""
+    n = mixture.n_experts
+    gate, up, down = (layer.weight.detach().view(n, layer.out_features, -1) for layer in mixture.experts.children())
+    gate_up, down = nn.Parameter(torch.cat((gate, up), dim=1)), nn.Parameter(down)
+    blocks = {}
+    for implementation in ("eager", "grouped_mm"):
+        block = _mixtral_block(mixture, implementation)
+        block.gate.weight, block.experts.gate_up_proj, block.experts.down_proj = mixture.router, gate_up, down
+        blocks[f"Hugging Face Mixtral, {implementation}"] = block
+    return blocks
+
+
+def _mixtral_block(mixture: MixtureOfExperts, implementation: str) -> MixtralSparseMoeBlock:
     form, n = mixture.form, mixture.n_experts
     config = transformers.MixtralConfig(
         hidden_size=form.dim, intermediate_size=form.hidden, num_local_experts=n, num_experts_per_tok=2
@@ -82,10 +94,6 @@ def hugging_face_mixtral(mixture: MixtureOfExperts, implementation: str) -> nn.M
     config._experts_implementation = implementation
     with torch.device("meta"):
         block = MixtralSparseMoeBlock(config)
-    gate, up, down = (layer.weight.detach().view(n, layer.out_features, -1) for layer in mixture.experts.children())
-    block.gate.weight = mixture.router
-    block.experts.gate_up_proj = nn.Parameter(torch.cat((gate, up), dim=1))
-    block.experts.down_proj = nn.Parameter(down)
     return block.train()
 
 
@@ -136,9 +144,7 @@ def variants(top: int, n_experts: int, width: int, tokens: int) -> tuple[dict[st
     if top == 1:
         blocks = {"Slimboard top-1 ReLU": mixture, "Hugging Face Switch": hugging_face_switch(mixture, tokens)}
     else:
-        kinds = ("eager", "grouped_mm")
-        blocks = {"Slimboard top-2 SwiGLU": mixture}
-        blocks |= {f"Hugging Face Mixtral, {kind}": hugging_face_mixtral(mixture, kind) for kind in kinds}
+        blocks = {"Slimboard top-2 SwiGLU": mixture, **hugging_face_mixtral(mixture)}
     calls: dict[str, Call] = {"bare products": bare_products(mixture, x)}
     return calls | {name: pass_of(block, x, gradient) for name, block in blocks.items()}, blocks, x
 
