@@ -5,10 +5,13 @@ for each. So a box that is closed draws nothing; the page reads the address, and
 """
 
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
 from app.saved_views.query import written
+
+PROJECT = "project"  # in the address of every page, where there are several
 
 
 def text(name: str) -> str:
@@ -32,6 +35,12 @@ def number(name: str) -> float | None:
 def flag(name: str, default: bool) -> bool:
     """Whether a setting is on."""
     return {"true": True, "false": False}.get(text(name), default)
+
+
+def kept() -> str:
+    """What a link to a page of the board ends with, so that it leads into the project that this page shows."""
+    project = text(PROJECT)
+    return f"&{urlencode({PROJECT: project})}" if project else ""
 
 
 def widget(name: str, value: Any) -> dict[str, Any]:

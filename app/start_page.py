@@ -1,4 +1,4 @@
-"""The HTML that a page starts from: Streamlit's own, told where the server is and what the page will need.
+"""The HTML that a page starts from: Streamlit's own, told where the server is, what links do and what it will need.
 
 By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
 or a chart only once such an element has arrived.
@@ -28,6 +28,7 @@ CONNECT = """<script>
     HOST_CONFIG: { allowedOrigins: [location.origin], useExternalAuthToken: false },
   };
 </script>"""  # only this server's own pages may send it messages
+LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 
@@ -46,7 +47,7 @@ def html(page: str) -> str:
         *(f'<link rel="stylesheet" crossorigin href="./{(STYLES / name).as_posix()}">' for name in styles),
         *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in scripts),
     ]
-    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, *links, "</head>"]), 1)
+    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *links, "</head>"]), 1)
 
 
 @cache

@@ -34,14 +34,6 @@ class Row:
     cells: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Table:
-    """What people did with the table."""
-
-    selected: list[int]  # ids of the rows whose boxes are ticked
-    opened: int | None  # id of the row whose link was just clicked
-
-
 def show(
     columns: Sequence[Column],
     rows: Sequence[Row],
@@ -51,10 +43,11 @@ def show(
     order: str = "",
     on_order: Callable[[str], None] | None = None,
     selectable: bool = False,
-) -> Table:
-    """Draw the table; `caption` says to screen readers what it lists, `order` is the one that its rows are in.
+) -> list[int]:
+    """Draw the table; returns the ids of the rows whose boxes are ticked.
 
-    A click on a head calls `on_order` with the order's name before the page runs again.
+    `caption` says to screen readers what it lists, `order` is the one that its rows are in. A click on a head calls
+    `on_order` with the order's name before the page runs again.
     """
 
     def take_order() -> None:
@@ -73,10 +66,9 @@ def show(
         key=key,
         default={"selected": []},
         on_selected_change=_nothing,
-        on_opened_change=_nothing,
         on_order_change=take_order,
     )
-    return Table(_known(state.selected, rows), state.opened)
+    return _known(state.selected, rows)
 
 
 def _nothing() -> None:

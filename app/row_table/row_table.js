@@ -1,4 +1,4 @@
-// Draws the table that app/row_table shows, and tells what is ticked, clicked and sorted by.
+// Draws the table that app/row_table shows, and tells what is ticked and sorted by.
 
 const ticked = new WeakMap(); // ids of the ticked rows, by the element that the table stands in
 
@@ -11,16 +11,11 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     for (const id of ids) on ? selected.add(id) : selected.delete(id);
     setStateValue("selected", [...selected]);
   };
-  const open = (event, id) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens a tab or a window
-    event.preventDefault();
-    setTriggerValue("opened", id);
-  };
 
   const rows = make("div", "rows");
   const table = rows.appendChild(make("table"));
   table.appendChild(make("caption", "", data.caption));
-  const boxes = drawBody(table, data, selected, select, open);
+  const boxes = drawBody(table, data, selected, select);
   drawHead(table, data, boxes, select, (order) => setTriggerValue("order", order));
   before ? before.replaceWith(rows) : parentElement.appendChild(rows);
   if (before) rows.scrollTo(before.scrollLeft, before.scrollTop);
@@ -57,7 +52,7 @@ function drawHead(table, data, boxes, select, sort) {
   }
 }
 
-function drawBody(table, data, selected, select, open) {
+function drawBody(table, data, selected, select) {
   const body = table.createTBody();
   return data.rows.map((row) => {
     const line = body.insertRow();
@@ -67,7 +62,7 @@ function drawBody(table, data, selected, select, open) {
     data.columns.forEach((column, place) => {
       const cell = line.insertCell();
       if (column.wraps) cell.className = "wraps";
-      cell.appendChild(makeContent(column, row, row.cells[place], open));
+      cell.appendChild(makeContent(column, row, row.cells[place]));
       cell.title = row.cells[place];
     });
     return box;
@@ -82,11 +77,10 @@ function makeBox(label, checked) {
   return box;
 }
 
-function makeContent(column, row, text, open) {
+function makeContent(column, row, text) {
   if (column.link) {
     const link = make("a", "", text);
     link.href = column.link + row.id;
-    link.onclick = (event) => open(event, row.id);
     return link;
   }
   const colour = new Map(column.colours).get(text);

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from app import actions, data, formats, run_data
+from app import actions, data, formats, redirect, run_data
 from app.favourites import load_stars, set_stars
 from app.identity import Project, User
 from app.run_page.failures import remedy
@@ -83,7 +83,7 @@ def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
         width="content",
     )
     if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
-        st.switch_page("screens/submit.py", query_params={"clone": str(run["id"])})
+        redirect.go(f"submit?clone={run['id']}")
     if run_data.is_unfinished(run):
         st.button(
             "Cancel",

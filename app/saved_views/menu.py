@@ -15,16 +15,9 @@ from core.store.views import NameTakenError
 LONGEST_NAME = 100
 
 
-def forget_settings(page: str) -> None:
-    """Let the page take all of its settings from its address, and none from before."""
-    for name in st.session_state.pop(f"settings of {page}", ()):
-        st.session_state.pop(name, None)
-
-
 @st.fragment
 def show(page: str, state: State, user: User, project: Project) -> None:
     """The menu of a page's saved views; `state` is what the page is set to, by the names in its address."""
-    st.session_state[f"settings of {page}"] = tuple(state)
     menu = st.popover("Views", icon=":material/bookmarks:", key=f"views of {page}", on_change="rerun")
     if not menu.open:
         return  # its widgets take time to draw

@@ -4,7 +4,7 @@ import re
 
 import streamlit as st
 
-from app import data, formats, identity
+from app import data, formats, identity, redirect
 from app.charts import provenance as charts
 from app.provenance_page.data import load_family, load_newest
 from app.provenance_page.tree import grow
@@ -76,4 +76,4 @@ event = st.altair_chart(
 )
 picked = [row["run_id"] for name in (charts.STAGE, charts.RUN) for row in event.selection.get(name, [])]
 if picked:
-    st.switch_page("screens/run.py", query_params={"run": str(picked[0])})
+    redirect.go(f"run?run={picked[0]}")

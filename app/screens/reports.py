@@ -29,7 +29,8 @@ def show_list() -> None:
         if st.button("New report", icon=":material/add:", type="primary", disabled=not project.may_submit):
             number = actions.add_report(user.id, project.id, "Untitled")
             forget_reports()
-            st.switch_page("screens/reports.py", query_params={"report": str(number), "edit": "yes"})
+            st.query_params.update(report=str(number), edit="yes")
+            st.rerun()
     found = load_reports(project.id)
     if not found:
         st.info("No report is written yet. A report is text with charts and tables of the board in it, for the team.")

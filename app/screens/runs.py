@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import actions, addressed, data, formats, identity, row_table, runs_table
+from app import actions, addressed, data, formats, identity, redirect, row_table, runs_table
 from app.compare_page.address import MOST
 from app.exports import buttons, frames
 from app.favourites import load_stars, set_stars
@@ -101,7 +101,7 @@ def sort(order: str) -> None:
 
 
 with listing:
-    table = row_table.show(
+    ticked = row_table.show(
         runs_table.COLUMNS,
         runs_table.table(runs, stars=stars),
         key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
@@ -110,9 +110,7 @@ with listing:
         on_order=sort,
         selectable=True,
     )
-if table.opened is not None:
-    st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
-selected = [run for run in runs if run["id"] in table.selected]
+selected = [run for run in runs if run["id"] in ticked]
 unfinished = [run["id"] for run in selected if run["status"] in (RunStatus.QUEUED, RunStatus.RUNNING)]
 ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
@@ -145,10 +143,10 @@ with bar:
             icon=":material/compare_arrows:",
             disabled=not 1 < len(measured) <= MOST,
         ):
-            st.switch_page("screens/compare.py", query_params={"runs": ",".join(map(str, sorted(measured)))})
+            redirect.go(f"compare?runs={','.join(map(str, sorted(measured)))}")
         ids = [run["id"] for run in selected]
         if st.button("Provenance", icon=":material/account_tree:"):
-            st.switch_page("screens/provenance.py", query_params={"of": ",".join(map(str, sorted(ids)))})
+            redirect.go(f"provenance?of={','.join(map(str, sorted(ids)))}")
         star = not stars.issuperset(ids)
         st.button(
             f"{'Star' if star else 'Unstar'} {len(ids)}",

@@ -2,11 +2,9 @@
 
 import streamlit as st
 
-from app import identity
+from app import identity, redirect
 from app.saved_views import PAGES
 from app.saved_views.data import read_view
-from app.saved_views.menu import forget_settings
-from app.saved_views.query import parameters
 
 user, project = identity.user(), identity.project()
 asked = st.query_params.get("view", "")
@@ -18,5 +16,4 @@ if view is None:
     )
     st.page_link("screens/tradeoffs.py", label="Trade-offs", icon=":material/scatter_plot:")
     st.stop()
-forget_settings(view["page"])
-st.switch_page(PAGES[view["page"]], query_params=parameters(view["query"]))
+redirect.go(f"{PAGES[view['page']]}?{view['query']}", replace=True)

@@ -40,9 +40,7 @@ def _table(entries: list[dict[str, Any]], key: str, caption: str) -> None:
         *(row_table.Column(head, wraps=head in TEXTS) for head in HEADS),
     ]
     rows = [row_table.Row(entry["run_id"] or 0, _cells(entry)) for entry in entries]
-    table = row_table.show(columns, rows, key=key, caption=caption)
-    if table.opened:
-        st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
+    row_table.show(columns, rows, key=key, caption=caption)
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:

@@ -40,6 +40,4 @@ def show(shown: pd.DataFrame, picked: set[int], x: Axis, axes: Mapping[str, Axis
     ]
     heads = ["Stage", "Model", *seeds, *(axis.head for axis in measured.values()), "Kernel"]
     columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, heads)]
-    table = row_table.show(columns, rows, key="stages", caption="Stages")
-    if table.opened is not None:
-        st.switch_page("screens/run.py", query_params={"run": str(table.opened)})
+    row_table.show(columns, rows, key="stages", caption="Stages")

@@ -7,12 +7,14 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app import actions, formats
+from app.saved_views import menu as menu_of_views
 from app.saved_views.query import parameters, query_of
 from core.store import users, views
 from core.store.engine import read_session, session
 from core.store.models import Role
 from core.store.views import NameTakenError
 from tests import factories
+from tests.app import redirects
 
 MAIN = Path(app.__file__).with_name("main.py")
 PROJECT = 1
@@ -86,7 +88,10 @@ def test_someone_elses_view_does_not_open_until_it_is_shared(people):
     number = actions.save_view(people["member"], PROJECT, "runs", "theirs", "text=svd")
     assert "not shared with you" in opened("screens/view.py", view=str(number)).info[0].value
     actions.share_view(people["member"], number, True)
-    assert opened("screens/view.py", view=str(number)).text_input(key="text").value == "svd"
+    led = redirects.asked(opened("screens/view.py", view=str(number)))
+    assert led == {"address": "runs?text=svd", "set": {}, "replace": True}
+    of_points = actions.save_view(people["local"], PROJECT, "tradeoffs", "small", "most_mb=1")
+    assert redirects.asked(opened("screens/view.py", view=str(of_points)))["address"] == "./?most_mb=1"
 
 
 def test_the_menu_lists_the_pages_views_with_whose_they_are(people):
@@ -153,10 +158,11 @@ def bound(at: AppTest) -> set[str]:
     ("page", "query", "least"),
     [("tradeoffs", {}, 14), ("runs", {}, 6), ("compare", {"runs": "1,3"}, 2), ("provenance", {"of": "1"}, 3)],
 )
-def test_a_view_keeps_whatever_widgets_write_to_the_address(people, page, query, least):
+def test_a_view_keeps_whatever_widgets_write_to_the_address(people, monkeypatch, page, query, least):
+    kept_names: set[str] = set()
+    monkeypatch.setattr(menu_of_views, "show", lambda page, state, *_: kept_names.update(state))
     at = opened(f"screens/{page}.py", **query)
     at.session_state["filters"] = True  # what else is drawn only in an open box
     at.run()
     passing = {"page", "rows"}  # where one is in a list, and how much of it is shown
-    kept_names = set(at.session_state[f"settings of {page}"])
     assert bound(at) - passing <= kept_names and len(bound(at)) >= least

@@ -1,0 +1,107 @@
+"""Moving between pages in a real browser: Back returns to a page as it was."""
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+SLOW = 60_000  # milliseconds, for a page's first visit
+FOUND = re.compile(r"\d+ runs?, 1 to \d+ shown")
+
+
+def open_page(page: Page, url: str, heading: str) -> None:
+    page.goto(url)
+    see(page, heading)
+
+
+def see(page: Page, heading: str) -> None:
+    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
+
+
+def settings(page: Page) -> dict[str, list[str]]:
+    """What the page's address says."""
+    return parse_qs(urlsplit(page.url).query)
+
+
+def searched(page: Page) -> Locator:
+    """The field of the page that takes words to search for."""
+    return page.get_by_placeholder("words of name, recipe, model, task or tags")
+
+
+def sidebar(page: Page, name: str) -> None:
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
+
+
+def test_back_from_a_run_returns_to_the_filtered_list(page, server):
+    open_page(page, f"{server.url}/runs?sort=oldest", "Runs")
+    page.get_by_role("button", name="done", exact=True).click()
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Technique").click()
+    page.get_by_role("option", name="rtn", exact=True).click()
+    expect(page.get_by_text("Only technique rtn.")).to_be_visible()
+    page.keyboard.press("Escape")
+    shown, before = page.get_by_text(FOUND).inner_text(), settings(page)
+    assert before == {"sort": ["oldest"], "status": ["done"], "technique": ["rtn"]}
+    first = page.locator("table a").first.inner_text()
+    page.locator("table a").first.click()
+    page.wait_for_url(re.compile(f"/run\\?run={first}$"))
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("Only technique rtn.")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text(FOUND)).to_have_text(shown)
+    assert settings(page) == before
+    expect(page.locator("table a").first).to_have_text(first)
+    page.go_forward()
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+
+
+def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server):
+    open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    page.get_by_text("Filter and limits").click()
+    page.get_by_label("Size at most (MB)").fill("7")
+    page.get_by_label("Size at most (MB)").press("Enter")
+    page.wait_for_url(re.compile("most_mb=7"))
+    page.get_by_role("combobox", name=re.compile("Across")).click()
+    page.get_by_role("option", name="Multiply-accumulates").click()
+    page.wait_for_url(re.compile("x=Multiply"))
+    expect(page.get_by_text("within the limits:")).to_be_visible()
+    before = settings(page)
+    page.locator("table a").first.click()
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("within the limits:")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_role("combobox", name=re.compile("Across"))).to_have_value("Multiply-accumulates")
+    assert settings(page) == before
+
+
+def test_back_from_other_links_and_buttons_returns_too(page, server):
+    open_page(page, f"{server.url}/runs?text=rtn", "Runs")
+    page.get_by_role("checkbox", name="Select all rows").check()
+    page.get_by_role("button", name=re.compile("Compare")).click()
+    see(page, "Compare")
+    page.wait_for_url(re.compile(r"compare\?runs="))
+    page.go_back()
+    expect(searched(page)).to_have_value("rtn", timeout=SLOW)
+    sidebar(page, "Queue")
+    see(page, "Queue")
+    page.go_back()
+    expect(searched(page)).to_have_value("rtn", timeout=SLOW)
+    sidebar(page, "Runs")  # the page itself stays as it is set
+    expect(searched(page)).to_have_value("rtn")
+    assert settings(page) == {"text": ["rtn"]}
+
+
+def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):
+    open_page(page, f"{server.url}/provenance?words=rtn", "Provenance")
+    page.get_by_role("button", name="Views").click()
+    page.get_by_label("Save what the page shows as").fill("all rtn")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("link", name="all rtn")).to_be_visible()
+    open_page(page, f"{server.url}/provenance?words=svd", "Provenance")
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("link", name="all rtn").click()
+    expect(searched(page)).to_have_value("rtn")
+    page.go_back()
+    expect(searched(page)).to_have_value("svd", timeout=SLOW)
