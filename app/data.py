@@ -40,10 +40,11 @@ PART = 5000  # numbers in one query: databases limit them
 
 
 @st.cache_data(ttl=10, show_spinner=False)
-def load_projects(user_id: int) -> list[tuple[int, str, Role]]:
-    """(id, name, the user's role) of each project that the user may see."""
+def load_projects(user_id: int) -> tuple[list[tuple[int, str, Role]], bool]:
+    """(id, name, the user's role) of each project that the user may see, and whether there are several at all."""
     with read_session() as s:
-        return [(row.id, row.name, row.role) for row in users.list_projects(s, user_id)]
+        mine = [(row.id, row.name, row.role) for row in users.list_projects(s, user_id)]
+        return mine, users.count_projects(s) > 1
 
 
 @st.cache_data(ttl=SLOW, show_spinner=False)

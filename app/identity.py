@@ -1,5 +1,6 @@
 """Who is using the page, and in which project with which role.
 
+Where there are several projects, each page's address names the one that it shows, so that others see the same by it.
 With SLIMBOARD_AUTH=none everyone is the user "local". With oidc, Streamlit signs the user in (its
 secrets.toml names the provider); roles are ours, in SQL, and `app/actions.py` checks them at every change.
 """
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import data
+from app import addressed, data, formats, redirect
 from core.settings import settings
 from core.store import users
 from core.store.engine import session
@@ -50,23 +51,52 @@ def user() -> User:
 
 def project() -> Project:
     """The project that the page shows; ends the page where the user has a role in none."""
-    projects = _projects(user().id)
+    projects, _ = _projects()
     if not projects:
         st.title("No access yet")
         st.info(f"You are signed in as {user().name}. Ask an owner to give you a role on the System page.")
         st.stop()
-    chosen = st.session_state.get("project_id")
-    return next((p for p in projects if p.id == chosen), projects[0])
+    refused = st.session_state.get("_refused_project")
+    if refused is not None:
+        _show_refused(refused, projects)
+        st.stop()
+    chosen = st.session_state.get("_project")
+    return next((p for p in projects if p.name == chosen), projects[0])
 
 
 def choose_project() -> None:
     """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
-    projects = {p.id: p.name for p in _projects(user().id)}
-    if len(projects) > 1:
-        st.sidebar.selectbox("Project", list(projects), format_func=lambda i: projects[i], key="project_id")
+    projects, several = _projects()
+    names, asked = [p.name for p in projects], addressed.text(addressed.PROJECT)
+    refused = bool(asked) and asked not in names
+    st.session_state["_refused_project"] = asked if refused else None
+    if names and several and not refused:
+        _show_choice(names, asked)
     if settings().auth != "none":
         st.sidebar.caption(user().name)
         st.sidebar.button("Sign out", on_click=st.logout)
+
+
+def _show_choice(names: list[str], asked: str) -> None:
+    """The projects to choose from; an address that names none is corrected to the one that is shown."""
+    before = st.session_state.get("_project")
+    shown = asked or (before if before in names else names[0])
+    st.session_state.setdefault(addressed.PROJECT, shown)
+    chosen = st.sidebar.selectbox(
+        "Project", names, index=None, required=True, key=addressed.PROJECT, bind="query-params"
+    )
+    st.session_state["_project"] = chosen or shown
+    if not asked:
+        redirect.correct(addressed.PROJECT, st.session_state["_project"])
+
+
+def _show_refused(name: str, projects: list[Project]) -> None:
+    """That the address names a project in which the user has no role, and the ways to their own."""
+    st.title("No access")
+    st.info(f"You have no role in the project {formats.plain(name)}, or there is none of this name. Yours are below.")
+    for own in projects:
+        if st.button(formats.plain(own.name), icon=":material/arrow_forward:", key=f"go to project {own.id}"):
+            redirect.go("./", project=own.name)
 
 
 def _signed_in_name() -> str:
@@ -78,5 +108,7 @@ def _signed_in_name() -> str:
     return str(name)
 
 
-def _projects(user_id: int) -> list[Project]:
-    return [Project(*row) for row in data.load_projects(user_id)]
+def _projects() -> tuple[list[Project], bool]:
+    """The user's projects, and whether there are several at all."""
+    mine, several = data.load_projects(user().id)
+    return [Project(*row) for row in mine], several

@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 st.set_page_config(page_title="Slimboard", page_icon=HERE / "icon.png", layout="wide")
 st.logo(HERE / "logo.svg", size="large")
 st.html(HERE / "style.css")
-identity.choose_project()
+identity.user()
 
 pages = {
     "Experiments": [
@@ -34,4 +34,5 @@ pages = {
     ],
 }
 page = st.navigation(pages)
+identity.choose_project()
 page.run()

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app import data, formats, identity
+from app import addressed, data, formats, identity
 from app.charts.curves import overlay
 from app.charts.deltas import deltas
 from app.charts.layers import layer_comparison, quantities, titled
@@ -120,7 +120,7 @@ if 1 < len(same_data) < len(items):
 
 rows = tables.judged(items, base, compared.load_against(items, base))
 st.dataframe(
-    tables.summary(rows, base),
+    tables.summary(rows, base).assign(Run=lambda table: table["Run"] + addressed.kept()),
     hide_index=True,
     column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
 )
