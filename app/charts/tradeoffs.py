@@ -174,7 +174,7 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
         "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), title="Family", legend=_legend()),
         "fillOpacity": _standing(drawn, alt.FillOpacity, FILLS),
         "strokeOpacity": _standing(drawn, alt.StrokeOpacity, OUTLINES),
-        "opacity": alt.condition(chosen, alt.value(1.0), alt.value(PALE / 2)),
+        "opacity": alt.OpacityValue(PALE / 2, condition={"param": SELECTION, "value": 1.0}),
         "tooltip": _tooltip(drawn, axes),
     }
     if size is not None:
@@ -189,9 +189,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     needed = [*PLACE, "stage_id", "family", "standing", "label", "model", "run_id", "kernel", "mark_size"]
     needed += [column for column in drawn if column.endswith("_text")]
     drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
-    mark = alt.Chart(drawn[[column for column in needed if column in drawn]]).mark_point(
-        filled=True, strokeWidth=1.5, size=110
-    )
+    shown = drawn[[column for column in needed if column in drawn]]
+    mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110)
     return mark.encode(**channels).add_params(chosen)
 
 
@@ -231,10 +230,10 @@ def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Char
     found = found.assign(words="reference: " + found["label"])
     place = _place(scales)
     ring = alt.Chart(found).mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
-    layers = [ring.encode(**place, tooltip=alt.value(None))]
+    layers = [ring.encode(**place, tooltip=alt.TooltipValue(None))]
     if 0 < len(found) <= NAMED_REFERENCES:
         name = alt.Chart(found).mark_text(align="right", baseline="bottom", dx=-11, dy=-9, color=NEUTRAL)
-        layers.append(name.encode(**place, text="words:N", tooltip=alt.value(None)))
+        layers.append(name.encode(**place, text=alt.Text("words:N"), tooltip=alt.TooltipValue(None)))
     return layers
 
 
@@ -244,4 +243,4 @@ def _knee(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
     if found.empty:
         return []
     word = alt.Chart(found).mark_text(align="left", baseline="bottom", dx=8, dy=-8, fontWeight="bold", color=NEUTRAL)
-    return [word.encode(**_place(scales), text="words:N", tooltip=alt.value(None))]
+    return [word.encode(**_place(scales), text=alt.Text("words:N"), tooltip=alt.TooltipValue(None))]
