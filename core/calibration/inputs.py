@@ -1,14 +1,16 @@
 """A layer's weight as matrices [groups, rows, d], and what its inputs are as vectors [groups, n, d] for them.
 
-A linear layer is one matrix. A convolution is one for each of its groups, on the unfolded input: columns run over
-the kernel's places and, innermost, over the input channels. So m consecutive columns are m consecutive input
-channels at one place, as in `core.nn.packing.rows_of`.
+A linear layer is one matrix, experts' is one an expert (`OfExperts` has their inputs). A convolution is one for each of
+its groups, on the unfolded input: columns run over the kernel's places and, innermost, over the input channels. So m
+consecutive columns are m consecutive input channels at one place, as in `core.nn.packing.rows_of`.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from core.nn.experts.linear import ExpertLinear
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -30,6 +32,8 @@ def weight_of(matrices: Tensor, shape: Sequence[int]) -> Tensor:
 
 def groups_of(layer: nn.Module) -> int:
     """How many matrices a layer's weight is."""
+    if isinstance(layer, ExpertLinear):
+        return layer.experts
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 

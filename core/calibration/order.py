@@ -48,7 +48,7 @@ def find_order(model: nn.Module, batch: dict[str, Tensor], layers: Collection[st
     unchanged; of other models every group of layers is a part of its own. Layers that the pass did not reach (an
     expert) go with their block, or come last.
     """
-    blocks = [block.name for block in anatomy(model).blocks]
+    blocks = anatomy(model).chain
     seen = _observe(model, batch, layers, blocks)
     extras = _extras(seen, blocks)
     if extras is None:

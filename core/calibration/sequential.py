@@ -7,7 +7,7 @@ whole model.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,12 @@ from torch.nn import functional as F
 from core.calibration.hidden_states import HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import Part, find_order
-from core.calibration.statistics import Hessian, InputNorms, Statistic
+from core.calibration.statistics import Hessian, InputNorms, OfExperts, Statistic
 from core.nn.experts.linear import ExpertLinear
 from core.tasks.base import inputs, logits_of
 
 MAX_TOKENS = 8192  # of a batch: bounds what a block's inner activations take
 Batch = dict[str, Tensor]
-S = TypeVar("S", bound=Statistic)
 
 
 class Reports(Protocol):
@@ -64,27 +63,29 @@ class Block:
         for names, statistic in self.statistics(Hessian, sequential=sequential):
             yield names, statistic.value
 
-    def statistics(self, make: Callable[[], S], *, sequential: bool = False) -> Iterator[tuple[list[str], S]]:
+    def statistics(
+        self, make: Callable[[], Statistic], *, sequential: bool = False
+    ) -> Iterator[tuple[list[str], Statistic | OfExperts]]:
         """For each group of layers with one input: their full names, and a statistic of the vectors that enter.
 
         Groups come in the order of execution. `sequential` looks at a group's inputs only when it is its turn, so
         that changes to the groups before it are in them; otherwise all are taken in one pass over the block
-        as it came. Layers that no calibration example reaches are left out, with a warning in the log, and so are
-        experts', of which each sees other tokens.
+        as it came. Layers that no calibration example reaches are left out, with a warning in the log. Experts have
+        a statistic each, and a warning tells of those that no token reached.
         """
-        experts = [group for group in self.groups if isinstance(self._model.get_submodule(group[0]), ExpertLinear)]
-        for group in experts:
-            self._place.warn(f"experts have no inputs in common: {', '.join(group)} is left as it is")
-        known = [group for group in self.groups if group not in experts]
-        passes = [[group] for group in known] if sequential else [known]
+        passes = [[group] for group in self.groups] if sequential else [self.groups]
         for groups in passes:
             collected = self._collect(groups, make)
             for group in groups:
                 statistic = collected.pop(group[0])
-                if statistic.count:
-                    yield group, statistic
-                else:
+                if not statistic.count:
                     self._place.warn(f"no calibration example reaches {', '.join(group)}: left as it is")
+                    continue
+                if isinstance(statistic, OfExperts) and statistic.unreached:
+                    idle = ", ".join(map(str, statistic.unreached))
+                    message = f"no calibration token reaches experts {idle} of {', '.join(group)}"
+                    self._place.warn(f"{message}: their inputs count as alike")
+                yield group, statistic
 
     def outputs(self) -> Iterator[Any]:
         """What the block gives for each calibration batch, as it is now: hidden states, or the model's logits."""
@@ -92,12 +93,15 @@ class Block:
             self._place.report()
             yield self._run(index)
 
-    def _collect(self, groups: list[list[str]], make: Callable[[], S]) -> dict[str, S]:
-        collected = {group[0]: make() for group in groups}
+    def _collect(self, groups: list[list[str]], make: Callable[[], Statistic]) -> dict[str, Statistic | OfExperts]:
+        layers = {group[0]: self._model.get_submodule(group[0]) for group in groups}
+        collected = {
+            name: OfExperts(make, layer) if isinstance(layer, ExpertLinear) else make()
+            for name, layer in layers.items()
+        }
         seen: list[Tensor | None] = [None]  # which tokens of the current batch are no padding
         handles = [
-            self._model.get_submodule(name).register_forward_pre_hook(_adder(statistic, seen))
-            for name, statistic in collected.items()
+            layers[name].register_forward_pre_hook(_adder(statistic, seen)) for name, statistic in collected.items()
         ]
         try:
             for index, batch in enumerate(self._batches):
@@ -161,8 +165,11 @@ def _pieces(batch: Batch) -> Iterator[Batch]:
         yield {key: value[start : start + size] for key, value in batch.items()}
 
 
-def _adder(statistic: Statistic, seen: list[Tensor | None]) -> Any:
+def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
     def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(statistic, OfExperts):
+            statistic.add(*args)  # routers send them no padding
+            return
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
         rows = input_rows(layer, args[0])
         if isinstance(layer, nn.Linear) and seen[0] is not None:

@@ -1,9 +1,13 @@
 """What is summed up over a layer's inputs, batch by batch. Sums are float32, or float64 where the inputs are."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.segments import Segments
 
 
 class Statistic(Protocol):
@@ -13,6 +17,15 @@ class Statistic(Protocol):
 
     def add(self, rows: Tensor) -> None:
         """Take in further vectors [groups, n, d]."""
+
+    @property
+    def value(self) -> Tensor:
+        """What they come to, [groups, ...]."""
+        ...
+
+    def alike(self, d: int) -> Tensor:
+        """What it would be of inputs that do not differ, but for a factor: [1, ...]."""
+        ...
 
 
 class InputNorms:
@@ -32,6 +45,10 @@ class InputNorms:
         """[groups, d]."""
         assert self._squares is not None, "no input was seen"
         return self._squares.sqrt().float()
+
+    def alike(self, d: int) -> Tensor:
+        """Ones [1, d]: a weight's magnitude is its score."""
+        return torch.ones(1, d)
 
 
 class Hessian:
@@ -54,6 +71,42 @@ class Hessian:
         """[groups, d, d]."""
         assert self._products is not None, "no input was seen"
         return self._products * (2 / self.count)
+
+    def alike(self, d: int) -> Tensor:
+        """The identity [1, d, d]: a weight's magnitude is what it costs, and no other can make up for it."""
+        return torch.eye(d)[None]
+
+
+class OfExperts:
+    """A statistic of each expert's own vectors, those of the tokens that its router sends it.
+
+    Of an expert that no token reached nothing is known: its inputs count as alike.
+    """
+
+    def __init__(self, make: Callable[[], Statistic], layer: ExpertLinear):
+        self._layer = layer
+        self._parts = [make() for _ in range(layer.experts)]
+
+    @property
+    def count(self) -> int:
+        """Vectors seen by all of them."""
+        return sum(part.count for part in self._parts)
+
+    @property
+    def unreached(self) -> list[int]:
+        """Experts that have seen none."""
+        return [expert for expert, part in enumerate(self._parts) if not part.count]
+
+    def add(self, rows: Tensor, segments: Segments) -> None:
+        """Take in further vectors [n, d], sorted by expert."""
+        for expert, own in segments.slices:
+            self._parts[expert].add(rows[None, own])
+
+    @property
+    def value(self) -> Tensor:
+        """[experts, ...]."""
+        d, device = self._layer.in_features, self._layer.weight.device
+        return torch.cat([part.value if part.count else part.alike(d).to(device) for part in self._parts])
 
 
 def _precise(rows: Tensor) -> Tensor:

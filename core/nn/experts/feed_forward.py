@@ -72,4 +72,6 @@ class ExpertFeedForward(nn.Module):
         return activation(parts[0]) * parts[1] if self.form.gated else activation(parts[0])
 
     def _runs_fused(self, x: Tensor, layers: Sequence[nn.Module]) -> bool:
-        return len(self.layers()) == len(layers) and not has_grouped_kernel(x, self.up.matrices())
+        """Not where someone watches what enters single layers: calibration does."""
+        plain = len(self.layers()) == len(layers) and not any(layer._forward_pre_hooks for layer in layers)
+        return plain and not has_grouped_kernel(x, self.up.matrices())

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from core.calibration import groups_of, matrices_of, weight_of
 from core.context import Context
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
+from core.nn.replacement import Replacement
+from core.nn.sparse_integer_linear import without_zeros
 from core.observers import is_precise, min_max
 from core.rounding import Rounding
 from core.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
@@ -41,6 +45,16 @@ class Grids:
         packed = QuantLinear.of(linear, codes, scales.to(dtype), offsets, bits=self.bits, group_size=group_size)
         return solutions, packed
 
+    def pack_experts(
+        self, layer: ExpertLinear, factors: Sequence[Factor], mask: Tensor | None, pattern: Pattern
+    ) -> tuple[list[Solution], PackedExpertLinear]:
+        """The same for each expert's layer, on grids of its own."""
+        masks = [None] * layer.experts if mask is None else list(mask.chunk(layer.experts))
+        linears = zip(layer.linears(), factors, masks, strict=True)
+        packs = [self.pack(linear, [factor], own, pattern) for linear, factor, own in linears]
+        solutions = [solution for solved, _ in packs for solution in solved]
+        return solutions, PackedExpertLinear.of([without_zeros(packed) for _, packed in packs])
+
 
 @torch.no_grad()
 def prune_by_hessians(
@@ -54,9 +68,10 @@ def prune_by_hessians(
     sequential: bool = False,
     grids: Grids | None = None,
 ) -> list[dict[str, Any]]:
-    """Prune each of `layers` and update what is kept; a row for each. Linear layers are quantized too, with `grids`.
+    """Prune each of `layers` and update what is kept; a row for each.
 
-    What was pruned stays so, and counts. `sequential` takes inputs anew after each group of layers in a block.
+    With `grids`, linear layers and experts' ones are quantized too. What was pruned stays so, and counts. `sequential`
+    takes inputs anew after each group of layers in a block.
     """
     rows: dict[str, dict[str, Any]] = {}
     for block in context.blocks(subject, n_examples, layers):
@@ -65,8 +80,10 @@ def prune_by_hessians(
             for name in names:
                 layer, mask = subject.model.get_submodule(name), subject.mask(f"{name}.weight")
                 dense = layer.get_parameter("weight").detach().clone()
-                packed = None
-                if grids is not None and isinstance(layer, nn.Linear):
+                packed: Replacement | None = None
+                if grids is not None and isinstance(layer, ExpertLinear):
+                    solutions, packed = grids.pack_experts(layer, factors, mask, pattern)
+                elif grids is not None and isinstance(layer, nn.Linear):
                     solutions, packed = grids.pack(layer, factors, mask, pattern)
                 else:
                     solutions = solve_layer(layer, factors, mask, pattern)
@@ -81,7 +98,7 @@ def prune_by_hessians(
 def solve_layer(
     layer: nn.Module, factors: Sequence[Factor], mask: Tensor | None, pattern: Pattern, rounding: Rounding | None = None
 ) -> list[Solution]:
-    """Each of a layer's matrices solved (a linear layer has one). `rounding` is for linear layers."""
+    """Each of a layer's matrices solved: a linear layer has one, experts' one each. `rounding` is for linear layers."""
     weights = matrices_of(layer.get_parameter("weight"), groups_of(layer))
     masks = [None] * len(weights) if mask is None else list(matrices_of(mask, groups_of(layer)))
     problems = zip(weights, factors, masks, strict=True)

@@ -2,7 +2,8 @@
 
 Paper: https://arxiv.org/abs/2306.11695. Weights compete within an output row, and blocks are pruned in the order of
 execution, each by the inputs that the pruned ones before it give. Here also for convolutions (a row is a filter, an
-input the values under one weight of it) and for layers outside of blocks, the embeddings and the head excepted.
+input the values under one weight of it), for experts (each by the tokens that reach it; by magnitude where none does)
+and for layers outside of blocks, the embeddings and the head excepted.
 """
 
 from functools import partial

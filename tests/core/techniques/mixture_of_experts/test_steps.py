@@ -22,8 +22,6 @@ from core.techniques.mixture_of_experts.switch import Switch
 from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
-from core.techniques.pruning.sparsegpt import Sparsegpt
-from core.techniques.pruning.wanda import Wanda
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -177,15 +175,6 @@ def small_vit():
     task.prepare(models.describe(spec, task).input_format)
     loaded = models.load(spec, task, torch.Generator().manual_seed(0))
     return Subject({"main": loaded.module}, task, {"main": loaded.config})
-
-
-@pytest.mark.parametrize("technique", [Wanda(), Sparsegpt(), NmPruning(score="wanda")])
-def test_scores_that_look_at_inputs_leave_experts_and_say_so(technique):
-    subject, record = applied("switch", small_vit()), MemoryRecord()
-    technique.apply(subject, context(subject, record))
-    said = [message for level, message in record.events if level == "warning"]
-    assert said[0] == "experts have no inputs in common: blocks.1.ffn.experts.up is left as it is"
-    assert not [name for name in subject.constraints if "experts" in name]
 
 
 def test_channels_of_experts_are_permuted_together_and_every_expert_computes_the_same():
