@@ -74,7 +74,7 @@ class Arm(NamedTuple):
 
 def trained(step: dict[str, dict[str, Any]] | None, seed: int, task: Task, arguments: argparse.Namespace) -> Arm:
     """A fresh model with this step, trained."""
-    settings = {"dim": arguments.width, "depth": arguments.depth, "length": arguments.length}
+    settings = {"dim": arguments.width, "depth": arguments.depth, "length": arguments.length, "positions": "rotary"}
     spec = ModelSpec.model_validate({"source": "builtin:gpt", **settings})
     loaded = models.load(spec, task, torch.Generator().manual_seed(seed))
     subject = Subject({"main": loaded.module}, task, {"main": loaded.config})

@@ -47,7 +47,7 @@ def spec_of(arguments: argparse.Namespace, steps: list[dict[str, Any]], seed: in
     train = {"steps": arguments.steps, "batch_size": arguments.batch_size, "evaluations": 0}
     return RunSpec.parse(
         {
-            "model": {**model, "tied": False},
+            "model": {**model, "tied": False, "positions": "rotary"},
             "task": {"source": "builtin:python-docs", "length": arguments.length},
             "seed": seed,
             "recipe": [*steps, {"train": {**train, "learning_rate": arguments.learning_rate}}],
