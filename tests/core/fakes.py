@@ -81,18 +81,19 @@ class StopAt(MemoryRecord):
 
 
 def taken_up(
-    train: OneShot, make: Callable[..., Subject], folder: Path, *, at: int
+    train: OneShot, make: Callable[..., Subject], folder: Path, *, at: int, **options: object
 ) -> tuple[tuple[Subject, MemoryRecord], tuple[Subject, MemoryRecord]]:
     """What a training leaves and records when it is never interrupted, and when it is, at an update, and taken up.
 
-    `make` gives the subject; the one that takes up the checkpoint begins with other weights (`seed`).
+    `make` gives the subject; the one that takes up the checkpoint begins with other weights (`seed`). `options` are the
+    context's.
     """
     whole, broken, resumed = make(), make(), make(seed=5)
     record, again = MemoryRecord(), MemoryRecord()
-    train.apply(whole, context(whole, record))
+    train.apply(whole, context(whole, record, **options))
     with pytest.raises(Interrupted):
-        train.apply(broken, context(broken, StopAt(at), checkpoint=folder / "state"))
-    train.apply(resumed, context(resumed, again, checkpoint=folder / "state"))
+        train.apply(broken, context(broken, StopAt(at), checkpoint=folder / "state", **options))
+    train.apply(resumed, context(resumed, again, checkpoint=folder / "state", **options))
     return (whole, record), (resumed, again)
 
 
@@ -107,6 +108,5 @@ def context(subject: Subject, record: MemoryRecord | None = None, **options: obj
         task=subject.task,
         seed_material="test",
         record=record or MemoryRecord(),
-        resolve=lambda reference: copy.deepcopy(subject.model),
-        **options,
+        **{"resolve": lambda reference: copy.deepcopy(subject.model), **options},
     )

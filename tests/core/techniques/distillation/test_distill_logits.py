@@ -1,6 +1,7 @@
 """Logit distillation: the divergence by hand, its invariances, padding, and a teacher that nothing changes."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from core.errors import SpecError
 from core.recording import MemoryRecord
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.training.train import Train
-from tests.core.fakes import TwoLayers, context, plane_subject
+from tests.core.fakes import TwoLayers, context, plane_subject, taken_up
 
 ALL = torch.ones(6, dtype=torch.bool)
 
@@ -28,6 +29,16 @@ def test_loss_is_the_scaled_divergence_of_teacher_from_student(temperature):
     p, q = (teacher / temperature).softmax(-1), (student / temperature).softmax(-1)
     expected = temperature**2 * (p * (p / q).log()).sum(-1).mean()
     torch.testing.assert_close(distillation_loss(student, teacher, temperature, ALL), expected)
+
+
+def test_the_divergence_of_three_to_one_from_even_by_hand():
+    student, teacher = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([[2 * math.log(3), 0.0], [5.0, 5.0]])
+    divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)  # at T = 2 the teacher says 3/4 and 1/4 of the first
+    counted = torch.tensor([True, True])
+    assert float(distillation_loss(student, teacher, 2.0, counted)) == pytest.approx(4 * divergence / 2)
+    first = torch.tensor([True, False])
+    assert float(distillation_loss(student, teacher, 2.0, first)) == pytest.approx(0.5232481)
+    assert float(distillation_loss(student, teacher / 2, 1.0, first)) == pytest.approx(0.5232481 / 4)
 
 
 def test_loss_and_gradient_vanish_where_student_and_teacher_agree():
@@ -118,6 +129,20 @@ def test_a_student_comes_to_answer_as_its_teacher_and_the_teacher_stays():
     assert [reference.source for reference in asked] == ["stage:1"]
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
     assert not subject.compressed
+
+
+def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path):
+    def resolve(reference):
+        return plane_subject(3).model
+
+    method = {"distill_logits": {"teacher": "stage:1", "temperature": 3.0, "alpha": 0.7}}
+    train = Train(steps=20, batch_size=8, evaluations=0, methods=[method])
+    (whole, record), (resumed, again) = taken_up(train, plane_subject, tmp_path, at=9, resolve=resolve)
+    for name, expected in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], expected), name
+    curve = "0/distillation"
+    assert again.curves[curve] == [point for point in record.curves[curve] if point[0] >= again.curves[curve][0][0]]
+    assert len(again.curves[curve]) < len(record.curves[curve])
 
 
 def test_a_teacher_of_other_classes_is_refused():

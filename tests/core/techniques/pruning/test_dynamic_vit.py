@@ -10,8 +10,9 @@ from core.nn.tokens.selecting import SelectingBlock
 from core.recording import MemoryRecord
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
+from core.techniques.training.train import Train
 from core.training import Training
-from tests.core.fakes import context
+from tests.core.fakes import context, taken_up
 from tests.core.techniques.pruning.conftest import SOURCES, images
 from tests.core.test_training import plan
 
@@ -34,6 +35,22 @@ def test_dynamic_vit_trains_with_masks_and_evaluates_with_fewer_tokens(vision_su
     again = artifact.load_models(tmp_path)["main"]
     with torch.no_grad():
         assert torch.equal(logits_of(again, batch), logits_of(subject.model, batch))
+
+
+def test_a_training_taken_up_from_its_checkpoint_ends_the_same(vision_subject, tmp_path):
+    """Predictors, noise and all; the model that it is tied to is the one from before the training."""
+    train = Train(
+        steps=8, batch_size=8, evaluations=0, methods=[{"dynamic_vit": {"keep": 0.5, "stages": 1, "distillation": 1.0}}]
+    )
+    (whole, record), (resumed, again) = taken_up(train, lambda seed=0: vision_subject("builtin cls")[0], tmp_path, at=4)
+    expected = whole.model.state_dict()
+    assert any(".predictor." in name for name in expected)
+    for name, found in resumed.model.state_dict().items():
+        assert torch.equal(found, expected[name]), name
+    for curve in ("0/distillation of tokens", "0/distillation of logits", "0/kept tokens, target 0.50"):
+        first = again.curves[curve][0][0]
+        assert again.curves[curve] == [point for point in record.curves[curve] if point[0] >= first], curve
+        assert 0 < len(again.curves[curve]) < len(record.curves[curve])
 
 
 def test_more_stages_than_blocks_are_refused(vision_subject):
