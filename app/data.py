@@ -274,27 +274,36 @@ def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
 def load_decision(
-    chosen: tradeoffs.PointFilter, limits: tuple[Limit, ...], weights: dict[str, float], higher_is_better: bool
+    chosen: tradeoffs.PointFilter,
+    limits: tuple[Limit, ...],
+    weights: dict[str, float],
+    higher_is_better: bool,
+    *,
+    as_one: bool,
 ) -> tuple[Decision, dict[int, dict[str, Any]], dict[str, Any] | None]:
-    """What to ship, the points that the decision names by their index in it, and the best one's reference."""
+    """What to ship, the points that the decision names by their index in it, and the best one's reference.
+
+    With `as_one` the stages that differ in their seeds only are judged by their means, as one point.
+    """
     axes = tuple({limit.quantity for limit in limits} | set(weights))
+    read = tradeoffs.list_recipes_by_id if as_one else tradeoffs.list_points_by_id
     with read_session() as s:
-        columns = _load_candidates(chosen, tuple(sorted(axes)), tradeoffs.last_change(s))
+        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, tradeoffs.last_change(s))
         decision = decide(columns, limits, weights, higher_is_better=higher_is_better)
         ids = {at: columns["stage_id"][at] for at in decision.named()}
-        points = {row["stage_id"]: row for row in tradeoffs.list_points_by_id(s, chosen, ids.values())}
+        points = {row["stage_id"]: row for row in read(s, chosen, ids.values())}
         named = {at: points[stage_id] for at, stage_id in ids.items()}
         reference_id = decision.best is not None and named[decision.best]["reference_stage_id"]
-        found = tradeoffs.list_points_by_id(s, chosen, [reference_id]) if reference_id else []
+        found = read(s, chosen, [reference_id]) if reference_id else []
     return decision, named, found[0] if found else None
 
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_candidates(
-    chosen: tradeoffs.PointFilter, axes: tuple[str, ...], last_change: tuple[int, int]
+    chosen: tradeoffs.PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, int]
 ) -> dict[str, list[Any]]:
     with read_session() as s:
-        return tradeoffs.list_candidates(s, chosen, axes)
+        return tradeoffs.list_candidates(s, chosen, axes, as_one=as_one)
 
 
 @st.cache_data(ttl=SLOW, show_spinner=False)

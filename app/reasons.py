@@ -12,16 +12,32 @@ Point = Mapping[str, Any]
 Axes = Mapping[str, Axis]
 
 
-def recommendation(best: Point, reference: Point | None, n_feasible: int, axes: Axes, *, weighed: bool = False) -> str:
-    """The best stage within the limits: what it is, and what it saves and costs against its reference."""
+def recommendation(
+    best: Point,
+    reference: Point | None,
+    n_feasible: int,
+    axes: Axes,
+    *,
+    kind: str = "stage",
+    weighed: bool = False,
+    tested: Comparison | None = None,
+) -> str:
+    """The best stage within the limits: what it is, and what it saves and costs against its reference.
+
+    `kind` is what was chosen from, "recipe" where seeds are one; `tested` is the runner-up's score - the best one's.
+    """
     score = axes["score"]
     best_of = "the best compromise" if weighed else "the best"
-    how_many = "the only stage" if n_feasible == 1 else f"{best_of} of the {formats.plural(n_feasible, 'stage')}"
+    how_many = f"the only {kind}" if n_feasible == 1 else f"{best_of} of the {formats.plural(n_feasible, kind)}"
     facts = [f"{score.title.lower()} {score.read(best['score'])}{_against_reference(best, reference, score)}"]
     facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
     if best.get("p50_ms") is not None:
         facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
-    return f"{_name(best)} is {how_many} within the limits: {formats.plain('; '.join(facts))}."
+    told = f"{_name(best)} is {how_many} within the limits: {formats.plain('; '.join(facts))}."
+    if tested is None or tested.p_value < SIGNIFICANT:
+        return told
+    alike = f"{score.title} does not differ significantly from the runner-up's: {formats.p_value(tested.p_value)}."
+    return f"{told} {formats.plain(alike)}"
 
 
 def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:
@@ -35,7 +51,7 @@ def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None)
     return f"Runner-up: {_name(second)}: {formats.plain('; '.join(filter(None, facts)))}."
 
 
-def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes) -> str:
+def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes, *, kind: str = "stage") -> str:
     """What moving one limit would change, the others staying; `named` are the points of its moves by their index."""
     limit = margin.limit
     axis = axes[limit.quantity]
@@ -43,21 +59,22 @@ def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: 
     said = []
     if margin.looser is not None:
         at = f"**{axis.read(margin.looser.bound)}** {looser}"
-        said.append(f"at {at}, {_instead(margin.looser, named, best, axes)}")
+        said.append(f"at {at}, {_instead(margin.looser, named, best, axes, kind)}")
     else:
         said.append("loosening it alone finds nothing better" if best else "loosening it alone is not enough")
     if margin.tighter is not None:
-        said.append(f"{tighter} **{axis.read(margin.tighter.bound)}**, {_instead(margin.tighter, named, best, axes)}")
+        instead = _instead(margin.tighter, named, best, axes, kind)
+        said.append(f"{tighter} **{axis.read(margin.tighter.bound)}**, {instead}")
     if margin.unmeasured:
         lack = "keeps the other limits and has" if margin.unmeasured == 1 else "keep the other limits and have"
-        said.append(f"{formats.plural(margin.unmeasured, 'stage')} {lack} no measured {axis.title.lower()}")
+        said.append(f"{formats.plural(margin.unmeasured, kind)} {lack} no measured {axis.title.lower()}")
     return f"{axis.title} {limit.sense} {axis.read(limit.bound)}: {'; '.join(said)}."
 
 
-def _instead(move: Move, named: Mapping[int, Point], best: Point | None, axes: Axes) -> str:
+def _instead(move: Move, named: Mapping[int, Point], best: Point | None, axes: Axes, kind: str) -> str:
     """What would be recommended after a move, and the difference in score to what is now."""
     if move.best is None:
-        return "no stage keeps all limits"
+        return f"no {kind} keeps all limits"
     point, score = named[move.best], axes["score"]
     if best is None:
         return f"{_name(point)} with {formats.plain(score.read(point['score']))}"
@@ -67,7 +84,9 @@ def _instead(move: Move, named: Mapping[int, Point], best: Point | None, axes: A
 
 
 def _name(point: Point) -> str:
-    return f"**{formats.plain(point['label'])}** of {formats.plain(point['model'])} (run {point['run_id']})"
+    seeds = point.get("n_seeds", 1)
+    behind = f"mean of {seeds} seeds: runs {point['runs']}" if seeds > 1 else f"run {point['run_id']}"
+    return f"**{formats.plain(point['label'])}** of {formats.plain(point['model'])} ({behind})"
 
 
 def _certainty(tested: Comparison | None) -> str:

@@ -29,8 +29,8 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     shown["feasible"] = feasible(shown, limits, axes)
     directions = [DIRECTIONS[x.better], DIRECTIONS[y.better]]
     places = shown[[x.column, y.column]].to_numpy(dtype=float)
-    errors, dfs = (np.column_stack(columns) for columns in zip(*(_errors(shown, axis) for axis in (x, y)), strict=True))
-    found = standings(places, errors, dfs, directions, shown.get("n"))
+    spreads, dfs = (np.column_stack(columns) for columns in zip(*(errors(shown, axis) for axis in (x, y)), strict=True))
+    found = standings(places, spreads, dfs, directions, shown.get("n"))
     shown["on_frontier"] = [standing is Standing.FRONTIER for standing in found]
     shown["is_knee"] = np.arange(len(shown)) == knee(places, directions)
     shown["standing"] = [
@@ -66,7 +66,7 @@ def _column(shown: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.floa
     return np.where(np.isnan(values), otherwise, values)
 
 
-def _errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard errors on an axis, 0 where values are exact, and their degrees of freedom."""
     low, high, own = (_column(shown, name, math.nan) for name in (axis.low, axis.high, f"{axis.column}_own"))
     return standard_errors(low, high, _column(shown, f"{axis.column}_df", math.inf), own)

@@ -117,7 +117,8 @@ if points.empty:
 shown = annotate(points, x, y, limits, axes)
 
 if limits or weights:
-    recommendation.show(chosen, limits, weights, axes, bool(task["higher_is_better"]), score_name)
+    higher = bool(task["higher_is_better"])
+    recommendation.show(chosen, limits, weights, axes, higher, score_name, points, as_one=as_one)
 
 
 def show_scatter() -> tuple[alt.LayerChart, set[int]]:

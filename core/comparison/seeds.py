@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from core.comparison.paired import Z
+from core.measured import Comparison
 
 Row = Mapping[str, Any]
 FEWEST = 20  # recipes from which a common variance is told
@@ -86,6 +87,24 @@ def standard_errors(
     errors, dfs = moderated(errors, df)
     covered = np.isfinite(df) & (own > errors * _quantiles(dfs))
     return np.where(covered, own / Z, errors), np.where(covered, math.inf, dfs)
+
+
+def welch(means: Sequence[float], errors: Sequence[float], dfs: Sequence[float]) -> Comparison:
+    """How the first of two independent means differs from the second (Welch, 1947), by what `standard_errors` says.
+
+    The p-value is two-sided; where both are exact it is 0, or 1 for equal ones.
+    """
+    delta = means[0] - means[1]
+    variances = [error**2 for error in errors]
+    total = math.fsum(variances)
+    if not total:
+        return Comparison(delta, delta, delta, 0.0 if delta else 1.0)
+    parts = math.fsum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
+    df = total**2 / parts if parts else math.inf
+    t = -abs(delta) / math.sqrt(total)
+    p_value = 2 * float(special.ndtr(t) if math.isinf(df) else special.stdtr(df, t))
+    half = math.sqrt(total) * (Z if math.isinf(df) else float(special.stdtrit(df, 0.975)))
+    return Comparison(delta, delta - half, delta + half, p_value)
 
 
 def moderated(errors: NDArray[np.float64], dfs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,6 +1,6 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
@@ -117,18 +117,24 @@ def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[
     return [(row.family, row.model) for row in session.execute(query.distinct())]
 
 
-def list_candidates(session: Session, chosen: PointFilter, axes: Iterable[str]) -> dict[str, list[Any]]:
-    """What a decision needs of every stage: columns of stage_id, score, size_bytes and `axes`, None: not measured."""
+def list_candidates(
+    session: Session, chosen: PointFilter, axes: Iterable[str], *, as_one: bool = False
+) -> dict[str, list[Any]]:
+    """What a decision needs of every stage: columns of stage_id, score, size_bytes and `axes`, None: not measured.
+
+    With `as_one` of every recipe: the first stage's id, and the means over the last stage of each seed.
+    """
     names = list(dict.fromkeys(("score", "size_bytes", *axes)))
     mine = _stages_of(chosen.project_id, chosen.run_ids)
-    query = select(Stage.id, *(_axis(chosen, name).label(name) for name in names)).join(
-        mine, mine.c.stage_id == Stage.id
-    )
+    columns = [_axis(chosen, name).label(name) for name in names]
+    query = select(Stage.id.label("stage_id"), *columns).join(mine, mine.c.stage_id == Stage.id)
     if set(names) & set(TIMED):
         query = query.outerjoin(Latency, Latency.id == _last_latency(chosen))
-    rows = session.execute(query.where(*_conditions(chosen)).order_by(Stage.id)).all()
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("id", *names)]
-    return dict(zip(("stage_id", *names), columns, strict=True))
+    query = query.where(*_conditions(chosen))
+    found = (_by_recipe(query, names) if as_one else query).subquery("found")
+    rows = session.execute(select(found).order_by(found.c.stage_id)).all()
+    values = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("id", *names)]
+    return dict(zip(("stage_id", *names), values, strict=True))
 
 
 def list_points(
@@ -204,6 +210,14 @@ def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable
     return [dict(row) for row in session.execute(query.order_by(Stage.id)).mappings()]
 
 
+def list_recipes_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
+    """The recipes of these stages as points, as `list_recipes` has them, over all that was measured of them."""
+    asked = list(stage_ids)
+    some = or_(Stage.id.in_(asked), Stage.id.in_(_of_the_same_recipes(asked)))
+    query = _details(chosen).where(some, _of_project(chosen), *_conditions(chosen)).order_by(Stage.id)
+    return seeds.merged([dict(row) for row in session.execute(query).mappings()], tuple(AXES))
+
+
 def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
     """stage_id, x and y of the points of which both axes are known, turned so that less is better."""
     axes = [(name, _axis(chosen, axis), axis) for name, axis in (("x", x), ("y", y))]
@@ -217,25 +231,28 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
 
 
 def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
-    """The same of recipes: the first stage's id, and the means over the last stage of each seed.
+    """The same of recipes: the first stage's id, and the means over the last stage of each seed."""
+    return _by_recipe(_points(chosen, x, y), ("x", "y"))
+
+
+def _by_recipe(stages: Select[*tuple[Any, ...]], names: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    """The stage_id and the named columns of a query on stages, those that differ in their seeds as one.
 
     To rank stages within their recipes takes time: only those are that have others in theirs.
     """
     several = select(Stage.recipe_hash).where(Stage.recipe_hash.is_not(None))
     repeated = several.group_by(Stage.recipe_hash).having(func.count() > 1)
-    points = _points(chosen, x, y)
-    alone = points.where(or_(Stage.recipe_hash.is_(None), Stage.recipe_hash.not_in(repeated)))
+    alone = stages.where(or_(Stage.recipe_hash.is_(None), Stage.recipe_hash.not_in(repeated)))
     newest_first = func.row_number().over(partition_by=(Stage.recipe_hash, Stage.seeds_hash), order_by=Stage.id.desc())
     ranked = (
-        points.where(Stage.recipe_hash.in_(repeated))
+        stages.where(Stage.recipe_hash.in_(repeated))
         .add_columns(Stage.recipe_hash.label("recipe"), newest_first.label("age"))
         .subquery("ranked")
     )
-    columns = (func.min(ranked.c.stage_id), func.avg(ranked.c.x), func.avg(ranked.c.y))
-    means = [column.label(name) for name, column in zip(("stage_id", "x", "y"), columns, strict=True)]
-    merged = select(*means).where(ranked.c.age == 1).group_by(ranked.c.recipe)
-    drawn = union_all(alone, merged).subquery("drawn")
-    return select(drawn.c.stage_id, drawn.c.x, drawn.c.y)
+    means = [func.avg(ranked.c[name]).label(name) for name in names]
+    merged = select(func.min(ranked.c.stage_id).label("stage_id"), *means).where(ranked.c.age == 1)
+    drawn = union_all(alone, merged.group_by(ranked.c.recipe)).subquery("drawn")
+    return select(drawn.c.stage_id, *(drawn.c[name] for name in names))
 
 
 def _of_the_same_recipes(stage_ids: list[int]) -> Select[int]:

@@ -31,6 +31,23 @@ def test_the_recommendation_gives_its_reasons():
     assert "is the best compromise of the 3 stages" in reasons.recommendation(BEST, None, 3, ALL, weighed=True)
 
 
+def test_the_recommendation_says_where_the_runner_up_may_be_as_good():
+    close, sure = (Comparison(-1.0, -3.0, 1.0, p) for p in (0.05, 0.049))
+    told = reasons.recommendation(BEST, REFERENCE, 3, ALL, tested=close)
+    assert told.endswith(". Accuracy does not differ significantly from the runner-up's: p 0.050.")
+    assert "significantly" not in reasons.recommendation(BEST, REFERENCE, 3, ALL, tested=sure)
+
+
+def test_seeds_are_named_with_their_runs():
+    best = {**BEST, "n_seeds": 3, "runs": "12, 15, 18"}
+    told = reasons.recommendation(best, REFERENCE, 4, ALL, kind="recipe")
+    assert told.startswith("**stage 2** of builtin:vit (mean of 3 seeds: runs 12, 15, 18) is the best of the 4 recipes")
+    assert "(run 12)" in reasons.recommendation({**BEST, "n_seeds": 1}, REFERENCE, 4, ALL, kind="recipe")
+    margin = Margin(SIZE, tighter=Move(1000.0, None), looser=None, unmeasured=2)
+    told = reasons.moved(margin, {}, best, ALL, kind="recipe")
+    assert "no recipe keeps all limits; 2 recipes keep the other limits" in told
+
+
 def test_the_recommendation_tells_what_got_worse_too():
     best = {**SLOW, "compression_ratio": 0.5, "p50_ms": None}
     text = reasons.recommendation(best, REFERENCE, 1, ALL)

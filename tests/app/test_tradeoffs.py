@@ -4,11 +4,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_ind
 from sqlalchemy import func, select
 from streamlit.testing.v1 import AppTest
 
 import app
 from app import formats
+from core.store import stages
 from core.store.engine import read_session, session
 from core.store.models import Stage
 from tests import factories
@@ -80,7 +82,59 @@ def test_limits_name_the_best_stage_with_its_reasons(filled):
 def test_impossible_limits_say_what_to_do(filled):
     at = opened(points_of="builtin:digits")
     number_input(at, "Accuracy at least").set_value(101.0).run()
-    assert "No stage keeps all limits" in at.warning[0].value
+    assert "No recipe keeps all limits" in at.warning[0].value
+    assert "No stage keeps all limits" in opened(points_of="builtin:digits", seeds="each", most_mb="0").warning[0].value
+
+
+def record_seeds(scores: dict[str, list[float]]) -> dict[str, list[int]]:
+    """A run a score, by the name of its recipe, with seeds from 0 on; the runs' numbers by recipe."""
+    found: dict[str, list[int]] = {}
+    with session() as s:
+        for size, (name, of_seeds) in enumerate(scores.items(), 1):
+            for seed, score in enumerate(of_seeds):
+                run = factories.submit(s, seed=seed, recipe=[{"rtn": {"bits": size + 1}}])
+                measured = factories.measured(
+                    f"{name} {seed}", label=name, score=score, score_low=score - 0.1, score_high=score + 0.1,
+                    size_bytes=1000 * size,
+                )  # fmt: skip
+                stage_id = stages.add_stage(s, measured, name, 1, "0")
+                stages.attach_stage(s, run.id, 1, stage_id, reused=False, reference_stage_id=None, comparison=None)
+                found.setdefault(name, []).append(run.id)
+    return found
+
+
+def test_seeds_of_one_recipe_are_judged_by_their_mean_and_single_stages_by_themselves(store):
+    numbers = record_seeds({"lucky": [90.0, 99.0], "steady": [96.0, 96.2, 96.4], "single": [80.0]})
+    at = opened(most_mb="1")
+    told, runs = at.success[0].value, ", ".join(map(str, numbers["steady"]))
+    assert told.startswith(f"**steady** of builtin:vit (mean of 3 seeds: runs {runs}) is the best of the 3 recipes")
+    assert "accuracy 96.2 %" in told
+    assert at.get("page_link")[-1].proto.label == f"Open run {numbers['steady'][-1]}"
+    [behind] = [text.value for text in at.markdown if "Runner-up" in text.value]
+    assert "**lucky** of builtin:vit (mean of 2 seeds: runs" in behind and "accuracy 94.5 %" in behind
+    alone = opened(most_mb="1", seeds="each").success[0].value
+    assert alone.startswith(f"**lucky** of builtin:vit (run {numbers['lucky'][1]}) is the best of the 6 stages")
+
+
+def test_a_limit_is_held_against_the_mean(store):
+    record_seeds({"lucky": [90.0, 99.0], "single": [80.0]})
+    at = opened(**{"limit.accuracy": "95"})
+    assert "No recipe keeps all limits" in at.warning[0].value
+    assert "**lucky**" in opened(**{"limit.accuracy": "95"}, seeds="each").success[0].value
+
+
+def test_the_recommendation_says_where_the_runner_up_may_be_as_good(store):
+    record_seeds({"best": [95.0, 97.0, 99.0], "close": [94.0, 96.0, 98.0], "far": [50.0, 50.1, 50.2]})
+    told = opened(most_mb="1").success[0].value
+    p = ttest_ind([94.0, 96.0, 98.0], [95.0, 97.0, 99.0], equal_var=False).pvalue
+    assert told.endswith(f"Accuracy does not differ significantly from the runner-up's: p {p:.3f}.")
+
+
+def test_a_sure_lead_is_not_questioned(store):
+    record_seeds({"best": [95.0, 95.1, 95.2], "far": [50.0, 50.1, 50.2]})
+    at = opened(most_mb="1")
+    assert "significantly" not in at.success[0].value
+    assert any("significant: p" in text.value for text in at.markdown if "Runner-up" in text.value)
 
 
 def test_filters_leave_their_family_and_the_references(filled):

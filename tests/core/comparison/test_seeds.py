@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from core.comparison.seeds import mean_interval, merged, moderated, quantile, standard_errors
+from core.comparison.paired import Z
+from core.comparison.seeds import mean_interval, merged, moderated, quantile, standard_errors, welch
 
 
 def row(stage_id, score, recipe=1, seeds=0, **changes):
@@ -24,6 +26,32 @@ def test_three_seeds_by_hand():
     half = 4.302652729911275 * 2 / math.sqrt(3)  # t of 2 degrees of freedom; the standard deviation is 2
     assert (mean, df) == (96.0, 2.0)
     assert (low, high) == pytest.approx((96 - half, 96 + half))
+
+
+def test_two_means_are_tested_as_scipy_tests_them():
+    chance = np.random.default_rng(0)
+    for n, m in ((2, 3), (3, 3), (5, 2), (9, 20)):
+        samples = chance.normal(size=n), chance.normal(0.5, 3.0, size=m)
+        errors = [float(sample.std(ddof=1)) / math.sqrt(len(sample)) for sample in samples]
+        found = welch([float(sample.mean()) for sample in samples], errors, [n - 1, m - 1])
+        expected = stats.ttest_ind(*samples, equal_var=False)
+        interval = expected.confidence_interval()
+        assert found.p_value == pytest.approx(expected.pvalue)
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+        assert found.delta == pytest.approx(samples[0].mean() - samples[1].mean())
+
+
+def test_a_mean_with_a_known_error_is_tested_against_one_of_seeds_and_against_another():
+    normal = welch([96.0, 95.0], [0.3, 0.4], [math.inf, math.inf])
+    assert normal.p_value == pytest.approx(2 * stats.norm.sf(2.0))
+    assert (normal.low, normal.high) == pytest.approx((1 - Z * 0.5, 1 + Z * 0.5))
+    mixed = welch([96.0, 95.0], [0.3, 0.4], [math.inf, 2.0])  # Welch's degrees of freedom: 0.25^2 / (0.16^2 / 2)
+    assert mixed.p_value == pytest.approx(2 * stats.t.sf(2.0, 0.25**2 / (0.16**2 / 2)))
+
+
+def test_exact_means_differ_or_do_not():
+    assert welch([1.0, 1.0], [0.0, 0.0], [math.inf, math.inf]).p_value == 1.0
+    assert welch([1.0, 1.1], [0.0, 0.0], [math.inf, math.inf]).p_value == 0.0
 
 
 def test_one_seed_has_its_own_interval():

@@ -193,6 +193,36 @@ def test_stages_that_differ_in_their_seeds_are_one_point(session, limit):
         assert sum(p["n"] for p in points) >= len(recipes) >= len(points)
 
 
+def test_candidates_are_recipes_with_their_means(session):
+    project_id, task_hash = seeded(session)
+    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    some = stages_of(session, task_hash)
+    session.execute(delete(Latency).where(Latency.stage_id.in_([some[3].id, some[4].id])))
+    chosen = PointFilter(project_id, task_hash, conditions=conditions)
+    columns = tradeoffs.list_candidates(session, chosen, ("p50_ms", "compression_ratio"), as_one=True)
+    recipes = {min(s.id for s in found): found for found in by_recipe(session, task_hash)}
+    assert columns["stage_id"] == sorted(recipes)
+    points = {p["stage_id"]: p for p in tradeoffs.list_recipes_by_id(session, chosen, columns["stage_id"])}
+    assert len(points) == len(recipes) and {len(found) for found in recipes.values()} >= {2, 3}
+    for at, stage_id in enumerate(columns["stage_id"]):
+        of_seeds = recipes[stage_id]
+        assert columns["score"][at] == pytest.approx(sum(s.score for s in of_seeds) / len(of_seeds))
+        for name in ("score", "size_bytes", "p50_ms", "compression_ratio"):
+            told = points[stage_id][name]
+            assert (columns[name][at] is None) == (told is None)
+            assert told is None or float(columns[name][at]) == pytest.approx(told)
+
+
+def test_a_recipe_is_found_by_any_of_its_stages(session):
+    project_id, task_hash = seeded(session)
+    chosen = PointFilter(project_id, task_hash)
+    [found, *_] = [found for found in by_recipe(session, task_hash) if len(found) == 3]
+    [point] = tradeoffs.list_recipes_by_id(session, chosen, [found[1].id])
+    assert (point["n_seeds"], sorted(point["stage_ids"])) == (3, sorted(s.id for s in found))
+    elsewhere = PointFilter(project_id + 1, task_hash)
+    assert tradeoffs.list_recipes_by_id(session, elsewhere, [found[1].id]) == []
+
+
 def test_a_run_that_is_reused_or_done_again_is_counted_once(session):
     ids = {}
     for name, seed in (("first", 0), ("other seed", 1), ("again", 0)):
