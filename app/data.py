@@ -32,6 +32,7 @@ from core.store import (
 )
 from core.store.engine import read_session
 from core.store.models import Artifact, Role, Run, RunStatus, Stage
+from core.store.thinning import Logs
 
 LIVE = 2  # seconds: what changes while a run executes
 SLOW = 30  # seconds: what changes when someone acts or a worker starts
@@ -214,22 +215,22 @@ def read_all_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFra
         return pd.DataFrame(tradeoffs.list_all_points(s, chosen, x, y))
 
 
-def load_points(chosen: tradeoffs.PointFilter, x: str, y: str, *, as_one: bool) -> pd.DataFrame:
+def load_points(chosen: tradeoffs.PointFilter, x: str, y: str, logs: Logs, *, as_one: bool) -> pd.DataFrame:
     """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for).
 
     With `as_one` the stages that differ in their seeds only are one point.
     """
     with read_session() as s:
-        return _load_points(chosen, x, y, as_one, tradeoffs.last_change(s))
+        return _load_points(chosen, x, y, logs, as_one, tradeoffs.last_change(s))
 
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_points(
-    chosen: tradeoffs.PointFilter, x: str, y: str, as_one: bool, last_change: tuple[int, int]
+    chosen: tradeoffs.PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, int]
 ) -> pd.DataFrame:
     read = tradeoffs.list_recipes if as_one else tradeoffs.list_points
     with read_session() as s:
-        return pd.DataFrame(read(s, chosen, x, y))
+        return pd.DataFrame(read(s, chosen, x, y, logs=logs))
 
 
 def load_history(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:

@@ -48,7 +48,6 @@ PARTS = {
             "full": [],
             "sliding_window": [{"sliding_window": {"window": 12}}],
             "sliding_window, 1 global": [{"sliding_window": {"window": 12, "global_tokens": 1}}],
-            "block_local": [{"block_local": {"block": 8}}],
             "bigbird": [{"bigbird": {"block": 8, "random_blocks": 1}}],
             "etc": [{"etc": {"radius": 11, "global_tokens": 8}}],
         },

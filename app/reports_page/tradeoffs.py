@@ -10,6 +10,7 @@ from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
 from app.tradeoffs_page.conditions import condition_name
+from core.store.thinning import Logs
 from core.store.tradeoffs import PointFilter
 
 
@@ -34,7 +35,8 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
         text=settings.get("stage", ""),
         conditions=timed.get(settings.get("timed", ""), next(iter(timed.values()), None)),
     )
-    points = data.load_points(chosen, x.column, y.column, as_one=settings.get("seeds") != "each")
+    logs = Logs(_log(settings, f"log.{x.column}", x), _log(settings, f"log.up.{y.column}", y))
+    points = data.load_points(chosen, x.column, y.column, logs, as_one=settings.get("seeds") != "each")
     if points.empty:
         return None
     bounds = {"size_bytes": ("most_mb", 1e6), "p50_ms": ("most_ms", 1.0), "score": (f"limit.{task['score_name']}", 1.0)}
@@ -46,8 +48,8 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
         limits,
         size=by_title.get(settings.get("size", "")),
         axes=axes,
-        log_x=_log(settings, f"log.{x.column}", x),
-        log_y=_log(settings, f"log.up.{y.column}", y),
+        log_x=logs.x,
+        log_y=logs.y,
     )
 
 

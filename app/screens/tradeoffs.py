@@ -72,7 +72,7 @@ if timed:
     conditions = counts[picked]
 
 chosen_here = filters.show(task, data.load_kinds(project.id, task_hash), x, y, timed=conditions is not None)
-limits, weights = chosen_here.limits, chosen_here.weights
+limits, weights, logs = chosen_here.limits, chosen_here.weights, chosen_here.logs
 chosen = PointFilter(
     project.id,
     task_hash,
@@ -110,7 +110,7 @@ settings = {
 }
 with corner:
     views.show("tradeoffs", settings, user, project)
-points = data.load_points(chosen, x.column, y.column, as_one=as_one)
+points = data.load_points(chosen, x.column, y.column, logs, as_one=as_one)
 if points.empty:
     st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
     st.stop()
@@ -124,9 +124,7 @@ if limits or weights:
 def show_scatter() -> tuple[alt.LayerChart, set[int]]:
     """Draw the scatter; returns it, and the stages that were clicked."""
     size_axis: Axis | None = axes[size_column] if size_column else None
-    chart = charts.scatter(
-        shown, x, y, limits, size=size_axis, axes=axes, log_x=chosen_here.log_x, log_y=chosen_here.log_y
-    )
+    chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=logs.x, log_y=logs.y)
     event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
     stood_for = int(points["n"].sum())
     kind = "recipe" if as_one else "stage"
@@ -154,7 +152,7 @@ elif view == "parallel coordinates":
     chart = views_of_points.show_parallel(shown, x, y, axes)
 else:
     chart = views_of_points.show_by_hardware(
-        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=(chosen_here.log_x, chosen_here.log_y)
+        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=logs
     )
 
 
@@ -175,5 +173,5 @@ buttons.show(
 )
 
 champions.show(task_hash, user, project)
-progress.show(chosen, x, y, log_x=chosen_here.log_x, log_y=chosen_here.log_y)
+progress.show(chosen, x, y, logs)
 listing.show(shown, picked_ids, x, axes, bounded=bool(limits))

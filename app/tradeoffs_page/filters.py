@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import addressed
 from app.charts.axes import Axis
+from core.store.thinning import Logs
 
 FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
 
@@ -21,8 +22,7 @@ class Filters:
     text: str
     limits: dict[str, float]
     weights: dict[str, float]
-    log_x: bool
-    log_y: bool
+    logs: Logs
     state: dict[str, Any]  # by the names in the address
 
 
@@ -43,17 +43,17 @@ def show(task: Mapping[str, Any], kinds: Sequence[tuple[str, str]], x: Axis, y: 
     names = _Names(
         f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x.column}", f"log.up.{y.column}"
     )
-    log_x, log_y = addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log)
+    logs = Logs(addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log))
     n_set = sum(bool(addressed.text(name)) for name in (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit))
     title = f"Filter and limits ({n_set})" if n_set else "Filter and limits"
     box = st.expander(title, icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
-            _draw(task, kinds, names, log_x=log_x, log_y=log_y, timed=timed)
-    return _chosen(names, log_x=log_x, log_y=log_y, timed=timed)
+            _draw(task, kinds, names, logs, timed=timed)
+    return _chosen(names, logs, timed=timed)
 
 
-def _chosen(names: _Names, *, log_x: bool, log_y: bool, timed: bool) -> Filters:
+def _chosen(names: _Names, logs: Logs, *, timed: bool) -> Filters:
     families, models, text = addressed.several(FAMILIES), addressed.several(MODELS), addressed.text(STAGE)
     numbers = {
         name: addressed.number(name)
@@ -66,17 +66,16 @@ def _chosen(names: _Names, *, log_x: bool, log_y: bool, timed: bool) -> Filters:
     if not timed:
         limits.pop("p50_ms", None)
         weights.pop("p50_ms", None)
-    state = {FAMILIES: families, MODELS: models, STAGE: text, **numbers, names.log_x: log_x, names.log_y: log_y}
-    return Filters(tuple(families), tuple(models), text, limits, weights, log_x, log_y, state)
+    state = {FAMILIES: families, MODELS: models, STAGE: text, **numbers, names.log_x: logs.x, names.log_y: logs.y}
+    return Filters(tuple(families), tuple(models), text, limits, weights, logs, state)
 
 
 def _draw(
     task: Mapping[str, Any],
     kinds: Sequence[tuple[str, str]],
     names: _Names,
+    logs: Logs,
     *,
-    log_x: bool,
-    log_y: bool,
     timed: bool,
 ) -> None:
     left, middle, right = st.columns(3)
@@ -94,8 +93,8 @@ def _draw(
         _number("Latency at most (ms)", MOST_MS, disabled=not timed)
     with third:
         _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
-    fourth.toggle("Logarithmic across", **addressed.widget(names.log_x, log_x))
-    fourth.toggle("Logarithmic up", **addressed.widget(names.log_y, log_y))
+    fourth.toggle("Logarithmic across", **addressed.widget(names.log_x, logs.x))
+    fourth.toggle("Logarithmic up", **addressed.widget(names.log_y, logs.y))
     worth_in = "points" if unit == "%" else unit
     more: dict[str, Any] = {
         "placeholder": "nothing",

@@ -5,15 +5,16 @@ import streamlit as st
 from app import data
 from app.charts.axes import Axis
 from app.charts.history import history, steps
+from core.store.thinning import Logs
 from core.store.tradeoffs import PointFilter
 
 
-def show(chosen: PointFilter, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> None:
+def show(chosen: PointFilter, x: Axis, y: Axis, logs: Logs) -> None:
     """A closed box that holds the chart."""
     box = st.expander("Who moved the frontier", icon=":material/show_chart:", key="progress", on_change="rerun")
     if not box.open:
         return  # it reads every point
-    moved = steps(data.load_history(chosen, x.column, y.column), x, y, log_x=log_x, log_y=log_y)
+    moved = steps(data.load_history(chosen, x.column, y.column), x, y, log_x=logs.x, log_y=logs.y)
     makers = data.load_makers(chosen.project_id, tuple(moved["stage_id"].tolist()))
     box.altair_chart(history(moved, makers, x, y), width="stretch")
     box.caption(

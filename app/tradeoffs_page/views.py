@@ -12,6 +12,7 @@ from app.charts.annotated import annotate
 from app.charts.axes import Axis
 from app.charts.by_hardware import by_hardware
 from app.charts.parallel import MOST_LINES, lines, parallel
+from core.store.thinning import Logs
 from core.store.tradeoffs import TIMED, Conditions, PointFilter
 
 CHARTS = ("scatter", "parallel coordinates", "by hardware")
@@ -46,7 +47,7 @@ def show_by_hardware(
     axes: dict[str, Axis],
     *,
     as_one: bool,
-    logs: tuple[bool, bool],
+    logs: Logs,
 ) -> Chart | None:
     """Draw a panel a hardware under otherwise the chosen conditions; returns the chart, None where nothing is timed.
 
@@ -60,14 +61,14 @@ def show_by_hardware(
     first = {found.hardware: found for found in reversed(alike)}
     panels = []
     for hardware, conditions in sorted(first.items())[:MOST_PANELS]:
-        points = data.load_points(replace(chosen, conditions=conditions), across.column, y.column, as_one=as_one)
+        points = data.load_points(replace(chosen, conditions=conditions), across.column, y.column, logs, as_one=as_one)
         if not points.empty:
             panels.append(annotate(points, across, y, limits, axes).assign(hardware=hardware))
     if not panels:
         st.info("No stage that the filters leave was timed under these conditions.")
         return None
     shown = pd.concat(panels, ignore_index=True)
-    chart = by_hardware(shown, across, y, log_x=logs[0], log_y=logs[1])
+    chart = by_hardware(shown, across, y, log_x=logs.x, log_y=logs.y)
     st.altair_chart(chart)
     st.caption(
         f"{across.title} on each hardware, under otherwise the same conditions; all panels have the same axes. Strong "

@@ -1,5 +1,6 @@
 """Connections to the store: SQLite in WAL mode or Postgres, the same sessions for both."""
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ def _configure(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA cache_size = -65536")  # 64 MiB: the indexes of 100,000 runs
     cursor.execute("PRAGMA mmap_size = 1073741824")
     cursor.execute("PRAGMA temp_store = MEMORY")
+    if not cursor.execute("SELECT 1 FROM pragma_function_list WHERE name = 'ln'").fetchone():
+        connection.create_function("ln", 1, math.log, deterministic=True)  # some builds leave mathematics out
     cursor.close()
 
 

@@ -1,16 +1,29 @@
 """Thinning in SQL: of very many points, which ones a chart draws."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, func, literal, or_, select, union_all
+from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, case, func, literal, or_, select, union_all
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 GRID = 48  # the range of each axis in cells, about a mark wide; the largest value has one of its own
 MOST = 1000  # points that are all drawn: of more, marks would hide one another, and a browser takes long to draw them
+BEYOND = 800.0  # no logarithm of a number is below its negative
 
 
-def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int = MOST) -> dict[int, int]:
+@dataclass(frozen=True)
+class Logs:
+    """Which axes are drawn on a log scale, so that cells are alike in what they take of the chart."""
+
+    x: bool = False
+    y: bool = False
+
+
+LINEAR = Logs()
+
+
+def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int, logs: Logs) -> dict[int, int]:
     """Ids of the points that are drawn, each with how many it stands for.
 
     `points` selects `stage_id`, `x` and `y`, none of them null, of which less is better. Up to `limit` points are all
@@ -19,11 +32,11 @@ def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int = MOST) 
     few = session.scalars(points.limit(limit + 1)).all()
     if len(few) <= limit:
         return dict.fromkeys(few, 1)
-    return {row.stage_id: row.n for row in session.execute(_thinned(points))}
+    return {row.stage_id: row.n for row in session.execute(_thinned(points, logs))}
 
 
-def _thinned(points: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
-    placed = _placed(points.cte("points"))
+def _thinned(points: Select[*tuple[Any, ...]], logs: Logs) -> Select[*tuple[Any, ...]]:
+    placed = _placed(points.cte("points"), logs)
     cells = (
         select(
             placed.c.cell,
@@ -39,20 +52,32 @@ def _thinned(points: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     return select(drawn.c.stage_id, func.max(drawn.c.n).label("n")).group_by(drawn.c.stage_id)
 
 
-def _placed(points: CTE) -> CTE:
+def _placed(points: CTE, logs: Logs) -> CTE:
     """Every point with its cell: numbered column by column along x, in a column along y."""
     x, y = points.c.x, points.c.y
     ends = select(
         func.min(x).label("x0"), func.max(x).label("x1"), func.min(y).label("y0"), func.max(y).label("y1")
     ).cte("ends")
-    place = _place(x, ends.c.x0, ends.c.x1) * (GRID + 1) + _place(y, ends.c.y0, ends.c.y1)
-    return select(points.c.stage_id, x, y, place.label("cell")).join(ends, literal(True)).cte("placed")
+    column = _place(x, ends.c.x0, ends.c.x1, logs.x)
+    row = _place(y, ends.c.y0, ends.c.y1, logs.y)
+    cell = (column * (GRID + 1) + row).label("cell")
+    return select(points.c.stage_id, x, y, cell).join(ends, literal(True)).cte("placed")
 
 
-def _place(column: ColumnElement[Any], low: ColumnElement[Any], high: ColumnElement[Any]) -> ColumnElement[int]:
+def _place(
+    column: ColumnElement[Any], low: ColumnElement[Any], high: ColumnElement[Any], log: bool
+) -> ColumnElement[int]:
+    if log:
+        column, low, high = _logarithm(column), _logarithm(low), _logarithm(high)
     span = sql_cast(func.coalesce(func.nullif(high - low, 0), 1), Float)
     scale = float(GRID) / span
     return sql_cast(func.floor((column - low) * scale), Integer)
+
+
+def _logarithm(column: ColumnElement[Any]) -> ColumnElement[float]:
+    """In the order of the column, negative values (of which more is better, turned) and zeros included."""
+    value = sql_cast(column, Float)
+    return case((value > 0, func.ln(value) + BEYOND), (value < 0, -func.ln(-value) - BEYOND), else_=0.0)
 
 
 def _frontier(placed: CTE, cells: CTE) -> CTE:

@@ -138,27 +138,39 @@ def list_candidates(
 
 
 def list_points(
-    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = thinning.MOST
+    session: Session,
+    chosen: PointFilter,
+    x: str = "size_bytes",
+    y: str = "score",
+    *,
+    limit: int = thinning.MOST,
+    logs: thinning.Logs = thinning.LINEAR,
 ) -> list[dict[str, Any]]:
     """Points of which both axes are known: the columns of `_details`, and `n` of points that a row stands for.
 
     More than `limit` points are thinned: each cell of a grid over the two axes keeps one stage, and every
     stage on the two axes' frontier stays.
     """
-    n = thinning.thin(session, _points(chosen, x, y), limit)
+    n = thinning.thin(session, _points(chosen, x, y), limit, logs)
     query = _details(chosen).where(Stage.id.in_(list(n))).order_by(Stage.id)
     return [{**row, "n": n[row["stage_id"]]} for row in session.execute(query).mappings()]
 
 
 def list_recipes(
-    session: Session, chosen: PointFilter, x: str = "size_bytes", y: str = "score", limit: int = thinning.MOST
+    session: Session,
+    chosen: PointFilter,
+    x: str = "size_bytes",
+    y: str = "score",
+    *,
+    limit: int = thinning.MOST,
+    logs: thinning.Logs = thinning.LINEAR,
 ) -> list[dict[str, Any]]:
     """The same points, those that differ in their seeds as one: its values are means over the seeds.
 
     A row is that of the recipe's last stage, with what `core.comparison.seeds.merged` makes of all; `stage_id` is the
     first one's. Where a recipe was computed with one seed several times, the last counts.
     """
-    n = thinning.thin(session, _recipes(chosen, x, y), limit)
+    n = thinning.thin(session, _recipes(chosen, x, y), limit, logs)
     drawn = list(n)
     some = or_(Stage.id.in_(drawn), Stage.id.in_(_of_the_same_recipes(drawn)))
     query = _details(chosen).where(some, _of_project(chosen), *_conditions(chosen))

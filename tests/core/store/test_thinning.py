@@ -8,24 +8,29 @@ from sqlalchemy import select
 
 from core.store import tradeoffs
 from core.store.models import Latency, Stage
-from core.store.thinning import GRID
+from core.store.thinning import BEYOND, GRID, LINEAR, Logs
 from core.store.tradeoffs import AXES, PointFilter
 from tests import factories
 
 PAIRS = (("size_bytes", "score"), ("score", "macs"), ("p50_ms", "score"), ("speed_up", "compression_ratio"))
 
 
-def drawn_by_the_oracle(points):
+def drawn_by_the_oracle(points, logs=LINEAR):
     """{id: n} of (id, x, y), less is better: first of each cell, and whom nobody dominates or precedes at its place."""
 
-    def place(value, values):
+    def place(value, values, log):
+        if log:
+            value, values = logarithm(value), [logarithm(v) for v in values]
         span = max(values) - min(values)
         return math.floor((value - min(values)) * (GRID / (span or 1)))
+
+    def logarithm(value):
+        return value and math.copysign(math.log(abs(value)) + BEYOND, value)
 
     xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
     cells = {}
     for i, x, y in points:
-        cells.setdefault((place(x, xs), place(y, ys)), []).append(i)
+        cells.setdefault((place(x, xs, logs.x), place(y, ys, logs.y)), []).append(i)
     drawn = {min(ids): len(ids) for ids in cells.values()}
     for i, x, y in points:
         beaten = any(a <= x and b <= y and ((a, b) != (x, y) or j < i) for j, a, b in points)
@@ -34,8 +39,9 @@ def drawn_by_the_oracle(points):
     return drawn
 
 
+@pytest.mark.parametrize("logs", [LINEAR, Logs(x=True), Logs(x=True, y=True)], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_thinned_points_are_those_of_the_oracle(session, seed):
+def test_thinned_points_are_those_of_the_oracle(session, seed, logs):
     project_id = factories.fill_store(session, 90, seed)
     chance = random.Random(seed)
     for stage in session.scalars(select(Stage)):
@@ -55,8 +61,8 @@ def test_thinned_points_are_those_of_the_oracle(session, seed):
             falls = AXES[axis] if axis != "score" else not point["higher_is_better"]
             return point[axis] if falls else -point[axis]
 
-        expected = drawn_by_the_oracle([(p["stage_id"], less(p, x), less(p, y)) for p in every])
-        thinned = tradeoffs.list_points(session, chosen, x, y, limit=100)
+        expected = drawn_by_the_oracle([(p["stage_id"], less(p, x), less(p, y)) for p in every], logs)
+        thinned = tradeoffs.list_points(session, chosen, x, y, limit=100, logs=logs)
         assert {p["stage_id"]: p["n"] for p in thinned} == expected
 
 
