@@ -8,7 +8,7 @@ import pandas as pd
 _WRITTEN = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\char34{}", "`": r"\char96{}",
+    "|": r"\textbar{}", '"': r"\char34{}", "`": "{`}", "'": "{'}",
     "[": "{[}", "]": "{]}", "-": "{-}",
     "×": r"$\times$", "−": "$-$", "±": r"$\pm$", "→": r"$\rightarrow$", "·": r"$\cdot$", "–": "{--}",
 }  # fmt: skip
