@@ -24,7 +24,7 @@ def test_a_report_reads_without_network(page, server, browser, tmp_path):
     text = f"# Why\n\n{hostile.TEXT}\n\n{{{{compare?runs=1,3}}}}\n\n{{{{provenance?of=1}}}}\n\n{{{{tradeoffs?}}}}"
     page.goto(f"{server.url}/reports?report={add(server.store_url, text)}")
     expect(page.get_by_role("heading", name="Which <b>to</b> ship")).to_be_visible(timeout=SLOW)
-    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas")).to_have_count(2)
+    expect(page.get_by_test_id("stVegaLiteChart").locator("canvas")).to_have_count(2, timeout=SLOW)
     with page.expect_download() as expected:
         page.get_by_role("button", name="HTML").click()
     (tmp_path / "report.html").write_bytes(expected.value.path().read_bytes())
@@ -33,7 +33,7 @@ def test_a_report_reads_without_network(page, server, browser, tmp_path):
     alone.on("request", lambda request: told.append(request.url) if request.url.startswith("http") else None)
     alone.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
     alone.goto((tmp_path / "report.html").as_uri())
-    expect(alone.locator(".chart canvas, .chart svg")).to_have_count(2)
+    expect(alone.locator(".chart canvas, .chart svg")).to_have_count(2, timeout=SLOW)
     expect(alone.get_by_role("cell", name=re.compile(r"\(base\)"))).to_be_visible()
     assert told == []
     context.close()
