@@ -45,11 +45,13 @@ def show(task: Mapping[str, Any], kinds: Sequence[tuple[str, str]], x: Axis, y: 
     )
     logs = Logs(addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log))
     n_set = sum(bool(addressed.text(name)) for name in (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit))
-    title = f"Filter and limits ({n_set})" if n_set else "Filter and limits"
-    box = st.expander(title, icon=":material/tune:", key="filters", on_change="rerun")
+    # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
+    box = st.expander("Filter and limits", icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
             _draw(task, kinds, names, logs, timed=timed)
+    else:
+        st.caption(f"{n_set} set." if n_set else "A limit brings a recommendation.")
     return _chosen(names, logs, timed=timed)
 
 
@@ -88,7 +90,7 @@ def _draw(
     score, unit = task["score_name"], task["score_unit"]
     least = "at least" if task["higher_is_better"] else "at most"
     with first:
-        _number("Size at most (MB)", MOST_MB)
+        _number("Size at most (MB)", MOST_MB, placeholder="any; 50 kB is 0.05")
     with second:
         _number("Latency at most (ms)", MOST_MS, disabled=not timed)
     with third:
@@ -117,6 +119,7 @@ def _number(label: str, name: str, *, min_value: float | None = 0.0, placeholder
         label,
         min_value=min_value,
         value=None,
+        format="%g",
         placeholder=placeholder,
         **addressed.widget(name, addressed.number(name)),
         **more,

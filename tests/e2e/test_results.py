@@ -139,6 +139,25 @@ def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
     expect(page.get_by_role("link", name=re.compile("Open run"))).to_be_visible()
 
 
+def test_the_box_of_limits_stays_open_while_they_are_set_and_counts_them_when_closed(page, server):
+    open_page(page, f"{server.url}/", "Trade-offs")
+    expect(page.get_by_text("A limit brings a recommendation.")).to_be_visible()
+    page.get_by_text("Filter and limits").click()
+    size, latency = page.get_by_label("Size at most (MB)"), page.get_by_label("Latency at most (ms)")
+    size.fill("2.125")
+    size.press("Tab")
+    page.wait_for_url(re.compile("most_mb=2.125"))
+    expect(page.get_by_text("within the limits:")).to_be_visible()
+    expect(size).to_have_value("2.125")
+    latency.fill("500")
+    latency.press("Enter")
+    page.wait_for_url(re.compile("most_ms=500"))
+    expect(size).to_be_visible()
+    page.get_by_text("Filter and limits").click()
+    expect(page.get_by_text("2 set.")).to_be_visible()
+    expect(size).not_to_be_visible()
+
+
 def marks(page: Page) -> list[tuple[float, float]]:
     """Places on the chart's canvas where the frontier's blue marks are, by colour."""
     return page.evaluate(

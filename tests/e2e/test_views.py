@@ -30,8 +30,10 @@ def another(browser) -> Page:
 
 
 def expect_limit(page: Page, shown: str) -> None:
-    page.get_by_text("Filter and limits").click()
-    expect(page.get_by_label("Size at most (MB)")).to_have_value(shown)
+    field = page.get_by_label("Size at most (MB)")
+    if not field.is_visible():
+        page.get_by_text("Filter and limits").click()
+    expect(field).to_have_value(shown)
 
 
 def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page, server, browser):
@@ -52,7 +54,7 @@ def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page
     asked = dict(part.split("=") for part in settings.split("&"))
     assert asked.items() <= found.items() and "most_ms" not in found
     expect(second.get_by_role("combobox", name=re.compile("Up"))).to_have_value("Multiply-accumulates")
-    expect_limit(second, "2.50")
+    expect_limit(second, "2.5")
     second.context.close()
 
 
