@@ -54,6 +54,7 @@ class Step(Part):
 
     technique: str = ""
     id: int = field(default_factory=_next)
+    added: bool = False  # by hand, so that its settings are shown
 
     @property
     def words(self) -> str:
@@ -91,6 +92,7 @@ class Draft(Edited):
     limits: Part
     cloned_from: int | None = None
     about: str = ""  # the preset that it started from
+    start: dict[str, Any] = field(default_factory=dict)  # the spec that it started from
     unread: Unread | None = None
     submitted: int | None = None  # the run that was queued last
     refused: str = ""  # why none was
@@ -99,7 +101,7 @@ class Draft(Edited):
     def of(cls, spec: RunSpec, cloned_from: int | None = None, about: str = "") -> Self:
         """The draft that `to_dict` turns into this spec again."""
         data = spec.to_dict()
-        return cls(
+        draft = cls(
             general=Part({"name": spec.name, "seed": spec.seed, "device": spec.device}),
             model=Part(data["model"]),
             task=Part(data["task"]),
@@ -110,6 +112,8 @@ class Draft(Edited):
             cloned_from=cloned_from,
             about=about,
         )
+        draft.start = draft.to_dict()
+        return draft
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain data, without what is empty."""
@@ -128,6 +132,13 @@ class Draft(Edited):
         except SpecError:
             return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
 
+    @property
+    def is_misnamed(self) -> bool:
+        """Whether another model, task or recipe goes by the name of the one that the draft started from."""
+        now = self.to_dict()
+        changed = any(now.get(part) != self.start.get(part) for part in ("model", "task", "recipe"))
+        return changed and now.get("name") == self.start.get("name")
+
     def check(self, catalogue: Catalogue) -> tuple[RunSpec | None, list[Problem]]:
         """The spec if it has the right shape, and all that is wrong with it."""
         try:
@@ -144,7 +155,7 @@ class Draft(Edited):
 
     def add(self, technique: str, settings: dict[str, Any]) -> None:
         """Put a technique at the recipe's end."""
-        self.steps.append(Step(settings, technique))
+        self.steps.append(Step(settings, technique, added=True))
         self._changed()
 
     def remove(self, step: Step) -> None:

@@ -46,7 +46,9 @@ def current() -> Draft:
 
 
 def _start(preset: Preset) -> None:
-    st.session_state["draft"] = Draft.of(RunSpec.from_yaml(preset.text), about=preset.description)
+    st.session_state["draft"] = Draft.of(
+        RunSpec.from_yaml(preset.text), about=f"**{preset.title}.** {preset.description}"
+    )
 
 
 def start_from_preset(draft: Draft, key: str) -> None:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from app.schema import Field, fields, starting_settings
 from app.widgets import Place, draw, show_problem
+from core.catalogue import Catalogue
 
 COLUMNS = 3
 _WIDE = ("model", "methods", "object")
@@ -54,19 +55,27 @@ def _methods_form(field: Field, place: Place) -> None:
     for index, item in enumerate(items):
         with st.container(border=True):
             _method_form(field, place, index, item)
-    choices = [name for name, entry in place.catalogue.techniques.items() if "method" in entry["forms"]]
+    catalogue = place.catalogue
+    choices = [name for name, entry in catalogue.techniques.items() if "method" in entry["forms"]]
     key = f"{place.key}.{field.name}.add"
     st.selectbox(
         "Add a method",
         choices,
         index=None,
         placeholder="Add a method: search by name or family",
-        format_func=lambda name: f"{name} · {place.catalogue.techniques[name]['family']}",
+        format_func=lambda name: technique_title(catalogue, name),
+        filter_mode="contains",
         key=key,
         on_change=place.edit,
         args=(_add_method, place, field.name, key),
         label_visibility="collapsed",
     )
+
+
+def technique_title(catalogue: Catalogue, name: str) -> str:
+    """A technique in a list to choose from: its name, family and what it does."""
+    entry = catalogue.techniques[name]
+    return f"{name} · {entry['family']} · {entry['summary']}"
 
 
 def _method_form(field: Field, place: Place, index: int, item: Any) -> None:

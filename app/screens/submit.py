@@ -113,7 +113,7 @@ with left:
         wrong = any(p.field == field or p.field.startswith(f"{field}.") for p in problems)
         title = f"**{index + 1} · {formats.plain(step.technique)}** &nbsp; {formats.plain(step.words)}"
         icon = ":material/error:" if wrong else None
-        with st.expander(title, expanded=wrong, key=f"step.{step.id}", icon=icon):
+        with st.expander(title, expanded=wrong or step.added, key=f"step.{step.id}", icon=icon):
             with st.container(horizontal=True, vertical_alignment="center"):
                 if entry is not None:
                     st.markdown(f"{entry['summary']} [Paper]({entry['paper']})", width="stretch")
@@ -130,7 +130,8 @@ with left:
         sorted(steps, key=lambda name: (catalogue.techniques[name]["family"], name)),
         index=None,
         placeholder="Add a step: search by technique or family",
-        format_func=lambda name: f"{name} · {catalogue.techniques[name]['family']}",
+        format_func=lambda name: forms.technique_title(catalogue, name),
+        filter_mode="contains",
         key=add_key,
         on_change=draft.edit,
         args=(draft.edition, editor.add_step, draft, add_key),
@@ -155,6 +156,9 @@ with left:
 with right, st.container(key="summary"):
     values = draft.general.values
     st.text_input("Name", values["name"], max_chars=200, **general("name"))
+    if draft.is_misnamed:
+        whose = "the preset" if draft.cloned_from is None else f"run {draft.cloned_from}"
+        st.caption(f":material/edit: Still the name of {whose}, from which this differs.")
     seed, device = st.columns(2)
     seed.number_input("Seed", 0, 2**31 - 1, values["seed"], **general("seed"))
     device.selectbox("Device", DEVICES, DEVICES.index(values["device"]), **general("device"))
@@ -170,7 +174,8 @@ with right, st.container(key="summary"):
             st.caption(
                 f":material/schedule: About {formats.duration(estimate)}, by earlier runs; reused stages take none."
             )
-        for run_id, status, created_at in data.load_identical(project.id, spec.hash)[:1]:
+        identical = [row for row in data.load_identical(project.id, spec.hash) if row[0] != draft.submitted]
+        for run_id, status, created_at in identical[:1]:
             st.info(
                 f"Run {run_id} asks for exactly this ({status}, {formats.ago(created_at)}).",
                 icon=":material/content_copy:",

@@ -192,10 +192,29 @@ def test_submit_queues_the_run_and_links_to_it(page, store):
     assert "Run 1 is queued" in shown_text(page)
 
 
-def test_an_identical_run_is_noted(page):
+def test_an_identical_run_is_noted_unless_it_is_the_one_just_queued(page):
     submit_button(page).click().run()
     page.run()
+    assert "asks for exactly this" not in shown_text(page)
+    typed(page, YAML.replace("bits: 4", "bits: 3"))
+    typed(page, YAML)
     assert "Run 1 asks for exactly this" in shown_text(page)
+
+
+def test_a_name_that_another_recipe_goes_by_is_noted(page):
+    typed(page, f"name: four bits\n{YAML}")
+    assert not any("Still the name of" in caption.value for caption in page.caption)
+    field(page, "bits").set_value(3).run()
+    assert any("Still the name of the preset" in caption.value for caption in page.caption)
+    field(page, "name", "text_input").set_value("three bits").run()
+    assert not any("Still the name of" in caption.value for caption in page.caption)
+
+
+def test_a_step_that_is_added_shows_its_settings_and_choices_say_what_they_do(page):
+    choice = next(box for box in page.selectbox if box.label == "Add a step")
+    assert any(option.startswith("rtn · quantization · ") for option in choice.options)
+    choice.set_value("rtn").run()
+    assert [box.proto.expanded for box in page.expander if "rtn" in box.label] == [False, True]
 
 
 def test_what_a_worker_finds_wrong_stands_at_the_field(page):
