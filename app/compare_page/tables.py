@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from app import formats
+from app.run_page.stages import NO_KERNEL
 from core.catalogue import Catalogue
 from core.comparison.differences import Field, differing, flattened, words
 from core.comparison.paired import holm
@@ -60,7 +61,7 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
         "Against the base": formats.NOTHING if is_base else _difference(row),
         "Size": formats.size(row["size_bytes"]),
         "Size × base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
-        "Latency p50": formats.milliseconds(_known(row.get("p50_ms"))),
+        "Latency p50": _latency(row),
         "Time × base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
         "MACs": formats.count(row["macs"]),
         "Peak memory": formats.size(_known(row["peak_memory_bytes"])),
@@ -73,6 +74,13 @@ def _difference(row: dict[str, Any]) -> str:
         return row["why_not"] or formats.NOTHING
     change = formats.score_change(row["delta"], row["score_unit"])
     return f"{change}, {VERDICTS[row['verdict']]} ({formats.p_value(row['p_value'])})"
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    p50 = _known(row.get("p50_ms"))
+    if p50 is None:
+        return NO_KERNEL if row.get("trained") and not row.get("is_timed") else formats.NOTHING
+    return formats.milliseconds(p50) + (" (disturbed)" if row.get("disturbed") is True else "")
 
 
 def _ratio(value: Any, base: Any, is_base: bool) -> str:

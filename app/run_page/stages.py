@@ -19,6 +19,10 @@ SCORE_UNITS = {
     "faultless sequences": "%",
 }
 NO_KERNEL = "size only, no kernel here"
+DISTURBED = (
+    "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
+    "measure again on a quiet machine."
+)
 CONDITIONS = ("phase", "batch", "length", "runtime", "hardware", "threads", "dtype")
 _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
 

@@ -12,7 +12,7 @@ from app.compare_page import address, conditions, tables
 from app.compare_page import data as compared
 from app.exports import buttons, frames, latex
 from app.run_data import load_curve
-from app.run_page.stages import condition_name
+from app.run_page.stages import DISTURBED, condition_name
 from app.saved_views import menu as views
 
 user, project = identity.user(), identity.project()
@@ -68,6 +68,10 @@ except address.AddressError as error:
     st.error(str(error), icon=":material/error:")
     offer_views()
     st.stop()
+if not titles:
+    st.info("No run was submitted in this project yet. Two or more are compared here.")
+    st.page_link("screens/submit.py", label="Submit a first run", icon=":material/add_circle:")
+    st.stop()
 if len(asked) < 2:
     st.info("Name two runs or more, or select them on the Runs page and press Compare.")
     st.page_link("screens/runs.py", label="Choose runs", icon=":material/table_rows:")
@@ -82,6 +86,7 @@ if len(items) < 2:
     st.stop()
 
 timed = compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
+items["is_timed"] = items["stage_id"].isin(timed.get("stage_id", []))
 choose_base, choose_conditions = st.columns([1, 2])
 labels = dict(zip(items["item"], items["label"], strict=True))
 choose_base.selectbox(
@@ -105,7 +110,8 @@ if not timed.empty:
         "come first.",
     )
     chosen = timed[timed["conditions"] == kind]
-    items = items.merge(chosen[["run_id", "stage_id", "p50_ms", "p95_ms"]], on=["run_id", "stage_id"], how="left")
+    place = ["run_id", "stage_id"]
+    items = items.merge(chosen[[*place, "p50_ms", "p95_ms", "disturbed"]], on=place, how="left")
 
 base = items.iloc[0].to_dict()
 doubts = conditions.doubts(items, base)
@@ -124,6 +130,8 @@ st.dataframe(
     hide_index=True,
     column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
 )
+if "disturbed" in rows and rows["disturbed"].eq(True).any():
+    st.caption(DISTURBED)
 buttons.show(
     "slimboard-comparison",
     [

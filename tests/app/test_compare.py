@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from sqlalchemy import delete, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
@@ -14,7 +15,7 @@ from core.measured import MeasuredStage
 from core.store import points, stages
 from core.store.comparison import Item
 from core.store.engine import session
-from core.store.models import RunStatus
+from core.store.models import Latency, RunStatus, Stage
 from tests import factories
 
 MAIN = Path(app.__file__).with_name("main.py")
@@ -80,6 +81,22 @@ def test_the_first_run_is_the_base_and_others_stand_against_it(three):
     assert "may be chance" in table.loc["3 · alike", "Against the base"]
     assert table.loc["2 · half", "Size × base"] == "0.500×"
     assert table.loc["3 · alike", "Time × base"] == "3.00×"
+
+
+def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
+    with session() as s:
+        half, alike = (s.scalars(select(Stage).where(Stage.label == label)).one().id for label in ("half", "alike"))
+        s.execute(delete(Latency).where(Latency.stage_id == half))
+        s.execute(update(Latency).where(Latency.stage_id == alike).values(disturbed=True))
+    at = opened(runs="1,2,3")
+    latency = summary(at)["Latency p50"]
+    assert latency["2 · half"] == "size only, no kernel here"
+    assert [text.endswith(" ms (disturbed)") for text in latency[["1 · dense (base)", "3 · alike"]]] == [False, True]
+    assert any(caption.value.startswith("Disturbed:") for caption in at.caption)
+
+
+def test_an_empty_board_leads_to_a_first_run(store):
+    assert "No run was submitted" in opened().info[0].value
 
 
 def test_another_base_turns_the_differences(three):
