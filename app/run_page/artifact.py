@@ -10,9 +10,20 @@ from app.run_page.stages import name_of
 
 CODE = """from pathlib import Path
 
-from core.artifact import load_models  # of Slimboard's checkout
+import torch
+from safetensors.torch import load_file
 
-model = load_models(Path("{folder}"))["main"]  # packed weights, ready to run
+from core.artifact import load_models  # run this in Slimboard's checkout, or put it on PYTHONPATH
+from core.tasks.base import logits_of
+
+folder = Path("{folder}")
+model = load_models(folder)["main"]  # packed weights, ready to run
+
+probe = load_file(folder / "probe.safetensors")  # a few real inputs, and what the model answered
+inputs = {{name.removeprefix("input."): value for name, value in probe.items() if name != "output"}}
+with torch.inference_mode():
+    output = logits_of(model, inputs)
+print((output - probe["output"]).abs().max())  # 0, or nearly so on another machine
 """
 
 
