@@ -93,6 +93,13 @@ def size_change(n_bytes: float, reference: float | None) -> str:
     return f"{ratio(times)} smaller" if times > 1 else f"{ratio(1 / times)} larger"
 
 
+def time_change(ratio_of_times: float) -> str:
+    """A time against its reference's: "2.50× faster", "1.30× slower", "as fast"."""
+    if 0.995 < ratio_of_times < 1.005:
+        return "as fast as the reference"
+    return f"{ratio(1 / ratio_of_times)} faster" if ratio_of_times < 1 else f"{ratio(ratio_of_times)} slower"
+
+
 def number(value: float | None) -> str:
     """A quantity without a unit: "0.0123"."""
     return NOTHING if value is None else _significant(value)

@@ -67,7 +67,8 @@ def _facts(run: dict[str, Any]) -> str:
     facts = [f"{run['model']} on {run['task']}", run["recipe"], run["owner"]]
     facts.append(f"submitted {formats.ago(run['created_at'], run['now'])}")
     if run["started_at"]:
-        facts.append(f"for {formats.duration((run['ended_at'] or run['now']) - run['started_at'])}")
+        took = formats.duration((run["ended_at"] or run["now"]) - run["started_at"])
+        facts.append(f"{'ran' if run['ended_at'] else 'running'} for {took}")
     if run["worker"]:
         facts.append(f"on {run['worker']}")
     return " · ".join(facts)

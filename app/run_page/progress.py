@@ -47,7 +47,8 @@ def show_log(run_id: int) -> None:
     chosen = st.pills("Levels", list(LEVELS), selection_mode="multi", default=list(LEVELS), key="levels")
     lines = run_data.load_log(run_id, tuple(chosen), LINES)
     if not lines:
-        st.info("No lines of these levels." if chosen else "Choose a level.")
+        every = set(chosen) == set(LEVELS)
+        st.info("Nothing was logged." if every else "No lines of these levels." if chosen else "Choose a level.")
         return
     height: Literal["content"] | int = "content" if len(lines) <= FEW_LINES else 420
     st.code("\n".join(_line(line) for line in lines), language="log", height=height, wrap_lines=True)

@@ -52,7 +52,7 @@ def show_summary(stages: pd.DataFrame) -> None:
     ratio = None if pd.isna(last["ratio"]) else last["ratio"]
     faster = words.NO_KERNEL if pd.isna(last["p50_ms"]) else None
     if ratio is not None:
-        faster = f"{formats.ratio(1 / ratio)} as fast"
+        faster = formats.time_change(ratio)
     p50 = formats.milliseconds(None if pd.isna(last["p50_ms"]) else last["p50_ms"])
     _card(cards[2], "Latency (median)", p50, faster, _better(ratio, last["ratio_low"], last["ratio_high"]))
     peak = None if pd.isna(last["peak_memory_bytes"]) else last["peak_memory_bytes"]
@@ -79,25 +79,33 @@ def _better(ratio: float | None, low: float, high: float) -> str:
 def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     """All stages; those without training grey, because their score says nothing."""
     grey = (~stages["trained"]).tolist()
-    _greyed(words.stage_table(stages, timed), grey)
+    _greyed(words.stage_table(stages, timed), grey, "stages")
     notes = []
     if any(grey):
         notes.append("Grey: not trained yet, so left out of every chart.")
     if (stages["position"] < 0).any():
         notes.append("The first line is the reference that the spec names; it is no step of this run.")
     notes.append("Intervals are 95 %. A change is significant where the paired test gives p below 0.05.")
+    if stages["ratio"].notna().any():
+        notes.append(
+            "Time × reference is against the reference as it was timed in turn with the stage (All latencies), "
+            "not against its own line."
+        )
+    if stages["disturbed"].eq(True).any():
+        notes.append(words.DISTURBED)
     st.caption(" ".join(notes))
 
 
-def _greyed(table: pd.DataFrame, grey: list[bool]) -> None:
+def _greyed(table: pd.DataFrame, grey: list[bool], key: str) -> None:
     styled = table.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1)
-    st.dataframe(styled, hide_index=True)
+    # columns are as wide as what was in them first, so a table that grew is another one
+    st.dataframe(styled, hide_index=True, key=f"{key}.{len(table)}")
 
 
 def show_costs(stages: pd.DataFrame) -> None:
     """What each stage costs to compute and to hold."""
     st.subheader("Compute and memory", anchor=False)
-    _greyed(words.cost_table(stages), (~stages["trained"]).tolist())
+    _greyed(words.cost_table(stages), (~stages["trained"]).tolist(), "costs")
 
 
 def show_waterfalls(stages: pd.DataFrame) -> None:

@@ -64,3 +64,10 @@ def test_counts_and_shares():
 )
 def test_what_users_write_is_no_markup(written, safe):
     assert formats.plain(written) == safe
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(0.4, "2.50× faster"), (1.3, "1.30× slower"), (1.004, "as fast as the reference")]
+)
+def test_a_time_reads_as_faster_or_slower_than_its_references(ratio, text):
+    assert formats.time_change(ratio) == text
