@@ -6,6 +6,7 @@ from typing import Any
 
 MISSING = object()
 """Default of a field that must be given."""
+_UNITS = {"gb": "GB"}
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,23 @@ class Field:
 
     @property
     def label(self) -> str:
-        """The name as words: "batch size"."""
-        return self.name.replace("_", " ")
+        """The name as words: "batch size", "memory GB"."""
+        return " ".join(_UNITS.get(word, word) for word in self.name.split("_"))
 
     @property
     def required(self) -> bool:
         """Whether the user must give a value."""
         return self.default is MISSING
+
+    @property
+    def when_empty(self) -> str:
+        """What an empty field means, as its description tells: "automatic", "no limit" or "none"."""
+        if not self.nullable:
+            return "required"
+        if "empty: no limit" in self.description:
+            return "no limit"
+        told = "if empty" in self.description or "if there is none" in self.description
+        return "automatic" if told else "none"
 
     @property
     def range(self) -> str:

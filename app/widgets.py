@@ -116,6 +116,8 @@ def in_words(value: Any) -> str:
     """A setting's value as people read it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -140,10 +142,8 @@ def _integer(field: Field, value: Any, **widget: Any) -> None:
     high = field.maximum if field.maximum is not None else None if field.below is None else field.below - 1
     whole = int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     low, high = _covering(whole, low, high)
-    placeholder = "automatic" if field.nullable else "required"
-    st.number_input(
-        value=whole, min_value=low and int(low), max_value=high and int(high), step=1, placeholder=placeholder, **widget
-    )
+    low, high = low and int(low), high and int(high)
+    st.number_input(value=whole, min_value=low, max_value=high, step=1, placeholder=field.when_empty, **widget)
 
 
 def _number(field: Field, value: Any, **widget: Any) -> None:
@@ -158,7 +158,7 @@ def _number(field: Field, value: Any, **widget: Any) -> None:
         max_value=None if high is None else float(high),
         step=step,
         format="%g",
-        placeholder="automatic" if field.nullable else "required",
+        placeholder=field.when_empty,
         **widget,
     )
 
@@ -178,7 +178,7 @@ def _covering(value: float | None, low: float | None, high: float | None) -> tup
 
 def _boolean(field: Field, value: Any, **widget: Any) -> None:
     if field.nullable:
-        _choice(Field(field.name, "choice", choices=(True, False), nullable=True), value, **widget)
+        _choice(replace(field, kind="choice", choices=(True, False)), value, **widget)
     else:
         st.toggle(value=bool(value), **widget)
 
@@ -186,7 +186,8 @@ def _boolean(field: Field, value: Any, **widget: Any) -> None:
 def _choice(field: Field, value: Any, **widget: Any) -> None:
     options = list(field.choices) if value is None or value in field.choices else [*field.choices, value]
     index = options.index(value) if value in options else None
-    st.selectbox(options=options, index=index, placeholder="automatic" if field.nullable else "choose", **widget)
+    placeholder = field.when_empty if field.nullable else "choose"
+    st.selectbox(options=options, index=index, placeholder=placeholder, **widget)
 
 
 def _choices(field: Field, value: Any, **widget: Any) -> None:
@@ -195,7 +196,8 @@ def _choices(field: Field, value: Any, **widget: Any) -> None:
 
 
 def _string(field: Field, value: Any, **widget: Any) -> None:
-    st.text_input(value="" if value is None else str(value), placeholder="none" if field.nullable else "", **widget)
+    placeholder = field.when_empty if field.nullable else ""
+    st.text_input(value="" if value is None else str(value), placeholder=placeholder, **widget)
 
 
 def _list(field: Field, value: Any, **widget: Any) -> None:

@@ -91,8 +91,10 @@ class MeasureSpec(_Spec):
 class LimitSpec(_Spec):
     """When a run is stopped."""
 
-    minutes: float | None = Field(None, gt=0, description="longest time to run")
-    memory_gb: float | None = Field(None, gt=0, description="most memory that the run's process may use")
+    minutes: float | None = Field(None, gt=0, description="longest time to run; empty: no limit")
+    memory_gb: float | None = Field(
+        None, gt=0, description="most memory that the run's process may use; empty: no limit"
+    )
 
 
 def _listed(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from typing import Any, Literal
 
+import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schema import MISSING, fields
+from app.schema import Field as FormField
 
 
 class Inner(BaseModel):
@@ -64,3 +66,21 @@ def test_lists_know_their_items():
 
 def test_nested_settings_have_their_own_fields():
     assert [(field.name, field.default) for field in FIELDS["inner"].fields] == [("width", 3)]
+
+
+@pytest.mark.parametrize(
+    ("description", "placeholder"),
+    [
+        ("tokens; the task's if empty", "automatic"),
+        ("its split; cut from train if there is none", "automatic"),
+        ("longest time to run; empty: no limit", "no limit"),
+        ("rank of every layer, instead of `kept`", "none"),
+    ],
+)
+def test_an_empty_field_says_what_that_means(description, placeholder):
+    assert FormField("rank", "integer", description, default=None, nullable=True).when_empty == placeholder
+    assert FormField("rank", "integer", description).when_empty == "required"
+
+
+def test_units_keep_their_case():
+    assert FormField("memory_gb", "number").label == "memory GB"
