@@ -167,7 +167,7 @@ def show_settings() -> None:
     if differing.empty:
         st.info("These runs were asked for exactly the same.")
     else:
-        st.dataframe(differing)
+        st.dataframe(differing, column_config={"_index": st.column_config.Column(width=300)})
     environments = tables.environments_that_differ(items)
     if not environments.empty:
         st.dataframe(environments)

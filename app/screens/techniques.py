@@ -19,9 +19,8 @@ st.caption(
 
 wanted = st.query_params.get("technique", "")
 families = sorted({entry["family"] for entry in catalogue.techniques.values()})
-search, choice = st.columns([2, 3], vertical_alignment="bottom")
-text = search.text_input("Search", placeholder="name, family, words of the description", icon=":material/search:")
-chosen = choice.pills("Family", families, selection_mode="multi")
+text = st.text_input("Search", placeholder="name, family, words of the description", icon=":material/search:")
+chosen = st.pills("Family", families, selection_mode="multi")
 
 
 def setting_row(field: Field) -> dict[str, str]:

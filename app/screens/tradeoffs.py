@@ -32,7 +32,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 tasks = data.load_tasks(project.id)
 if tasks.empty:
-    st.info("Nothing is measured yet. A run's stages appear here one by one, as soon as they are measured.")
+    st.info(
+        "Nothing is measured yet. Submit a recipe: a model, a task, and techniques that make the model smaller or "
+        "faster. A worker carries it out and measures size, score and latency after each step. What each step leaves "
+        "(a stage) is a mark on this page as soon as it is measured; under your limits the best one is recommended."
+    )
     st.page_link("screens/submit.py", label="Submit a first run", icon=":material/add_circle:")
     st.stop()
 
