@@ -1,5 +1,6 @@
 """The draft of this browser session, and what the submit page's buttons do to it."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,8 +118,14 @@ def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> Non
 
 def show_problems(problems: Sequence[Problem]) -> None:
     """The first problems of the draft, each with the name of its field."""
-    told = (f"**{formats.plain(p.field)}** {formats.plain(f'{p.message}. {p.remedy}')}" for p in problems[:8])
-    st.error("\n\n".join(told), icon=":material/error:")
+    told = ((formats.plain(_in_words(p.field)), formats.plain(f"{p.message}. {p.remedy}")) for p in problems[:8])
+    st.error("\n\n".join(f"**{where}** {what}" for where, what in told), icon=":material/error:")
+
+
+def _in_words(field: str) -> str:
+    """A step by the number that the form gives it: "recipe[2].rtn.bits" is "step 3, rtn.bits"."""
+    found = re.match(r"recipe\[(\d+)\]\.?", field)
+    return field if found is None else f"step {int(found[1]) + 1}, {field[found.end() :]}".rstrip(", ")
 
 
 def show_answer(spec: RunSpec, may_ask: bool) -> None:

@@ -121,6 +121,7 @@ with left:
             if entry is None:
                 show_problem(next((p for p in problems if p.field.startswith(field)), None))
             else:
+                show_problem(next((p for p in problems if p.field == field), None))
                 inside = place(step, step.technique, f"{field}.{step.technique}", stages=index)
                 forms.settings_form(entry["schema"], inside)
     steps = [name for name, entry in catalogue.techniques.items() if "step" in entry["forms"]]

@@ -227,6 +227,16 @@ def test_what_a_worker_finds_wrong_stands_at_the_field(page):
     assert submit_button(page).disabled
 
 
+def test_what_is_wrong_with_a_whole_step_stands_in_it_and_names_it_as_the_form_does(page):
+    spec = shown_spec(page)
+    with session() as s:
+        checks.answer(s, spec.hash, [actions.Problem("recipe[0]", "rtn", "cannot follow itself", "Keep one.")])
+    data.load_answer.clear()
+    page.run()
+    assert "**step 1** cannot follow itself" in page.error[0].value
+    assert any("Cannot follow itself" in text.value for text in page.expander[2].markdown)
+
+
 def test_the_dense_companion_becomes_the_reference(page):
     typed(page, YAML.replace("- rtn: {bits: 4}", "- train: {steps: 7, methods: [sr_ste]}"))
     next(button for button in page.button if button.label == "Add the dense companion").click().run()
