@@ -176,7 +176,7 @@ with bar:
                 on_click=partial(act, what, words, ids),
             )
     else:
-        st.caption("Select rows to compare, star, cancel or requeue them.", width="content")
+        st.caption("A number opens its run. Select rows to compare, star, cancel or requeue them.", width="content")
     buttons.show(
         "slimboard-runs",
         buttons.tables(lambda: frames.listed(data.read_all_runs(chosen, order))),
