@@ -44,6 +44,7 @@ def test_a_copied_address_shows_its_project_in_a_second_browser(page, server, br
     for name in ("Runs", "Trade-offs", "Queue", "Provenance"):
         sidebar(second, name)
         see(second, name)
+        expect(second).to_have_url(re.compile("project="))  # one that is followed at once is corrected afterwards
         assert settings(second) == {"project": [NAME]}
     sidebar(second, "Runs")
     expect(second.get_by_text("2 runs, 1 to 2 shown")).to_be_visible()
