@@ -80,14 +80,18 @@ def fresh():
     return made
 
 
+def changed_by(earlier, fresh):
+    """Each subject that takes a step, as it was and as the step leaves it."""
+    for original in fresh.values():
+        if refusal(earlier, original) is None:
+            subject = copy.deepcopy(original)
+            earlier.apply(subject, context(subject))
+            yield original, subject
+
+
 @pytest.mark.parametrize("first", FIRST, ids=str)
 def test_what_a_subject_refuses_after_a_step_is_declared(first, fresh):
-    earlier = bound(first)
-    for original in fresh.values():
-        if refusal(earlier, original) is not None:
-            continue
-        subject = copy.deepcopy(original)
-        earlier.apply(subject, context(subject))
+    for original, subject in changed_by(bound(first), fresh):
         for second in THEN:
             later = bound(second)
             if refusal(later, original) is None and (why := refusal(later, subject)) is not None:
@@ -97,12 +101,7 @@ def test_what_a_subject_refuses_after_a_step_is_declared(first, fresh):
 @pytest.mark.parametrize("first", [step for step in FIRST if bound(step).leaves & {*NEEDS_PLAIN_BLOCKS}], ids=str)
 def test_an_order_of_architectures_that_is_declared_impossible_is_refused_by_the_subject_too(first, fresh):
     """A run may begin from an earlier one's model, whose steps no form sees."""
-    earlier = bound(first)
-    for original in fresh.values():
-        if refusal(earlier, original) is not None:
-            continue
-        subject = copy.deepcopy(original)
-        earlier.apply(subject, context(subject))
+    for original, subject in changed_by(bound(first), fresh):
         for second in THEN:
             later = bound(second)
             if refusal(later, original) is None and refused_by_declaration(first, second):
