@@ -4,6 +4,8 @@ import datetime as dt
 import re
 import time
 
+from core.measured import difference_unit
+
 NOTHING = "–"
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
@@ -116,7 +118,7 @@ def score_change(delta: float | None, unit: str) -> str:
     """A difference of two scores, with its sign: "+0.3 points", "−0.012 bits"."""
     if delta is None:
         return NOTHING
-    places, words = (1, "points") if unit == "%" else (3, unit)
+    places, words = 1 if unit == "%" else 3, difference_unit(unit)
     size = round(abs(delta), places)
     sign = "±" if size == 0 else "−" if delta < 0 else "+"
     return f"{sign}{size:.{places}f} {words}".rstrip()

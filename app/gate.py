@@ -10,10 +10,10 @@ import typer
 from app import formats, gate_champion, shell, terminal
 from app.compare_page import address
 from app.tradeoffs_page.conditions import condition_name
-from core.decision.gate import Facts, Measured, Outcome, Verdict, hold, loss_unit
+from core.decision.gate import Facts, Measured, Outcome, Verdict, hold
 from core.decision.policy import Clause, Policy
 from core.errors import SpecError
-from core.measured import SIGNIFICANT, Comparison, LatencyRow
+from core.measured import SIGNIFICANT, Comparison, LatencyRow, difference_unit
 from core.store import engine, runs, stages
 from core.store.comparison import Item
 from core.store.models import RunStatus
@@ -224,7 +224,7 @@ def _unit(clause: Clause, score_unit: str) -> str:
     """In what a clause's numbers are."""
     of = "× reference" if clause.champion is None else "× champion"
     units = {"size_bytes": "bytes", "peak_memory_bytes": "bytes", "p50_ms": "ms", "score": score_unit}
-    ratios = {"size_ratio": of, "latency_ratio": of, "score_loss": loss_unit(score_unit)}
+    ratios = {"size_ratio": of, "latency_ratio": of, "score_loss": difference_unit(score_unit)}
     return {**units, **ratios}.get(clause.limit.quantity, "")
 
 

@@ -6,6 +6,11 @@ from typing import Any
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 
+def difference_unit(score_unit: str) -> str:
+    """In what differences of a score are told: those of percentages in points."""
+    return "points" if score_unit == "%" else score_unit
+
+
 @dataclass(frozen=True)
 class LatencyRow:
     """How long a stage took, alternated with its reference, and under which conditions."""

@@ -5,6 +5,7 @@ import pandas as pd
 
 from app import formats
 from app.charts.theme import BAD, GOOD, NEUTRAL
+from core.measured import difference_unit
 
 ROW_HEIGHT = 26
 LABEL_WIDTH = 260  # pixels
@@ -37,7 +38,7 @@ def deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerCha
             alt.Tooltip("verdict:N", title="verdict"),
         ],
     )
-    title = f"difference of {score} from {base}" + (f" ({'points' if unit == '%' else unit})" if unit else "")
+    title = f"difference of {score} from {base}" + (f" ({difference_unit(unit)})" if unit else "")
     shape = alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())))
     bars = chart.mark_rule(strokeWidth=2).encode(x=alt.X("delta_low:Q", title=title), x2="delta_high:Q")
     marks = chart.mark_point(filled=True, size=90, opacity=1).encode(x="delta:Q", shape=shape)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from core.measured import difference_unit
+
 
 def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
     """What Compare's summary shows: `rows` as `compare_page.tables.judged` returns them, the base first."""
@@ -20,7 +22,7 @@ def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
     }
     unit = base["score_unit"]
     for name, column in (("", "delta"), (" low", "delta_low"), (" high", "delta_high")):
-        columns[_named(f"difference from base{name}", "points" if unit == "%" else unit)] = rows[column].astype(float)
+        columns[_named(f"difference from base{name}", difference_unit(unit))] = rows[column].astype(float)
     columns |= {
         "p-value (Holm)": rows["p_value"].astype(float),
         "verdict": rows["verdict"],

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import addressed
 from app.charts.axes import Axis
+from core.measured import difference_unit
 from core.store.thinning import Logs
 
 FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
@@ -97,7 +98,7 @@ def _draw(
         _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
     fourth.toggle("Logarithmic across", **addressed.widget(names.log_x, logs.x))
     fourth.toggle("Logarithmic up", **addressed.widget(names.log_y, logs.y))
-    worth_in = "points" if unit == "%" else unit
+    worth_in = difference_unit(unit)
     more: dict[str, Any] = {
         "placeholder": "nothing",
         "help": f"How much {score} you would give for it: the score alone does not decide then.",

@@ -8,7 +8,7 @@ from enum import StrEnum
 from core.decision.limits import Limit
 from core.decision.policy import Clause, Policy
 from core.errors import Problem, SpecError
-from core.measured import Comparison, LatencyRow
+from core.measured import Comparison, LatencyRow, difference_unit
 
 
 class Outcome(StrEnum):
@@ -87,15 +87,10 @@ def _mismatches(clause: Clause, facts: Facts) -> Iterator[Problem]:
         better, right = ("more", "at_least") if facts.higher_is_better else ("less", "at_most")
         message = f"forbids what is better: {better} {facts.score_name} is"
         yield Problem(clause.field, bound, message, f"Use score.{right}.")
-    expected = loss_unit(unit) if clause.limit.quantity == "score_loss" else unit
+    expected = difference_unit(unit) if clause.limit.quantity == "score_loss" else unit
     if clause.unit not in ("", expected):
         message = f"is in {clause.unit!r}, and {facts.score_name} in {expected or 'no unit'}"
         yield Problem(clause.field, f"{bound:g} {clause.unit}", message, f"Write it in {expected or 'no unit'}.")
-
-
-def loss_unit(score_unit: str) -> str:
-    """In what a loss of score is told."""
-    return "points" if score_unit == "%" else score_unit
 
 
 def _verdict(clause: Clause, facts: Facts) -> Verdict:
