@@ -75,7 +75,8 @@ if timed:
     )
     conditions = counts[picked]
 
-chosen_here = filters.show(task, data.load_kinds(project.id, task_hash), x, y, timed=conditions is not None)
+kinds = partial(data.load_kinds, project.id, task_hash)
+chosen_here = filters.show(task, kinds, x, y, timed=conditions is not None)
 limits, weights, logs = chosen_here.limits, chosen_here.weights, chosen_here.logs
 chosen = PointFilter(
     project.id,

@@ -1,6 +1,6 @@
 """Filters, limits and weights of the trade-offs: in a box that is drawn when it is open, in the address always."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,10 @@ class _Names:
     log_y: str
 
 
-def show(task: Mapping[str, Any], kinds: Sequence[tuple[str, str]], x: Axis, y: Axis, *, timed: bool) -> Filters:
-    """The box, and what is chosen in it or by the address; `kinds` are the (family, model) of the task's stages."""
+def show(
+    task: Mapping[str, Any], kinds: Callable[[], Sequence[tuple[str, str]]], x: Axis, y: Axis, *, timed: bool
+) -> Filters:
+    """The box, and what is chosen in it or by the address; `kinds` reads the (family, model) of its stages."""
     score = task["score_name"]
     names = _Names(
         f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x.column}", f"log.up.{y.column}"
@@ -50,7 +52,7 @@ def show(task: Mapping[str, Any], kinds: Sequence[tuple[str, str]], x: Axis, y: 
     box = st.expander("Filter and limits", icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
-            _draw(task, kinds, names, logs, timed=timed)
+            _draw(task, kinds(), names, logs, timed=timed)
     else:
         st.caption(f"{n_set} set." if n_set else "A limit brings a recommendation.")
     return _chosen(names, logs, timed=timed)
