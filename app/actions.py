@@ -21,7 +21,7 @@ from core.spec import RunSpec
 from core.store import champions, checks, favourites, moves, queue, runs, users, views
 from core.store.engine import session
 from core.store.models import Role, Run, SavedView
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 from core.validation import validate
 from worker.celery_app import enqueue, enqueue_check
 

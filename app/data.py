@@ -32,6 +32,7 @@ from core.store import (
 )
 from core.store.engine import read_session
 from core.store.models import Artifact, Role, Run, RunStatus, Stage
+from core.store.point_filter import Conditions, PointFilter
 from core.store.thinning import Logs
 
 LIVE = 2  # seconds: what changes while a run executes
@@ -203,19 +204,19 @@ def load_tasks(project_id: int) -> pd.DataFrame:
 
 
 @st.cache_data(ttl=SLOW, show_spinner=False)
-def load_conditions(project_id: int, task_hash: str) -> list[tuple[tradeoffs.Conditions, int]]:
+def load_conditions(project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
     """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
     with read_session() as s:
         return tradeoffs.list_conditions(s, project_id, task_hash)
 
 
-def read_all_points(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
+def read_all_points(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
     """Every point of the trade-off chart, none thinned out; read anew, outside of any page."""
     with read_session() as s:
         return pd.DataFrame(tradeoffs.list_all_points(s, chosen, x, y))
 
 
-def load_points(chosen: tradeoffs.PointFilter, x: str, y: str, logs: Logs, *, as_one: bool) -> pd.DataFrame:
+def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool) -> pd.DataFrame:
     """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for).
 
     With `as_one` the stages that differ in their seeds only are one point.
@@ -226,21 +227,21 @@ def load_points(chosen: tradeoffs.PointFilter, x: str, y: str, logs: Logs, *, as
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_points(
-    chosen: tradeoffs.PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, int]
+    chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, int]
 ) -> pd.DataFrame:
     read = tradeoffs.list_recipes if as_one else tradeoffs.list_points
     with read_session() as s:
         return pd.DataFrame(read(s, chosen, x, y, logs=logs))
 
 
-def load_history(chosen: tradeoffs.PointFilter, x: str, y: str) -> pd.DataFrame:
+def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
     """The points that the filter leaves in the order of their recording: stage_id, x, y, at."""
     with read_session() as s:
         return _load_history(chosen, x, y, tradeoffs.last_change(s))
 
 
 @st.cache_data(ttl=600, max_entries=20, show_spinner=False)
-def _load_history(chosen: tradeoffs.PointFilter, x: str, y: str, last_change: tuple[int, int]) -> pd.DataFrame:
+def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, int]) -> pd.DataFrame:
     with read_session() as s:
         return pd.DataFrame(tradeoffs.list_in_time(s, chosen, x, y))
 
@@ -275,7 +276,7 @@ def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
 
 @st.cache_data(ttl=LIVE, show_spinner=False)
 def load_decision(
-    chosen: tradeoffs.PointFilter,
+    chosen: PointFilter,
     limits: tuple[Limit, ...],
     weights: dict[str, float],
     higher_is_better: bool,
@@ -301,7 +302,7 @@ def load_decision(
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_candidates(
-    chosen: tradeoffs.PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, int]
+    chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, int]
 ) -> dict[str, list[Any]]:
     with read_session() as s:
         return tradeoffs.list_candidates(s, chosen, axes, as_one=as_one)

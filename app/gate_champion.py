@@ -15,7 +15,7 @@ from core.errors import SpecError
 from core.measured import LatencyRow
 from core.store import champions, stages
 from core.store.models import Latency, Stage
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 
 DEVICE = ", ".join(field.name for field in fields(Conditions))
 ROW = [field.name for field in fields(LatencyRow)]

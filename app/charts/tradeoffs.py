@@ -167,6 +167,7 @@ def _colour(drawn: pd.DataFrame) -> alt.Color:
 
 def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
     chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
+    tooltip = _tooltip(drawn, axes)
     channels = {
         **_place(scales),
         "color": _colour(drawn),
@@ -175,7 +176,7 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
         "fillOpacity": _standing(drawn, alt.FillOpacity, FILLS),
         "strokeOpacity": _standing(drawn, alt.StrokeOpacity, OUTLINES),
         "opacity": alt.OpacityValue(PALE / 2, condition={"param": SELECTION, "value": 1.0}),
-        "tooltip": _tooltip(drawn, axes),
+        "tooltip": tooltip,
     }
     if size is not None:
         factor, unit = size.unit_for(float(drawn[size.column].max()))
@@ -186,8 +187,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
             scale=alt.Scale(range=[40, 600], zero=False),
             legend=alt.Legend(orient="right", format=NUMBER),
         )
-    needed = [*PLACE, "stage_id", "family", "standing", "label", "model", "run_id", "kernel", "mark_size"]
-    needed += [column for column in drawn if column.endswith("_text")]
+    told = [tip.shorthand.removesuffix(":N") for tip in tooltip]
+    needed = dict.fromkeys([*PLACE, "stage_id", "family", "standing", "mark_size", *told])
     drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
     shown = drawn[[column for column in needed if column in drawn]]
     mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110)

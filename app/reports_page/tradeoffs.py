@@ -10,8 +10,8 @@ from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
 from app.tradeoffs_page.conditions import condition_name
+from core.store.point_filter import PointFilter
 from core.store.thinning import Logs
-from core.store.tradeoffs import PointFilter
 
 
 def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:

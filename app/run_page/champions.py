@@ -11,7 +11,7 @@ from app.identity import Project, User
 from app.run_page.stages import name_of
 from app.tradeoffs_page.conditions import condition_name
 from core.store.champions import NotTimedError
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 
 
 def show(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, user: User, project: Project) -> None:

@@ -15,7 +15,7 @@ from app.saved_views import menu as views
 from app.tradeoffs_page import champions, filters, listing, progress, recommendation
 from app.tradeoffs_page import views as views_of_points
 from app.tradeoffs_page.conditions import condition_name
-from core.store.tradeoffs import PointFilter
+from core.store.point_filter import PointFilter
 
 HOW = (
     "Significant: Welch's test of the scores (and of what else has an interval) at 0.05 over the number of stages that "

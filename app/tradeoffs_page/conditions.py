@@ -1,7 +1,7 @@
 """Conditions of a latency in words. Pure."""
 
 from app import formats
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 
 
 def condition_name(conditions: Conditions) -> str:

@@ -5,8 +5,8 @@ import streamlit as st
 from app import data
 from app.charts.axes import Axis
 from app.charts.history import history, steps
+from core.store.point_filter import PointFilter
 from core.store.thinning import Logs
-from core.store.tradeoffs import PointFilter
 
 
 def show(chosen: PointFilter, x: Axis, y: Axis, logs: Logs) -> None:

@@ -13,7 +13,7 @@ from app.compare_page.data import load_paired
 from core.comparison.seeds import welch
 from core.decision.limits import Limit
 from core.measured import Comparison
-from core.store.tradeoffs import PointFilter
+from core.store.point_filter import PointFilter
 
 
 def show(

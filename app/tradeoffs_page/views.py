@@ -12,8 +12,9 @@ from app.charts.annotated import annotate
 from app.charts.axes import Axis
 from app.charts.by_hardware import by_hardware
 from app.charts.parallel import MOST_LINES, lines, parallel
+from core.store.point_columns import TIMED
+from core.store.point_filter import Conditions, PointFilter
 from core.store.thinning import Logs
-from core.store.tradeoffs import TIMED, Conditions, PointFilter
 
 CHARTS = ("scatter", "parallel coordinates", "by hardware")
 MOST_PANELS = 9

@@ -7,7 +7,7 @@ from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, case, func, l
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
-GRID = 48  # the range of each axis in cells, about a mark wide; the largest value has one of its own
+GRID = 36  # the range of each axis in cells, about a mark high; the largest value has one of its own
 MOST = 1000  # points that are all drawn: of more, marks would hide one another, and a browser takes long to draw them
 BEYOND = 800.0  # no logarithm of a number is below its negative
 

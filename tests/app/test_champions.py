@@ -11,7 +11,7 @@ from core.store import champions, stages, users
 from core.store.champions import NotTimedError
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, RunStatus
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 from tests import factories
 from tests.app import row_tables
 

@@ -21,7 +21,7 @@ from core.measured import Comparison
 from core.store.engine import read_session, session
 from core.store.listing import RunFilter
 from core.store.models import RunStage, Stage
-from core.store.tradeoffs import PointFilter
+from core.store.point_filter import PointFilter
 from tests import factories
 from tests.app.test_compare import opened as compare_page
 from tests.app.test_compare import three

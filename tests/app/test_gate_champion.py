@@ -12,7 +12,7 @@ from core.errors import SpecError
 from core.store import champions, stages, users
 from core.store.engine import session
 from core.store.models import RunStatus
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 from tests import factories
 from tests.app.test_compare import keep
 

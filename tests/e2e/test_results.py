@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from core.store import champions
 from core.store.engine import read_session, session
 from core.store.models import Artifact, Latency, Run, RunStage, RunStatus, Stage
-from core.store.tradeoffs import Conditions
+from core.store.point_filter import Conditions
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds, for a page's first visit

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from core.store import tradeoffs
 from core.store.models import Latency, Stage
+from core.store.point_columns import AXES
+from core.store.point_filter import PointFilter
 from core.store.thinning import BEYOND, GRID, LINEAR, Logs
-from core.store.tradeoffs import AXES, PointFilter
 from tests import factories
 
 PAIRS = (("size_bytes", "score"), ("score", "macs"), ("p50_ms", "score"), ("speed_up", "compression_ratio"))

@@ -5,7 +5,7 @@ from sqlalchemy import delete, select
 
 from core.store import stages, tradeoffs
 from core.store.models import Latency, RunStage, Stage
-from core.store.tradeoffs import PointFilter
+from core.store.point_filter import PointFilter
 from tests import factories
 
 N = 120
