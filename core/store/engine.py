@@ -101,9 +101,16 @@ def _configure(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA cache_size = -65536")  # 64 MiB: the indexes of 100,000 runs
     cursor.execute("PRAGMA mmap_size = 1073741824")
     cursor.execute("PRAGMA temp_store = MEMORY")
-    if not cursor.execute("SELECT 1 FROM pragma_function_list WHERE name = 'ln'").fetchone():
-        connection.create_function("ln", 1, math.log, deterministic=True)  # some builds leave mathematics out
+    try:
+        cursor.execute("SELECT ln(1.0)")
+    except sqlite3.OperationalError:  # some builds leave mathematics out
+        connection.create_function("ln", 1, _ln, deterministic=True)
     cursor.close()
+
+
+def _ln(value: float | None) -> float | None:
+    """The natural logarithm of a number as SQLite's own gives it: NULL of NULL, and of what has none."""
+    return math.log(value) if value is not None and value > 0 else None
 
 
 def _begin(connection: Connection) -> None:
