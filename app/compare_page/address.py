@@ -36,3 +36,11 @@ def write(items: Iterable[Item]) -> str:
 def name(item: Item) -> str:
     """An item's short name: "12" or "12.3"."""
     return str(item.run_id) if item.position is None else f"{item.run_id}.{item.position}"
+
+
+def title(short: str, label: str) -> str:
+    """How an item reads: "run 12 · rtn", "run 12.3 · rtn"; a number alone would pass for a stage's, as on its run's page.
+
+    `short` is its short name, `label` its stage's.
+    """
+    return f"run {short} · {label}"

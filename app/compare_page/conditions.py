@@ -39,7 +39,9 @@ def comparable(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
 
 def _named(rows: pd.DataFrame) -> str:
     names = list(rows["item"])
-    return formats.plural(len(names), "stage") if len(names) > 6 else "Stage " + ", ".join(names)
+    if len(names) > 6:
+        return formats.plural(len(names), "stage")
+    return f"Run {names[0]}" if len(names) == 1 else f"Runs {', '.join(names)}"
 
 
 def _are(rows: pd.DataFrame) -> str:

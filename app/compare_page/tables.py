@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from app import formats
+from app.compare_page import address
 from app.run_page.stages import NO_KERNEL
 from core.catalogue import Catalogue
 from core.comparison.differences import Field, differing, flattened, words
@@ -55,7 +56,7 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     is_base = row["item"] == base["item"]
     return {
         "Run": f"run?run={row['run_id']}",
-        "Stage": f"{row['item']} · {row['label']}" + (" (base)" if is_base else ""),
+        "Stage": address.title(row["item"], row["label"]) + (" (base)" if is_base else ""),
         "Name": row["run_name"] or formats.NOTHING,
         "Score": formats.score(row["score"], unit),
         "Against the base": formats.NOTHING if is_base else _difference(row),

@@ -69,7 +69,7 @@ def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
     drawn = Drawn([tables.summary(rows, base).drop(columns="Run")])
     judged = rows.dropna(subset=["delta"])
     if not judged.empty:
-        names = {row["item"]: f"{row['item']} · {row['label']}" for row in items.to_dict("records")}
+        names = {row["item"]: address.title(row["item"], row["label"]) for row in items.to_dict("records")}
         judged = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
         drawn.charts.append(deltas(judged, base["score_name"], base["score_unit"], names[base["item"]]))
     return drawn

@@ -59,7 +59,7 @@ right.selectbox(
     index=None,
     key="add",
     placeholder="one of the last 200",
-    format_func=lambda run_id: f"{run_id} · {formats.plain(titles[run_id])}",
+    format_func=lambda run_id: address.title(str(run_id), formats.plain(titles[run_id])),
     on_change=add,
 )
 try:
@@ -93,7 +93,7 @@ choose_base.selectbox(
     "Base",
     list(items["item"]),
     key=f"base of {text}",
-    format_func=lambda item: f"{item} · {formats.plain(labels[item])}",
+    format_func=lambda item: address.title(item, formats.plain(labels[item])),
     on_change=move_to_front,
 )
 if not timed.empty:
@@ -144,7 +144,7 @@ judged = rows.dropna(subset=["delta"])
 tab_names = ["Scores", "Settings", "Curves", "Layers"]
 tabs = dict(zip(tab_names, st.tabs(tab_names, key="show", bind="query-params"), strict=True))
 opened = next((name for name, tab in tabs.items() if tab.open), tab_names[0])
-names = {row["item"]: f"{row['item']} · {row['label']}" for row in items.to_dict("records")}
+names = {row["item"]: address.title(row["item"], row["label"]) for row in items.to_dict("records")}
 
 
 def show_scores() -> None:

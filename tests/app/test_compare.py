@@ -1,11 +1,13 @@
 """The Compare page: the base, differences by example, settings, doubts; all of it from the address."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from sqlalchemy import delete, select, update
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 import app
@@ -76,11 +78,22 @@ def summary(at: AppTest):
 
 def test_the_first_run_is_the_base_and_others_stand_against_it(three):
     table = summary(opened(runs="1,2,3"))
-    assert list(table.index) == ["1 · dense (base)", "2 · half", "3 · alike"]
-    assert table.loc["2 · half", "Against the base"].startswith("−10.0 points, worse (p < 0.001)")
-    assert "may be chance" in table.loc["3 · alike", "Against the base"]
-    assert table.loc["2 · half", "Size × base"] == "0.500×"
-    assert table.loc["3 · alike", "Time × base"] == "3.00×"
+    assert list(table.index) == ["run 1 · dense (base)", "run 2 · half", "run 3 · alike"]
+    assert table.loc["run 2 · half", "Against the base"].startswith("−10.0 points, worse (p < 0.001)")
+    assert "may be chance" in table.loc["run 3 · alike", "Against the base"]
+    assert table.loc["run 2 · half", "Size × base"] == "0.500×"
+    assert table.loc["run 3 · alike", "Time × base"] == "3.00×"
+
+
+def test_a_stage_is_named_by_its_run_and_alike_wherever_it_stands(three):
+    at = opened(runs="1,2,3.1")
+    table, base = summary(at), at.selectbox(key="base of 1,2,3.1")
+    assert list(table.index) == ["run 1 · dense (base)", "run 2 · half", "run 3.1 · alike"]
+    assert base.options == ["run 1 · dense", "run 2 · half", "run 3.1 · alike"]
+    chart = at.get("vega_lite_chart")[0].proto
+    assert "difference of accuracy from run 1 · dense" in json.dumps(json.loads(chart.spec), ensure_ascii=False)
+    drawn = [convert_arrow_bytes_to_pandas_df(dataset.data.data) for dataset in chart.datasets]
+    assert [list(rows["name"]) for rows in drawn if "name" in rows] == [["run 2 · half", "run 3.1 · alike"]]
 
 
 def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
@@ -90,8 +103,8 @@ def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
         s.execute(update(Latency).where(Latency.stage_id == alike).values(disturbed=True))
     at = opened(runs="1,2,3")
     latency = summary(at)["Latency p50"]
-    assert latency["2 · half"] == "size only, no kernel here"
-    assert [text.endswith(" ms (disturbed)") for text in latency[["1 · dense (base)", "3 · alike"]]] == [False, True]
+    assert latency["run 2 · half"] == "size only, no kernel here"
+    assert [text.endswith(" ms (disturbed)") for text in latency[["run 1 · dense (base)", "run 3 · alike"]]] == [False, True]
     assert any(caption.value.startswith("Disturbed:") for caption in at.caption)
 
 
@@ -104,8 +117,8 @@ def test_another_base_turns_the_differences(three):
     at.selectbox(key="base of 1,2,3").select("2").run()
     assert at.text_input(key="runs").value == "2,1,3"
     table = summary(at)
-    assert table.index[0] == "2 · half (base)"
-    assert table.loc["1 · dense", "Against the base"].startswith("+10.0 points, better")
+    assert table.index[0] == "run 2 · half (base)"
+    assert table.loc["run 1 · dense", "Against the base"].startswith("+10.0 points, better")
 
 
 def test_only_settings_that_differ_are_shown(three):
@@ -126,7 +139,7 @@ def test_other_data_are_not_compared_and_can_be_left_out(three):
     with session() as s:
         record(s, "shapes", factories.measured("d" * 64, task_hash="1" * 64))
     at = opened(runs="1,2,4")
-    assert any("Stage 4 is scored on other data" in warning.value for warning in at.warning)
+    assert any("Run 4 is scored on other data" in warning.value for warning in at.warning)
     assert summary(at)["Against the base"].iloc[-1] == "other data"
     at.button[0].click().run()
     assert len(summary(at)) == 2
