@@ -58,10 +58,14 @@ class Block:
         for names, statistic in self.statistics(InputNorms, sequential=sequential):
             yield names, statistic.value
 
-    def hessians(self, *, sequential: bool = False) -> Iterator[tuple[list[str], Tensor]]:
-        """For each group of layers with one input: their full names, and the Hessian [groups, d, d]."""
+    def hessians(self, *, sequential: bool = False) -> Iterator[tuple[list[str], Iterator[Tensor]]]:
+        """For each group of layers with one input: their full names, and the Hessian [d, d] of each of their matrices.
+
+        Those of experts are made one at a time, as they are asked for: all of them would take as much again as the
+        sums that they are made of.
+        """
         for names, statistic in self.statistics(Hessian, sequential=sequential):
-            yield names, statistic.value
+            yield names, statistic.each() if isinstance(statistic, OfExperts) else iter(statistic.value)
 
     def statistics(
         self, make: Callable[[], Statistic], *, sequential: bool = False

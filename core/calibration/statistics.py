@@ -1,6 +1,6 @@
 """What is summed up over a layer's inputs, batch by batch. Sums are float32, or float64 where the inputs are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -102,11 +102,16 @@ class OfExperts:
         for expert, own in segments.slices:
             self._parts[expert].add(rows[None, own])
 
+    def each(self) -> Iterator[Tensor]:
+        """What one expert's come to after the other's, [...] each, reckoned when it is asked for."""
+        d, device = self._layer.in_features, self._layer.weight.device
+        for part in self._parts:
+            yield (part.value if part.count else part.alike(d).to(device))[0]
+
     @property
     def value(self) -> Tensor:
         """[experts, ...]."""
-        d, device = self._layer.in_features, self._layer.weight.device
-        return torch.cat([part.value if part.count else part.alike(d).to(device) for part in self._parts])
+        return torch.stack(list(self.each()))
 
 
 def _precise(rows: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The walk over a model that prunes each block by second order, on the inputs that the pruned ones before it give."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from core.context import Context
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
-from core.nn.replacement import Replacement
 from core.nn.sparse_integer_linear import without_zeros
 from core.observers import is_precise, min_max
 from core.rounding import Rounding
@@ -30,30 +29,20 @@ class Grids:
     group_size: int | None
 
     def pack(
-        self, linear: nn.Linear, factors: Sequence[Factor], mask: Tensor | None, pattern: Pattern
-    ) -> tuple[list[Solution], QuantLinear]:
+        self, linear: nn.Linear, factor: Factor, mask: Tensor | None, pattern: Pattern
+    ) -> tuple[Solution, QuantLinear]:
         """Prune and round a linear layer in one sweep. Scales are float16, or float32 where that cannot hold them."""
         group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
         for dtype in (torch.float16, torch.float32):
             observe = partial(min_max, bits=self.bits, symmetric=self.symmetric, dtype=dtype)
             rounding = Rounding(observe, group_size)
-            solutions = solve_layer(linear, factors, mask, pattern, rounding)
+            solution = solve(linear.weight, factor, pattern=pattern, mask=mask, rounding=rounding)
             codes, scales, zero_points = rounding.result()
             if is_precise(scales, dtype):
                 break
         offsets = None if self.symmetric else zero_points
         packed = QuantLinear.of(linear, codes, scales.to(dtype), offsets, bits=self.bits, group_size=group_size)
-        return solutions, packed
-
-    def pack_experts(
-        self, layer: ExpertLinear, factors: Sequence[Factor], mask: Tensor | None, pattern: Pattern
-    ) -> tuple[list[Solution], PackedExpertLinear]:
-        """The same for each expert's layer, on grids of its own."""
-        masks = [None] * layer.experts if mask is None else list(mask.chunk(layer.experts))
-        linears = zip(layer.linears(), factors, masks, strict=True)
-        packs = [self.pack(linear, [factor], own, pattern) for linear, factor, own in linears]
-        solutions = [solution for solved, _ in packs for solution in solved]
-        return solutions, PackedExpertLinear.of([without_zeros(packed) for _, packed in packs])
+        return solution, packed
 
 
 @torch.no_grad()
@@ -76,49 +65,67 @@ def prune_by_hessians(
     rows: dict[str, dict[str, Any]] = {}
     for block in context.blocks(subject, n_examples, layers):
         for names, hessians in block.hessians(sequential=sequential):
-            factors = [factorize(hessian, damping) for hessian in hessians]
-            for name in names:
-                layer, mask = subject.model.get_submodule(name), subject.mask(f"{name}.weight")
-                dense = layer.get_parameter("weight").detach().clone()
-                packed: Replacement | None = None
-                if grids is not None and isinstance(layer, ExpertLinear):
-                    solutions, packed = grids.pack_experts(layer, factors, mask, pattern)
-                elif grids is not None and isinstance(layer, nn.Linear):
-                    solutions, packed = grids.pack(layer, factors, mask, pattern)
-                else:
-                    solutions = solve_layer(layer, factors, mask, pattern)
-                _take_over(subject, f"{name}.weight", solutions)
-                if packed is not None:
-                    subject.replace(name, packed)  # which stores no zeros, by the mask
-                before = matrices_of(dense, groups_of(layer))
-                rows[name] = {"name": name, "shape": list(dense.shape), **_report(before, hessians, solutions)}
+            sweeps = [_LayerSweep(subject, name, pattern, grids) for name in names]
+            for hessian in hessians:
+                factor = factorize(hessian, damping)
+                for sweep in sweeps:
+                    sweep.solve_next(hessian, factor)
+            rows |= {sweep.name: sweep.finish() for sweep in sweeps}
     return [rows[name] for name in layers if name in rows]
 
 
-def solve_layer(
-    layer: nn.Module, factors: Sequence[Factor], mask: Tensor | None, pattern: Pattern, rounding: Rounding | None = None
-) -> list[Solution]:
-    """Each of a layer's matrices solved: a linear layer has one, experts' one each. `rounding` is for linear layers."""
-    weights = matrices_of(layer.get_parameter("weight"), groups_of(layer))
-    masks = [None] * len(weights) if mask is None else list(matrices_of(mask, groups_of(layer)))
-    problems = zip(weights, factors, masks, strict=True)
-    return [solve(weight, factor, pattern=pattern, mask=old, rounding=rounding) for weight, factor, old in problems]
+class _LayerSweep:
+    """A layer whose matrices are solved one after another: a linear layer has one, experts' one each."""
+
+    def __init__(self, subject: Subject, name: str, pattern: Pattern, grids: Grids | None):
+        self.subject, self.name, self.pattern = subject, name, pattern
+        self.layer = subject.model.get_submodule(name)
+        self.weight = self.layer.get_parameter("weight").detach()
+        mask, groups = subject.mask(f"{name}.weight"), groups_of(self.layer)
+        self.matrices = matrices_of(self.weight, groups)
+        self.masks = [None] * groups if mask is None else list(matrices_of(mask, groups))
+        self.grids, self.linears = grids, _linears(self.layer)
+        self.solutions: list[Solution] = []
+        self.packed: list[QuantLinear] = []
+        self.error = self.size = 0.0  # of the outputs: twice the mean squares
+
+    def solve_next(self, hessian: Tensor, factor: Factor) -> None:
+        """The next matrix, with the Hessian of its inputs."""
+        index = len(self.solutions)
+        before, mask = self.matrices[index], self.masks[index]
+        if self.grids is not None and self.linears:
+            solution, packed = self.grids.pack(self.linears[index], factor, mask, self.pattern)
+            self.packed.append(packed)
+        else:
+            solution = solve(before, factor, pattern=self.pattern, mask=mask)
+        self.solutions.append(solution)
+        self.error += float(exact_error(solution.weight.float() - before.float(), hessian))
+        self.size += float(exact_error(before.float(), hessian))
+
+    def finish(self) -> dict[str, Any]:
+        """Put what was found into the model; what the run page shows of the layer.
+
+        The error is that of the layer's outputs, as a share of their own size.
+        """
+        found = weight_of(torch.stack([solution.weight for solution in self.solutions]), self.weight.shape)
+        mask = weight_of(torch.stack([solution.mask for solution in self.solutions]), self.weight.shape)
+        self.weight.copy_(found)
+        self.subject.constrain(f"{self.name}.weight", mask=mask)
+        if isinstance(self.layer, ExpertLinear) and self.packed:
+            self.subject.replace(self.name, PackedExpertLinear.of([without_zeros(packed) for packed in self.packed]))
+        elif self.packed:
+            self.subject.replace(self.name, self.packed[0])  # which stores no zeros, by the mask
+        return {
+            "name": self.name,
+            "shape": list(found.shape),
+            "weights": found.numel(),
+            "sparsity": 1 - int(torch.count_nonzero(found)) / found.numel(),
+            "output_error": (self.error / self.size) ** 0.5 if self.size > 0 else 0.0,
+        }
 
 
-def _take_over(subject: Subject, parameter: str, solutions: list[Solution]) -> None:
-    weight = subject.model.get_parameter(parameter)
-    weight.copy_(weight_of(torch.stack([solution.weight for solution in solutions]), weight.shape))
-    subject.constrain(parameter, mask=weight_of(torch.stack([s.mask for s in solutions]), weight.shape))
-
-
-def _report(before: Tensor, hessians: Tensor, solutions: list[Solution]) -> dict[str, Any]:
-    """What the run page shows of a layer; the error is that of its outputs, as a share of their own size."""
-    pairs = list(zip(before.float(), hessians, solutions, strict=True))
-    error = sum(float(exact_error(solution.weight.float() - weight, h)) for weight, h, solution in pairs)
-    size = sum(float(exact_error(weight, h)) for weight, h, _ in pairs)
-    kept = sum(int(torch.count_nonzero(solution.weight)) for solution in solutions)
-    return {
-        "weights": before.numel(),
-        "sparsity": 1 - kept / before.numel(),
-        "output_error": (error / size) ** 0.5 if size > 0 else 0.0,
-    }
+def _linears(layer: nn.Module) -> list[nn.Linear]:
+    """A layer's matrices as linear layers; convolutions have none."""
+    if isinstance(layer, ExpertLinear):
+        return layer.linears()
+    return [layer] if isinstance(layer, nn.Linear) else []

@@ -1,6 +1,7 @@
 """Wanda and SparseGPT on experts: each by the tokens that its router sends it, as if it were a network of its own."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from core import artifact
 from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.packed import PackedExpertLinear
 from core.recording import MemoryRecord
-from core.second_order import Unstructured, factorize, solve
+from core.second_order import Factor, Unstructured, factorize, solve
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.mixture_of_experts.glam import Glam
@@ -102,6 +103,23 @@ def test_sparsegpt_solves_each_expert_by_the_hessian_of_its_own_tokens(kind):
             torch.testing.assert_close(found, expected.weight, rtol=1e-3, atol=1e-4)
     rows = {row["name"]: row for row in subject.details["layers"]}
     assert rows[f"{NAME}.experts.up"]["sparsity"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_sparsegpt_has_the_hessian_and_the_factor_of_one_expert_at_a_time(bits, monkeypatch):
+    seen, alive = weakref.WeakSet(), []
+
+    def counted(hessian: Tensor, damping: float) -> Factor:
+        factor = factorize(hessian, damping)
+        seen.update((hessian, factor.upper))
+        alive.append(len(seen))
+        return factor
+
+    subject = with_experts("builtin gpt")
+    monkeypatch.setattr("core.techniques.pruning.sparsegpt_layers.factorize", counted)
+    Sparsegpt(sparsity=0.5, bits=bits).apply(subject, context(subject))
+    assert len(alive) > 2 * 4  # both layers of four experts, and what is no expert's
+    assert max(alive) <= 4  # two of each, while the next takes the place of the last one
 
 
 @pytest.mark.parametrize("technique", [Wanda(sparsity=0.5), Sparsegpt(sparsity=0.5), NmPruning(score="wanda")])
