@@ -39,8 +39,8 @@ def name(item: Item) -> str:
 
 
 def title(short: str, label: str) -> str:
-    """How an item reads: "run 12 · rtn", "run 12.3 · rtn"; a number alone would pass for a stage's, as on its run's page.
+    """How an item with this short name reads: "run 12 · rtn", "run 12.3 · rtn".
 
-    `short` is its short name, `label` its stage's.
+    A number alone would pass for a stage's, as it is one on a run's page.
     """
     return f"run {short} · {label}"

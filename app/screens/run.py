@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import identity, run_data
+from app import identity, redirect, run_data
 from app.run_page import artifact, champions, details, header, notes, progress, results
 from app.run_page import stages as words
 
@@ -18,6 +18,9 @@ if run is None:
 run_id: int = run["id"]
 was_unfinished = run_data.is_unfinished(run)
 TABS = ("Stages", "Curves", "Log", "Layers", "Mistakes", "Spec", "Artifacts", "Notes")
+if st.query_params.get("show") in TABS:  # what links called the tab, as Compare still calls its own
+    redirect.go(f"run?run={run_id}&tab={st.query_params['show']}", replace=True)
+    st.stop()
 
 
 @st.fragment(run_every="2s" if was_unfinished else None)
@@ -37,7 +40,7 @@ def show() -> None:
     seen = chosen if chosen in conditions else next(iter(conditions), None)
     if not stages.empty:
         results.show_summary(words.with_latency(stages, latencies, seen))
-    tabs = dict(zip(TABS, st.tabs(TABS, key="show", bind="query-params"), strict=True))
+    tabs = dict(zip(TABS, st.tabs(TABS, key="tab", bind="query-params"), strict=True))
     opened = next((name for name, tab in tabs.items() if tab.open), TABS[0])
     with tabs[opened]:
         if opened == "Stages":

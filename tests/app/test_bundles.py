@@ -50,7 +50,7 @@ def shown(run_id: int) -> dict[str, object]:
     """What the page of a run shows, tab by tab."""
     pages: dict[str, object] = {}
     for tab in ("Stages", "Log", "Layers", "Mistakes", "Spec", "Notes"):
-        at = opened(run_id, show=tab)
+        at = opened(run_id, tab=tab)
         pages[tab] = [frame.value for frame in (*at.dataframe, *at.table)]
         pages[f"{tab} words"] = [line for line in words(at).splitlines() if not line.endswith(("ago", "just now"))]
         pages[f"{tab} metrics"] = [(metric.label, metric.value) for metric in at.metric]
@@ -78,7 +78,7 @@ def test_the_imported_run_has_the_same_page(run_id, elsewhere, tmp_path, capsys)
         pages["Log words"] = [line for line in pages["Log words"] if "began" not in line and "imported" not in line]
     assert_alike(before, after)
     assert "**7**, taken for **1**" in "\n".join(after["Mistakes words"])
-    page = opened(number, show="Artifacts")
+    page = opened(number, tab="Artifacts")
     assert "imported without its weights" in words(page)
     assert [element.proto.label for element in page.get("link_button")] == ["Bundle"] and not page.code
     assert not artifacts.store().has(SMALL)  # or a worker would take the stage for computed
@@ -184,7 +184,7 @@ def client() -> TestClient:
 
 
 def test_the_pages_button_downloads_the_bundle(run_id, tmp_path):
-    page = opened(run_id, show="Artifacts")
+    page = opened(run_id, tab="Artifacts")
     link = next(e.proto.url for e in page.get("link_button") if e.proto.label == "Bundle")
     answer = client().get("/" + link)
     assert answer.headers["content-disposition"] == f'attachment; filename="slimboard-run-{run_id}.zip"'
@@ -204,5 +204,5 @@ def test_a_link_to_an_artifact_opens_no_bundle(run_id):
 def test_a_run_that_goes_on_has_no_bundle(store):
     with session() as s:
         number = factories.submit(s).id
-    assert not opened(number, show="Artifacts").get("link_button")
+    assert not opened(number, tab="Artifacts").get("link_button")
     assert client().get("/" + downloads.bundle_link(number)).status_code == 409

@@ -66,7 +66,7 @@ def test_a_run_without_weights_still_opens(run_id, monkeypatch):
     assert slimboard(monkeypatch, "clean", "--yes", "--last-too") == 0
     at = AppTest.from_file(str(cli.__file__).replace("cli.py", "main.py"), default_timeout=30).run()
     at.switch_page("screens/run.py")
-    at.query_params.update({"run": str(run_id), "show": "Artifacts"})
+    at.query_params.update({"run": str(run_id), "tab": "Artifacts"})
     assert not at.run().exception
 
 

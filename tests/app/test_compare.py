@@ -104,7 +104,8 @@ def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
     at = opened(runs="1,2,3")
     latency = summary(at)["Latency p50"]
     assert latency["run 2 · half"] == "size only, no kernel here"
-    assert [text.endswith(" ms (disturbed)") for text in latency[["run 1 · dense (base)", "run 3 · alike"]]] == [False, True]
+    assert latency["run 3 · alike"].endswith(" ms (disturbed)")
+    assert latency["run 1 · dense (base)"].endswith(" ms")
     assert any(caption.value.startswith("Disturbed:") for caption in at.caption)
 
 

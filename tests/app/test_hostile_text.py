@@ -80,7 +80,7 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
     ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 8)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
-    assert_drawn_as_written(opened("screens/run.py", run=str(run_id), show=tab), times)
+    assert_drawn_as_written(opened("screens/run.py", run=str(run_id), tab=tab), times)
 
 
 @pytest.mark.parametrize("page", ["screens/run.py", "screens/queue.py"])
@@ -110,7 +110,7 @@ def test_the_recommendation_of_the_trade_offs(run_id):
 
 
 def test_a_note_is_html_without_anything_that_runs_or_loads(run_id):
-    blocks = [block.proto.body for block in opened("screens/run.py", run=str(run_id), show="Notes").get("html")]
+    blocks = [block.proto.body for block in opened("screens/run.py", run=str(run_id), tab="Notes").get("html")]
     [note] = [body for body in blocks if 'class="written"' in body]
     assert not re.search(r"<(script|img)\b|href=.javascript", note) and "&lt;script&gt;" in note
     assert "<strong>b</strong>" in note and "$x$" in note

@@ -16,6 +16,7 @@ from core.store import events, points, runs, stages, users
 from core.store.engine import read_session, session
 from core.store.models import FailureClass, Membership, Role, Run, RunStatus
 from tests import factories
+from tests.app import redirects
 
 MAIN = Path(app.__file__).with_name("main.py")
 PIXEL = base64.b64decode(
@@ -156,20 +157,26 @@ def test_viewers_only_look(run_id):
 
 
 def test_curves_are_grouped_by_step(run_id):
-    at = opened(run_id, show="Curves")
+    at = opened(run_id, tab="Curves")
     assert any("1 · train 20 updates" in markdown.value for markdown in at.markdown)
     assert len(at.get("vega_lite_chart")) + len(at.get("arrow_vega_lite_chart")) == 1
 
 
+def test_an_old_link_to_a_tab_is_put_right(run_id):
+    old = redirects.asked(opened(run_id, show="Spec"))
+    assert old == {"address": f"run?run={run_id}&tab=Spec", "set": {}, "replace": True}
+    assert redirects.asked(opened(run_id, show="nonsense")) is None
+
+
 def test_the_log_is_filtered_by_level(run_id):
-    at = opened(run_id, show="Log")
+    at = opened(run_id, tab="Log")
     assert "began" in at.code[0].value and "it broke" in at.code[0].value
     at.button_group(key="levels").set_value(["error"]).run()
     assert "began" not in at.code[0].value and "it broke" in at.code[0].value
 
 
 def test_layers_are_told(run_id):
-    table = opened(run_id, show="Layers").dataframe[0].value
+    table = opened(run_id, tab="Layers").dataframe[0].value
     assert table.to_dict("records") == [{"Layer": "head", "Sparsity": "25.00 %"}]
 
 
@@ -180,32 +187,32 @@ def test_mistakes_show_what_the_reference_knew(run_id):
     item = {"index": 3, "image": base64.b64encode(PIXEL).decode(), "label": "7", "predicted": 1}
     losses = {"reference_predicted": 7, "nats": 2.5, "reference_nats": 0.01}
     (folder / f"mistakes-{'b' * 64}.json").write_text(json.dumps([{**item, **losses}]))
-    text = words(opened(run_id, show="Mistakes"))
+    text = words(opened(run_id, tab="Mistakes"))
     assert "**7**, taken for **1**" in text and "2.50 nats, was 0.0100" in text
 
 
 def test_mistakes_whose_artifact_is_gone_are_not_promised(run_id):
-    assert "not on this host" in words(opened(run_id, show="Mistakes"))
+    assert "not on this host" in words(opened(run_id, tab="Mistakes"))
 
 
 def test_the_spec_can_be_pasted_and_the_environment_read(run_id):
     with session() as s:
         change(s, run_id, environment={"torch": "2.13.0", "hardware": "Example CPU"}, compute_seconds=75.0)
-    at = opened(run_id, show="Spec")
+    at = opened(run_id, tab="Spec")
     assert "source: builtin:vit" in at.code[0].value
     rows = at.table[0].value.iloc[:, -1].to_dict()
     assert rows["Hardware"] == "Example CPU" and rows["Torch"] == "2.13.0" and rows["Compute time"] == "1 min 15 s"
 
 
 def test_artifacts_come_with_the_lines_that_load_them(run_id):
-    at = opened(run_id, show="Artifacts")
+    at = opened(run_id, tab="Artifacts")
     assert f'Path("run-{run_id}-stage-2")' in at.code[0].value
     links = [element.proto.url for element in at.get("link_button")]
     assert [link.partition("/")[0] for link in links] == ["bundle", "artifact", "artifact", "artifact"]
 
 
 def test_a_tag_is_taken_off_again(run_id):
-    at = opened(run_id, show="Notes")
+    at = opened(run_id, tab="Notes")
     next(field for field in at.text_input if field.label == "Add a tag").set_value("ship")
     button(at, "Tag").click().run()
     at.button(key="untag ship").click().run()
@@ -214,7 +221,7 @@ def test_a_tag_is_taken_off_again(run_id):
 
 
 def test_notes_and_tags_are_added(run_id):
-    at = opened(run_id, show="Notes")
+    at = opened(run_id, tab="Notes")
     at.text_area[0].set_value("worth shipping")
     button(at, "Add").click().run()
     assert any("worth shipping" in block.proto.body for block in at.get("html"))

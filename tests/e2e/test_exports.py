@@ -47,7 +47,7 @@ def test_a_chart_is_downloaded_as_a_page_that_draws_without_network(page, server
 
 def test_a_bundle_is_downloaded(page, server):
     open_page(page, f"{server.url}/runs?status=done", "Runs")
-    page.goto(f"{server.url}/run?run=1&show=Artifacts")
+    page.goto(f"{server.url}/run?run=1&tab=Artifacts")
     with page.expect_download() as expected:
         page.get_by_role("link", name="Bundle").click()
     with zipfile.ZipFile(expected.value.path()) as archive:

@@ -26,7 +26,7 @@ PAGES = {
     "provenance?of={run}": "Provenance",
     "system": "System",
     "submit?clone={run}": "Submit",
-    **{f"run?run={{run}}&show={tab}": None for tab in ("Stages", "Curves", "Log", "Spec", "Artifacts", "Notes")},
+    **{f"run?run={{run}}&tab={tab}": None for tab in ("Stages", "Curves", "Log", "Spec", "Artifacts", "Notes")},
 }
 
 

@@ -34,6 +34,13 @@ def sidebar(page: Page, name: str) -> None:
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
 
 
+def follow(page: Page, address: str) -> None:
+    """Click a link to an address of the board."""
+    page.evaluate(
+        "(href) => document.body.appendChild(Object.assign(document.createElement('a'), { href })).click()", address
+    )
+
+
 def test_back_from_a_run_returns_to_the_filtered_list(page, server):
     open_page(page, f"{server.url}/runs?sort=oldest", "Runs")
     page.get_by_role("button", name="done", exact=True).click()
@@ -91,6 +98,19 @@ def test_back_from_other_links_and_buttons_returns_too(page, server):
     sidebar(page, "Runs")  # the page itself stays as it is set
     expect(searched(page)).to_have_value("rtn")
     assert settings(page) == {"text": ["rtn"]}
+
+
+def test_back_from_a_runs_tab_returns_to_the_tab_of_compare(page, server):
+    open_page(page, f"{server.url}/compare?runs=1,3&show=Settings", "Compare")
+    settings_tab = page.get_by_role("tab", name="Settings")
+    expect(settings_tab).to_have_attribute("aria-selected", "true")
+    follow(page, "run?run=1")
+    page.get_by_role("tab", name="Spec").click()
+    page.wait_for_url(re.compile("tab=Spec"))
+    page.go_back()
+    see(page, "Compare")
+    expect(settings_tab).to_have_attribute("aria-selected", "true", timeout=SLOW)
+    assert settings(page) == {"runs": ["1,3"], "show": ["Settings"]}
 
 
 def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):

@@ -80,7 +80,7 @@ def test_a_run_shows_stages_and_keeps_its_tab_in_the_address(page, server):
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(3)
     page.get_by_role("tab", name="Spec").click()
     expect(page.get_by_text("Compute time")).to_be_visible()
-    page.wait_for_url(re.compile("show=Spec"))
+    page.wait_for_url(re.compile("tab=Spec"))
     page.reload()
     expect(page.get_by_text("Compute time")).to_be_visible(timeout=SLOW)
 
@@ -93,7 +93,7 @@ def test_an_artifact_is_downloaded(page, server):
     folder = server.home / "artifacts" / address
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
-    open_page(page, f"{server.url}/run?run={run.id}&show=Artifacts", run.name)
+    open_page(page, f"{server.url}/run?run={run.id}&tab=Artifacts", run.name)
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download").first.click()
     with zipfile.ZipFile(io.BytesIO(waiting.value.path().read_bytes())) as archive:
