@@ -1,12 +1,12 @@
 """What sparse attention and recurrences find again over a distance: `builtin:long-recall` beside full attention.
 
-    python -m benchmarks.long_recall [--parts reach recall] [--seeds 3] [--save]
+    python -m benchmarks.long_recall [--parts reach copy recall] [--seeds 3] [--save]
 
 `reach`: a bidirectional classifier reads its class from a token in front and names the one value that stands among
-filler, near that token or in the middle of the text, farther than the windows of all blocks reach together. `recall`:
-a decoder answers keys with their values, which stand behind a stretch of filler. Every arm is a recipe that runs
-through the product's own pipeline, from the same seeds with as many updates. What is done stays in --folder, and a
-second call goes on there.
+filler, near that token or in the middle of the text, farther than the windows of all blocks reach together. `copy`: a
+decoder repeats symbols after a stretch of filler. `recall`: it answers keys with their values instead. Every arm is a
+recipe that runs through the product's own pipeline, from the same seeds with as many updates. What is done stays in
+--folder, and a second call goes on there.
 """
 
 import argparse
@@ -37,6 +37,15 @@ class Part:
     batch_size: int
 
 
+DECODERS: dict[str, Steps] = {
+    "full": [],
+    "sliding_window": [{"sliding_window": {"window": 20}}],
+    "block_local": [{"block_local": {"block": 16}}],
+    "retnet": [{"retnet": {}}],
+    "linear_attention": [{"linear_attention": {}}],
+    "mamba": [{"mamba": {}}],
+    "rwkv": [{"rwkv": {}}],
+}
 PARTS = {
     "reach": Part(
         model={"source": "builtin:encoder", "pooling": "cls"},
@@ -54,21 +63,23 @@ PARTS = {
         steps=400,
         batch_size=32,
     ),
+    "copy": Part(
+        model={"source": "builtin:gpt"},
+        tasks={
+            "within the window": {"variant": "copy", "length": 64, "pairs": 8, "distance": 0},
+            "beyond it": {"variant": "copy", "length": 64, "pairs": 8, "distance": 40},
+        },
+        arms=DECODERS,
+        steps=400,
+        batch_size=64,
+    ),
     "recall": Part(
         model={"source": "builtin:gpt"},
         tasks={
             "within the window": {"length": 64, "pairs": 4, "distance": 0},
             "beyond it": {"length": 64, "pairs": 4, "distance": 40},
         },
-        arms={
-            "full": [],
-            "sliding_window": [{"sliding_window": {"window": 20}}],
-            "block_local": [{"block_local": {"block": 16}}],
-            "retnet": [{"retnet": {}}],
-            "linear_attention": [{"linear_attention": {}}],
-            "mamba": [{"mamba": {}}],
-            "rwkv": [{"rwkv": {}}],
-        },
+        arms=DECODERS,
         steps=800,
         batch_size=64,
     ),
