@@ -35,13 +35,8 @@ def matches(name: str, entry: dict) -> bool:
     return all(word in words for word in text.lower().split()) and (not chosen or entry["family"] in chosen)
 
 
-shown = {name: entry for name, entry in catalogue.techniques.items() if matches(name, entry)}
-if wanted in catalogue.techniques and not text and not chosen:
-    shown = {wanted: catalogue.techniques[wanted], **{n: e for n, e in shown.items() if n != wanted}}
-if not shown:
-    st.info("No technique matches. Try fewer words, or another family.")
-
-for name, entry in shown.items():
+def show(name: str, entry: dict) -> None:
+    """A technique: a line, and all there is to know when it is opened."""
     forms = {"step": "step", "method": "method in train"}
     able = offers.get(f"technique:{name}", {}).get(entry["hash"], [])
     summary = entry["summary"].rstrip(".")
@@ -67,3 +62,16 @@ for name, entry in shown.items():
             st.link_button("Link to this technique", f"?technique={name}", icon=":material/link:", type="tertiary")
             if able:
                 st.caption(f"Runs on {', '.join(able)}.")
+
+
+shown = {name: entry for name, entry in catalogue.techniques.items() if matches(name, entry)}
+if not shown:
+    st.info("No technique matches. Try fewer words, or another family.")
+if wanted in shown and not text and not chosen:
+    show(wanted, shown.pop(wanted))
+for family in families:
+    members = {name: entry for name, entry in shown.items() if entry["family"] == family}
+    if members:
+        st.subheader(f"{family.capitalize()} ({len(members)})")
+    for name, entry in members.items():
+        show(name, entry)
