@@ -1,6 +1,10 @@
 // Links between pages of the board. Streamlit's own write the old page's address without its settings into the browser's
 // history before they write the new page's, so that Back does not return to the page as it was. Here the address changes
 // once, and Streamlit follows as it follows Back and Forward. Links also lead into the project that the page shows.
+//
+// Streamlit follows late: what the server says of the page before arrives after a link was clicked, and Streamlit then
+// writes that page's path back, with the new page's settings, as one more entry, to which Back leads. So once a link (or
+// Back) has opened a page, no path that Streamlit writes counts; what opens a page calls History's own pushState.
 (() => {
   const board = new URL("./", location.href);
 
@@ -30,10 +34,17 @@
     if (stays && link.dataset.testid === "stSidebarNavLink") return; // Streamlit runs the page again as it is set
     event.preventDefault();
     event.stopPropagation();
-    if (link.href !== location.href) history.pushState({}, "", link.href);
+    if (link.href !== location.href) History.prototype.pushState.call(history, {}, "", link.href);
     dispatchEvent(new PopStateEvent("popstate"));
   };
 
+  let led = false;
+  history.pushState = (state, unused, address) => {
+    const away = new URL(address, location.href).pathname !== location.pathname;
+    if (!led || !away) History.prototype.pushState.call(history, state, unused, address);
+  };
+
+  addEventListener("popstate", () => (led = true), true); // of Back, of the links here and of redirect.py
   addEventListener("pointerdown", keepProject, true);
   addEventListener("click", open, true);
 })();

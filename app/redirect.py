@@ -21,7 +21,8 @@ export default function ({ data }) {
   done.add(data.id);
   const target = new URL(data.address, location.href);
   for (const [name, value] of Object.entries(data.set)) target.searchParams.set(name, value);
-  data.replace ? history.replaceState({}, "", target) : history.pushState({}, "", target);
+  const change = data.replace ? "replaceState" : "pushState";
+  History.prototype[change].call(history, {}, "", target); // history.pushState is links.js's, for Streamlit
   dispatchEvent(new PopStateEvent("popstate"));
 }
 """

@@ -4,7 +4,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 pytestmark = pytest.mark.browser
 SLOW = 60_000  # milliseconds, for a page's first visit
@@ -39,6 +39,41 @@ def follow(page: Page, address: str) -> None:
     page.evaluate(
         "(href) => document.body.appendChild(Object.assign(document.createElement('a'), { href })).click()", address
     )
+
+
+class Answers:
+    """What the server sends to a page, which can be held back for a while, as on a busy machine."""
+
+    def __init__(self, page: Page):
+        self.page = page
+        self.held: list[str | bytes] | None = None
+        page.route_web_socket(re.compile("_stcore/stream"), self._connect)
+
+    def hold(self) -> None:
+        """Keep what comes from now on."""
+        self.held = []
+
+    def await_one(self) -> None:
+        """Wait until the server has said something that is kept."""
+        while not self.held:
+            self.page.wait_for_timeout(50)
+
+    def release(self) -> None:
+        """Hand over what was kept, and what comes, at once."""
+        kept, self.held = self.held or [], None
+        for message in kept:
+            self.page_side.send(message)
+
+    def _connect(self, page_side: WebSocketRoute) -> None:
+        self.page_side = page_side
+        server_side = page_side.connect_to_server()
+        server_side.on_message(lambda message: self._take(message))
+
+    def _take(self, message: str | bytes) -> None:
+        if self.held is None:
+            self.page_side.send(message)
+        else:
+            self.held.append(message)
 
 
 def test_back_from_a_run_returns_to_the_filtered_list(page, server):
@@ -125,3 +160,21 @@ def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):
     expect(searched(page)).to_have_value("rtn")
     page.go_back()
     expect(searched(page)).to_have_value("svd", timeout=SLOW)
+
+
+def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(page, server):
+    answers = Answers(page)
+    open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    page.get_by_role("combobox", name=re.compile("Across")).click()
+    answers.hold()
+    page.get_by_role("option", name="Multiply-accumulates").click()
+    page.wait_for_url(re.compile("x=Multiply"))
+    before = settings(page)
+    answers.await_one()  # that it draws the page anew
+    page.locator("table a").first.click()
+    page.wait_for_url(re.compile(r"run\?run="))
+    answers.release()
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("combobox", name=re.compile("Across"))).to_have_value("Multiply-accumulates", timeout=SLOW)
+    assert settings(page) == before
