@@ -9,6 +9,7 @@ from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.experts.noisy_top_k import NoisyTopKExperts
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
 from core.nn.experts.switch import SwitchExperts
@@ -41,6 +42,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "GlobalTokens": GlobalTokens,
     "DynamicInt8Linear": DynamicInt8Linear,
     "Geglu": Geglu,
+    "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,

@@ -8,6 +8,15 @@ from torch import Tensor, nn
 from core.nn.replacement import Replacement
 
 
+def nearest_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """[out, rank] and [rank, in] whose product is nearest to weight [out, in] in Frobenius norm (Eckart and Young).
+
+    Computed in float32, or float64 where the weight is; the first has the singular values.
+    """
+    U, S, Vh = torch.linalg.svd(weight if weight.dtype == torch.float64 else weight.float(), full_matrices=False)
+    return U[:, :rank] * S[:rank], Vh[:rank]
+
+
 class LowRankLinear(Replacement):
     """Linear layer factored into two thin ones: rank * (in + out) weights."""
 
@@ -23,12 +32,11 @@ class LowRankLinear(Replacement):
     @classmethod
     @torch.no_grad()
     def from_linear(cls, linear: nn.Linear, rank: int) -> Self:
-        """Nearest rank-`rank` layer in Frobenius norm (Eckart-Young); computed in float32, or float64 if it has it."""
-        weight = linear.weight if linear.weight.dtype == torch.float64 else linear.weight.float()
-        U, S, Vh = torch.linalg.svd(weight, full_matrices=False)  # [out, k], [k], [k, in]
+        """The nearest rank-`rank` layer: see `nearest_factors`."""
         layer = cls(linear.in_features, linear.out_features, rank, bias=linear.bias is not None).to(linear.weight)
-        layer.up.weight.copy_(U[:, :rank] * S[:rank])  # [out, rank]
-        layer.down.weight.copy_(Vh[:rank])  # [rank, in]
+        up, down = nearest_factors(linear.weight, rank)
+        layer.up.weight.copy_(up)
+        layer.down.weight.copy_(down)
         layer.up.bias = linear.bias
         return layer.train(linear.training)
 

@@ -11,6 +11,7 @@ from torch.distributed import ProcessGroup
 
 from core.nn.experts.balance import entropy
 from core.nn.experts.feed_forward import ExpertFeedForward, Form
+from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.experts.routing import Routing, sort_by_expert
 from core.nn.ffn.masked import Masked
 from core.nn.replacement import Replacement
@@ -76,15 +77,19 @@ class MixtureOfExperts(Masked, Replacement):
 
     def inactive_parameters(self) -> int:
         """What the experts that a token does not meet amount to."""
-        return (self.n_experts - self.choices) * self.form.parameters()
+        return (self.n_experts - self.choices) * (self.form.parameters() - self._saved())
 
     def macs(self, shape: torch.Size) -> int:
         tokens = shape.numel() // shape[-1]
-        return tokens * (self.router_macs() + self.choices * self.form.weights())
+        return tokens * (self.router_macs() + self.choices * (self.form.weights() - self._saved()))
 
     def arguments(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in self.settings}
         return {"n_experts": self.n_experts, **self.form.arguments(), **own}
+
+    def _saved(self) -> int:
+        """Weights that factoring took from each expert."""
+        return sum(layer.saved() for layer in self.experts.modules() if isinstance(layer, LowRankExpertLinear))
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
         return "dense"

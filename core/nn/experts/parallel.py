@@ -63,6 +63,8 @@ def average_gradients_(model: nn.Module, group: dist.ProcessGroup) -> None:
 
 def _local(experts: ExpertFeedForward, rank: int, world: int) -> ExpertFeedForward:
     """The rank's share, as experts of their own."""
+    if len(experts.layers()) < len(list(experts.children())):
+        raise ValueError("experts that are packed or factored cannot be shared out: parallelize them before that")
     n_local = experts.experts // world
     made = ExpertFeedForward(n_local, experts.form)
     for name, layer in experts.layers().items():

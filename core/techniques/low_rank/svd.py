@@ -1,7 +1,8 @@
 """SVD: every linear layer becomes the nearest product of two thin ones.
 
 Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936). Nearest in the weights' own norm, without
-data. A layer whose two factors would not be smaller is left alone.
+data. A layer whose two factors would not be smaller is left alone. Experts are factored one by one, all of a layer's
+with the same rank.
 """
 
 import torch
@@ -13,7 +14,9 @@ from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import prunable
 from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.low_rank_linear import LowRankLinear
+from core.nn.replacement import Replacement
 from core.subject import Subject
 from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, OneShot
 
@@ -63,28 +66,36 @@ class Svd(OneShot):
         """Swap in the factors."""
         self.check(subject)
         ranks = self._ranks(subject.model)
-        experts = [name for name, module in subject.model.named_modules() if isinstance(module, ExpertLinear)]
-        if experts:
-            context.record.event("warning", f"experts are not factored: {', '.join(experts)} stay as they are")
         rows = []
         for index, (name, rank) in enumerate(ranks.items()):
             context.record.progress(index / len(ranks), name)
             linear = subject.model.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
-            layer = LowRankLinear.from_linear(linear, rank)
-            rest = linear.weight.float() - layer.up.weight.float() @ layer.down.weight.float()
-            error = float(rest.norm() / linear.weight.float().norm().clamp(min=1e-30))
-            rows.append({"name": name, "shape": list(linear.weight.shape), "rank": rank, "relative error": error})
+            assert isinstance(linear, (nn.Linear, ExpertLinear))
+            layer: Replacement
+            if isinstance(linear, ExpertLinear):
+                layer = LowRankExpertLinear.of(linear, rank)
+            else:
+                layer = LowRankLinear.from_linear(linear, rank)
             subject.replace(name, layer)
+            error = _relative_error(linear, layer)
+            rows.append({"name": name, "shape": list(linear.weight.shape), "rank": rank, "relative error": error})
         subject.details["layers"] = rows
 
     def _ranks(self, model: nn.Module) -> dict[str, int]:
         ranks = {}
-        for name in prunable(model):
+        for name in prunable(model, (nn.Linear, ExpertLinear)):
             linear = model.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, (nn.Linear, ExpertLinear))
             sizes = linear.in_features, linear.out_features
             rank = self.rank if self.rank is not None else rank_for(self.kept, *sizes)
             if saves(rank, *sizes):
                 ranks[name] = rank
         return ranks
+
+
+def _relative_error(linear: nn.Linear | ExpertLinear, layer: nn.Module) -> float:
+    """How far the factors' product is from the weight, as a share of its norm; of all experts together."""
+    n_matrices = linear.experts if isinstance(linear, ExpertLinear) else 1
+    matrices = (layer.get_parameter("up.weight"), layer.get_parameter("down.weight"), linear.weight)
+    up, down, weight = (matrix.float().unflatten(0, (n_matrices, -1)) for matrix in matrices)
+    return float((weight - up @ down).norm() / weight.norm().clamp(min=1e-30))

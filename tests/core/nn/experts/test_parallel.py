@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
+from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.experts.noisy_top_k import NoisyTopKExperts
 from core.nn.experts.parallel import ParallelExperts, average_gradients_, parallelize_
 from core.nn.experts.switch import SwitchExperts
@@ -102,11 +103,14 @@ def test_two_processes_give_what_one_gives(both):
         torch.testing.assert_close(gradient, parameter.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
-class OneOfThree:
-    """A group of three processes."""
+class FirstOf:
+    """A group of so many processes."""
+
+    def __init__(self, n_processes):
+        self.n_processes = n_processes
 
     def size(self):
-        return 3
+        return self.n_processes
 
     def rank(self):
         return 0
@@ -114,4 +118,8 @@ class OneOfThree:
 
 def test_experts_that_cannot_be_shared_out_are_refused():
     with pytest.raises(ValueError, match="4 experts cannot be shared out evenly among 3 processes"):
-        ParallelExperts(mixtures()[0].experts, OneOfThree())
+        ParallelExperts(mixtures()[0].experts, FirstOf(3))
+    factored = mixtures()[0].experts
+    factored.up = LowRankExpertLinear.of(factored.up, 2)
+    with pytest.raises(ValueError, match="packed or factored cannot be shared out"):
+        ParallelExperts(factored, FirstOf(2))

@@ -159,16 +159,6 @@ def test_generation_with_a_cache_is_the_whole_forward_pass(name, trained):
     torch.testing.assert_close(torch.cat(steps, dim=1), whole)
 
 
-def test_what_leaves_experts_as_they_are_says_so():
-    subject, record = applied("switch", every=4), MemoryRecord()
-    subject.model.float()
-    before = subject.model.blocks[3].ffn.experts.up.weight.clone()
-    Svd(rank=2).apply(subject, context(subject, record))
-    assert record.events[0][0] == "warning"
-    assert record.events[0][1].startswith("experts are not factored: blocks.3.ffn.experts.up, ")
-    assert torch.equal(subject.model.blocks[3].ffn.experts.up.weight, before)
-
-
 def small_vit():
     task = tasks.load(TaskSpec.model_validate({"source": "builtin:digits"}))
     spec = ModelSpec.model_validate({"source": "builtin:vit", "dim": 16, "depth": 2, "heads": 2})
