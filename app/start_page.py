@@ -19,7 +19,7 @@ PARTS = {
     "": ("ArrowVegaLiteChart", "BidiComponent", "Selectbox"),
     "runs": ("BidiComponent", "Pagination", "TextInput"),
     "compare": ("ArrowVegaLiteChart", "DataFrame"),
-    "run": ("ArrowVegaLiteChart",),
+    "run": ("ArrowVegaLiteChart", "Table"),
     "architectures": ("ArrowVegaLiteChart",),
 }  # names of the modules that draw a page's elements
 CONNECT = """<script>

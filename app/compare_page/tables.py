@@ -7,7 +7,7 @@ import pandas as pd
 
 from app import formats
 from app.compare_page import address
-from app.run_page.stages import NO_KERNEL
+from app.run_page.stages import NO_KERNEL, marked
 from core.catalogue import Catalogue
 from core.comparison.differences import Field, differing, flattened, words
 from core.comparison.paired import holm
@@ -81,7 +81,7 @@ def _latency(row: Mapping[str, Any]) -> str:
     p50 = _known(row.get("p50_ms"))
     if p50 is None:
         return NO_KERNEL if row.get("trained") and not row.get("is_timed") else formats.NOTHING
-    return formats.milliseconds(p50) + (" (disturbed)" if row.get("disturbed") is True else "")
+    return marked(formats.milliseconds(p50), row["disturbed"])
 
 
 def _ratio(value: Any, base: Any, is_base: bool) -> str:

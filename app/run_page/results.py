@@ -1,5 +1,6 @@
 """What a run's stages were measured to be: the summary, the table, the waterfalls and the latencies."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from app.run_page import stages as words
 from core.measured import SIGNIFICANT
 
 GREY = "color: #8C8C8C"
+_BRACKETS = re.compile(r"\([^)]*\)")
 
 
 def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], seen: str | None) -> None:
@@ -51,10 +53,12 @@ def show_summary(stages: pd.DataFrame) -> None:
     )
     ratio = None if pd.isna(last["ratio"]) else last["ratio"]
     faster = words.NO_KERNEL if pd.isna(last["p50_ms"]) else None
+    sure = _better(ratio, last["ratio_low"], last["ratio_high"])
     if ratio is not None:
-        faster = formats.time_change(ratio)
+        faster = words.marked(formats.time_change(ratio), last["disturbed"])
+        sure = "off" if last["disturbed"] else sure
     p50 = formats.milliseconds(None if pd.isna(last["p50_ms"]) else last["p50_ms"])
-    _card(cards[2], "Latency (median)", p50, faster, _better(ratio, last["ratio_low"], last["ratio_high"]))
+    _card(cards[2], "Latency (median)", p50, faster, sure)
     peak = None if pd.isna(last["peak_memory_bytes"]) else last["peak_memory_bytes"]
     _card(cards[3], "Peak memory", formats.size(peak), "loading and running it, alone" if peak else None)
 
@@ -79,7 +83,7 @@ def _better(ratio: float | None, low: float, high: float) -> str:
 def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     """All stages; those without training grey, because their score says nothing."""
     grey = (~stages["trained"]).tolist()
-    _greyed(words.stage_table(stages, timed), grey, "stages")
+    _show(words.stage_table(stages, timed), grey)
     notes = []
     if any(grey):
         notes.append("Grey: not trained yet, so left out of every chart.")
@@ -96,16 +100,21 @@ def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     st.caption(" ".join(notes))
 
 
-def _greyed(table: pd.DataFrame, grey: list[bool], key: str) -> None:
-    styled = table.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1)
-    # columns are as wide as what was in them first, so a table that grew is another one
-    st.dataframe(styled, hide_index=True, key=f"{key}.{len(table)}")
+def _show(table: pd.DataFrame, grey: list[bool]) -> None:
+    """A table whose cells wrap, so that no column is cut off where labels or kernels are long."""
+    written = table.map(_wrapping)
+    st.table(written.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1), hide_index=True)
+
+
+def _wrapping(text: str) -> str:
+    """A cell's text, which breaks before brackets and not inside them."""
+    return _BRACKETS.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), formats.plain(text))
 
 
 def show_costs(stages: pd.DataFrame) -> None:
     """What each stage costs to compute and to hold."""
     st.subheader("Compute and memory", anchor=False)
-    _greyed(words.cost_table(stages), (~stages["trained"]).tolist(), "costs")
+    _show(words.cost_table(stages), (~stages["trained"]).tolist())
 
 
 def show_waterfalls(stages: pd.DataFrame) -> None:
@@ -134,7 +143,7 @@ def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:
     if not found:
         return
     st.subheader("Claimed against real", anchor=False)
-    st.dataframe([claim.row() for claim in found], hide_index=True)
+    _show(pd.DataFrame([claim.row() for claim in found]), [False] * len(found))
     st.caption(
         "Claimed size counts nonzero weights at their nominal bits. Packed size is what the file holds: scales, masks, "
         "indices and layers that keep their precision included."

@@ -21,7 +21,7 @@ SCORE_UNITS = {
 NO_KERNEL = "size only, no kernel here"
 DISTURBED = (
     "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
-    "measure again on a quiet machine."
+    "requeue the run while the machine is quiet to measure again."
 )
 CONDITIONS = ("phase", "batch", "length", "runtime", "hardware", "threads", "dtype")
 _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
@@ -37,6 +37,11 @@ def condition_name(row: dict[str, Any]) -> str:
     length = f", {int(row['length'])} tokens" if pd.notna(row["length"]) else ""
     phase = "per generated token" if row["phase"] == "decode" else row["phase"]
     return f"{phase}, batch {row['batch']}{length}, {row['runtime']}, {formats.plural(int(row['threads']), 'thread')}"
+
+
+def marked(time: str, disturbed: bool) -> str:
+    """A measured time in words, with a mark where something else used the machine meanwhile (DISTURBED)."""
+    return f"{time} (disturbed)" if disturbed else time
 
 
 def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +198,8 @@ def _latency(stage: dict[str, Any], timed: set[int]) -> str:
     p50 = _number(stage["p50_ms"])
     if p50 is None:
         return NO_KERNEL if stage["trained"] and stage["position"] not in timed else formats.NOTHING
-    mark = " (disturbed)" if stage["disturbed"] else ""
-    return f"{formats.milliseconds(p50)} / {formats.milliseconds(_number(stage['p95_ms']))}{mark}"
+    times = f"{formats.milliseconds(p50)} / {formats.milliseconds(_number(stage['p95_ms']))}"
+    return marked(times, stage["disturbed"])
 
 
 def _is_known(value: Any) -> bool:

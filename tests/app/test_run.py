@@ -14,7 +14,7 @@ from app import artifacts, run_data
 from core.measured import Comparison
 from core.store import events, points, runs, stages, users
 from core.store.engine import read_session, session
-from core.store.models import FailureClass, Membership, Role, Run, RunStatus
+from core.store.models import FailureClass, Membership, Role, Run, RunStatus, Stage
 from tests import factories
 from tests.app import redirects
 
@@ -55,6 +55,11 @@ def run_id(store):
         return run.id
 
 
+def cells(at: AppTest, index: int):
+    """What one of the page's tables says, wherever its lines break."""
+    return at.table[index].value.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
+
+
 def change(s, run_id: int, **values) -> None:
     s.execute(update(Run).where(Run.id == run_id).values(values))
 
@@ -90,7 +95,7 @@ def test_runs_of_another_project_are_not_shown(run_id):
 
 def test_stages_stand_in_order_with_what_they_came_to(run_id):
     at = opened(run_id)
-    table = at.dataframe[0].value
+    table = cells(at, 0)
     assert list(table["Stage"]) == ["0 · builtin:vit", "1 · train 20 updates", "2 · rtn 8-bit"]
     assert table["Size"][2] == "1.00 MB (4.00× smaller)"
     assert table["Against the reference"].tolist() == ["–", "is the reference", "−0.5 points, may be chance (p 0.200)"]
@@ -98,17 +103,36 @@ def test_stages_stand_in_order_with_what_they_came_to(run_id):
     assert [metric.value for metric in at.metric] == ["1.00 MB", "95.0 %", "–", "4.00 MB"]
 
 
+def test_a_time_on_a_disturbed_machine_is_marked_wherever_it_stands(run_id):
+    with session() as s:
+        last = stages.find_stage_id(s, "c" * 64)
+        rows = [factories.latency(p50_ms=1.0, ratio=0.5, ratio_low=0.4, ratio_high=0.6, disturbed=True)]
+        stages.set_latencies(s, run_id, last, rows, stages.find_stage_id(s, "b" * 64))
+    at = opened(run_id)
+    assert cells(at, 0)["p50 / p95"].tolist()[2].endswith(" ms (disturbed)")
+    card = at.metric[2]
+    assert card.delta == "2.00× faster (disturbed)"
+    assert card.proto.color == card.proto.MetricColor.GRAY
+    assert any("requeue the run while the machine is quiet" in caption.value for caption in at.caption)
+
+
+def test_labels_are_drawn_as_written_in_tables(run_id):
+    with session() as s:
+        s.execute(update(Stage).where(Stage.key == "c" * 64).values(label="*rtn* 8-bit"))
+    assert cells(opened(run_id), 0)["Stage"][2] == r"2 · \*rtn\* 8-bit"
+
+
 def test_a_reference_from_elsewhere_stands_before_the_stages(run_id):
     with session() as s:
         stage_id = stages.add_stage(s, factories.measured("d" * 64, label="dense"), "dd/d", 1, "0")
         stages.attach_stage(s, run_id, -1, stage_id, reused=True, reference_stage_id=stage_id, comparison=None)
     at = opened(run_id)
-    assert at.dataframe[0].value["Stage"][0] == "reference · dense"
+    assert cells(at, 0)["Stage"][0] == "reference · dense"
     assert any("no step of this run" in caption.value for caption in at.caption)
 
 
 def test_claims_stand_against_what_was_measured(run_id):
-    claims = opened(run_id).dataframe[1].value
+    claims = cells(opened(run_id), 1)
     assert claims["Verdict"].tolist() == ["size only, no kernel here"]
 
 
