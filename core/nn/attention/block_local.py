@@ -1,7 +1,8 @@
 """Block-local attention: tokens are cut into blocks, and a token sees only those of its own.
 
 Paper: https://arxiv.org/abs/1801.10198 (Liu et al., section 4.2.4, local attention). Nothing passes from block to
-block here, nor from layer to layer; with other attention between such layers it does.
+block here, nor from layer to layer; with other attention between such layers it does. Where other layers have global
+tokens in front of the text, these are in blocks of their own, and the text's blocks stay as they were.
 """
 
 from typing import Any
@@ -49,13 +50,14 @@ class BlockCache:
 
 
 def block_local_attention(
-    q: Tensor, k: Tensor, v: Tensor, block: int, *, causal: bool, mask: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, block: int, *, causal: bool, mask: Tensor | None = None, n_globals: int = 0
 ) -> Tensor:
     """Softmax attention within blocks: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, T, head_dim].
 
-    `mask` [B, T] is True where a token may be seen. Compute and memory are linear in T.
+    `mask` [B, T] is True where a token may be seen. The blocks of the first `n_globals` tokens hold no others. Compute
+    and memory are linear in T.
     """
-    layout = BlockLayout(block, 0, int(q.shape[2]))
+    layout = BlockLayout(block, n_globals, int(q.shape[2]) - n_globals)
     row = torch.arange(layout.n_blocks, device=q.device)
     earlier = torch.ones(block, block, dtype=torch.bool, device=q.device).tril() if causal else None
     pattern = [BlockRows(row, row[None, :, None], seen=earlier)]
@@ -66,17 +68,22 @@ def block_local_attention(
 
 
 class BlockLocalAttention(SwappedAttention):
-    """Softmax attention within blocks of `block` tokens; equals full attention where T <= block."""
+    """Softmax attention within blocks of `block` tokens; equals full attention where T <= block.
 
-    settings = ("block",)
+    The first `global_tokens` of the tokens it is given are those of other layers; not in a causal model.
+    """
 
-    def __init__(self, dim: int, heads: int, *, block: int, **shape: Any):
+    settings = ("block", "global_tokens")
+
+    def __init__(self, dim: int, heads: int, *, block: int, global_tokens: int = 0, **shape: Any):
         super().__init__(dim, heads, **shape)
-        self.block = block
+        self.block, self.global_tokens = block, global_tokens
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         if cache is None:
-            return block_local_attention(q, k, v, self.block, causal=self.causal, mask=mask)
+            return block_local_attention(
+                q, k, v, self.block, causal=self.causal, mask=mask, n_globals=self.global_tokens
+            )
         assert isinstance(cache, BlockCache)
         assert mask is None
         k, v = cache.append(k, v)

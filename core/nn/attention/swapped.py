@@ -17,7 +17,7 @@ class SwappedAttention(Attention, Replacement):
 
     settings: ClassVar[tuple[str, ...]] = ()
     per_head: ClassVar[tuple[str, ...]] = ()  # tensors whose first axis is the heads
-    global_tokens: int = 0  # in front of the others, which see all and are seen by all
+    global_tokens: int = 0  # learned ones, in front of the others
     has_further_parts: ClassVar[bool] = False  # True: steps that cut heads or turn the stream must refuse it
 
     @classmethod

@@ -1,7 +1,8 @@
 """Learned tokens in front of a Transformer's own: they enter before its blocks and leave after them.
 
 Paper: https://arxiv.org/abs/2004.08483 (ETC), whose global input they are. Sparse attention lets every token see
-them and them every token, so that they carry what is far apart. They have no positions but what they learn.
+them and them every token, so that they carry what is far apart. They have no positions but what they learn; rotary
+attention turns them as the first tokens, the text's as those that follow.
 """
 
 from typing import Any

@@ -5,6 +5,7 @@ from typing import Any
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
+from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.full import FullAttention
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.tokens.global_tokens import GlobalTokens
@@ -30,11 +31,17 @@ def bidirectional_attentions(subject: Subject, reason: str) -> dict[str, FullAtt
 
 
 def add_global_tokens(subject: Subject, context: Context, count: int) -> None:
-    """Put `count` learned tokens in front of the model's own; nothing for 0."""
+    """Put `count` learned tokens in front of the model's own; nothing for 0.
+
+    Layers of an earlier step, which attend within blocks, keep them apart from the text.
+    """
     if count:
         tokens = GlobalTokens(count, transformer(subject).dim).to(next(subject.model.parameters()))
         tokens.initialize_(context.generator("global_tokens"))
         subject.replace("global_tokens", tokens)
+        for module in subject.model.modules():
+            if isinstance(module, BlockLocalAttention):
+                module.global_tokens = count
         subject.trained = False  # the new tokens say nothing yet
 
 

@@ -4,6 +4,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from core.nn.attention.block_layout import BlockLayout
+
 
 def dense_mask(pattern, n_blocks, block, heads, seen=None):
     """bool [heads, T, T] of a pattern of block rows; a row named twice, or keys that count twice, are an error."""
@@ -20,6 +22,46 @@ def dense_mask(pattern, n_blocks, block, heads, seen=None):
                     mask[head, row, :, key] = inside[:, place * block : (place + 1) * block]
     assert sorted(named) == list(range(n_blocks))
     return mask.flatten(1, 2).flatten(2, 3)
+
+
+def bigbird_mask(attention, length):
+    """bool [heads, g + length, g + length] of a BigBird attention: the pattern of the longest text, cut to this one."""
+    block, n_globals = attention.block, attention.global_tokens
+    whole = BlockLayout(block, n_globals, attention.length)
+    mask = dense_mask(attention.pattern(whole), whole.n_blocks, block, attention.heads)
+    start = block * -(-n_globals // block)
+    kept = [*range(n_globals), *range(start, start + length)]
+    return mask[:, kept][:, :, kept]
+
+
+def etc_labels(attention, q):
+    """Token by token, whom ETC's queries [B, h, g + T, d] see and what is added to the scores: [g + T] squared each."""
+    g, total, k_max = attention.global_tokens, q.shape[2], attention.max_distance
+    own, other = 2 * k_max + 1, 2 * k_max + 2
+    segment = -(-attention.length // max(1, g - 1))
+    labels, seen = torch.zeros(total, total, dtype=torch.long), torch.ones(total, total, dtype=torch.bool)
+    for i in range(total):
+        for j in range(total):
+            if (i < g) == (j < g):
+                offset = max(-k_max, min(k_max, j - i))
+                labels[i, j] = offset if offset >= 0 else k_max - offset
+                if i >= g:
+                    seen[i, j] = abs(i - j) <= attention.radius
+                    if attention.isolated and (i - g) // segment != (j - g) // segment:
+                        seen[i, j] = False
+            else:
+                global_, long = (i, j - g) if i < g else (j, i - g)
+                mine = global_ == 0 or long // segment == global_ - 1
+                labels[i, j] = own if mine else other
+                if attention.hard and i < g and not mine:
+                    seen[i, j] = False
+    terms = []
+    for x, vectors, biases in (
+        (q[:, :, :g], attention.global_vectors, attention.global_biases),
+        (q[:, :, g:], attention.long_vectors, attention.long_biases),
+    ):
+        terms.append(torch.einsum("bhid,hld->bhil", x, vectors) + biases[:, None])
+    return seen, torch.cat(terms, dim=2).gather(3, labels.expand(*q.shape[:2], -1, -1))
 
 
 def masked_softmax(q, k, v, mask, bias=0.0):

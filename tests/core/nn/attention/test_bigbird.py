@@ -10,6 +10,7 @@ from core.nn.catalogue import REPLACEMENTS
 from tests.core.nn.attention.oracle import (
     LargestTensor,
     assert_same_with_gradients,
+    bigbird_mask,
     dense_mask,
     masked_softmax,
     random_qkv,
@@ -62,11 +63,7 @@ def test_equals_a_dense_masked_softmax_forward_and_backward(length, random, glob
     attention = bigbird(48, random=random, global_tokens=global_tokens)
     q, k, v = random_qkv(global_tokens + length)
     mine = attention.attend(q, k, v, None, None)
-    n_front = -(-global_tokens // 4)
-    whole = BlockLayout(4, global_tokens, 48)  # the pattern of the longest text, cut to this one
-    mask = dense_mask(attention.pattern(whole), whole.n_blocks, 4, 4)
-    kept = [*range(global_tokens), *range(4 * n_front, 4 * n_front + length)]
-    mask = mask[:, kept][:, :, kept]
+    mask = bigbird_mask(attention, length)
     assert not mask.all() or length < 20
     assert_same_with_gradients(mine, masked_softmax(q, k, v, mask[None]), (q, k, v))
 

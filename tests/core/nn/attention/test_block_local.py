@@ -20,6 +20,16 @@ def test_equals_a_dense_masked_softmax_forward_and_backward(length, block, causa
     assert_same_with_gradients(mine, masked_softmax(q, k, v, mask), (q, k, v))
 
 
+@pytest.mark.parametrize("n_globals", [1, 4, 9])
+@pytest.mark.parametrize(("length", "block"), [(4, 4), (23, 4), (9, 1), (9, 16)])
+def test_global_tokens_are_in_blocks_of_their_own_and_move_no_others(length, block, n_globals):
+    q, k, v = random_qkv(n_globals + length)
+    place = torch.arange(n_globals + length)
+    own = torch.where(place < n_globals, -1 - place // block, (place - n_globals) // block)
+    mine = block_local_attention(q, k, v, block, causal=False, n_globals=n_globals)
+    assert_same_with_gradients(mine, masked_softmax(q, k, v, own[:, None] == own), (q, k, v))
+
+
 def test_padding_is_never_seen():
     q, k, v = random_qkv(20)
     mask = torch.arange(20) < torch.tensor([[20], [9]])

@@ -6,7 +6,13 @@ import torch
 from core.nn.attention.etc import EtcAttention, Relations, offset_labels
 from core.nn.attention.full import FullAttention
 from core.nn.catalogue import REPLACEMENTS
-from tests.core.nn.attention.oracle import LargestTensor, assert_same_with_gradients, masked_softmax, random_qkv
+from tests.core.nn.attention.oracle import (
+    LargestTensor,
+    assert_same_with_gradients,
+    etc_labels,
+    masked_softmax,
+    random_qkv,
+)
 
 
 def etc(*, radius=4, max_distance=3, global_tokens=3, length=40, kv_heads=2, **options):
@@ -25,36 +31,9 @@ def etc(*, radius=4, max_distance=3, global_tokens=3, length=40, kv_heads=2, **o
 
 
 def oracle(attention, q, k, v, mask=None):
-    """Two softmaxes, written out token by token over the whole matrix: [B, h, g + T, d]."""
-    g, total, k_max = attention.global_tokens, q.shape[2], attention.max_distance
-    own, other = 2 * k_max + 1, 2 * k_max + 2
-    segment = -(-attention.length // max(1, g - 1))
-    labels, seen = torch.zeros(total, total, dtype=torch.long), torch.ones(total, total, dtype=torch.bool)
-    for i in range(total):
-        for j in range(total):
-            if (i < g) == (j < g):
-                offset = max(-k_max, min(k_max, j - i))
-                labels[i, j] = offset if offset >= 0 else k_max - offset
-                if i >= g:
-                    seen[i, j] = abs(i - j) <= attention.radius
-                    if attention.isolated and (i - g) // segment != (j - g) // segment:
-                        seen[i, j] = False
-            else:
-                global_, long = (i, j - g) if i < g else (j, i - g)
-                mine = global_ == 0 or long // segment == global_ - 1
-                labels[i, j] = own if mine else other
-                if attention.hard and i < g and not mine:
-                    seen[i, j] = False
-    terms = []
-    for x, vectors, biases in (
-        (q[:, :, :g], attention.global_vectors, attention.global_biases),
-        (q[:, :, g:], attention.long_vectors, attention.long_biases),
-    ):
-        terms.append(torch.einsum("bhid,hld->bhil", x, vectors) + biases[:, None])
-    bias = torch.cat(terms, dim=2).gather(3, labels.expand(*q.shape[:2], -1, -1))
-    if mask is not None:
-        seen = seen & mask[:, None, None, :]
-    return masked_softmax(q, k, v, seen, bias)
+    """Two softmaxes, written out over the whole matrix: [B, h, g + T, d]."""
+    seen, bias = etc_labels(attention, q)
+    return masked_softmax(q, k, v, seen if mask is None else seen & mask[:, None, None, :], bias)
 
 
 def test_labels_are_the_reference_s():
