@@ -132,6 +132,17 @@ def top_kast() -> Group:
     )
 
 
+def sr_ste() -> Group:
+    """How strong the decay of pruned weights must be for SR-STE to gain on STE, with AdamW and with the paper's SGD."""
+    arms: dict[str, Recipe] = {}
+    for optimizer, settings in (("AdamW", {}), ("SGD", {"optimizer": "sgd", "learning_rate": 0.1})):
+        for decay in (0.0, 2e-5, 2e-4, 2e-3):
+            name = f"{optimizer}, {f'decay {decay:g}' if decay else 'STE'}"
+            arms[name] = [train({"sr_ste": {"lambda": decay, **SKIP}}, **settings)]
+    claims = [Claim(name, f"{name.split(',')[0]}, STE") for name in arms if "STE" not in name]
+    return Group(["resnet"], arms, claims)
+
+
 def calibrated() -> Group:
     """After one dense training, without any more: magnitude against scores that see the inputs."""
     arms: dict[str, Recipe] = {"dense": DENSE, "bf16": BF16}
@@ -190,6 +201,7 @@ GROUPS = {
     "permuted_training": permuted_training,
     "sparse_training": sparse_training,
     "top_kast": top_kast,
+    "sr_ste": sr_ste,
     "calibrated": calibrated,
     "structured": structured,
 }

@@ -50,9 +50,8 @@ def _updates(steps: int, share: float, scale: float) -> int:
 
 def outcome(spec: RunSpec, folder: Path, device: str) -> Outcome:
     """Carry a run's steps out, or find what an earlier call left in `folder`."""
-    execution = _execution(spec, folder, device)
-    road = execution.main
-    target = execution.realize(road, len(road.keys) - 1)
+    execution = execution_of(spec, folder, device)
+    target = last_stage(execution)
     examples = _examples(execution, target)
     return Outcome(
         size=tensor_payload(target / artifact.PACKED),
@@ -61,9 +60,15 @@ def outcome(spec: RunSpec, folder: Path, device: str) -> Outcome:
     )
 
 
-def _execution(spec: RunSpec, folder: Path, device: str) -> Execution:
+def execution_of(spec: RunSpec, folder: Path, device: str) -> Execution:
+    """A run whose stages are kept in `folder`."""
     store = ArtifactStore(str(folder / "artifacts"), folder / "artifacts")
     return Execution(spec, MemoryRecord(), store, torch.device(device), None)
+
+
+def last_stage(execution: Execution) -> Path:
+    """The artifact of a run's last stage, computed if it is not there yet."""
+    return execution.realize(execution.main, len(execution.main.keys) - 1)
 
 
 def _examples(execution: Execution, target: Path) -> dict[str, Tensor]:
