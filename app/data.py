@@ -222,12 +222,12 @@ def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool
     With `as_one` the stages that differ in their seeds only are one point.
     """
     with read_session() as s:
-        return _load_points(chosen, x, y, logs, as_one, tradeoffs.last_change(s))
+        return _load_points(chosen, x, y, logs, as_one, tradeoffs.last_change(s, chosen.project_id))
 
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_points(
-    chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, int]
+    chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, ...]
 ) -> pd.DataFrame:
     read = tradeoffs.list_recipes if as_one else tradeoffs.list_points
     with read_session() as s:
@@ -237,11 +237,11 @@ def _load_points(
 def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
     """The points that the filter leaves in the order of their recording: stage_id, x, y, at."""
     with read_session() as s:
-        return _load_history(chosen, x, y, tradeoffs.last_change(s))
+        return _load_history(chosen, x, y, tradeoffs.last_change(s, chosen.project_id))
 
 
 @st.cache_data(ttl=600, max_entries=20, show_spinner=False)
-def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, int]) -> pd.DataFrame:
+def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, ...]) -> pd.DataFrame:
     with read_session() as s:
         return pd.DataFrame(tradeoffs.list_in_time(s, chosen, x, y))
 
@@ -290,7 +290,7 @@ def load_decision(
     axes = tuple({limit.quantity for limit in limits} | set(weights))
     read = tradeoffs.list_recipes_by_id if as_one else tradeoffs.list_points_by_id
     with read_session() as s:
-        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, tradeoffs.last_change(s))
+        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, tradeoffs.last_change(s, chosen.project_id))
         decision = decide(columns, limits, weights, higher_is_better=higher_is_better)
         ids = {at: columns["stage_id"][at] for at in decision.named()}
         points = {row["stage_id"]: row for row in read(s, chosen, ids.values())}
@@ -302,7 +302,7 @@ def load_decision(
 
 @st.cache_data(ttl=600, max_entries=100, show_spinner=False)
 def _load_candidates(
-    chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, int]
+    chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, ...]
 ) -> dict[str, list[Any]]:
     with read_session() as s:
         return tradeoffs.list_candidates(s, chosen, axes, as_one=as_one)

@@ -42,12 +42,11 @@ def list_conditions(session: Session, project_id: int, task_hash: str) -> list[t
     return [(Conditions(*row[:-1]), row.n) for row in session.execute(query)]
 
 
-def last_change(session: Session) -> tuple[int, int]:
-    """What differs after a stage or a latency was recorded, so that points need to be read anew."""
-    stage_id, latency_id = session.execute(
-        select(select(func.max(Stage.id)).scalar_subquery(), select(func.max(Latency.id)).scalar_subquery())
-    ).one()
-    return stage_id or 0, latency_id or 0
+def last_change(session: Session, project_id: int) -> tuple[int, ...]:
+    """What differs after a run of the project had or lost a stage, new or reused, or a latency was recorded."""
+    mine = select(func.count(), func.max(RunStage.run_id)).where(RunStage.project_id == project_id)
+    n_stages, run_id = session.execute(mine).one()
+    return n_stages, run_id or 0, session.scalar(select(func.max(Latency.id))) or 0
 
 
 def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[str, str]]:

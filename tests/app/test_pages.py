@@ -40,10 +40,13 @@ def techniques(at: AppTest) -> list[str]:
     return [expander.label.split("**")[1] for expander in at.expander]
 
 
-def test_every_technique_is_listed_with_its_settings(catalogue):
+def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue):
     at = opened("techniques")
-    assert techniques(at) == list(CATALOGUE.techniques)
-    rows = at.dataframe[1].value
+    families = sorted({entry["family"] for entry in CATALOGUE.techniques.values()})
+    members = {f: [n for n, entry in CATALOGUE.techniques.items() if entry["family"] == f] for f in families}
+    assert [head.value for head in at.subheader] == [f"{f.capitalize()} ({len(members[f])})" for f in families]
+    assert techniques(at) == [name for names in members.values() for name in names]
+    rows = next(table.value for table in at.dataframe if "bits" in set(table.value["setting"]))
     assert dict(rows.iloc[0]) == {
         "setting": "bits",
         "default": "8",

@@ -1,7 +1,7 @@
 import hashlib
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from core.store import stages, tradeoffs
 from core.store.models import Latency, RunStage, Stage
@@ -154,11 +154,21 @@ def test_candidates_are_all_stages_with_what_is_asked_of_them(filled):
     }  # fmt: skip
 
 
-def test_a_recorded_stage_changes_the_mark(filled):
-    session, _, _ = filled
-    before = tradeoffs.last_change(session)
+def test_recorded_reused_and_lost_stages_change_the_mark(filled):
+    session, project_id, _ = filled
+    seen = [tradeoffs.last_change(session, project_id)]
     factories.fill_store(session, 3, seed=5)
-    assert tradeoffs.last_change(session) != before
+    seen.append(tradeoffs.last_change(session, project_id))
+    known = session.scalars(select(RunStage).where(RunStage.project_id == project_id)).first()
+    run = factories.submit(session)
+    session.add(RunStage(run_id=run.id, position=1, stage_id=known.stage_id, project_id=project_id, reused=True))
+    session.flush()
+    seen.append(tradeoffs.last_change(session, project_id))
+    session.execute(delete(RunStage).where(RunStage.run_id == known.run_id))
+    seen.append(tradeoffs.last_change(session, project_id))
+    session.execute(delete(Latency).where(Latency.id == session.scalar(select(func.max(Latency.id)))))
+    seen.append(tradeoffs.last_change(session, project_id))
+    assert len(set(seen)) == len(seen)
 
 
 def seeded(session, n_runs=90):
