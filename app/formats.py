@@ -4,7 +4,7 @@ import datetime as dt
 import re
 import time
 
-from core.measured import difference_unit
+from core.measured import SIGNIFICANT, difference_unit
 
 NOTHING = "–"
 _SIZES = ("B", "kB", "MB", "GB", "TB")
@@ -127,6 +127,11 @@ def score_change(delta: float | None, unit: str) -> str:
 def p_value(p: float) -> str:
     """A p-value: "p 0.012", "p < 0.001"."""
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def significance(p: float) -> str:
+    """A paired test in words: "significant (p 0.012)"."""
+    return f"{'significant' if p < SIGNIFICANT else 'may be chance'} ({p_value(p)})"
 
 
 def duration(seconds: float | None) -> str:

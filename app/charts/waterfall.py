@@ -1,10 +1,15 @@
 """What each step of a run did to one quantity: a bar from the value before it to the value after."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
+from app import formats
 from app.charts.axes import NUMBER, Axis
-from app.charts.theme import BAD, GOOD, NEUTRAL
+from app.charts.theme import BAD, GOOD, NEUTRAL, PALE
+from core.measured import SIGNIFICANT
 
 BAR_HEIGHT = 34
 LABEL_WIDTH = 150  # pixels
@@ -12,27 +17,30 @@ WORDS = 0.45  # of the span, for the value's words right of the longest bar
 _EFFECTS = {"better": GOOD, "worse": BAD, "same": NEUTRAL, "start": NEUTRAL}
 
 
-def changes(stages: pd.DataFrame, axis: Axis) -> pd.DataFrame:
-    """A row a measured stage: `label`, `before`, `after`, `effect` and how the change reads.
+def changes(stages: pd.DataFrame, axis: Axis, p_values: Mapping[int, float] | None = None) -> pd.DataFrame:
+    """A row a measured stage: `label`, `before`, `after`, `effect`, `strength`, and how value and change read.
 
-    `stages` are in order, with `position`, `label` and the axis's column.
+    `stages` are in order, with `position`, `label` and the axis's column. `p_values` are, by position, those of the
+    tests of stages against the one before them: what they do not find significant is pale. Without them values are
+    exact.
     """
     known = stages.dropna(subset=[axis.column])
     rows = []
     before: float | None = None
     for stage in known.to_dict("records"):
         after = float(stage[axis.column])
-        label = f"{stage['position']} · {stage['label']}"
-        rows.append(
-            {
-                "label": label,
-                "before": 0.0 if before is None else before,
-                "after": after,
-                **_effect(axis, before, after),
-            }
-        )
+        row: dict[str, Any] = {
+            "label": f"{stage['position']} · {stage['label']}",
+            "before": 0.0 if before is None else before,
+            "after": after,
+            "strength": 1.0,
+            **_effect(axis, before, after),
+        }
+        if p_values is not None and row["effect"] in ("better", "worse"):
+            row |= _tested(row["change"], p_values.get(stage["position"]))
+        rows.append(row)
         before = after
-    return pd.DataFrame(rows, columns=["label", "before", "after", "effect", "text", "change"])
+    return pd.DataFrame(rows, columns=["label", "before", "after", "effect", "strength", "text", "change"])
 
 
 def _effect(axis: Axis, before: float | None, after: float) -> dict[str, str]:
@@ -40,19 +48,31 @@ def _effect(axis: Axis, before: float | None, after: float) -> dict[str, str]:
         return {"effect": "start", "text": axis.read(after), "change": "where it starts"}
     if after == before:
         return {"effect": "same", "text": axis.read(after), "change": "no change"}
-    improved = (after < before) == (axis.better == "less")
+    effect = "better" if (after < before) == (axis.better == "less") else "worse"
+    return {"effect": effect, "text": axis.read(after), "change": _words(axis, before, after)}
+
+
+def _words(axis: Axis, before: float, after: float) -> str:
+    if axis.column == "score":
+        return formats.score_change(after - before, axis.units[0][1])
     sign = "−" if after < before else "+"
     share = f" ({sign}{abs(after - before) / abs(before) * 100:.0f} %)" if before else ""
-    return {
-        "effect": "better" if improved else "worse",
-        "text": axis.read(after),
-        "change": f"{sign}{axis.read(abs(after - before))}{share}",
-    }
+    return f"{sign}{axis.read(abs(after - before))}{share}"
 
 
-def waterfall(stages: pd.DataFrame, axis: Axis, *, zero: bool = True) -> alt.LayerChart | alt.FacetChart:
-    """The chart; `zero` False leaves the origin out, where all values are close (scores)."""
-    rows = changes(stages, axis)
+def _tested(change: str, p_value: float | None) -> dict[str, Any]:
+    """How strong a change is drawn, and how it reads with its test."""
+    if p_value is None:
+        return {"strength": PALE, "change": f"{change}, not tested"}
+    strength = 1.0 if p_value < SIGNIFICANT else PALE
+    return {"strength": strength, "change": f"{change}, {formats.significance(p_value)}"}
+
+
+def waterfall(
+    stages: pd.DataFrame, axis: Axis, p_values: Mapping[int, float] | None = None, *, zero: bool = True
+) -> alt.LayerChart | alt.FacetChart:
+    """The chart of `changes`; `zero` False leaves the origin out, where all values are close (scores)."""
+    rows = changes(stages, axis, p_values)
     factor, unit = axis.unit_for(float(rows["after"].max()))
     rows = rows.assign(before=rows["before"] / factor, after=rows["after"] / factor)
     if not zero:
@@ -72,6 +92,7 @@ def waterfall(stages: pd.DataFrame, axis: Axis, *, zero: bool = True) -> alt.Lay
         x=alt.X("before:Q", scale=scale, title=f"{axis.title} ({unit})" if unit else axis.title, axis=ticks),
         x2="after:Q",
         color=alt.Color("effect:N", scale=alt.Scale(domain=list(_EFFECTS), range=list(_EFFECTS.values())), legend=None),
+        opacity=alt.Opacity("strength:Q", scale=None),
     )
     now = base.mark_tick(thickness=2, height=22, color=NEUTRAL).encode(x=alt.X("after:Q", scale=scale))
     texts = base.mark_text(align="left", dx=6, color=NEUTRAL).encode(x=alt.X("end:Q", scale=scale), text="text:N")

@@ -10,6 +10,7 @@ from app import formats
 from app.charts.axes import AXES, score_axis
 from app.charts.waterfall import waterfall
 from app.run_page import claims as claimed
+from app.run_page import paired
 from app.run_page import stages as words
 from core.measured import SIGNIFICANT
 
@@ -131,8 +132,11 @@ def show_waterfalls(stages: pd.DataFrame) -> None:
             known = drawn.dropna(subset=[axis.column])
             if known.empty:
                 st.caption("Not measured under these conditions.")
+            elif axis is score:
+                st.altair_chart(waterfall(known, axis, paired.p_values(known), zero=False))
+                st.caption("Pale: may be chance (paired test against the stage before), or not tested.")
             else:
-                st.altair_chart(waterfall(known, axis, zero=axis is not score))
+                st.altair_chart(waterfall(known, axis))
             if axis is AXES["p50_ms"] and 0 < len(known) < len(drawn):
                 st.caption("Stages without a kernel here are not timed.")
 

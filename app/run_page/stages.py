@@ -6,7 +6,6 @@ import pandas as pd
 
 from app import formats
 from app.charts.layers import SHARES
-from core.measured import SIGNIFICANT
 
 SCORE_UNITS = {
     "accuracy": "%",
@@ -126,12 +125,7 @@ def compared(stage: dict[str, Any]) -> str:
     unit = stage["score_unit"]
     p_value = _number(stage["p_value"])
     text = formats.score_change(delta, unit)
-    return text if p_value is None else f"{text}, {significance(p_value)}"
-
-
-def significance(p_value: float) -> str:
-    """The paired test in words: "significant (p 0.012)"."""
-    return f"{'significant' if p_value < SIGNIFICANT else 'may be chance'} ({formats.p_value(p_value)})"
+    return text if p_value is None else f"{text}, {formats.significance(p_value)}"
 
 
 def ratio_text(row: dict[str, Any]) -> str:

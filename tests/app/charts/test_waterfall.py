@@ -4,6 +4,7 @@ import pandas as pd
 
 from app.charts import waterfall
 from app.charts.axes import AXES, score_axis
+from app.charts.theme import PALE
 
 SIZE = AXES["size_bytes"]
 ACCURACY = score_axis("accuracy", "%", True)
@@ -41,3 +42,22 @@ def test_the_axis_leaves_room_for_words_and_starts_at_nothing_below_zero():
     chart = waterfall.waterfall(stages(size_bytes=[4000, 1000]), SIZE).to_dict()
     low, high = chart["layer"][0]["encoding"]["x"]["scale"]["domain"]
     assert low == 0 and high > 5
+
+
+def test_a_change_of_score_is_pale_unless_its_test_finds_it_significant():
+    scores = stages(score=[97.0, 95.0, 94.8, 94.9, 94.9])
+    rows = waterfall.changes(scores, ACCURACY, {2: 0.0004, 3: 0.07})
+    assert rows["strength"].tolist() == [1.0, 1.0, PALE, PALE, 1.0]
+    assert rows["change"].tolist() == [
+        "where it starts",
+        "−2.0 points, significant (p < 0.001)",
+        "−0.2 points, may be chance (p 0.070)",
+        "+0.1 points, not tested",
+        "no change",
+    ]
+    bars = waterfall.waterfall(scores, ACCURACY, {2: 0.0004, 3: 0.07}, zero=False).to_dict()["layer"][0]["encoding"]
+    assert bars["opacity"] == {"field": "strength", "type": "quantitative", "scale": None}
+
+
+def test_sizes_are_exact():
+    assert set(waterfall.changes(stages(size_bytes=[4000, 1000]), SIZE)["strength"]) == {1.0}

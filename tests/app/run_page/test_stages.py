@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from app import formats
 from app.run_page import stages
 
 STAGE = {
@@ -51,7 +52,7 @@ def test_an_untrained_stage_is_not_blamed_for_a_missing_time():
     [(0.2, "may be chance (p 0.200)"), (0.049, "significant (p 0.049)"), (1e-7, "significant (p < 0.001)")],
 )
 def test_significance_in_words(p_value, words):
-    assert stages.significance(p_value) == words
+    assert formats.significance(p_value) == words
 
 
 def test_the_reference_says_that_it_is():
