@@ -126,7 +126,7 @@ def judged() -> tuple[pd.DataFrame, dict]:
     """Three compared items, one of other data, with hostile names."""
     common = {"position": 1, "run_recipe": "train", "owner": "ada", "score_name": "accuracy", "score_unit": "%",
               "higher_is_better": True, "macs": 10, "peak_memory_bytes": None, "parameters": 5, "nonzeros": 5,
-              "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0}  # fmt: skip
+              "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0, "disturbed": False}  # fmt: skip
     items = pd.DataFrame(
         [
             {**common, "item": "1", "run_id": 1, "label": "dense", "run_name": "=1+1", "score": 97.123456789012345,
