@@ -20,7 +20,7 @@ from core.errors import SpecError
 from core.measure.stage import StageMeasurer
 from core.measured import StageRecord
 from core.recording import RunRecord
-from core.roads import Road, Roads, is_run
+from core.roads import SOURCE, Road, Roads, is_run, stage_family
 from core.spec import ModelSpec, RunSpec
 from core.stage_key import software
 from core.subject import Subject
@@ -187,10 +187,10 @@ class Execution:
         self, road: Road, position: int, report: dict[str, Any], manifest: artifact.Manifest
     ) -> dict[str, Any]:
         """The columns of a stage that say what it is."""
-        step, bound = road.steps[position - 1] if position else (None, None)
+        step = road.steps[position - 1][0] if position else None
         return {
-            "technique": step.technique if step else "source",
-            "family": bound.family.value if bound else "source",
+            "technique": step.technique if step else SOURCE,
+            "family": self._family(road, position),
             "label": self._label(road, position),
             "settings": step.settings if step else road.source.settings,
             "model": self.spec.model.source,
@@ -201,6 +201,12 @@ class Execution:
             "seconds": report["seconds"],
             "details": report["details"],
         }
+
+    def _family(self, road: Road, position: int) -> str:
+        """What the stage counts as; one that starts from an earlier run goes on from what that one came to."""
+        found = self.record.find_stage(self.roads.run(road.source).last_key) if is_run(road.source) else None
+        before = SOURCE if found is None or not position else found.measured.family
+        return stage_family((bound for _, bound in road.steps[:position]), before)
 
 
 class _Share:

@@ -5,7 +5,7 @@ a road of its own. Keys are known before anything is computed.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from core.recording import RunRecord
 from core.spec import ModelSpec, RunSpec, StepSpec
 from core.stage_key import stage_key
 from core.tasks.base import Kind, Task
-from core.techniques.base import Technique
+from core.techniques.base import Family, Technique
 from core.techniques.catalogue import technique
 
+SOURCE = "source"  # what a stage counts as that no step led to
 LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the store's integers hold
 
 
@@ -63,6 +64,26 @@ def _methods(name: str, items: Sequence[Any]) -> Iterator[tuple[str, Technique]]
     for index, item in enumerate(items):
         step = StepSpec.model_validate(item)
         yield f"{name}[{index}].{step.technique}", technique(step, f"{name}[{index}]")
+
+
+def stage_family(steps: Iterable[Technique], source: str) -> str:
+    """What a stage counts as after these steps from a source that counts as `source`: the family of the last one.
+
+    A training counts as its last method that compresses. Without one it leaves what a stage counts as: what is pruned
+    and then trained again is still pruned.
+    """
+    family = source
+    for bound in steps:
+        if bound.family is not Family.TRAINING:
+            family = bound.family.value
+            continue
+        lists = [(name, getattr(bound, name)) for name, role in _roles(bound) if role == "methods"]
+        methods = [method for name, items in lists for _, method in _methods(name, items) if method.compresses]
+        if methods:
+            family = methods[-1].family.value
+        elif family == SOURCE:
+            family = Family.TRAINING.value
+    return family
 
 
 def is_run(spec: ModelSpec) -> bool:

@@ -15,9 +15,11 @@ from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
 from core.pipeline import execute
 from core.recording import MemoryRecord
-from core.spec import RunSpec
+from core.roads import bound_steps, stage_family
+from core.spec import RunSpec, StepSpec
 
 TRAIN = {"train": {"steps": 12, "batch_size": 32, "evaluations": 0}}
+DISTIL = {"distill_logits": {"teacher": "stage:0"}}
 MORE = {"train": {"steps": 6, "batch_size": 32, "evaluations": 0}}
 
 
@@ -174,10 +176,10 @@ class KnowsOneRun(MemoryRecord):
     def __init__(self, stages):
         super().__init__()
         self.stages = list(stages)
+        self.found = FoundRun(stages[-1].measured.key, stages[1].measured.key)
 
     def find_run(self, run_id):
-        key = self.stages[-1].measured.key
-        return FoundRun(key, self.stages[1].measured.key) if run_id == 7 else None
+        return self.found if run_id == 7 else None
 
 
 def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
@@ -188,6 +190,35 @@ def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
     assert continued[1].reference_key == stages[1].measured.key
     with pytest.raises(SpecError, match="is no finished run"):
         run(folder, spec(MORE, model="run:8"), record)
+
+
+def test_what_is_pruned_and_trained_again_counts_as_pruned(whole):
+    folder, _, _ = whole
+    pruned = run(folder, spec(TRAIN, {"magnitude_pruning": {"sparsity": 0.5}}, MORE))
+    told = [(stage.measured.technique, stage.measured.family) for stage in pruned]
+    assert told == [("source", "source"), ("train", "training"), ("magnitude_pruning", "pruning"), ("train", "pruning")]
+    continued = run(folder, spec(MORE, model="run:7"), KnowsOneRun(pruned))
+    assert [stage.measured.family for stage in continued] == ["source", "pruning"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    [
+        ([], "source"),
+        (["train"], "training"),
+        (["train", "rtn"], "quantization"),
+        (["svd", "train", "train"], "low rank"),
+        (["svd", "train", "rtn"], "quantization"),
+        (["nm_pruning", {"train": {"methods": [DISTIL]}}], "pruning"),
+        ([{"train": {"methods": [DISTIL]}}], "training"),
+        ([{"train": {"methods": ["sr_ste", DISTIL]}}], "sparse training"),
+        (["svd", {"train": {"methods": ["movement_pruning"]}}], "pruning"),
+        (["moe", "train"], "mixture of experts"),
+    ],
+)
+def test_a_training_counts_as_its_method_that_compresses_or_as_what_it_trains(recipe, family):
+    steps = [bound for _, bound in bound_steps([StepSpec.model_validate(step) for step in recipe], "recipe")]
+    assert stage_family(steps, "source") == family
 
 
 def test_an_artifact_of_another_format_is_refused_with_its_number(whole, tmp_path):
