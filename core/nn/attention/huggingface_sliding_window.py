@@ -73,7 +73,10 @@ class HuggingFaceSlidingWindow(Replacement):
 
     @classmethod
     def from_attention(cls, attention: nn.Module, window: int) -> Self:
-        """The same projections (not copies), seeing only `window` tokens; ValueError where the attention does more."""
+        """The same projections (not copies), seeing only `window` tokens, or the fewer that the attention sees already.
+
+        ValueError where the attention does more.
+        """
         reason = unsupported(attention)
         if reason is not None:
             raise ValueError(reason)
@@ -88,7 +91,7 @@ class HuggingFaceSlidingWindow(Replacement):
                 heads=max(1, heads),
                 kv_heads=max(1, kv_heads),
                 head_dim=known.head_dim,
-                window=window,
+                window=min(window, _own_window(known) or window),
                 layer=known.layer_idx,
                 qkv_bias=first.bias is not None,
                 bias=last.bias is not None,
@@ -105,7 +108,7 @@ class HuggingFaceSlidingWindow(Replacement):
         past_key_values: Any = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """Mix tokens [B, T, dim]; of the mask [B, 1, T, S] only what is padding counts: the last query's row."""
+        """Mix tokens [B, T, dim]; of the mask [B, 1, T, S] only what is padding counts: what no query sees."""
         q, k, v = (x.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for x in self._project(hidden_states))
         if position_embeddings is not None:
             cos, sin = (x[:, None] for x in position_embeddings)  # [B, 1, T, head_dim]
@@ -152,6 +155,12 @@ def _heads(attention: Any, projections: Sequence[str]) -> tuple[int, int]:
     return widths[0] // attention.head_dim, widths[1] // attention.head_dim
 
 
+def _own_window(attention: Any) -> int | None:
+    """The window that a model's config gives the attention (Mistral, some layers of Qwen2)."""
+    own: int | None = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+    return own
+
+
 def unsupported(attention: nn.Module) -> str | None:
     """Why this attention cannot be swapped; None where it can."""
     name = type(attention).__name__
@@ -170,5 +179,5 @@ def _padding(mask: Tensor | None, n_keys: int) -> Tensor | None:
     """Which keys [B, n_keys] are tokens, from transformers' 4-D mask (True or 0 = seen)."""
     if mask is None:
         return None
-    row = mask[:, 0, -1, -n_keys:]  # of the last query, which sees all that is not padding
-    return row if row.dtype == torch.bool else row >= 0
+    visible = mask[:, 0, :, -n_keys:]
+    return (visible if visible.dtype == torch.bool else visible >= 0).any(dim=1)

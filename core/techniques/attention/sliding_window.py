@@ -55,15 +55,16 @@ class SlidingWindow(OneShot):
         if length is not None and length <= self.window:
             context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
         for name, attention in attentions.items():
-            if isinstance(attention, FullAttention):
-                made = SlidingWindowAttention.from_attention(
-                    attention, window=self.window, global_tokens=self.global_tokens
-                )
-                subject.replace(name, made)
-            else:
-                subject.replace(name, HuggingFaceSlidingWindow.from_attention(attention, self.window))
+            subject.replace(name, self._made(attention))
         add_global_tokens(subject, context, self.global_tokens)
-        subject.details["layers"] = [{"name": name, "window": self.window} for name in attentions]
+        swapped = {name: subject.model.get_submodule(name) for name in attentions}
+        subject.details["layers"] = [{"name": name, "window": made.window} for name, made in swapped.items()]
+
+    def _made(self, attention: nn.Module) -> SlidingWindowAttention | HuggingFaceSlidingWindow:
+        if isinstance(attention, FullAttention):
+            settings = {"window": self.window, "global_tokens": self.global_tokens}
+            return SlidingWindowAttention.from_attention(attention, **settings)
+        return HuggingFaceSlidingWindow.from_attention(attention, self.window)
 
     def _attentions(self, subject: Subject) -> dict[str, nn.Module]:
         modules = dict(subject.model.named_modules())

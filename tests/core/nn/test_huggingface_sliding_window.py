@@ -55,6 +55,23 @@ def test_window_is_mistrals_own():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("own", "window"), [(4, 4), (4, 3), (8, 3), (64, 5), (4, 9)])
+def test_a_window_that_the_model_has_hides_no_key_from_earlier_queries(own, window, attention):
+    ids = torch.randint(3, 64, (2, 23))
+    expected = tiny("mistral", sliding_window=min(own, window))(ids).logits
+    model = swapped(tiny("mistral", sliding_window=own), window)
+    model.config._attn_implementation = attention
+    torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    cache, parts = None, []
+    for piece in ids.split([9, 1, 5, 1, 7], dim=1):
+        output = model(piece, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        parts.append(output.logits)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("window", [2, 5, 64])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoding_with_the_cache_equals_recomputation(family, window):
