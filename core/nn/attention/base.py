@@ -11,6 +11,14 @@ from core.nn.dynamic_int8_linear import DynamicInt8Linear, shared_input
 from core.nn.rotary import Rotary
 
 
+def absolute_positions(x: Tensor, cache: LayerCache | None, positions: Tensor | None) -> Tensor:
+    """Positions [T] of tokens x [B, T, dim]: the given ones, or those that follow what the cache has seen."""
+    if positions is not None:
+        return positions
+    start = cache.length if cache is not None else 0
+    return torch.arange(start, start + x.shape[1], device=x.device)
+
+
 class Attention(nn.Module):
     """Multi-head attention with separate q, k, v, o linears; `kv_heads` < `heads` shares keys among queries (GQA).
 
@@ -79,18 +87,19 @@ class Attention(nn.Module):
         `mask` [B, T] is True where a token may be seen; `cache` is this layer's own (`make_cache`);
         `positions` [T] are absolute and needed only by rotary positions: 0..T-1 when left out.
         """
-        if not self.heads:  # all pruned: the output's bias is left
-            if cache is not None:
-                cache.length += x.shape[1]
-            return self.o(x[..., :0])
+        if not self.heads:
+            return self.without_heads(x, cache)
         q, k, v = self.project(x)
         if self.rotary is not None:
-            if positions is None:
-                start = cache.length if cache is not None else 0
-                positions = torch.arange(start, start + x.shape[1], device=x.device)
-            q, k = self.rotary(q, k, positions)
+            q, k = self.rotary(q, k, absolute_positions(x, cache, positions))
         mixed = self.attend(q, k, v, mask, cache)  # [B, heads, T, head_dim]
         return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def without_heads(self, x: Tensor, cache: LayerCache | None) -> Tensor:
+        """What an attention gives whose heads are all pruned: the output's bias."""
+        if cache is not None:
+            cache.length += x.shape[1]
+        return self.o(x[..., :0])
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, T, head_dim], keys and values [B, kv_heads, T, head_dim] of x [B, T, dim]."""

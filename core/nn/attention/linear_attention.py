@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.nn.attention.base import absolute_positions
 from core.nn.attention.linear_recurrence import chunkwise, recurrent
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, StateCache
@@ -34,6 +35,8 @@ class LinearAttention(SwappedAttention):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Mix tokens x [B, T, dim]; see `Attention.forward`."""
+        if not self.heads:
+            return self.without_heads(x, cache)
         q, k, v = (wide(part) for part in self.project(x))
         with without_autocast(x.device):
             q, k = feature_map(q), feature_map(k)
@@ -41,10 +44,7 @@ class LinearAttention(SwappedAttention):
                 k = k * mask[:, None, :, None]
             turned = (q, k)
             if self.rotary is not None:
-                if positions is None:
-                    start = cache.length if cache is not None else 0
-                    positions = torch.arange(start, start + x.shape[1], device=x.device)
-                turned = self.rotary(q, k, positions)
+                turned = self.rotary(q, k, absolute_positions(x, cache, positions))
             mixed = self._numerator(*turned, v, cache) / self._denominator(q, k, cache).clamp(min=SMALLEST)
         if cache is not None:
             cache.length += x.shape[1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.nn.attention.base import Attention
+from core.nn.attention.base import Attention, absolute_positions
 from core.nn.attention.linear_recurrence import CHUNK, chunkwise, parallel, recurrent
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache, StateCache
@@ -85,12 +85,9 @@ class Retention(SwappedAttention):
         q, k, v = (wide(part) for part in self.project(x))
         if mask is not None:
             k = k * mask[:, None, :, None]
-        if positions is None:
-            start = cache.length if cache is not None else 0
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
         assert self.rotary is not None
         with without_autocast(x.device):
-            q, k = self.rotary(q, k * self.head_dim**-0.5, positions)
+            q, k = self.rotary(q, k * self.head_dim**-0.5, absolute_positions(x, cache, positions))
             mixed = self.attend(q, k, v, mask, cache)
             mixed = F.layer_norm(mixed, (self.value_dim,))  # of each head, at each position
         gate = F.silu(self.gate(x))

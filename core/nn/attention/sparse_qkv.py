@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.nn.attention.base import absolute_positions
 from core.nn.attention.full import full_attention
 from core.nn.cache import FullCache, LayerCache
 from core.nn.multiplicative import MultiplicativeLinear
@@ -76,10 +77,7 @@ class SparseQkvAttention(Replacement):
         assert cache is None or isinstance(cache, SparseQkvCache)
         q, k, v = self.project(x, cache)
         if self.rotary is not None:
-            if positions is None:
-                start = cache.length if cache is not None else 0
-                positions = torch.arange(start, start + x.shape[1], device=x.device)
-            q, k = self.rotary(q, k, positions)
+            q, k = self.rotary(q, k, absolute_positions(x, cache, positions))
         if cache is not None:
             k, v = cache.append(k, v)
         return full_attention(q, k, v, causal=True).transpose(1, 2).flatten(2)

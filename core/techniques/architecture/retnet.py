@@ -34,8 +34,11 @@ class Retnet(Recurrent):
         return "" if self.value_factor == 1 else f"values × {self.value_factor}"
 
     def check(self, subject: Subject) -> None:
-        """The model is causal, its heads can be turned, and no mask is on what is drawn anew."""
+        """The model is causal, every layer has heads that can be turned, and no mask is on what is drawn anew."""
         attentions = self.causal_attentions(subject)
+        idle = next((name for name, attention in attentions.items() if not attention.heads), None)
+        if idle is not None:
+            raise SpecError.of("model", idle, "has no heads left", "Put retnet before the step that cut them out.")
         odd = next((a.head_dim for a in attentions.values() if a.head_dim % 2), None)
         if odd is not None:
             message = f"leaves heads of width {odd}, and what is turned needs an even one"

@@ -28,3 +28,12 @@ def subject_of(*, task: str = "builtin:markov", **model: object) -> tuple[Subjec
     found = _prepared(task, spec)
     loaded = models.load(spec, found, torch.Generator().manual_seed(0))
     return Subject({"main": loaded.module}, found, {"main": loaded.config}), loaded
+
+
+def cut_all_heads_(subject: Subject, name: str) -> None:
+    """Leave the attention of this name no heads, as CoFi may."""
+    none = torch.empty(0, dtype=torch.long)
+    for part in "qkv":
+        for tensor in ("weight", "bias"):
+            subject.shrink(f"{name}.{part}.{tensor}", 0, none)
+    subject.shrink(f"{name}.o.weight", 1, none)

@@ -9,7 +9,7 @@ from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.training.train import Train
 from tests.core.fakes import context
-from tests.core.techniques.architecture.small_gpt import subject_of
+from tests.core.techniques.architecture.small_gpt import cut_all_heads_, subject_of
 
 
 def attentions(subject, kind):
@@ -51,6 +51,18 @@ def test_heads_can_still_be_cut_out():
     HeadPruning(pruning_ratio=0.5, rounds=1, importance="magnitude").apply(subject, context(subject))
     assert [m.heads for m in attentions(subject, LinearAttention)] != [4, 4]
     tokens = torch.randint(0, 256, (1, 20))
+    cache = subject.model.make_cache(20)
+    parts = [subject.model(part, cache=cache) for part in tokens.split([12, 1, 7], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), subject.model(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_has_no_heads_left_still_gives_its_bias():
+    subject, _ = subject_of()
+    cut_all_heads_(subject, "blocks.0.attention")
+    x, tokens = torch.randn(2, 9, 32), torch.randint(0, 256, (1, 20))
+    before = subject.model.blocks[0](x)
+    LinearAttentionStep().apply(subject, context(subject))
+    assert torch.equal(subject.model.blocks[0](x), before)
     cache = subject.model.make_cache(20)
     parts = [subject.model(part, cache=cache) for part in tokens.split([12, 1, 7], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), subject.model(tokens), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.pruning.width_pruning import WidthPruning
 from tests.core.fakes import context
-from tests.core.techniques.architecture.small_gpt import subject_of
+from tests.core.techniques.architecture.small_gpt import cut_all_heads_, subject_of
 
 
 def swapped(subject, **settings):
@@ -73,3 +73,10 @@ def test_generated_gates_follow_the_step_alone():
 
 def test_label_names_wide_values():
     assert Retnet().label() == "" and Retnet(value_factor=2).label() == "values × 2"
+
+
+def test_layers_without_heads_are_refused():
+    subject, _ = subject_of()
+    cut_all_heads_(subject, "blocks.1.attention")
+    with pytest.raises(SpecError, match=r"blocks\.1\.attention': has no heads left"):
+        Retnet().check(subject)
