@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from core.nn.cache import LayerCache
 from core.nn.ffn.masked import Masked
@@ -142,6 +143,7 @@ class _Reversed(torch.autograd.Function):
         return (first + second) / 2
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         first, second = ctx.saved_tensors
         of_first, of_second = gradient / 2, gradient / 2

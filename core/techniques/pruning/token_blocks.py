@@ -13,11 +13,7 @@ from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
 from core.tasks.base import Kind
 
-SUPPORTED = (
-    "builtin",
-    "builtin gated",
-    "vit",
-)  # layouts of pre-norm blocks: x + attention(norm1(x)), x + ffn(norm2(x))
+SUPPORTED = ("builtin", "builtin gated", "vit")  # layouts of blocks x + attention(norm1(x)), x + ffn(norm2(x))
 _PARTS = ("norm1", "q", "k", "v", "o", "norm2")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -124,6 +125,7 @@ class _SampledGradient(torch.autograd.Function):
         return F.linear(x, layer.active_weight(), bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         (x,) = ctx.saved_tensors
         layer: SparseBackward = ctx.layer

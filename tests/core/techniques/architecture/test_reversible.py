@@ -118,3 +118,11 @@ def test_it_is_refused_twice():
     subject, _ = reversible()
     with pytest.raises(SpecError, match="model = 'blocks': is a ReversibleStack"):
         Reversible().check(subject)
+
+
+def test_a_gradient_of_its_gradient_is_refused_not_wrong():
+    subject, _ = reversible()
+    x = torch.randn(2, 9, 32, requires_grad=True)
+    (gradient,) = torch.autograd.grad(subject.model.blocks.train()(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
