@@ -15,6 +15,7 @@ import yaml
 
 from core.catalogue import Catalogue
 from core.errors import Problem, SpecError
+from core.labels import label
 from core.spec import RunSpec, StepSpec
 from core.validation import validate
 
@@ -58,15 +59,15 @@ class Step(Part):
 
     @property
     def words(self) -> str:
-        """The settings in a line: "bits 8, symmetric no", the methods of a training by name."""
+        """The settings in a line: "updates 500, precision bfloat16", the methods of a training by name."""
         parts = []
         for name, value in self.values.items():
             if isinstance(value, list) and name == "methods":
                 parts += [f"with {_name(item)}" for item in value]
             elif isinstance(value, bool):
-                parts.append(f"{name.replace('_', ' ')} {'yes' if value else 'no'}")
+                parts.append(f"{label(name)} {'yes' if value else 'no'}")
             elif isinstance(value, (int, float, str)):
-                parts.append(f"{name.replace('_', ' ')} {value}")
+                parts.append(f"{label(name)} {value}")
         return ", ".join(parts)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from core import labels
+
 MISSING = object()
 """Default of a field that must be given."""
-_UNITS = {"gb": "GB"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Field:
     @property
     def label(self) -> str:
         """The name as words: "batch size", "memory GB"."""
-        return " ".join(_UNITS.get(word, word) for word in self.name.split("_"))
+        return labels.label(self.name)
 
     @property
     def required(self) -> bool:

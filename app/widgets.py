@@ -12,6 +12,7 @@ from app.draft import Draft, Part
 from app.schema import Field
 from core.catalogue import Catalogue
 from core.errors import Problem
+from core.labels import READ_AS
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def _help(field: Field) -> str | None:
     parts = [field.description, f"Allowed: {field.range}." if field.range and field.kind != "choice" else ""]
     if field.default not in (None, [], "") and not field.required:
         parts.append(f"Default: {in_words(field.default)}.")
+    if field.name in READ_AS:
+        parts.append(f"In YAML: {field.name}.")
     return "  \n".join(part for part in parts if part) or None
 
 

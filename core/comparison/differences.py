@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from core.catalogue import Catalogue
+from core.labels import READ_AS
 from core.spec import RunSpec, StepSpec
 
 Field = tuple[str, ...]  # ("step 2", "sr_ste", "n")
@@ -33,8 +34,8 @@ def differing(rows: Sequence[Mapping[Field, Any]]) -> dict[Field, list[Any]]:
 
 
 def words(field: Field) -> str:
-    """A field as people read it: "step 2 · sr_ste · n"."""
-    return " · ".join(field)
+    """A field as people read it: "step 2 · sr_ste · n", "step 1 · train · updates"."""
+    return " · ".join(READ_AS.get(part, part) for part in field)
 
 
 def _source(source: str, settings: Mapping[str, Any], kind: str, catalogue: Catalogue) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def test_another_base_turns_the_differences(three):
 def test_only_settings_that_differ_are_shown(three):
     at = opened(runs="1,2,3", show="Settings")
     table = at.dataframe[1].value
-    assert set(table.index) == {"step 1 · train · steps", "step 2 · rtn · bits", "seed"}
-    assert list(table.loc["step 1 · train · steps"]) == ["20", "50", "20"]
+    assert set(table.index) == {"step 1 · train · updates", "step 2 · rtn · bits", "seed"}
+    assert list(table.loc["step 1 · train · updates"]) == ["20", "50", "20"]
 
 
 def test_curves_and_layers_are_drawn_from_the_address(three):

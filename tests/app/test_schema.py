@@ -84,3 +84,7 @@ def test_an_empty_field_says_what_that_means(description, placeholder):
 
 def test_units_keep_their_case():
     assert FormField("memory_gb", "number").label == "memory GB"
+
+
+def test_a_training_has_updates_and_a_recipe_steps():
+    assert FormField("steps", "integer").label == "updates"

@@ -108,6 +108,15 @@ def test_steps_are_added_moved_copied_and_removed(page):
     assert [(step.technique, step.settings) for step in shown_spec(page).recipe] == [("rtn", {"bits": 4})] * 2
 
 
+def test_a_trainings_updates_are_no_steps(page):
+    typed(page, YAML + "- train: {steps: 7}\n")
+    updates = field(page, "train.steps")
+    assert updates.label == "updates" and "In YAML: steps." in updates.help
+    assert any("updates 7" in expander.label for expander in page.expander)
+    updates.set_value(9).run()
+    assert shown_spec(page).recipe[1].settings == {"steps": 9}
+
+
 def test_methods_have_forms_of_their_own(page):
     typed(page, YAML + "- train: {methods: [sr_ste]}\n")
     field(page, "train.methods[0].sr_ste.m").set_value(8).run()

@@ -70,7 +70,7 @@ def test_what_is_no_number_is_told_once_and_not_drawn(url):
     with engine.read_session(url) as s:
         assert [row.step for row in points.read_curve(s, 1, "0/loss")] == [0, 3]
         [line] = [row.message for row in events.list_events(s, 1)]
-    assert line.startswith("loss is nan at step 1")
+    assert line.startswith("loss is nan at update 1")
 
 
 def test_cancel_and_stop_are_raised_at_the_next_progress(url, monkeypatch):

@@ -21,7 +21,7 @@ def test_settings_differ_by_step_and_technique():
     first = spec({"train": {"steps": 200}}, {"rtn": {"bits": 4}}, seed=1)
     second = spec({"train": {"steps": 500}}, "cast")
     found = told(first, second)
-    assert found["step 1 · train · steps"] == [200, 500]
+    assert found["step 1 · train · updates"] == [200, 500]
     assert found["step 2"] == ["rtn", "cast"]
     assert found["step 2 · rtn · bits"] == [4, None]
     assert found["seed"] == [1, 0]
