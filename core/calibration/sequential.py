@@ -53,9 +53,9 @@ class Block:
         self.groups = part.groups
         self._model, self._batches, self._run, self._place = model, batches, run, place
 
-    def input_norms(self, *, sequential: bool = False) -> Iterator[tuple[list[str], Tensor]]:
+    def input_norms(self) -> Iterator[tuple[list[str], Tensor]]:
         """For each group of layers with one input: their full names, and the norm of each input [groups, d]."""
-        for names, statistic in self.statistics(InputNorms, sequential=sequential):
+        for names, statistic in self.statistics(InputNorms):
             yield names, statistic.value
 
     def hessians(self, *, sequential: bool = False) -> Iterator[tuple[list[str], Iterator[Tensor]]]:
