@@ -1,6 +1,6 @@
 """A decision in words, as Markdown: what to ship, what came next, and what moving each limit would change. No st."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app import formats
@@ -38,6 +38,16 @@ def recommendation(
         return told
     alike = f"{score.title} does not differ significantly from the runner-up's: {formats.p_value(tested.p_value)}."
     return f"{told} {formats.plain(alike)}"
+
+
+def disturbed(points: Iterable[Point]) -> str:
+    """Which of these points were timed while something else used the machine, and what to do; empty where none was."""
+    names = list(dict.fromkeys(_name(point) for point in points if point.get("disturbed")))
+    if not names:
+        return ""
+    *others, last = names
+    who = f"{', '.join(others)} and {last} were" if others else f"{last} was"
+    return f"Something else used the machine while {who} timed: requeue on a quiet machine to be sure of the time."
 
 
 def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:

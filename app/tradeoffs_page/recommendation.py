@@ -15,6 +15,8 @@ from core.decision.limits import Limit
 from core.measured import Comparison
 from core.store.point_filter import PointFilter
 
+TIMES = {"p50_ms", "p95_ms", "speed_up"}  # what is known from timing
+
 
 def show(
     chosen: PointFilter,
@@ -40,15 +42,20 @@ def show(
     best, behind = (None if at is None else named[at] for at in (decision.best, decision.runner_up))
     tested = None if best is None or behind is None else _tested(behind, best, axes["score"], score_name, drawn)
     kind = "recipe" if as_one else "stage"
+    spoken_of = [point for point in (best, behind) if point is not None]
+    if TIMES & {*limits, *weights}:
+        spoken_of += named.values()
+    unsure = reasons.disturbed(spoken_of)
     if best is None:
         st.warning(
-            f"No {kind} keeps all limits. Loosen one, or queue a recipe that compresses more.", icon=":material/block:"
+            f"No {kind} keeps all limits. Loosen one, or queue a recipe that compresses more. {unsure}".strip(),
+            icon=":material/block:",
         )
     else:
         told = reasons.recommendation(
             best, reference, decision.n_feasible, axes, kind=kind, weighed=bool(weights), tested=tested
         )
-        st.success(told, icon=":material/recommend:")
+        st.success(f"{told} {unsure}".strip(), icon=":material/recommend:")
     said = [reasons.moved(margin, named, best, axes, kind=kind) for margin in decision.margins]
     if best is not None and behind is not None:
         said.insert(0, reasons.runner_up(behind, best, axes, tested))

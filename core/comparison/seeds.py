@@ -35,7 +35,8 @@ def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any
     quantities and, as `<quantity>_low` and `_high`, their own intervals; None: not measured. Of rows with equal seeds
     the last counts. A merged row is its last one's with the first one's `stage_id`, the quantities' means and
     intervals, `<quantity>_df` (the degrees of freedom behind the interval; infinite for the quantity's own),
-    `<quantity>_own` (half the width of the quantity's own one), `n_seeds`, the seeds' `runs` as a text and `stage_ids`.
+    `<quantity>_own` (half the width of the quantity's own one), `n_seeds`, the seeds' `runs` as a text, `stage_ids` and
+    whether the timing of any was `disturbed`.
     """
     recipes: dict[Any, dict[Any, Row]] = {}
     for row in rows:
@@ -152,6 +153,7 @@ def _merged(stages: Sequence[Row], quantities: Sequence[str]) -> dict[str, Any]:
         "stage_ids": [stage["stage_id"] for stage in stages],
         "n_seeds": len(stages),
         "runs": ", ".join(str(stage["run_id"]) for stage in stages),
+        "disturbed": any(stage.get("disturbed") for stage in stages),
     }
     for name in quantities:
         known = [stage for stage in stages if stage[name] is not None]

@@ -27,7 +27,14 @@ class Timed:
 def beside(stage: Timed, other: Timed) -> LatencyRow:
     """The stage's latency with the `other` stage in the place of its reference; without interval: of two medians."""
     value, low, high = _quotient(stage, other) or (stage.row.p50_ms / other.row.p50_ms, None, None)
-    return replace(stage.row, reference_p50_ms=other.row.p50_ms, ratio=value, ratio_low=low, ratio_high=high)
+    return replace(
+        stage.row,
+        reference_p50_ms=other.row.p50_ms,
+        ratio=value,
+        ratio_low=low,
+        ratio_high=high,
+        disturbed=stage.row.disturbed or other.row.disturbed,
+    )
 
 
 def _quotient(stage: Timed, other: Timed) -> Interval | None:

@@ -10,6 +10,8 @@ from core.decision.policy import Clause, Policy
 from core.errors import Problem, SpecError
 from core.measured import Comparison, LatencyRow, difference_unit
 
+DISTURBED = ", disturbed: requeue the run on a quiet machine to time it again"
+
 
 class Outcome(StrEnum):
     """What became of a clause; only one that passes is kept."""
@@ -147,7 +149,7 @@ def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
     if len(told) < len(fitting) or not told:
         return Verdict(clause, Outcome.NOT_MEASURED, None, _why_no_latency(named, facts.latencies, fitting))
     row, measured = max(told, key=lambda pair: pair[1].value)
-    note = conditions_in_words(row) + (", disturbed" if row.disturbed else "")
+    note = conditions_in_words(row) + (DISTURBED if row.disturbed else "")
     if facts.champion and measured.low is None:
         note += ", the two medians: they were not timed beside one reference"
     if len(told) > 1:

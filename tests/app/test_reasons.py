@@ -38,6 +38,17 @@ def test_the_recommendation_says_where_the_runner_up_may_be_as_good():
     assert "significantly" not in reasons.recommendation(BEST, REFERENCE, 3, ALL, tested=sure)
 
 
+def test_times_that_something_disturbed_are_named_with_the_remedy():
+    unsure, sure = {**BEST, "disturbed": True}, {**SECOND, "disturbed": False}
+    assert reasons.disturbed([sure, REFERENCE]) == ""
+    assert reasons.disturbed([unsure, sure, unsure]) == (
+        "Something else used the machine while **stage 2** of builtin:vit (run 12) was timed: "
+        "requeue on a quiet machine to be sure of the time."
+    )
+    several = reasons.disturbed([unsure, {**SECOND, "disturbed": True}, {**SLOW, "disturbed": True}])
+    assert "(run 12), **stage 3** of builtin:vit (run 13) and **stage 4** of builtin:vit (run 14) were timed" in several
+
+
 def test_seeds_are_named_with_their_runs():
     best = {**BEST, "n_seeds": 3, "runs": "12, 15, 18"}
     told = reasons.recommendation(best, REFERENCE, 4, ALL, kind="recipe")

@@ -4,15 +4,16 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from scipy.stats import ttest_ind
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
 from app import formats
 from core.store import stages
 from core.store.engine import read_session, session
-from core.store.models import Stage
+from core.store.models import Latency, Stage
 from tests import factories
 from tests.app import row_tables
 
@@ -77,6 +78,20 @@ def test_limits_name_the_best_stage_with_its_reasons(filled):
     text = at.success[0].value
     assert f"accuracy {best:.1f} %" in text and "smaller)" in text and "against its reference" in text
     assert "within the limits" in at.subheader[0].value
+
+
+def test_a_recommendation_by_disturbed_times_says_so(filled):
+    remedy = "requeue on a quiet machine to be sure of the time."
+    with session() as s:
+        s.execute(update(Latency).values(disturbed=False))
+    assert remedy not in opened(points_of="builtin:digits", most_ms="3").success[0].value
+    st.cache_data.clear()
+    with session() as s:
+        s.execute(update(Latency).values(disturbed=True))
+    at = opened(points_of="builtin:digits", most_ms="3")
+    assert at.success[0].value.endswith(remedy)
+    impossible = opened(points_of="builtin:digits", most_ms="0.000001")
+    assert impossible.warning[0].value.endswith(remedy)  # the fastest, of which the limit is told
 
 
 def test_impossible_limits_say_what_to_do(filled):

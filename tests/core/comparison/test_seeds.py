@@ -150,3 +150,8 @@ def test_too_few_recipes_and_exact_values_are_left_as_they_are():
     more = moderated(np.append(errors, np.linspace(0.3, 0.5, 18)), np.append(dfs, np.full(18, 2.0)))
     assert more[0][2:4].tolist() == [0.0, 0.3] and more[1][2:4].tolist() == [1.0, math.inf]
     assert more[0][0] != 0.1
+
+
+def test_a_recipe_was_disturbed_where_the_timing_of_one_seed_was():
+    rows = [row(1, 95.0, disturbed=True), row(2, 96.0, seeds=1, disturbed=False), row(3, 90.0, recipe=2)]
+    assert [found["disturbed"] for found in merged(rows, QUANTITIES)] == [True, False]

@@ -74,3 +74,9 @@ def test_the_interval_covers_at_its_rate():
         row = beside(*rows)
         hits += row.ratio_low <= 0.8 <= row.ratio_high
     assert hits / n == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize("which", [(True, False), (False, True)])
+def test_what_disturbed_either_disturbed_their_comparison(which):
+    stage, champion = (Timed(latency(ratio=None, disturbed=was), 1, None) for was in which)
+    assert beside(stage, champion).disturbed

@@ -114,7 +114,7 @@ def test_the_slowest_that_fits_decides_and_is_named():
     found = verdict("latency: {at_most: 1 s}", latencies=[latency(), latency(threads=1, p50_ms=9.0, disturbed=True)])
     assert found.measured.value == 9.0
     assert found.note.startswith("the slowest of 2: eager float32, batch 1, forward, 1 thread,")
-    assert found.note.endswith(", disturbed")
+    assert found.note.endswith(", disturbed: requeue the run on a quiet machine to time it again")
 
 
 @pytest.mark.parametrize(
