@@ -7,7 +7,7 @@ trained again. For causal models and for those that see both sides.
 from core.context import Context
 from core.nn.attention.linear_attention import LinearAttention
 from core.subject import Subject
-from core.techniques.architecture.recurrent import Recurrent
+from core.techniques.architecture.recurrent import Recurrent, warn_trained
 
 
 class LinearAttentionStep(Recurrent):
@@ -21,6 +21,7 @@ class LinearAttentionStep(Recurrent):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention; the projections stay the same, masks included."""
+        warn_trained(subject, context, "linear attention")
         rows = []
         for name, attention in self.attentions(subject).items():
             subject.replace(name, LinearAttention.from_attention(attention))

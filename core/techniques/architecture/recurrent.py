@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.full import FullAttention
@@ -43,3 +44,10 @@ class Recurrent(OneShot):
             message = "sees tokens on both sides, and a state only goes forward"
             raise SpecError.of("model", type(subject.model).__name__, message, CAUSAL_REMEDY)
         return found
+
+
+def warn_trained(subject: Subject, context: Context, mixing: str) -> None:
+    """Say in the log that trained projections, which stay, mean something else from now on."""
+    if subject.trained:
+        message = f"{mixing} makes something else of the trained projections than the softmax did: train on"
+        context.record.event("warning", message)

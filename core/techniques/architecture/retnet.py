@@ -15,7 +15,7 @@ from core.errors import SpecError
 from core.nn.attention.retention import Retention, log_decays
 from core.subject import Subject
 from core.swapping import drop_learned_positions, forget_training
-from core.techniques.architecture.recurrent import Recurrent
+from core.techniques.architecture.recurrent import Recurrent, warn_trained
 from core.techniques.parts import OTHER_MIXING
 
 
@@ -51,7 +51,9 @@ class Retnet(Recurrent):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention."""
         self.check(subject)
-        if self.value_factor != 1:
+        if self.value_factor == 1:
+            warn_trained(subject, context, "retention")
+        else:
             forget_training(subject, context, "values and outputs")
         generator = context.generator("retention")
         rows = []

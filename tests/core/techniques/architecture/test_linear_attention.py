@@ -5,6 +5,7 @@ import torch
 from core import artifact
 from core.nn.attention.full import FullAttention
 from core.nn.attention.linear_attention import LinearAttention
+from core.recording import MemoryRecord
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.training.train import Train
@@ -18,9 +19,9 @@ def attentions(subject, kind):
 
 def test_every_attention_is_swapped_with_all_its_weights_and_reported():
     subject, _ = subject_of(kv_heads=2, positions="rotary")
-    subject.trained = True
+    subject.trained, record = True, MemoryRecord()
     before = attentions(subject, FullAttention)
-    LinearAttentionStep().apply(subject, context(subject))
+    LinearAttentionStep().apply(subject, context(subject, record))
     after = attentions(subject, LinearAttention)
     assert all(
         getattr(new, name) is getattr(old, name)
@@ -30,6 +31,8 @@ def test_every_attention_is_swapped_with_all_its_weights_and_reported():
     row = {"heads": 4, "state (bytes)": 4 * (4 * 8 * 8 + 2 * 8)}
     assert subject.details["layers"] == [{"name": f"blocks.{i}.attention", **row} for i in range(2)]
     assert subject.trained
+    message = "linear attention makes something else of the trained projections than the softmax did: train on"
+    assert record.events == [("warning", message)]
 
 
 def test_a_vision_transformer_is_served_trained_and_reloaded(tmp_path):

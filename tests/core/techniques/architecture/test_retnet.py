@@ -6,6 +6,7 @@ import torch
 from core.errors import SpecError
 from core.nn.attention.full import FullAttention
 from core.nn.attention.retention import Retention
+from core.recording import MemoryRecord
 from core.techniques.architecture.retnet import Retnet
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.nm_pruning import NmPruning
@@ -31,6 +32,19 @@ def test_every_attention_is_swapped_and_reported(factor):
         assert kept == (list("qkvo") if factor == 1 else ["q", "k"])
     row = {"heads": 4, "fastest decay": 0.96875, "slowest decay": 1 - 2**-8, "state (bytes)": 4 * 4 * 8 * 8 * factor}
     assert subject.details["layers"] == [{"name": f"blocks.{i}.attention", **row} for i in range(2)]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_trained_model_is_told_to_train_on(factor):
+    subject, _ = subject_of()
+    record = MemoryRecord()
+    Retnet(value_factor=factor).apply(subject, context(subject, record))
+    assert not record.events
+    subject, _ = subject_of()
+    subject.trained = True
+    Retnet(value_factor=factor).apply(subject, context(subject, record))
+    assert [level for level, _ in record.events] == ["warning"]
+    assert not subject.trained
 
 
 def test_the_papers_model_has_the_parameters_of_a_transformer():
