@@ -70,7 +70,7 @@ def stage_family(steps: Iterable[Technique], source: str) -> str:
     """What a stage counts as after these steps from a source that counts as `source`: the family of the last one.
 
     A training counts as its last method that compresses. Without one it leaves what a stage counts as: what is pruned
-    and then trained again is still pruned.
+    and then trained again is still pruned. Where only trainings came before, its last method of any kind says it.
     """
     family = source
     for bound in steps:
@@ -78,11 +78,11 @@ def stage_family(steps: Iterable[Technique], source: str) -> str:
             family = bound.family.value
             continue
         lists = [(name, getattr(bound, name)) for name, role in _roles(bound) if role == "methods"]
-        methods = [method for name, items in lists for _, method in _methods(name, items) if method.compresses]
-        if methods:
-            family = methods[-1].family.value
-        elif family == SOURCE:
-            family = Family.TRAINING.value
+        methods = [method for name, items in lists for _, method in _methods(name, items)]
+        told = [method for method in methods if method.compresses]
+        if not told and family in (SOURCE, Family.TRAINING):
+            told = methods or [bound]
+        family = told[-1].family.value if told else family
     return family
 
 
