@@ -1,4 +1,7 @@
-"""Linear layer as the product of two thin ones."""
+"""Linear layer as the product of two thin ones.
+
+Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936: the nearest matrix of a rank).
+"""
 
 from typing import Any, Self
 
@@ -9,7 +12,7 @@ from core.nn.replacement import Replacement
 
 
 def nearest_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """[out, rank] and [rank, in] whose product is nearest to weight [out, in] in Frobenius norm (Eckart and Young).
+    """[out, rank] and [rank, in] whose product is nearest to weight [out, in] in Frobenius norm.
 
     Computed in float32, or float64 where the weight is; the first has the singular values.
     """

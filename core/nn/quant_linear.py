@@ -1,4 +1,7 @@
-"""Linear layer with weights of 2 to 8 bits, packed without gaps and unpacked, or run by a kernel, when it is used."""
+"""Linear layer with weights of 2 to 8 bits, packed without gaps and unpacked, or run by a kernel, when it is used.
+
+Paper: https://arxiv.org/abs/1712.05877 (section 2.1: scales and zero points), here for weights alone.
+"""
 
 from typing import Any, Self
 

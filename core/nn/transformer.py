@@ -1,6 +1,7 @@
 """The reference Transformer: pre-norm blocks whose attention and feed-forward network are chosen by name.
 
-The models of `core/models` put their embeddings before it and their pooling after it.
+Papers: https://arxiv.org/abs/1706.03762 (Transformer), https://arxiv.org/abs/2002.04745 (norms before the parts). The
+models of `core/models` put their embeddings before it and their pooling after it.
 """
 
 from typing import Any, cast

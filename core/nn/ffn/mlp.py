@@ -1,4 +1,7 @@
-"""The Transformer's two-layer feed-forward network with GELU."""
+"""The Transformer's two-layer feed-forward network with GELU.
+
+Papers: https://arxiv.org/abs/1706.03762 (section 3.3), https://arxiv.org/abs/1606.08415 (GELU).
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,4 +1,7 @@
-"""The residual stream between a Transformer's blocks: which of its tokens are real, and how much it turns."""
+"""The residual stream between a Transformer's blocks: which of its tokens are real, and how much it turns.
+
+Papers: https://arxiv.org/abs/2403.03853 (block influence), https://arxiv.org/abs/2403.17887 (angular distance).
+"""
 
 from collections import deque
 from collections.abc import Iterator

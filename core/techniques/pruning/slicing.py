@@ -1,4 +1,7 @@
-"""A model's residual stream rotated into principal components and cut, signal after signal."""
+"""A model's residual stream rotated into principal components and cut, signal after signal.
+
+Paper: https://arxiv.org/abs/2401.15024 (SliceGPT, section 3).
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

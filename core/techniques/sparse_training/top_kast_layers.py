@@ -1,9 +1,9 @@
 """A layer under Top-KAST: forward with set A, gradients for set B, which holds A; the rest, C, never moves.
 
-In two ways that train alike. `MaskedLayer` computes the dense gradient of the weight and masks it. `SparseBackward`
-computes no other gradients than B's and keeps optimizer state for B alone: of n weights, |B| have a gradient and
-state, where the dense way holds n of each; what both hold are the n weights themselves. The activations' gradient
-sees A's weights only, in both.
+Paper: https://arxiv.org/abs/2106.03517 (Top-KAST, section 2). Here in two ways that train alike. `MaskedLayer` computes
+the dense gradient of the weight and masks it. `SparseBackward` computes no other gradients than B's and keeps optimizer
+state for B alone: of n weights, |B| have a gradient and state, where the dense way holds n of each; what both hold are
+the n weights themselves. The activations' gradient sees A's weights only, in both.
 """
 
 import warnings
