@@ -2,9 +2,10 @@
 // history before they write the new page's, so that Back does not return to the page as it was. Here the address changes
 // once, and Streamlit follows as it follows Back and Forward. Links also lead into the project that the page shows.
 //
-// Streamlit follows late: what the server says of the page before arrives after a link was clicked, and Streamlit then
-// writes that page's path back, with the new page's settings, as one more entry, to which Back leads. So once a link (or
-// Back) has opened a page, no path that Streamlit writes counts; what opens a page calls History's own pushState.
+// Streamlit follows late: what the server says of the page before may arrive after a link was clicked. Streamlit then
+// writes that page's path back, as one more entry, or that page's settings behind the new page's path. So once a link
+// (or Back) has opened a page, what Streamlit writes counts only for the page that it shows; settings that came too late
+// are put where they belong when Back returns there. What opens a page calls History's own functions.
 (() => {
   const board = new URL("./", location.href);
 
@@ -34,17 +35,42 @@
     if (stays && link.dataset.testid === "stSidebarNavLink") return; // Streamlit runs the page again as it is set
     event.preventDefault();
     event.stopPropagation();
-    if (link.href !== location.href) History.prototype.pushState.call(history, {}, "", link.href);
+    left = location.href;
+    if (link.href !== left) History.prototype.pushState.call(history, {}, "", link.href);
     dispatchEvent(new PopStateEvent("popstate"));
   };
 
-  let led = false;
-  history.pushState = (state, unused, address) => {
-    const away = new URL(address, location.href).pathname !== location.pathname;
-    if (!led || !away) History.prototype.pushState.call(history, state, unused, address);
+  let led = false; // whether a page was opened in the browser
+  let left = null; // the address from which the last link led away
+  let late = null; // that address, with the settings that it should have had
+
+  const shown = () => {
+    const link = document.querySelector('[data-testid="stSidebarNavLink"][aria-current="page"]');
+    return link ? link.pathname : location.pathname; // no link leads to the page of a run
   };
 
-  addEventListener("popstate", () => (led = true), true); // of Back, of the links here and of redirect.py
+  const write = (name) => (state, unused, address) => {
+    const target = new URL(address ?? "", location.href);
+    const isOfThisPage = target.pathname === location.pathname;
+    if (!led || (isOfThisPage && shown() === location.pathname)) {
+      History.prototype[name].call(history, state, unused, address);
+    } else if (isOfThisPage) {
+      if (left && new URL(left).pathname === shown()) late = { left, address: shown() + target.search };
+      setTimeout(() => dispatchEvent(new PopStateEvent("popstate"))); // Streamlit took the settings for this page's
+    }
+  };
+  history.pushState = write("pushState");
+  history.replaceState = write("replaceState");
+
+  const follow = () => {
+    led = true;
+    if (late && location.href === late.left) {
+      History.prototype.replaceState.call(history, {}, "", late.address);
+      late = null;
+    }
+  };
+
+  addEventListener("popstate", follow, true); // of Back, of the links here and of redirect.py
   addEventListener("pointerdown", keepProject, true);
   addEventListener("click", open, true);
 })();

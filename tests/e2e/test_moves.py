@@ -178,3 +178,23 @@ def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(pa
     page.go_back()
     expect(page.get_by_role("combobox", name=re.compile("Across"))).to_have_value("Multiply-accumulates", timeout=SLOW)
     assert settings(page) == before
+
+
+def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(page, server):
+    answers = Answers(page)
+    open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    page.get_by_text("Filter and limits").click()
+    page.get_by_label("Size at most (MB)").fill("7")
+    answers.hold()
+    page.get_by_label("Size at most (MB)").press("Enter")
+    answers.await_one()
+    page.locator("table a").first.click()
+    page.wait_for_url(re.compile(r"run\?run="))
+    of_run = page.url
+    answers.release()
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    page.get_by_role("tab", name="Spec").click()
+    page.wait_for_url(f"{of_run}&tab=Spec")
+    page.go_back()
+    expect(page.get_by_text("within the limits:")).to_be_visible(timeout=SLOW)
+    assert settings(page) == {"points_of": ["builtin:shapes"], "most_mb": ["7"]}
