@@ -34,5 +34,6 @@ pages = {
     ],
 }
 page = st.navigation(pages)
+st.set_page_config(page_title=f"{page.title} · Slimboard")
 identity.choose_project()
 page.run()

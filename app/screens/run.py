@@ -16,6 +16,7 @@ if run is None:
     st.stop()
 
 run_id: int = run["id"]
+st.set_page_config(page_title=f"Run {run_id} · Slimboard")
 was_unfinished = run_data.is_unfinished(run)
 TABS = ("Stages", "Curves", "Log", "Layers", "Mistakes", "Spec", "Artifacts", "Notes")
 if st.query_params.get("show") in TABS:  # what links called the tab, as Compare still calls its own

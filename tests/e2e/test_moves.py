@@ -90,8 +90,10 @@ def test_back_from_a_run_returns_to_the_filtered_list(page, server):
     page.locator("table a").first.click()
     page.wait_for_url(re.compile(f"/run\\?run={first}$"))
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    expect(page).to_have_title(f"Run {first} · Slimboard")
     page.go_back()
     expect(page.get_by_text("Only technique rtn.")).to_be_visible(timeout=SLOW)
+    expect(page).to_have_title("Runs · Slimboard")
     expect(page.get_by_text(FOUND)).to_have_text(shown)
     assert settings(page) == before
     expect(page.locator("table a").first).to_have_text(first)
