@@ -54,24 +54,23 @@ def _thinned(points: Select[*tuple[Any, ...]], logs: Logs) -> Select[*tuple[Any,
 
 def _placed(points: CTE, logs: Logs) -> CTE:
     """Every point with its cell: numbered column by column along x, in a column along y."""
-    x, y = points.c.x, points.c.y
-    ends = select(
-        func.min(x).label("x0"), func.max(x).label("x1"), func.min(y).label("y0"), func.max(y).label("y1")
-    ).cte("ends")
-    column = _place(x, ends.c.x0, ends.c.x1, logs.x)
-    row = _place(y, ends.c.y0, ends.c.y1, logs.y)
+    x, y = _shown(points.c.x, logs.x), _shown(points.c.y, logs.y)
+    ends = select(*_range(points.c.x, "x", logs.x), *_range(points.c.y, "y", logs.y)).cte("ends")
+    column = sql_cast(func.floor((x - ends.c.x_low) * ends.c.x_cells), Integer)
+    row = sql_cast(func.floor((y - ends.c.y_low) * ends.c.y_cells), Integer)
     cell = (column * (GRID + 1) + row).label("cell")
-    return select(points.c.stage_id, x, y, cell).join(ends, literal(True)).cte("placed")
+    return select(points.c.stage_id, points.c.x, points.c.y, cell).join(ends, literal(True)).cte("placed")
 
 
-def _place(
-    column: ColumnElement[Any], low: ColumnElement[Any], high: ColumnElement[Any], log: bool
-) -> ColumnElement[int]:
-    if log:
-        column, low, high = _logarithm(column), _logarithm(low), _logarithm(high)
+def _range(column: ColumnElement[Any], name: str, log: bool) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The low end of the column as it is shown, and how many cells one of its units takes."""
+    low, high = _shown(func.min(column), log), _shown(func.max(column), log)
     span = sql_cast(func.coalesce(func.nullif(high - low, 0), 1), Float)
-    scale = float(GRID) / span
-    return sql_cast(func.floor((column - low) * scale), Integer)
+    return low.label(f"{name}_low"), (float(GRID) / span).label(f"{name}_cells")
+
+
+def _shown(column: ColumnElement[Any], log: bool) -> ColumnElement[Any]:
+    return _logarithm(column) if log else column
 
 
 def _logarithm(column: ColumnElement[Any]) -> ColumnElement[float]:
