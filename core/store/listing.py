@@ -86,12 +86,6 @@ def list_run_ids(session: Session, chosen: RunFilter, limit: int = 10_000) -> li
     return list(session.scalars(select(Run.id).where(*_conditions(chosen)).order_by(Run.id.desc()).limit(limit)))
 
 
-def count_by_status(session: Session, project_id: int) -> dict[RunStatus, int]:
-    """How many runs of a project stand where."""
-    query = select(Run.status, func.count().label("n")).where(Run.project_id == project_id).group_by(Run.status)
-    return {row.status: row.n for row in session.execute(query)}
-
-
 def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
     """What the runs of a project can be filtered by: models, tasks, techniques, owners and tags, by name."""
     mine = Run.project_id == project_id

@@ -157,18 +157,6 @@ def list_operating_points(session: Session, stage_ids: Iterable[int]) -> Sequenc
     return session.scalars(query.order_by(OperatingPoint.stage_id, OperatingPoint.name, OperatingPoint.value)).all()
 
 
-def list_runs_with_stage(session: Session, stage_id: int, limit: int = 50) -> Rows:
-    """Runs that share a stage, the first one first: id, name, status, position."""
-    query = (
-        select(Run.id, Run.name, Run.status, RunStage.position)
-        .join(RunStage, RunStage.run_id == Run.id)
-        .where(RunStage.stage_id == stage_id)
-        .order_by(Run.id)
-        .limit(limit)
-    )
-    return session.execute(query).all()
-
-
 def find_run_stage(session: Session, run_id: int, position: int | None = None) -> tuple[str, str] | None:
     """Key and artifact address of a finished run's stage (its last one by default): what `run:<id>` names."""
     query = (

@@ -67,13 +67,6 @@ def test_orders(filled, order, key):
 def test_another_project_sees_nothing(filled):
     session, project_id, _ = filled
     assert listing.list_runs(session, RunFilter(project_id + 1)) == []
-    assert listing.count_by_status(session, project_id + 1) == {}
-
-
-def test_counts_by_status(filled):
-    session, project_id, every = filled
-    counts = listing.count_by_status(session, project_id)
-    assert counts == {s: sum(run.status == s for run in every) for s in {run.status for run in every}}
 
 
 def test_choices_are_what_the_runs_have(filled):

@@ -97,14 +97,6 @@ def test_run_reference_names_the_last_stage_of_a_finished_run_only(session):
     assert stages.find_reference_key(session, run.id) == "dense"
 
 
-def test_shared_stage_names_its_runs(session):
-    runs = [factories.submit(session, name=name) for name in "ab"]
-    stage_id = add(session, "a")
-    for run in runs:
-        attach(session, run, 1, stage_id)
-    assert [row.name for row in stages.list_runs_with_stage(session, stage_id)] == ["a", "b"]
-
-
 def test_operating_points_are_updated_in_place(session):
     stage_id = add(session, "a")
     row = {"name": "exit_threshold", "value": 0.5, "score": 0.8, "score_low": 0.7, "score_high": 0.9, "macs": 10}
