@@ -108,7 +108,7 @@ def table(name: str, arguments: argparse.Namespace) -> list[str]:
     size = f"width {arguments.dim}, {arguments.depth} blocks, {steps} updates of {part.batch_size} sequences"
     lines = [f"{name}: {size}, {arguments.seeds} seeds; accuracy in %, mean (least to most)"]
     lines.append(f"{part.model['source']:28}" + "".join(f"{task:>28}" for task in part.tasks))
-    for arm in part.arms:
+    for arm in [arm for arm in part.arms if not arguments.arms or arm in arguments.arms]:
         line = f"{arm:28}"
         for task in part.tasks:
             specs = [spec_of(part, task, arm, seed, arguments) for seed in range(arguments.seeds)]
@@ -123,6 +123,7 @@ def main() -> None:
     """Train what is not trained yet, print the tables, and keep them with --save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--arms", nargs="+", help="only these of each part's arms")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--heads", type=int, default=2)
