@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 from playwright.sync_api import Page, TimeoutError, expect
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from core.store import champions
 from core.store.engine import read_session, session
@@ -55,12 +55,14 @@ def test_runs_are_filtered_sorted_and_opened_from_their_table(page, server):
     with read_session(server.store_url) as s:
         model = s.scalars(select(Run.model).order_by(Run.id)).first()
         oldest = s.scalars(select(Run.id).where(Run.model == model).order_by(Run.id).limit(2)).all()
+        n_runs = s.scalar(select(func.count()).where(Run.model == model))
     open_page(page, f"{server.url}/runs", "Runs")
     page.get_by_role("button", name="Filters").click()
     page.get_by_label("Model").click()
     page.get_by_role("option", name=model, exact=True).click()
     expect(page.get_by_text(f"Only model {model}.")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.get_by_text(f"{n_runs} runs, 1 to ")).to_be_visible()  # the table before hears no clicks
     page.get_by_role("button", name="Submitted").click()
     page.wait_for_url(re.compile("sort=oldest"))
     links = page.locator("table a")
