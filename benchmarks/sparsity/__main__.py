@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.sparsity.arms import GROUPS, Claim
+from benchmarks.sparsity.arms import CAUSES, GROUPS, Claim
 from benchmarks.sparsity.judge import judge
 from benchmarks.sparsity.outcomes import Outcome, outcome, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
@@ -29,7 +29,8 @@ Outcomes = dict[tuple[str, str, str], dict[int, Outcome]]  # (group, vehicle, ar
 def main() -> None:
     """Carry out what was asked for, and print a table a group and vehicle."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    compared = [name for name in GROUPS if name not in CAUSES]
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=compared)
     parser.add_argument("--vehicles", nargs="+", help="only these of each group's vehicles")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the updates of every training")
