@@ -10,7 +10,6 @@ recipe that runs through the product's own pipeline, from the same seeds with as
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.sparsity.outcomes import outcome
+from benchmarks.sparsity.outcomes import keep_in, outcome
 from core.spec import RunSpec
 
 RESULTS = Path(__file__).parent / "results"
@@ -136,9 +135,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="also write long_recall_<part>.txt into benchmarks/results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
-    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
+    keep_in(arguments.folder)
     for name in arguments.parts:
         lines = [*table(name, arguments), f"torch {torch.__version__}, {arguments.device}"]
         print("\n".join(lines), flush=True)

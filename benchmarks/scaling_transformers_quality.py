@@ -8,7 +8,6 @@ dense model's window by window of the test split, and the seeds' differences are
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.sparsity.judge import judge
-from benchmarks.sparsity.outcomes import Outcome, outcome
+from benchmarks.sparsity.outcomes import Outcome, keep_in, outcome
 from core.spec import RunSpec
 
 RESULT = Path(__file__).parent / "results" / "scaling_transformers_quality.txt"
@@ -95,9 +94,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"also write {RESULT.name} into benchmarks/results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
-    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_in(arguments.folder)
     started = time.monotonic()
     chosen = {arm: steps for arm, steps in arms(arguments.block_size).items() if _wanted(arm, arguments.arms)}
     found: dict[str, list[Outcome]] = {arm: [] for arm in chosen}

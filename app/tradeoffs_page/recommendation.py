@@ -13,9 +13,8 @@ from app.compare_page.data import load_paired
 from core.comparison.seeds import welch
 from core.decision.limits import Limit
 from core.measured import Comparison
+from core.store.point_columns import TIMED
 from core.store.point_filter import PointFilter
-
-TIMES = {"p50_ms", "p95_ms", "speed_up"}  # what is known from timing
 
 
 def show(
@@ -43,7 +42,7 @@ def show(
     tested = None if best is None or behind is None else _tested(behind, best, axes["score"], score_name, drawn)
     kind = "recipe" if as_one else "stage"
     spoken_of = [point for point in (best, behind) if point is not None]
-    if TIMES & {*limits, *weights}:
+    if TIMED.keys() & {*limits, *weights}:
         spoken_of += named.values()
     unsure = reasons.disturbed(spoken_of)
     if best is None:

@@ -6,7 +6,6 @@ The defaults take less than an hour on 2 cores; --scale lengthens every training
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ import torch
 
 from benchmarks.sparsity.arms import CAUSES, GROUPS, Claim
 from benchmarks.sparsity.judge import judge
-from benchmarks.sparsity.outcomes import Outcome, outcome, spec_of
+from benchmarks.sparsity.outcomes import Outcome, keep_in, outcome, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
 from core.errors import SpecError, TechniqueFailure
 
@@ -39,9 +38,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "slimboard-sparsity")
     parser.add_argument("--save", action="store_true", help="also write each group into benchmarks/results/sparsity")
     arguments = parser.parse_args()
-    os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
-    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_in(arguments.folder)
     started = time.monotonic()
     outcomes = carry_out(arguments)
     head = f"{arguments.seeds} seeds, updates times {arguments.scale:g}, {arguments.device}, torch {torch.__version__}"

@@ -8,7 +8,6 @@ within rows differ at 50 %.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.sparsity.arms import DENSE
-from benchmarks.sparsity.outcomes import execution_of, last_stage, spec_of
+from benchmarks.sparsity.outcomes import execution_of, keep_in, last_stage, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
 from core import artifact
 from core.calibration import groups_of, matrices_of
@@ -57,9 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "slimboard-sparsity")
     parser.add_argument("--save", action="store_true", help="also write it into benchmarks/results/sparsity")
     arguments = parser.parse_args()
-    os.environ["SLIMBOARD_DATA"] = str(arguments.folder)
-    os.environ["SLIMBOARD_LOCK"] = str(arguments.folder / "lock")  # nothing is timed here: wait for nobody who does
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_in(arguments.folder)
     lines = [f"{'':8}{'layers':>7}{'largest / median input':>30}{'in':>34}{'other weights kept':>22}"]
     for vehicle in arguments.vehicles:
         found = layers_of(vehicle, arguments.seed, arguments.folder)

@@ -1,5 +1,6 @@
 """An arm carried out for one seed: the stages of its recipe, and the test loss of each example."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def spec_of(vehicle: str, recipe: Recipe, seed: int, folder: Path, scale: float)
 
 def _updates(steps: int, share: float, scale: float) -> int:
     return max(1, round(steps * share * scale))
+
+
+def keep_in(folder: Path) -> None:
+    """Let this process and its children keep what they compute and read below `folder`, and wait for nobody.
+
+    Nothing is timed here, so that the host's measuring lock is not needed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["SLIMBOARD_DATA"] = str(folder)
+    os.environ["SLIMBOARD_LOCK"] = str(folder / "lock")
 
 
 def outcome(spec: RunSpec, folder: Path, device: str) -> Outcome:
