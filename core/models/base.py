@@ -102,6 +102,12 @@ class TextSettings(TransformerSettings):
 
     length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
     positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
+    embedding_std: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="standard deviation of fresh token and position embeddings; chosen by dim if empty",
+    )
 
     def resolve_text(self, task: Task, kv_heads: int | None = None) -> dict[str, Any]:
         """Keyword arguments that all models of text are made from."""
@@ -109,4 +115,6 @@ class TextSettings(TransformerSettings):
         if self.positions == "rotary" and (blocks["dim"] // blocks["heads"]) % 2:
             remedy = "Choose another number of heads, or learned positions."
             raise SpecError.of("model.heads", blocks["heads"], "leaves heads of odd width to rotary positions", remedy)
-        return {**blocks, "length": self.length or task.length or 256, "positions": self.positions}
+        text = {**blocks, "length": self.length or task.length or 256, "positions": self.positions}
+        # where it is empty it is left out, so that models made before it was there keep their content hash
+        return text if self.embedding_std is None else {**text, "embedding_std": self.embedding_std}

@@ -21,10 +21,19 @@ class Encoder(Transformer):
     """Tokens through a bidirectional Transformer to the logits of the text's class."""
 
     def __init__(
-        self, *, vocab_size: int, length: int, pooling: str, n_classes: int, positions: str = "learned", **blocks: Any
+        self,
+        *,
+        vocab_size: int,
+        length: int,
+        pooling: str,
+        n_classes: int,
+        positions: str = "learned",
+        embedding_std: float | None = None,
+        **blocks: Any,
     ):
         super().__init__(outputs=n_classes, rotary=BASE if positions == "rotary" else None, **blocks)
         self.length = length
+        self.embedding_std = embedding_std or self.dim**-0.5
         self.embedding = nn.Embedding(vocab_size, self.dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, self.dim)) if pooling == "cls" else None
         self.position_embedding = nn.Embedding(length, self.dim) if positions == "learned" else None
@@ -44,11 +53,11 @@ class Encoder(Transformer):
     def initialize_(self, generator: torch.Generator | None) -> None:
         """Fresh weights."""
         initialize_linears_(self, generator)
-        normal_(self.embedding.weight, self.dim**-0.5, generator)
+        normal_(self.embedding.weight, self.embedding_std, generator)
         if self.position_embedding is not None:
-            normal_(self.position_embedding.weight, self.dim**-0.5, generator)
+            normal_(self.position_embedding.weight, self.embedding_std, generator)
         if self.cls is not None:
-            normal_(self.cls, self.dim**-0.5, generator)
+            normal_(self.cls, self.embedding_std, generator)
 
 
 class EncoderSettings(TextSettings):

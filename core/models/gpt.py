@@ -21,10 +21,20 @@ from core.tasks.base import InputFormat, Kind, Task
 class Gpt(Transformer):
     """Tokens through a causal Transformer to the logits of the next one."""
 
-    def __init__(self, *, vocab_size: int, length: int, positions: str, tied: bool, **blocks: Any):
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        length: int,
+        positions: str,
+        tied: bool,
+        embedding_std: float | None = None,
+        **blocks: Any,
+    ):
         rotary = BASE if positions == "rotary" else None
         super().__init__(outputs=vocab_size, causal=True, rotary=rotary, head_bias=False, **blocks)
         self.length = length
+        self.embedding_std = embedding_std
         self.embedding = nn.Embedding(vocab_size, self.dim)
         self.position_embedding = nn.Embedding(length, self.dim) if positions == "learned" else None
         if tied:
@@ -66,15 +76,17 @@ class Gpt(Transformer):
         """Fresh weights, as GPT-2's: what is added to the residual stream is scaled down by the depth.
 
         The standard deviation is sqrt(2 / (5 dim)) (https://arxiv.org/abs/1910.05895), which is GPT-2's 0.02
-        at a width of 1000 and fits narrow models too.
+        at a width of 1000 and fits narrow models too. Tokens and positions have `embedding_std` where it is given.
         """
         std = (2 / (5 * self.dim)) ** 0.5
         residual = (2 * len(self.blocks)) ** -0.5
         for name, module in self.named_modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
+            if isinstance(module, nn.Embedding):
+                normal_(module.weight, self.embedding_std or std, generator)
+            elif isinstance(module, nn.Linear):
                 to_residual = name.endswith((".attention.o", ".ffn.down"))
                 normal_(module.weight, std * (residual if to_residual else 1.0), generator)
-                if isinstance(module, nn.Linear) and module.bias is not None:
+                if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
 

@@ -153,6 +153,58 @@ def test_what_enters_the_residual_stream_of_gpt_is_scaled_by_depth(language_task
     assert (block.attention.o.weight.std() / block.attention.q.weight.std()).item() == pytest.approx(0.25, rel=0.05)
 
 
+def test_gpt_scales_its_embeddings_by_its_width_unless_told(language_task):
+    assert embedding_stds("builtin:gpt", language_task, dim=256) == pytest.approx([(2 / 5 / 256) ** 0.5] * 2, rel=0.02)
+    assert embedding_stds("builtin:gpt", language_task, dim=256, embedding_std=0.3) == pytest.approx(
+        [0.3] * 2, rel=0.02
+    )
+
+
+def test_encoder_scales_its_embeddings_by_its_width_unless_told(text_task):
+    assert embedding_stds("builtin:encoder", text_task, dim=256) == pytest.approx([256**-0.5] * 2, rel=0.02)
+    told = {"dim": 256, "embedding_std": 0.3, "pooling": "cls"}
+    assert embedding_stds("builtin:encoder", text_task, **told) == pytest.approx([0.3] * 2, rel=0.02)
+    assert load("builtin:encoder", text_task, depth=1, **told).module.cls.std().item() == pytest.approx(0.3, rel=0.15)
+
+
+def embedding_stds(source, task, **settings):
+    model = load(source, task, depth=1, length=512, **settings).module
+    return [model.embedding.weight.std().item(), model.position_embedding.weight.std().item()]
+
+
+@pytest.mark.parametrize("settings", [{}, {"tied": False}, {"positions": "rotary"}])
+def test_the_embeddings_alone_take_another_standard_deviation(settings, language_task):
+    own = (2 / 5 / 32) ** 0.5
+    default, wider = (
+        load("builtin:gpt", language_task, embedding_std=std, **SMALL, **settings).module.state_dict()
+        for std in (None, 3 * own)
+    )
+    scaled = {name for name in default if name.split(".")[0] in ("embedding", "position_embedding")}
+    scaled |= set() if settings.get("tied") is False else {"head.weight"}
+    for name, weight in default.items():
+        torch.testing.assert_close(wider[name], weight * (3 if name in scaled else 1), rtol=1e-5, atol=0)
+
+
+MADE_BEFORE = {  # content hashes from before `embedding_std` was there
+    "builtin:gpt": "959d3c78553fbff7d391f6307b545150501b16fe2835602ccc1af66561ae5462",
+    "builtin:encoder": "fb4024ed8aff9767a4e8fc4991806f8816701e4a198b535a67e99e38ed13114b",
+}
+
+
+@pytest.mark.parametrize("source", MADE_BEFORE)
+def test_a_setting_that_came_later_changes_no_content_hash_where_it_is_left_out(source, request):
+    task = request.getfixturevalue(FIT[source][0])
+    assert load(source, task, **SMALL).content_hash == MADE_BEFORE[source]
+    assert load(source, task, embedding_std=0.1, **SMALL).content_hash != MADE_BEFORE[source]
+
+
+@pytest.mark.parametrize("source", MADE_BEFORE)
+@pytest.mark.parametrize("std", [0, -0.1, 1.5, "wide"])
+def test_a_standard_deviation_out_of_range_is_refused_by_field(std, source, request):
+    problem = problem_of(source, request.getfixturevalue(FIT[source][0]), embedding_std=std)
+    assert problem.field == "model.embedding_std" and problem.value == std and problem.remedy
+
+
 @pytest.mark.parametrize("settings", [{}, {"pooling": "cls"}, {"attention": "sliding_window", "window": 3}])
 def test_encoder_does_not_see_padding(settings, text_task):
     model = load("builtin:encoder", text_task, **SMALL, **settings).module
