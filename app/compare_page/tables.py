@@ -47,7 +47,10 @@ def _verdict(comparison: Comparison, p_value: float, higher_is_better: bool) -> 
 
 
 def summary(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
-    """A line an item, in words: what it is, and how it stands against the base (the first line)."""
+    """A line an item, in words: what it is, and how it stands against the base (the first line).
+
+    `rows` are `judged`, with their times as `timing.timed` tells them.
+    """
     return pd.DataFrame([_summary_row(row, base) for row in rows.to_dict("records")])
 
 
@@ -55,9 +58,8 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     unit = row["score_unit"]
     is_base = row["item"] == base["item"]
     return {
-        "Run": f"run?run={row['run_id']}",
-        "Stage": address.title(row["item"], row["label"]) + (" (base)" if is_base else ""),
-        "Name": row["run_name"] or formats.NOTHING,
+        "Run": address.title(row["item"], row["run_name"] or row["run_recipe"]),
+        "Stage": row["label"] + (" (base)" if is_base else ""),
         "Score": formats.score(row["score"], unit),
         "Against the base": formats.NOTHING if is_base else _difference(row),
         "Size": formats.size(row["size_bytes"]),
@@ -66,7 +68,6 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
         "Time × base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
         "MACs": formats.count(row["macs"]),
         "Peak memory": formats.size(_known(row["peak_memory_bytes"])),
-        "Recipe": row["run_recipe"],
     }
 
 
@@ -80,7 +81,7 @@ def _difference(row: dict[str, Any]) -> str:
 def _latency(row: Mapping[str, Any]) -> str:
     p50 = _known(row.get("p50_ms"))
     if p50 is None:
-        return NO_KERNEL if row.get("trained") and not row.get("is_timed") else formats.NOTHING
+        return NO_KERNEL if row["trained"] and not row["is_timed"] else formats.NOTHING
     return marked(formats.milliseconds(p50), row["disturbed"])
 
 

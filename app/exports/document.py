@@ -18,7 +18,11 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ font-family: sans-serif; line-height: 1.5; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
-.written, table {{ overflow-wrap: anywhere }}
+.written {{ overflow-wrap: anywhere }}
+td {{ overflow-wrap: break-word }}
+h4 {{ font-size: 1.5rem; margin: 2rem 0 0.5rem }}
+h5 {{ font-size: 1.2rem; margin: 1.5rem 0 0.5rem }}
+h6 {{ font-size: 1rem; margin: 1rem 0 0.5rem }}
 .table {{ overflow-x: auto; margin: 1rem 0 }}
 table {{ border-collapse: collapse; font-size: 0.85rem }}
 th, td {{ border: 1px solid #ccc; padding: 0.2rem 0.5rem; text-align: left }}

@@ -8,13 +8,14 @@ import pandas as pd
 from app import data, formats, runs_table
 from app.charts import provenance as tree_chart
 from app.charts.deltas import deltas
-from app.compare_page import address, tables
+from app.compare_page import address, tables, timing
 from app.compare_page import data as compared
 from app.exports.document import Chart
 from app.provenance_page.data import load_family
 from app.provenance_page.tree import grow
 from app.reports_page import tradeoffs
 from app.reports_page.parts import Embedded
+from app.run_page.stages import DISTURBED
 from core.store.listing import ORDERS, Order, RunFilter
 from core.store.models import RunStatus
 
@@ -64,9 +65,17 @@ def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
         raise NotShownError(str(error)) from error
     if len(items) < 2:
         raise NotShownError("Fewer than two of these runs are here, each with a measured stage.")
+    latencies = timing.with_conditions(
+        compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
+    )
+    offered, asked = timing.offered(latencies), _text(settings, "conditions")
+    kind = asked if asked in offered else next(iter(offered), None)
+    items = timing.timed(items, latencies, kind)
     base = items.iloc[0].to_dict()
     rows = tables.judged(items, base, compared.load_against(items, base))
-    drawn = Drawn([tables.summary(rows, base).drop(columns="Run")])
+    drawn = Drawn([tables.summary(rows, base)], words=f"Latency measured as {kind}." if kind else "")
+    if kind and rows["disturbed"].eq(True).any():
+        drawn.words += f" {DISTURBED}"
     judged = rows.dropna(subset=["delta"])
     if not judged.empty:
         names = {row["item"]: address.title(row["item"], row["label"]) for row in items.to_dict("records")}
@@ -94,7 +103,8 @@ def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
     heads = [column.name for column in runs_table.COLUMNS]
     n_found = data.count_runs(chosen)
     words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
-    return Drawn([pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)], words=words)
+    table = pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)
+    return Drawn([table.drop(columns=["Owner", "Duration"])], words=words)
 
 
 def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Drawn:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import formats, run_data
 from app.charts.curves import curve
-from app.run_page.stages import name_of
+from app.run_page.stages import curve_title, name_of
 
 LEVELS = {"error": "red", "warning": "orange", "info": "", "output": "gray"}
 LINES = 400
@@ -39,7 +39,7 @@ def show_curves(run_id: int, stages: pd.DataFrame) -> None:
         columns = st.columns(min(3, max(2, len(shown))))
         for index, name in enumerate(shown):
             points = run_data.load_curve(run_id, f"{position}/{name}")
-            columns[index % len(columns)].altair_chart(curve(points, _in_words(name), smooth=smooth, log=log))
+            columns[index % len(columns)].altair_chart(curve(points, curve_title(name), smooth=smooth, log=log))
 
 
 def show_log(run_id: int) -> None:

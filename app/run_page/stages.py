@@ -31,6 +31,13 @@ def name_of(stage: dict[str, Any]) -> str:
     return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
 
 
+def curve_title(name: str) -> str:
+    """A curve's name in words, with its unit where it is a score."""
+    words = name.replace("_", " ")
+    unit = SCORE_UNITS.get(words.removeprefix("validation "))
+    return f"{words} ({unit})" if unit else words
+
+
 def condition_name(row: dict[str, Any]) -> str:
     """Under which conditions a latency was measured, in words; the data type differs with the stage."""
     length = f", {int(row['length'])} tokens" if pd.notna(row["length"]) else ""

@@ -3,16 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from app import addressed, data, formats, identity
+from app import addressed, data, formats, identity, wrapped_table
 from app.charts.curves import overlay
 from app.charts.deltas import deltas
 from app.charts.layers import layer_comparison, quantities, titled
 from app.charts.theme import SERIES
-from app.compare_page import address, conditions, tables
+from app.compare_page import address, conditions, tables, timing
 from app.compare_page import data as compared
 from app.exports import buttons, frames, latex
 from app.run_data import load_curve
-from app.run_page.stages import DISTURBED, condition_name
+from app.run_page.stages import DISTURBED, curve_title
 from app.saved_views import menu as views
 
 user, project = identity.user(), identity.project()
@@ -85,8 +85,7 @@ if len(items) < 2:
     offer_views()
     st.stop()
 
-timed = compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
-items["is_timed"] = items["stage_id"].isin(timed.get("stage_id", []))
+latencies = timing.with_conditions(compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True))))
 choose_base, choose_conditions = st.columns([1, 2])
 labels = dict(zip(items["item"], items["label"], strict=True))
 choose_base.selectbox(
@@ -96,27 +95,22 @@ choose_base.selectbox(
     format_func=lambda item: address.title(item, formats.plain(labels[item])),
     on_change=move_to_front,
 )
-if not timed.empty:
-    timed = timed.assign(
-        conditions=[f"{condition_name(row)} · {row['hardware']}" for row in timed.to_dict("records")]
-    ).drop_duplicates(["run_id", "stage_id", "conditions"], keep="last")
-    counts = timed["conditions"].value_counts(sort=False)
+kind = None
+if not latencies.empty:
     kind = choose_conditions.selectbox(
         "Latency measured as",
-        list(counts.sort_values(ascending=False, kind="stable").index),
+        timing.offered(latencies),
         key="conditions",
         bind="query-params",
         help="Latencies are compared only where they were measured under the same conditions. Those of the most stages "
         "come first.",
     )
-    chosen = timed[timed["conditions"] == kind]
-    place = ["run_id", "stage_id"]
-    items = items.merge(chosen[[*place, "p50_ms", "p95_ms", "disturbed"]], on=place, how="left")
+items = timing.timed(items, latencies, kind)
 
 base = items.iloc[0].to_dict()
 doubts = conditions.doubts(items, base)
 if doubts:
-    st.warning("\n".join(f"- {sentence}" for sentence in doubts), icon=":material/rule:")
+    st.warning(doubts[0] if len(doubts) == 1 else "\n".join(f"- {one}" for one in doubts), icon=":material/rule:")
 same_data = conditions.comparable(items, base)
 if 1 < len(same_data) < len(items):
     st.button(
@@ -125,18 +119,19 @@ if 1 < len(same_data) < len(items):
     )
 
 rows = tables.judged(items, base, compared.load_against(items, base))
-st.dataframe(
-    tables.summary(rows, base).assign(Run=lambda table: table["Run"] + addressed.kept()),
-    hide_index=True,
-    column_config={"Run": st.column_config.LinkColumn(display_text=r"run=(\d+)", width=60)},
-)
+summary = tables.summary(rows, base)
+links = [
+    f"[{formats.plain(name)}](run?run={run_id}{addressed.kept()})"
+    for name, run_id in zip(summary["Run"], rows["run_id"], strict=True)
+]
+wrapped_table.show(summary.assign(Run=links), markdown={"Run"})
 if "disturbed" in rows and rows["disturbed"].eq(True).any():
     st.caption(DISTURBED)
 buttons.show(
     "slimboard-comparison",
     [
         *buttons.tables(lambda: frames.compared(rows, base)),
-        buttons.File("LaTeX", "tex", "text/x-tex", lambda: latex.table(tables.summary(rows, base).drop(columns="Run"))),
+        buttons.File("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
     ],
     "The table above: CSV and Parquet with raw numbers, LaTeX as it reads.",
 )
@@ -156,8 +151,9 @@ def show_scores() -> None:
     st.altair_chart(deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
     better = "Larger" if base["higher_is_better"] else "Smaller"
     st.caption(
-        f"{better} is better. The two are paired on the same test examples; bars are 95 % intervals, and p-values are "
-        "adjusted for the number of comparisons (Holm). Training noise is not in them: compare several seeds for that."
+        f"{better} is better. The two are paired on the same test examples. Bars are 95 % intervals of one difference; "
+        "p-values are adjusted for the number of comparisons (Holm), so a bar beside zero may still be chance. "
+        "Training noise is not in them: compare several seeds for that."
     )
 
 
@@ -194,7 +190,7 @@ def show_curves() -> None:
         f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
     }
     points = pd.concat([load_curve(*place, 300)[["step", "value"]].assign(name=n) for n, place in listed.items()])
-    st.altair_chart(overlay(points, name, list(listed), log=log), width="stretch")
+    st.altair_chart(overlay(points, curve_title(name), list(listed), log=log), width="stretch")
     if len(drawn) < int((curves["name"] == name).sum()):
         st.caption(f"The first {len(SERIES)} are drawn. Compare fewer runs to see the others.")
 

@@ -1,17 +1,18 @@
 """Reports: what the team has to say of its runs, with views of the board in it."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
 
-from app import formats, identity, markdown
+from app import formats, identity, markdown, wrapped_table
 from app.actions import NotAllowed
 from app.exports.document import Written, document
 from app.reports_page import actions
 from app.reports_page.data import forget_reports, load_report, load_reports
 from app.reports_page.drawn import NotShownError, draw
-from app.reports_page.parts import parts, written
+from app.reports_page.parts import Embedded, parts, written
 from app.saved_views.data import load_views
 from core.store.reports import ChangedMeanwhileError
 
@@ -66,22 +67,27 @@ def show_report(report: dict[str, Any]) -> None:
     st.caption(f"{formats.plain(report['owner'])}, changed {formats.ago(report['changed_at'])}")
     if not report["text"].strip():
         st.info("Nothing is written yet. Press Edit.")
-    ground = st.context.theme.type or "light"
-    for number, part in enumerate(parts(report["text"])):
-        if isinstance(part, str):
-            st.html(markdown.html(part))
-            continue
-        try:
-            drawn = draw(part, project.id, ground)
-        except NotShownError as reason:
-            st.warning(f"{formats.plain(written(part.page, part.query))}: {formats.plain(str(reason))}")
-            continue
-        for table in drawn.tables:
-            st.dataframe(table, hide_index=True)
-        if drawn.words:
-            st.caption(drawn.words)
-        for at, chart in enumerate(drawn.charts):
-            st.altair_chart(chart, key=f"chart {number}.{at}", width="stretch")
+    with st.container(key="report"):
+        for number, part in enumerate(parts(report["text"])):
+            if isinstance(part, str):
+                st.html(markdown.html(part))
+            else:
+                show_view(part, number)
+
+
+def show_view(part: Embedded, number: int) -> None:
+    """A view of the board at its place in a report, or why it cannot be shown."""
+    try:
+        drawn = draw(part, project.id, st.context.theme.type or "light")
+    except NotShownError as reason:
+        st.warning(f"{formats.plain(written(part.page, part.query))}: {formats.plain(str(reason))}")
+        return
+    for table in drawn.tables:
+        wrapped_table.show(table)
+    if drawn.words:
+        st.caption(formats.plain(drawn.words))
+    for at, chart in enumerate(drawn.charts):
+        st.altair_chart(chart, key=f"chart {number}.{at}", width="stretch")
 
 
 def exported(report: dict[str, Any]) -> bytes:
@@ -96,7 +102,8 @@ def exported(report: dict[str, Any]) -> bytes:
         except NotShownError as reason:
             blocks.append(Written(markdown.html(f"*{formats.plain(str(reason))}*")))
             continue
-        blocks += [*drawn.tables, Written(f"<p>{drawn.words}</p>"), *drawn.charts]
+        tables = [table.map(wrapped_table.wrapping) for table in drawn.tables]
+        blocks += [*tables, Written(f"<p>{html.escape(drawn.words)}</p>"), *drawn.charts]
     return document(report["title"], blocks)
 
 

@@ -126,7 +126,8 @@ def judged() -> tuple[pd.DataFrame, dict]:
     """Three compared items, one of other data, with hostile names."""
     common = {"position": 1, "run_recipe": "train", "owner": "ada", "score_name": "accuracy", "score_unit": "%",
               "higher_is_better": True, "macs": 10, "peak_memory_bytes": None, "parameters": 5, "nonzeros": 5,
-              "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0, "disturbed": False}  # fmt: skip
+              "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0, "disturbed": False,
+              "trained": True, "is_timed": True}  # fmt: skip
     items = pd.DataFrame(
         [
             {**common, "item": "1", "run_id": 1, "label": "dense", "run_name": "=1+1", "score": 97.123456789012345,
@@ -171,7 +172,7 @@ def test_latex_shows_every_text_and_carries_nothing_out(hostile):
 
 def test_a_latex_table_has_a_row_a_line_and_as_many_cells_as_columns(judged):
     rows, base = judged
-    summary = tables.summary(rows, base).drop(columns="Run")
+    summary = tables.summary(rows, base)
     text = latex.table(summary).decode()
     lines = [line for line in text.splitlines() if line.endswith(r" \\")]
     cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]

@@ -87,8 +87,10 @@ def test_views_are_drawn_where_they_stand(people):
     )
     at = opened(report=str(add(people, text)))
     assert len(at.get("vega_lite_chart")) == 2 and not at.warning
-    compared, runs = (table.value for table in at.dataframe)
+    compared, runs = (table.value for table in at.table)
     assert compared["Stage"][0].endswith("(base)") and len(compared) == 2
+    assert all(time.endswith("ms") for time in compared["Latency p50"])
+    assert any(caption.value.startswith("Latency measured as forward") for caption in at.caption)
     assert list(runs["Run"])[:3] == ["1", "2", "3"] and len(runs) == 50
     assert any("first 50 of 60 runs" in caption.value for caption in at.caption)
 

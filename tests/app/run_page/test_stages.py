@@ -89,3 +89,9 @@ def test_layers_read_without_raw_floats():
         [{"name": "head", "shape": [10, 48], "sparsity": 0.5, "max_error": 1.234e-5, "mse": 1e-9}]
     ).to_dict("records")
     assert row == {"Layer": "head", "Shape": "10 × 48", "Sparsity": "50.00 %", "Max error": "0.0000123"}
+
+
+def test_a_curve_of_a_score_is_named_with_its_unit():
+    assert stages.curve_title("validation accuracy") == "validation accuracy (%)"
+    assert stages.curve_title("validation_bits per character") == "validation bits per character (bits)"
+    assert stages.curve_title("learning_rate") == "learning rate"
