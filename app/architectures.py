@@ -24,7 +24,8 @@ def _grown(report: Report, architecture: Measured, quantity: str) -> str:
     known = [value for value in getattr(architecture.costs, quantity) if value is not None]
     if not known:
         return formats.NOTHING
-    return f"{power(report.fit(architecture, quantity))} · {AXES[quantity].read(known[-1])}".lstrip(" ·")
+    value, growth = AXES[quantity].read(known[-1]), power(report.fit(architecture, quantity))
+    return f"{value} ({growth})" if growth else value
 
 
 def conditions(found: Conditions) -> str:

@@ -13,10 +13,10 @@ from core.complexity.report import Report
 AXES = {
     axis.column: axis
     for axis in (
-        Axis("train_ms", "Training step", formats.milliseconds, "less", TIMES),
+        Axis("train_ms", "Forward and backward", formats.milliseconds, "less", TIMES),
         Axis("forward_ms", "Forward pass", formats.milliseconds, "less", TIMES),
         Axis("decode_ms", "Decoded token", formats.milliseconds, "less", TIMES),
-        Axis("train_bytes", "Peak memory of a training step", formats.size, "less", BYTES, short="Training memory"),
+        Axis("train_bytes", "Peak memory of both passes", formats.size, "less", BYTES, short="Training memory"),
         Axis("state_bytes", "State while decoding", formats.size, "less", BYTES, short="Decoding state"),
     )
 }

@@ -1,8 +1,9 @@
 """How the cost of each architecture grows with the length of its input."""
 
+import pandas as pd
 import streamlit as st
 
-from app import architectures, data, formats, identity
+from app import architectures, data, formats, identity, wrapped_table
 from app.charts.architectures import AXES, growth, points
 from core.complexity.report import shipped
 
@@ -45,14 +46,14 @@ else:
 
 st.subheader("Growth with the length T")
 st.caption(
-    f"Exponent with its 95 % interval over the longest four lengths, and the value at {survey.lengths[-1]:,} tokens. "
-    "A training step is a forward and a backward pass without the optimizer; its memory is what it "
-    "holds beside the model. Whether a training is parallel is told from how many operations it launches."
+    f"The value at {survey.lengths[-1]:,} tokens; in brackets the power of the length, with its 95 % interval over the "
+    "longest four lengths. A forward and a backward pass are an update of a training without its optimizer; training "
+    "memory is what they hold beside the model. Whether a training is parallel is told from how many operations it "
+    "launches."
 )
 links = {a.name: f"[{formats.plain(a.name)}]({a.paper})" for a in survey.architectures}
-st.table(
-    [{**row, "Architecture": links[row["Architecture"]]} for row in architectures.table(survey)], border="horizontal"
-)
+rows = [{**row, "Architecture": links[row["Architecture"]]} for row in architectures.table(survey)]
+wrapped_table.show(pd.DataFrame(rows), markdown={"Architecture"})
 with st.expander("What each architecture does, and its settings"):
     for measured in survey.architectures:
         settings = ", ".join(f"{name}: {value}" for name, value in measured.settings.items()) or "no settings"

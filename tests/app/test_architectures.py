@@ -35,9 +35,9 @@ def opened() -> AppTest:
 
 def test_table_says_how_each_cost_grows_and_what_it_is_at_the_longest():
     full, retnet, mixer = table(SURVEY)
-    assert full["Training step"] == "T^2.00 ± 0.00 · 16.8 s"
-    assert retnet["Training step"] == "T^1.00 ± 0.00 · 4.10 ms"
-    assert full["Decoded token"] == "T^0.00 ± 0.00 · 0.500 ms"
+    assert full["Forward and backward"] == "16.8 s (T^2.00 ± 0.00)"
+    assert retnet["Forward and backward"] == "4.10 ms (T^1.00 ± 0.00)"
+    assert full["Decoded token"] == "0.500 ms (T^0.00 ± 0.00)"
     assert (full["Trains in parallel"], retnet["Trains in parallel"]) == ("yes", "block by block")
     assert mixer["Decoded token"] == mixer["Decoding state"] == "–"
 

@@ -32,7 +32,7 @@ def test_both_axes_are_logarithmic_with_units():
     lines = spec()["layer"][1]["encoding"]
     assert lines["x"]["scale"]["type"] == lines["y"]["scale"]["type"] == "log"
     assert lines["x"]["axis"]["values"] == LENGTHS and lines["x"]["title"] == "length T [tokens]"
-    assert lines["y"]["title"] == "Training step [s]"
+    assert lines["y"]["title"] == "Forward and backward [s]"
     assert spec("state_bytes")["layer"][1]["encoding"]["y"]["title"] == "State while decoding [GB]"
 
 
@@ -70,4 +70,4 @@ def test_colour_dash_and_shape_stay_with_an_architecture_whatever_is_hidden():
 
 def test_tooltips_name_architecture_length_and_cost():
     tooltips = spec()["layer"][2]["encoding"]["tooltip"]
-    assert [tooltip["title"] for tooltip in tooltips] == ["architecture", "tokens", "training step"]
+    assert [tooltip["title"] for tooltip in tooltips] == ["architecture", "tokens", "forward and backward"]
