@@ -125,6 +125,19 @@ def worker_state(worker: Mapping[str, Any]) -> str:
     return "lost" if worker["lost"] else "running"
 
 
+def doing(worker: Mapping[str, Any]) -> str:
+    """What a worker computes: "run 12 (40 %)", "idle"; nothing is said of one that does not work."""
+    if worker["run_id"]:
+        return f"run {worker['run_id']} ({formats.percent(worker['run_progress'], 0)})"
+    return "idle" if worker_state(worker) == "running" else formats.NOTHING
+
+
+def schema_line(found: str | None, expected: str | None) -> str:
+    """The store's revision, and whether this version can work with it."""
+    told = found or "empty"
+    return f"{told}, as this version needs" if found == expected else f"{told}, this version needs {expected}"
+
+
 def hardware_line(hardware: Mapping[str, Any]) -> str:
     """A worker's processor or GPU in a line."""
     memory = hardware.get("memory_bytes")

@@ -22,7 +22,7 @@ def curve(
     scale = alt.Scale(type="log" if log and positive else "linear", zero=False)
     drawn = points.assign(smoothed=points["value"].ewm(span=max(2, len(points) // 30)).mean())
     base = alt.Chart(drawn).encode(
-        x=alt.X("step:Q", title="update", axis=alt.Axis(format="~s", tickMinStep=1)),
+        x=_updates(),
         tooltip=[alt.Tooltip("step:Q", title="update", format=","), alt.Tooltip("value:Q", title=title, format=".4g")],
     )
     many = smooth and len(points) > 60
@@ -49,7 +49,7 @@ def overlay(
         alt.Chart(points.assign(smoothed=smoothed))
         .mark_line()
         .encode(
-            x=alt.X("step:Q", title="update", axis=alt.Axis(format="~s", tickMinStep=1)),
+            x=_updates(),
             y=alt.Y(
                 "smoothed:Q",
                 title=title,
@@ -73,3 +73,8 @@ def overlay(
         .add_params(chosen)
     )
     return alt.layer(chart).properties(height=OVERLAY_HEIGHT)
+
+
+def _updates() -> alt.X:
+    scale = alt.Scale(nice=False, zero=False)
+    return alt.X("step:Q", title="update", scale=scale, axis=alt.Axis(format="~s", tickMinStep=1))

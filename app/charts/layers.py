@@ -15,18 +15,18 @@ BAR_HEIGHT = 20
 LABEL_WIDTH = 170  # pixels
 MOST_WORDS = 160  # cells that still have room for their value
 SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
-_NO_QUANTITY = ("name", "weights", "shape")
+_NO_QUANTITY = ("name", "weights", "shape", "mse")  # relative errors can be compared between layers
 _IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
 
 
 def quantities(layers: list[dict[str, Any]]) -> list[str]:
-    """Names of the numbers that the rows have and that may differ between layers."""
-    numeric: dict[str, None] = {}
+    """Names of the numbers that the rows have and that may differ between layers, those first that do."""
+    numeric: dict[str, set[float]] = {}
     for row in layers:
         for key, value in row.items():
             if key not in _NO_QUANTITY and isinstance(value, (int, float)) and not isinstance(value, bool):
-                numeric[key] = None
-    return list(numeric)
+                numeric.setdefault(key, set()).add(value)
+    return sorted(numeric, key=lambda name: len(numeric[name]) == 1)
 
 
 def titled(quantity: str) -> str:
@@ -38,7 +38,8 @@ def read(quantity: str, value: float) -> str:
     """The value as people read it, with its unit where it has one."""
     if quantity in SHARES:
         return formats.percent(value)
-    return formats.number(value) + (" %" if quantity.endswith("(%)") else "")
+    words = f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else formats.number(value)
+    return words + (" %" if quantity.endswith("(%)") else "")
 
 
 def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
@@ -90,9 +91,12 @@ def _heat_map(
     drawn: pd.DataFrame, title: str, quantity: str, tooltip: list[alt.Tooltip]
 ) -> alt.LayerChart | alt.FacetChart:
     domain = _domain(drawn["value"], quantity)
-    angle = -30 if drawn["part"].nunique() > 3 else 0
+    many = drawn["part"].nunique() > 3
+    heads = alt.Axis(
+        orient="top", labelAngle=-45 if many else 0, labelLimit=LABEL_WIDTH, labelOverlap=False if many else "parity"
+    )
     base = alt.Chart(drawn).encode(
-        x=alt.X("part:N", title=None, sort=None, axis=alt.Axis(orient="top", labelAngle=angle, labelLimit=LABEL_WIDTH)),
+        x=alt.X("part:N", title=None, sort=None, axis=heads),
         y=alt.Y("block:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, labelBound=False)),
         tooltip=tooltip,
     )
@@ -101,7 +105,7 @@ def _heat_map(
         "value:Q",
         title=title,
         scale=alt.Scale(scheme="viridis", domain=domain),
-        legend=alt.Legend(format=axis_format, orient="bottom", direction="horizontal", gradientLength=220),
+        legend=alt.Legend(format=axis_format, orient="bottom", direction="horizontal", gradientLength=220, tickCount=3),
     )
     layers = [base.mark_rect(stroke="white", strokeWidth=0.5).encode(color=colour)]
     if len(drawn) <= MOST_WORDS:

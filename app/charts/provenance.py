@@ -22,7 +22,8 @@ NARROWEST = 110  # pixels a column, where there are so many that the page is too
 def provenance(tree: Tree, asked: tuple[int, ...] = (), ground: str = "light") -> alt.LayerChart:
     """The chart, for a page with a "light" or "dark" ground; runs that were `asked` for stand out."""
     canvas = _Canvas(tree, INK[ground])
-    nodes = pd.DataFrame([_stage(node) for node in tree.nodes.values()])
+    rooms = tree.rooms()
+    nodes = pd.DataFrame([_stage(node, rooms[number]) for number, node in tree.nodes.items()])
     leaves = pd.DataFrame([_run(leaf, tree, leaf.run["run_id"] in asked) for leaf in tree.leaves.values()])
     layers = [
         _lines(_edges(tree, canvas.end), canvas),
@@ -56,12 +57,12 @@ class _Canvas:
         scale = alt.Scale(domain=[-0.6, self.n_rows - 0.4], nice=False, zero=False, reverse=True)
         return alt.Y(f"{name}:Q", scale=scale, axis=None)
 
-    def limit(self, columns: float) -> alt.ExprRef:
-        """Room for a text that is as wide as so many columns, on whichever screen."""
-        return alt.ExprRef(f"{columns / (self.width + 0.1):.4f} * width")
+    def limit(self, columns: float | str) -> alt.ExprRef:
+        """Room for a text that is as wide as so many columns (or as an expression says), on whichever screen."""
+        return alt.ExprRef(f"{columns} / {self.width + 0.1:.4f} * width")
 
 
-def _stage(node: Node) -> dict[str, Any]:
+def _stage(node: Node, room: int) -> dict[str, Any]:
     stage = node.stage
     return {
         "x": node.column,
@@ -69,6 +70,7 @@ def _stage(node: Node) -> dict[str, Any]:
         "run_id": node.runs[0],
         "family": stage["family"],
         "label": stage["label"],
+        "room": room - 2 * TURN,
         "shared": f"{len(node.runs)} runs" if len(node.runs) > 1 else "",
         "Stage": stage["label"],
         "Runs": _listed(node.runs),
@@ -218,7 +220,7 @@ def _stages(nodes: pd.DataFrame, canvas: _Canvas) -> list[alt.Chart]:
         shape=alt.Shape("family:N", scale=shapes, title="Stage", legend=legend),
         tooltip=["Stage:N", "Score:N", "Size:N", "Runs:N"],
     )
-    limit = canvas.limit(1 - 2 * TURN)
+    limit = canvas.limit("datum.room")
     words = base.mark_text(align="left", baseline="bottom", dx=8, dy=-2, limit=limit, color=canvas.ink)
     shared = base.mark_text(align="left", baseline="top", dx=8, dy=4, limit=limit, fontSize=10, color=NEUTRAL)
     return [

@@ -34,7 +34,7 @@ FAMILY_SHAPES = {
     Family.EARLY_EXIT: "wedge",
     Family.DECODING: "arrow",
 }
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#AA4499", "#999933", "#882255")
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#AA4499", "#999933", "#A6761D")
 GOOD, BAD, NEUTRAL = "#009E73", "#D55E00", "#8C8C8C"
 PALE, PLAIN = 0.3, 0.95  # opacity of dominated points and of those on the frontier
 HEIGHT = 460

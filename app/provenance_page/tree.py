@@ -47,6 +47,15 @@ class Tree:
         """Columns of stages."""
         return max((node.column for node in self.nodes.values()), default=-1) + 1
 
+    def rooms(self) -> dict[int, int]:
+        """How many columns each stage's name may take: up to the next stage in its row."""
+        found: dict[int, int] = {}
+        next_column: dict[int, int] = {}  # by row
+        for number, node in sorted(self.nodes.items(), key=lambda item: -item[1].column):
+            found[number] = next_column.get(node.row, self.n_columns) - node.column
+            next_column[node.row] = node.column
+        return found
+
 
 def grow(stages: pd.DataFrame, sources: pd.DataFrame) -> Tree:
     """The tree of the runs in `stages` (a row a stage, one for a run without) and `sources`, as the store has them."""

@@ -75,4 +75,5 @@ def _reload(stage: dict[str, Any]) -> str:
     error = stage["reload_max_error"]
     if pd.isna(error):
         return "not reloaded: untrained"
-    return f"reloaded in a fresh process, outputs differ by at most {formats.number(float(error))}"
+    told = f"outputs differ by at most {formats.number(float(error))}" if error else "the same outputs"
+    return f"reloaded in a fresh process, {told}"

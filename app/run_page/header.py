@@ -52,7 +52,7 @@ def show_state(run: dict[str, Any]) -> None:
     elif run["status"] == RunStatus.FAILED:
         failure = run["failure"]
         message = formats.plain(_shortened(run["failure_message"]))
-        what = f"**Failed: {failure.value if failure else 'unknown'}.** {message}"
+        what = f"**Failed: {failure.value if failure else 'unknown'}.** {message[:1].upper()}{message[1:]}"
         st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
     elif run["status"] == RunStatus.CANCELLED:
         st.warning("Cancelled. Its finished stages stand; requeue it to go on.", icon=":material/cancel:")

@@ -41,7 +41,7 @@ text = second.text_input(
     disabled=bool(named.strip()),
 )
 limit = third.segmented_control(
-    "Runs at most", [50, 100, 200], default=50, required=True, key="most", bind="query-params"
+    "Show at most", [50, 100, 200], default=50, required=True, key="most", bind="query-params"
 )
 with corner:
     views.show("provenance", {"of": named, "words": text, "most": str(limit)}, user, project)

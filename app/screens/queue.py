@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import actions, data, formats, identity
+from app import actions, data, formats, identity, system
 from core.store.models import RunStatus
 
 SHOWN = 40  # queued runs; each is a card with buttons
@@ -46,7 +46,7 @@ def show_running(run: dict[str, Any]) -> None:
     seconds = run["seconds_left"]
     left = f"about {formats.duration(seconds)} left" if seconds else "time left not known yet"
     since = formats.duration(run["now"] - run["started_at"]) if run["started_at"] else formats.NOTHING
-    facts = [left, f"for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
+    facts = [left, f"running for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap="small"):
             st.page_link("screens/run.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
@@ -81,9 +81,9 @@ def show_worker(worker: dict[str, Any]) -> None:
     state = f":red[:material/error: lost, {seen}]" if worker["lost"] else f":green[:material/check_circle:] {seen}"
     if worker["stopped_at"] is not None:
         state = f":gray[:material/stop_circle: stopped, {seen}]"
-    doing = f"run {worker['run_id']} ({formats.percent(worker['run_progress'], 0)})" if worker["run_id"] else "idle"
+    facts = [f"**{formats.plain(worker['name'])}**", worker["device"], system.doing(worker)]
     with st.container(border=True):
-        st.markdown(f"**{formats.plain(worker['name'])}** · {worker['device']} · {doing}")
+        st.markdown(" · ".join(fact for fact in facts if fact != formats.NOTHING))
         st.caption(state)
         if worker["lost"] and worker["run_id"]:
             st.caption("Its run goes back to the queue by itself and is taken up at its last stage.")

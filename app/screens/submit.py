@@ -117,7 +117,8 @@ with left:
             with st.container(horizontal=True, vertical_alignment="center"):
                 if entry is not None:
                     st.markdown(f"{entry['summary']} [Paper]({entry['paper']})", width="stretch")
-                step_buttons(index, step)
+                with st.container(horizontal=True, width="content"):
+                    step_buttons(index, step)
             if entry is None:
                 show_problem(next((p for p in problems if p.field.startswith(field)), None))
             else:

@@ -1,8 +1,11 @@
 """Store, queue, workers, disk and versions: what is wrong, and what to do."""
 
+from typing import Any
+
+import pandas as pd
 import streamlit as st
 
-from app import actions, data, formats, identity, system
+from app import actions, data, formats, identity, system, wrapped_table
 from core.settings import settings
 from core.store.models import Role
 
@@ -26,38 +29,33 @@ for trouble in troubles:
     show(f"**{trouble.what}**  \n{trouble.remedy}", icon=icon)
 
 first, second, third, fourth = st.columns(4)
-first.metric("Store", formats.size(store["bytes"]), store["dialect"], delta_color="off", delta_arrow="off", border=True)
-second.metric(
-    "Queue",
-    "unreachable" if queue.error else f"{store['queued']} waiting",
-    "Redis does not answer" if queue.error else f"Redis answers in {formats.milliseconds(queue.ping_ms)}",
-    delta_color="off",
-    delta_arrow="off",
-    border=True,
-)
+plain: dict[str, Any] = {"delta_color": "off", "delta_arrow": "off", "border": True}
+dialect = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[store["dialect"]]
+first.metric("Store", formats.size(store["bytes"]), dialect, **plain)
+answer = "Redis does not answer" if queue.error else f"Redis answers in {formats.milliseconds(queue.ping_ms)}"
+second.metric("Queue", "unreachable" if queue.error else f"{store['queued']} waiting", answer, **plain)
 living = [worker for worker in workers if not worker["lost"] and worker["stopped_at"] is None]
 busy = sum(worker["run_id"] is not None for worker in living)
-third.metric("Workers", len(living), f"{busy} busy", delta_color="off", delta_arrow="off", border=True)
-used = f"{formats.size(store['artifact_bytes'])} of artifacts"
+third.metric("Workers", len(living), f"{busy} busy", **plain)
 free = "free space unknown" if disk.free_bytes is None else f"{formats.size(disk.free_bytes)} free"
-fourth.metric("Disk", used, free, delta_color="off", delta_arrow="off", border=True)
+fourth.metric("Artifacts", formats.size(store["artifact_bytes"]), free, **plain)
 
 st.subheader("Workers")
 if workers:
     rows = [
         {
-            "worker": worker["name"],
-            "device": worker["device"],
-            "state": system.worker_state(worker),
-            "doing": f"run {worker['run_id']}" if worker["run_id"] else "idle",
-            "last seen": f"{formats.duration(worker['age'])} ago",
-            "hardware": system.hardware_line(worker["hardware"]),
-            "software": system.software_line(worker["hardware"]),
-            "offers": len(worker["offers"]),
+            "Worker": worker["name"],
+            "Device": worker["device"],
+            "State": system.worker_state(worker),
+            "Doing": system.doing(worker),
+            "Last seen": f"{formats.duration(worker['age'])} ago",
+            "Hardware": system.hardware_line(worker["hardware"]),
+            "Software": system.software_line(worker["hardware"]),
+            "Techniques": str(sum(name.startswith("technique:") for name in worker["offers"])),
         }
         for worker in workers
     ]
-    st.dataframe(rows, hide_index=True)
+    wrapped_table.show(pd.DataFrame(rows))
     with st.expander("Hardware in full"):
         for worker in workers:
             provides = formats.plain(", ".join(worker["provides"]) or "nothing special")
@@ -72,7 +70,7 @@ with left:
     st.table(
         {
             "Store": store["address"],
-            "Schema": f"{store['revision'][0]}, this version's is {store['revision'][1]}",
+            "Schema": system.schema_line(*store["revision"]),
             "Rows": f"{formats.plural(store['runs'], 'run')}, {formats.plural(store['stages'], 'stage')}",
             "Redis": queue.error or f"{queue.version}, {formats.size(queue.memory_bytes)} in use",
             "Messages waiting": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,

@@ -26,7 +26,7 @@ chosen = st.pills("Family", families, selection_mode="multi")
 def setting_row(field: Field) -> dict[str, str]:
     """One line of a technique's table of settings."""
     default = "required" if field.required else NOTHING if field.default in (None, [], {}) else in_words(field.default)
-    return {"setting": field.name, "default": default, "values": field.range, "what it is": field.description}
+    return {"Setting": field.name, "Default": default, "Values": field.range, "What it is": field.description}
 
 
 def matches(name: str, entry: dict) -> bool:

@@ -46,12 +46,12 @@ def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue)
     members = {f: [n for n, entry in CATALOGUE.techniques.items() if entry["family"] == f] for f in families}
     assert [head.value for head in at.subheader] == [f"{f.capitalize()} ({len(members[f])})" for f in families]
     assert techniques(at) == [name for names in members.values() for name in names]
-    rows = next(table.value for table in at.dataframe if "bits" in set(table.value["setting"]))
+    rows = next(table.value for table in at.dataframe if "bits" in set(table.value["Setting"]))
     assert dict(rows.iloc[0]) == {
-        "setting": "bits",
-        "default": "8",
-        "values": "2 to 8",
-        "what it is": "bits of a weight",
+        "Setting": "bits",
+        "Default": "8",
+        "Values": "2 to 8",
+        "What it is": "bits of a weight",
     }
 
 
@@ -101,6 +101,25 @@ def test_each_trouble_is_named_with_its_remedy(changed, words):
     found = system.troubles(**{**NO_TROUBLE, **changed})
     assert any(words in trouble.what for trouble in found)
     assert all(trouble.remedy for trouble in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "idle"),
+        ({"run_id": 12, "run_progress": 0.4}, "run 12 (40 %)"),
+        ({"stopped_at": 1.0}, "–"),
+        ({"lost": True}, "–"),
+    ],
+)
+def test_only_a_worker_that_runs_is_idle(changed, words):
+    worker = {"run_id": None, "run_progress": None, "stopped_at": None, "lost": False}
+    assert system.doing({**worker, **changed}) == words
+
+
+def test_the_schema_is_told_beside_what_this_version_needs():
+    assert system.schema_line("0007", "0007") == "0007, as this version needs"
+    assert system.schema_line(None, "0007") == "empty, this version needs 0007"
 
 
 def test_an_unreachable_queue_is_told_and_not_raised(tmp_path):

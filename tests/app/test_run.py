@@ -158,7 +158,7 @@ def test_a_failure_comes_with_its_class_message_and_remedy(run_id, failure):
     with session() as s:
         change(s, run_id, status=RunStatus.FAILED, failure=failure, failure_message="it broke here")
     text = opened(run_id).error[0].value
-    assert failure.value in text and "it broke here" in text and len(text.splitlines()[-1]) > 20
+    assert failure.value in text and "It broke here" in text and len(text.splitlines()[-1]) > 20
 
 
 def test_requeue_and_rename(run_id, store):

@@ -24,6 +24,20 @@ def test_quantities_are_the_numbers_that_may_differ():
     rows = [{"name": "a", "shape": [1], "weights": 3, "sparsity": 0.5, "efficacy (%)": 31.25, "kept whole": True}]
     assert quantities(rows) == ["sparsity", "efficacy (%)"]
     assert (read("sparsity", 0.5), read("efficacy (%)", 31.25), read("seconds", 0.25)) == ("50.0 %", "31.2 %", "0.250")
+    assert (read("bits", 8.0), read("heads", 0.0), read("bits", 1e12)) == ("8", "0", "1000000000000")
+
+
+def test_quantities_that_differ_come_first():
+    rows = [
+        {"name": name, "bits": 8, "mse": error, "relative_error": error} for name, error in (("a", 0.1), ("b", 0.2))
+    ]
+    assert quantities(rows) == ["relative_error", "bits"]
+
+
+def test_every_part_is_named_above_a_heat_map():
+    parts = [f"part{n}" for n in range(12)]
+    rows = [{"name": f"blocks.{i}.{part}", "sparsity": 0.5} for i in range(2) for part in parts]
+    assert layer_chart(rows, "sparsity").to_dict()["layer"][0]["encoding"]["x"]["axis"]["labelOverlap"] is False
 
 
 def test_blocks_with_several_layers_make_a_heat_map_over_the_whole_share():

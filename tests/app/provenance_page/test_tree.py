@@ -28,6 +28,7 @@ def rows(found):
 def test_a_shared_prefix_is_drawn_once():
     found = tree({1: [10, 11, 12], 2: [10, 11, 13], 3: [10, 11]})
     assert places(found) == {10: (0, 0), 11: (1, 0), 12: (2, 1), 13: (2, 2)}
+    assert found.rooms() == {10: 1, 11: 2, 12: 1, 13: 1}
     assert rows(found) == {3: 0, 1: 1, 2: 2}
     assert found.nodes[11].runs == [1, 2, 3] and found.nodes[13].runs == [2]
 
