@@ -1,6 +1,7 @@
 """What each step of a run did to one quantity: a bar from the value before it to the value after."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -9,7 +10,6 @@ import pandas as pd
 from app import formats
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, GOOD, NEUTRAL, PALE
-from core.measured import SIGNIFICANT
 
 BAR_HEIGHT = 34
 LABEL_WIDTH = 150  # pixels
@@ -17,12 +17,22 @@ WORDS = 0.45  # of the span, for the value's words right of the longest bar
 _EFFECTS = {"better": GOOD, "worse": BAD, "same": NEUTRAL, "start": NEUTRAL}
 
 
-def changes(stages: pd.DataFrame, axis: Axis, p_values: Mapping[int, float] | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Certainty:
+    """Whether a change is more than chance, and why, in words."""
+
+    is_sure: bool
+    words: str
+
+
+UNTESTED = Certainty(False, "not tested")
+
+
+def changes(stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certainty] | None = None) -> pd.DataFrame:
     """A row a measured stage: `label`, `before`, `after`, `effect`, `strength`, and how value and change read.
 
-    `stages` are in order, with `position`, `label` and the axis's column. `p_values` are, by position, those of the
-    tests of stages against the one before them: what they do not find significant is pale. Without them values are
-    exact.
+    `stages` are in order, with `position`, `label` and the axis's column. `certainties` tell by position of the change
+    from the stage before; what is not sure is pale. Without them values are exact.
     """
     known = stages.dropna(subset=[axis.column])
     rows = []
@@ -36,8 +46,8 @@ def changes(stages: pd.DataFrame, axis: Axis, p_values: Mapping[int, float] | No
             "strength": 1.0,
             **_effect(axis, before, after),
         }
-        if p_values is not None and row["effect"] in ("better", "worse"):
-            row |= _tested(row["change"], p_values.get(stage["position"]))
+        if certainties is not None and row["effect"] != "same":
+            row |= _told(row, certainties.get(stage["position"]))
         rows.append(row)
         before = after
     return pd.DataFrame(rows, columns=["label", "before", "after", "effect", "strength", "text", "change"])
@@ -60,19 +70,21 @@ def _words(axis: Axis, before: float, after: float) -> str:
     return f"{sign}{axis.read(abs(after - before))}{share}"
 
 
-def _tested(change: str, p_value: float | None) -> dict[str, Any]:
-    """How strong a change is drawn, and how it reads with its test."""
-    if p_value is None:
-        return {"strength": PALE, "change": f"{change}, not tested"}
-    strength = 1.0 if p_value < SIGNIFICANT else PALE
-    return {"strength": strength, "change": f"{change}, {formats.significance(p_value)}"}
+def _told(row: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
+    """How strong a change is drawn, and how it reads with its certainty; nothing comes before the first stage."""
+    if certainty is None:
+        if row["effect"] == "start":
+            return {}
+        certainty = UNTESTED
+    return {"strength": 1.0 if certainty.is_sure else PALE, "change": f"{row['change']}, {certainty.words}"}
 
 
 def waterfall(
-    stages: pd.DataFrame, axis: Axis, p_values: Mapping[int, float] | None = None, *, zero: bool = True
+    stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certainty] | None = None, *, zero: bool = True
 ) -> alt.LayerChart | alt.FacetChart:
-    """The chart of `changes`; `zero` False leaves the origin out, where all values are close (scores)."""
-    rows = changes(stages, axis, p_values)
+    """The chart of `changes`, below a heading that names the quantity; `zero` False leaves the origin out, where all
+    values are close (scores)."""
+    rows = changes(stages, axis, certainties)
     factor, unit = axis.unit_for(float(rows["after"].max()))
     rows = rows.assign(before=rows["before"] / factor, after=rows["after"] / factor)
     if not zero:
@@ -89,7 +101,7 @@ def waterfall(
     )
     ticks = alt.Axis(format=NUMBER, tickCount=4, grid=True, labelOverlap="greedy")
     bars = base.mark_bar(height=16, cornerRadius=2).encode(
-        x=alt.X("before:Q", scale=scale, title=f"{axis.title} ({unit})" if unit else axis.title, axis=ticks),
+        x=alt.X("before:Q", scale=scale, title=unit or axis.title, axis=ticks),
         x2="after:Q",
         color=alt.Color("effect:N", scale=alt.Scale(domain=list(_EFFECTS), range=list(_EFFECTS.values())), legend=None),
         opacity=alt.Opacity("strength:Q", scale=None),

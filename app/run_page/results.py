@@ -1,21 +1,19 @@
 """What a run's stages were measured to be: the summary, the table, the waterfalls and the latencies."""
 
-import re
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app import formats
-from app.charts.axes import AXES, score_axis
+from app import formats, wrapped_table
+from app.charts.axes import AXES, Axis, score_axis
 from app.charts.waterfall import waterfall
+from app.run_page import certainty
 from app.run_page import claims as claimed
-from app.run_page import paired
 from app.run_page import stages as words
 from core.measured import SIGNIFICANT
 
-GREY = "color: #8C8C8C"
-_BRACKETS = re.compile(r"\([^)]*\)")
+AGAINST = "Of the last stage; below, how that stands against the reference."
 
 
 def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], seen: str | None) -> None:
@@ -35,7 +33,7 @@ def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], s
 
 
 def show_summary(stages: pd.DataFrame) -> None:
-    """The last trained stage in four numbers, each against the reference."""
+    """The last trained stage in four numbers, the first three also against the reference."""
     trained = stages[stages["trained"] & (stages["position"] >= 0)]
     if trained.empty:
         return
@@ -43,29 +41,27 @@ def show_summary(stages: pd.DataFrame) -> None:
     unit = last["score_unit"]
     row = st.container(horizontal=True, key="cards")  # style.css gives each a least width
     cards = [row.container() for _ in range(4)]
-    _card(cards[0], "Size", formats.size(last["size_bytes"]), words.size_change(last) or None)
-    delta = None if pd.isna(last["score_delta"]) else f"{formats.score_change(last['score_delta'], unit)}"
-    _card(
-        cards[1],
-        last["score_name"].capitalize(),
-        formats.score(last["score"], unit),
-        f"{delta} against the reference" if delta else None,
-        _direction(last),
-    )
-    ratio = None if pd.isna(last["ratio"]) else last["ratio"]
-    faster = words.NO_KERNEL if pd.isna(last["p50_ms"]) else None
-    sure = _better(ratio, last["ratio_low"], last["ratio_high"])
-    if ratio is not None:
-        faster = words.marked(formats.time_change(ratio), last["disturbed"])
-        sure = "off" if last["disturbed"] else sure
-    p50 = formats.milliseconds(None if pd.isna(last["p50_ms"]) else last["p50_ms"])
-    _card(cards[2], "Latency (median)", p50, faster, sure)
+    _card(cards[0], "Size", formats.size(last["size_bytes"]), words.size_change(last), help=AGAINST)
+    delta = "" if pd.isna(last["score_delta"]) else formats.score_change(last["score_delta"], unit)
+    score = formats.score(last["score"], unit)
+    _card(cards[1], last["score_name"].capitalize(), score, delta, _direction(last), help=AGAINST)
+    _latency_card(cards[2], last)
     peak = None if pd.isna(last["peak_memory_bytes"]) else last["peak_memory_bytes"]
-    _card(cards[3], "Peak memory", formats.size(peak), "loading and running it, alone" if peak else None)
+    _card(cards[3], "Peak memory", formats.size(peak), "loading and running it, alone" if peak else "")
 
 
-def _card(column: Any, title: str, value: str, note: str | None, colour: str = "off") -> None:
-    column.metric(title, value, note, delta_color=colour, delta_arrow="off", border=True)
+def _latency_card(column: Any, last: dict[str, Any]) -> None:
+    p50 = None if pd.isna(last["p50_ms"]) else last["p50_ms"]
+    ratio = None if pd.isna(last["ratio"]) else last["ratio"]
+    note, colour = words.NO_KERNEL if p50 is None else "", "off"
+    if ratio is not None:
+        note = words.marked(formats.time_change(ratio), last["disturbed"])
+        colour = "off" if last["disturbed"] else _better(ratio, last["ratio_low"], last["ratio_high"])
+    _card(column, "Latency (median)", formats.milliseconds(p50), note, colour, help=AGAINST)
+
+
+def _card(column: Any, title: str, value: str, note: str, colour: str = "off", help: str | None = None) -> None:
+    column.metric(title, value, note or None, delta_color=colour, delta_arrow="off", border=True, help=help)
 
 
 def _direction(stage: dict[str, Any]) -> str:
@@ -84,7 +80,7 @@ def _better(ratio: float | None, low: float, high: float) -> str:
 def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     """All stages; those without training grey, because their score says nothing."""
     grey = (~stages["trained"]).tolist()
-    _show(words.stage_table(stages, timed), grey)
+    wrapped_table.show(words.stage_table(stages, timed), grey)
     notes = []
     if any(grey):
         notes.append("Grey: not trained yet, so left out of every chart.")
@@ -101,21 +97,10 @@ def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     st.caption(" ".join(notes))
 
 
-def _show(table: pd.DataFrame, grey: list[bool]) -> None:
-    """A table whose cells wrap, so that no column is cut off where labels or kernels are long."""
-    written = table.map(_wrapping)
-    st.table(written.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1), hide_index=True)
-
-
-def _wrapping(text: str) -> str:
-    """A cell's text, which breaks before brackets and not inside them."""
-    return _BRACKETS.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), formats.plain(text))
-
-
 def show_costs(stages: pd.DataFrame) -> None:
     """What each stage costs to compute and to hold."""
     st.subheader("Compute and memory", anchor=False)
-    _show(words.cost_table(stages), (~stages["trained"]).tolist())
+    wrapped_table.show(words.cost_table(stages), (~stages["trained"]).tolist())
 
 
 def show_waterfalls(stages: pd.DataFrame) -> None:
@@ -129,16 +114,22 @@ def show_waterfalls(stages: pd.DataFrame) -> None:
     for axis in (AXES["size_bytes"], score, AXES["p50_ms"]):
         with row.container():
             st.markdown(f"**{axis.title}**")
-            known = drawn.dropna(subset=[axis.column])
-            if known.empty:
-                st.caption("Not measured under these conditions.")
-            elif axis is score:
-                st.altair_chart(waterfall(known, axis, paired.p_values(known), zero=False))
-                st.caption("Pale: may be chance (paired test against the stage before), or not tested.")
-            else:
-                st.altair_chart(waterfall(known, axis))
-            if axis is AXES["p50_ms"] and 0 < len(known) < len(drawn):
-                st.caption("Stages without a kernel here are not timed.")
+            _show_waterfall(drawn, axis, is_score=axis is score)
+
+
+def _show_waterfall(drawn: pd.DataFrame, axis: Axis, *, is_score: bool) -> None:
+    known = drawn.dropna(subset=[axis.column])
+    if known.empty:
+        st.caption("Not measured under these conditions.")
+    elif is_score:
+        st.altair_chart(waterfall(known, axis, certainty.of_scores(known), zero=False))
+        st.caption("Pale: may be chance (paired test against the stage before), or not tested.")
+    elif axis is AXES["p50_ms"]:
+        st.altair_chart(waterfall(known, axis, certainty.of_times(known)))
+        partly = " Stages without a kernel here are not timed." if len(known) < len(drawn) else ""
+        st.caption(f"Pale: disturbed, or may be chance (the 95 % intervals of Time × reference meet).{partly}")
+    else:
+        st.altair_chart(waterfall(known, axis))
 
 
 def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:
@@ -147,7 +138,7 @@ def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:
     if not found:
         return
     st.subheader("Claimed against real", anchor=False)
-    _show(pd.DataFrame([claim.row() for claim in found]), [False] * len(found))
+    wrapped_table.show(pd.DataFrame([claim.row() for claim in found]))
     st.caption(
         "Claimed size counts nonzero weights at their nominal bits. Packed size is what the file holds: scales, masks, "
         "indices and layers that keep their precision included."

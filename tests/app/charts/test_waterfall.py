@@ -5,6 +5,7 @@ import pandas as pd
 from app.charts import waterfall
 from app.charts.axes import AXES, score_axis
 from app.charts.theme import PALE
+from app.charts.waterfall import Certainty
 
 SIZE = AXES["size_bytes"]
 ACCURACY = score_axis("accuracy", "%", True)
@@ -44,9 +45,10 @@ def test_the_axis_leaves_room_for_words_and_starts_at_nothing_below_zero():
     assert low == 0 and high > 5
 
 
-def test_a_change_of_score_is_pale_unless_its_test_finds_it_significant():
+def test_a_change_is_pale_unless_it_is_sure():
     scores = stages(score=[97.0, 95.0, 94.8, 94.9, 94.9])
-    rows = waterfall.changes(scores, ACCURACY, {2: 0.0004, 3: 0.07})
+    told = {2: Certainty(True, "significant (p < 0.001)"), 3: Certainty(False, "may be chance (p 0.070)")}
+    rows = waterfall.changes(scores, ACCURACY, told)
     assert rows["strength"].tolist() == [1.0, 1.0, PALE, PALE, 1.0]
     assert rows["change"].tolist() == [
         "where it starts",
@@ -55,9 +57,16 @@ def test_a_change_of_score_is_pale_unless_its_test_finds_it_significant():
         "+0.1 points, not tested",
         "no change",
     ]
-    bars = waterfall.waterfall(scores, ACCURACY, {2: 0.0004, 3: 0.07}, zero=False).to_dict()["layer"][0]["encoding"]
+    bars = waterfall.waterfall(scores, ACCURACY, told, zero=False).to_dict()["layer"][0]["encoding"]
+    assert bars["x"]["title"] == "%"  # the heading names the score
     assert bars["opacity"] == {"field": "strength", "type": "quantitative", "scale": None}
 
 
 def test_sizes_are_exact():
     assert set(waterfall.changes(stages(size_bytes=[4000, 1000]), SIZE)["strength"]) == {1.0}
+
+
+def test_a_first_stage_is_pale_where_it_was_disturbed():
+    rows = waterfall.changes(stages(p50_ms=[4.0, 2.0]), AXES["p50_ms"], {1: Certainty(False, "disturbed")})
+    assert rows["strength"].tolist() == [PALE, PALE]
+    assert rows["change"].tolist() == ["where it starts, disturbed", "−2.00 ms (−50 %), not tested"]
