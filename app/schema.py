@@ -25,6 +25,7 @@ class Field:
     below: float | None = None
     choices: tuple[Any, ...] = ()
     item: str = "string"  # kind of a list's items
+    declared_empty: str = ""  # what its class says that no value means
     fields: tuple["Field", ...] = field(default_factory=tuple)  # of a nested object
 
     @property
@@ -39,13 +40,10 @@ class Field:
 
     @property
     def when_empty(self) -> str:
-        """What an empty field means, as its description tells: "automatic", "no limit" or "none"."""
-        if not self.nullable:
+        """What an empty field means, in few words: "no limit", "dim / 64", the default where there is one."""
+        if self.required:
             return "required"
-        if "empty: no limit" in self.description:
-            return "no limit"
-        told = "if empty" in self.description or "if there is none" in self.description
-        return "automatic" if told else "none"
+        return self.declared_empty or "not set" if self.nullable else str(self.default)
 
     @property
     def range(self) -> str:
@@ -112,6 +110,7 @@ def _field(name: str, prop: Mapping[str, Any], required: bool, root: Mapping[str
         below=inner.get("exclusiveMaximum"),
         choices=tuple(items.get("enum", ()) if kind == "choices" else _choices(inner)),
         item=items.get("type", "string"),
+        declared_empty=outer.get("when_empty", ""),
         fields=tuple(_fields(inner, root)) if kind == "object" else (),
     )
 

@@ -79,12 +79,17 @@ def _section(name: str, described: dict[str, Any]) -> str:
     if described["requires"]:
         head += f" · needs {', '.join(described['requires'])}"
     rows = [
-        f"| `{key}` | {json.dumps(field.get('default')) if 'default' in field else ''} | {_range(field)} | "
-        f"{field.get('description', '')} |"
+        f"| `{key}` | {_default(field)} | {_range(field)} | {field.get('description', '')} |"
         for key, field in described["schema"].get("properties", {}).items()
     ]
     table = "\n".join(["| setting | default | values | what it is |", "|---|---|---|---|", *rows])
     return f"{head}\n\n{table}" if rows else head
+
+
+def _default(field: dict[str, Any]) -> str:
+    if field.get("default") is None and "when_empty" in field:
+        return str(field["when_empty"])
+    return json.dumps(field["default"]) if "default" in field else ""
 
 
 def _range(field: dict[str, Any]) -> str:

@@ -77,23 +77,45 @@ class MeasureSpec(_Spec):
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
         default=[1], min_length=1, max_length=8, description="batch sizes at which latency is measured"
     )
-    length: int | None = Field(None, ge=1, le=131072, description="tokens of the timed input; the task's if empty")
+    length: int | None = Field(
+        None,
+        ge=1,
+        le=131072,
+        description="tokens of the timed input; the task's if empty",
+        json_schema_extra={"when_empty": "the task's"},
+    )
     decode_tokens: int = Field(32, ge=0, le=4096, description="tokens generated when decoding is timed; 0 to skip")
     runtimes: list[Literal["eager", "compile", "onnxruntime"]] = Field(
         default=["eager"], min_length=1, description="what executes the model while it is timed"
     )
     repeats: int = Field(30, ge=5, le=1000, description="timed rounds of stage and reference in turn")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; all of the worker's if empty")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads; all of the worker's if empty",
+        json_schema_extra={"when_empty": "all"},
+    )
     memory: bool = Field(True, description="measure peak memory in a fresh process")
-    test_examples: int | None = Field(None, ge=16, description="score on this many test examples; all if empty")
+    test_examples: int | None = Field(
+        None,
+        ge=16,
+        description="score on this many test examples; all if empty",
+        json_schema_extra={"when_empty": "all"},
+    )
 
 
 class LimitSpec(_Spec):
     """When a run is stopped."""
 
-    minutes: float | None = Field(None, gt=0, description="longest time to run; empty: no limit")
+    minutes: float | None = Field(
+        None, gt=0, description="longest time to run; empty: no limit", json_schema_extra={"when_empty": "no limit"}
+    )
     memory_gb: float | None = Field(
-        None, gt=0, description="most memory that the run's process may use; empty: no limit"
+        None,
+        gt=0,
+        description="most memory that the run's process may use; empty: no limit",
+        json_schema_extra={"when_empty": "no limit"},
     )
 
 

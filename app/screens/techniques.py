@@ -1,8 +1,9 @@
 """The catalogue: every technique with its family, paper and settings, and who can run it."""
 
+import pandas as pd
 import streamlit as st
 
-from app import data, identity
+from app import data, identity, wrapped_table
 from app.formats import NOTHING
 from app.schema import Field, fields
 from app.widgets import in_words
@@ -23,10 +24,16 @@ text = st.text_input("Search", placeholder="name, family, words of the descripti
 chosen = st.pills("Family", families, selection_mode="multi")
 
 
+def default(field: Field) -> str:
+    """What holds where a setting is left out."""
+    if field.required or (field.default is None and field.nullable):
+        return field.when_empty
+    return NOTHING if field.default in (None, [], {}) else in_words(field.default)
+
+
 def setting_row(field: Field) -> dict[str, str]:
     """One line of a technique's table of settings."""
-    default = "required" if field.required else NOTHING if field.default in (None, [], {}) else in_words(field.default)
-    return {"Setting": field.name, "Default": default, "Values": field.range, "What it is": field.description}
+    return {"Setting": field.name, "Default": default(field), "Values": field.range, "What it is": field.description}
 
 
 def matches(name: str, entry: dict) -> bool:
@@ -54,7 +61,7 @@ def show(name: str, entry: dict) -> None:
         st.markdown(entry["doc"])
         rows = [setting_row(field) for field in fields(entry["schema"])]
         if rows:
-            st.dataframe(rows, hide_index=True)
+            wrapped_table.show(pd.DataFrame(rows))
         else:
             st.caption("No settings.")
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -36,13 +36,25 @@ class TransformerSettings(Architecture):
 
     dim: int = Field(192, ge=8, le=8192, description="width of the residual stream")
     depth: int = Field(6, ge=1, le=128, description="blocks")
-    heads: int | None = Field(None, ge=1, le=256, description="attention heads; as many as 64 goes into dim if empty")
+    heads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="attention heads; as many as 64 goes into dim if empty",
+        json_schema_extra={"when_empty": "dim / 64"},
+    )
     ffn_ratio: float = Field(4.0, gt=0, le=16, description="hidden width of the feed-forward network, times dim")
     ffn: Literal["mlp", "swiglu"] = Field(
         "mlp", description="feed-forward network; swiglu takes 2/3 of the hidden width"
     )
     attention: Literal["full", "sliding_window"] = Field("full", description="attention of every block")
-    window: int | None = Field(None, ge=1, le=131072, description="tokens that sliding_window attention sees")
+    window: int | None = Field(
+        None,
+        ge=1,
+        le=131072,
+        description="tokens that sliding_window attention sees",
+        json_schema_extra={"when_empty": "not set"},
+    )
 
     def resolve_blocks(self, kv_heads: int | None = None) -> dict[str, Any]:
         """Keyword arguments of `core.nn.transformer.Transformer` that these settings determine."""
@@ -100,13 +112,20 @@ class TransformerSettings(Architecture):
 class TextSettings(TransformerSettings):
     """What models of text have besides: how long it may be, and how a token knows its place."""
 
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of the longest text; the task's if empty")
+    length: int | None = Field(
+        None,
+        ge=8,
+        le=131072,
+        description="tokens of the longest text; the task's if empty",
+        json_schema_extra={"when_empty": "the task's"},
+    )
     positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
     embedding_std: float | None = Field(
         None,
         gt=0,
         le=1,
         description="standard deviation of fresh token and position embeddings; chosen by dim if empty",
+        json_schema_extra={"when_empty": "by dim"},
     )
 
     def resolve_text(self, task: Task, kv_heads: int | None = None) -> dict[str, Any]:

@@ -96,7 +96,13 @@ class GptSettings(TextSettings):
     kind = Kind.LANGUAGE_MODELLING
     module = Gpt
 
-    kv_heads: int | None = Field(None, ge=1, le=256, description="heads of keys and values; as many as heads if empty")
+    kv_heads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="heads of keys and values; as many as heads if empty",
+        json_schema_extra={"when_empty": "as heads"},
+    )
     tied: bool = Field(True, description="the output head shares the embedding's weights")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:

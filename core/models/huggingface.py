@@ -32,10 +32,21 @@ AUTO_CLASSES = {
 class HuggingFaceSettings(ModelSettings):
     """A model of a Hugging Face repository or folder, with its trained weights."""
 
-    revision: str | None = Field(None, max_length=100, description="branch, tag or commit of the repository")
+    revision: str | None = Field(
+        None,
+        max_length=100,
+        description="branch, tag or commit of the repository",
+        json_schema_extra={"when_empty": "the newest"},
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type that weights are loaded as")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="how transformers computes attention")
-    length: int | None = Field(None, ge=8, le=131072, description="tokens of a window; the task's if empty")
+    length: int | None = Field(
+        None,
+        ge=8,
+        le=131072,
+        description="tokens of a window; the task's if empty",
+        json_schema_extra={"when_empty": "the task's"},
+    )
     new_head: bool = Field(False, description="put a new, untrained classification head on the model")
 
 

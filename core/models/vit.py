@@ -61,7 +61,13 @@ class VitSettings(TransformerSettings):
     kind = Kind.IMAGE_CLASSIFICATION
     module = Vit
 
-    patch: int | None = Field(None, ge=1, le=64, description="pixels of a patch's side; chosen from the image if empty")
+    patch: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="pixels of a patch's side; chosen from the image if empty",
+        json_schema_extra={"when_empty": "by image"},
+    )
     pooling: Literal["cls", "mean"] = Field("cls", description="what the classes are read from")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:

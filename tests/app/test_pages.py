@@ -46,7 +46,7 @@ def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue)
     members = {f: [n for n, entry in CATALOGUE.techniques.items() if entry["family"] == f] for f in families}
     assert [head.value for head in at.subheader] == [f"{f.capitalize()} ({len(members[f])})" for f in families]
     assert techniques(at) == [name for names in members.values() for name in names]
-    rows = next(table.value for table in at.dataframe if "bits" in set(table.value["Setting"]))
+    rows = next(table.value for table in at.table if "bits" in set(table.value["Setting"]))
     assert dict(rows.iloc[0]) == {
         "Setting": "bits",
         "Default": "8",

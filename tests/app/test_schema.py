@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.schema import MISSING, fields
 from app.schema import Field as FormField
+from core.catalogue import built_in
+from core.spec import LimitSpec, MeasureSpec
+
+TOGGLED = ("model", "methods", "object")  # kinds whose widget shows by itself that there is nothing
 
 
 class Inner(BaseModel):
@@ -69,17 +73,37 @@ def test_nested_settings_have_their_own_fields():
 
 
 @pytest.mark.parametrize(
-    ("description", "placeholder"),
+    ("schema", "placeholder"),
     [
-        ("tokens; the task's if empty", "automatic"),
-        ("its split; cut from train if there is none", "automatic"),
-        ("longest time to run; empty: no limit", "no limit"),
-        ("rank of every layer, instead of `kept`", "none"),
+        ({"type": "integer"}, "required"),
+        ({"type": "integer", "default": 4}, "4"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None, "when_empty": "by size"}, "by size"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}], "default": 2, "when_empty": "no limit"}, "no limit"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None}, "not set"),  # a plug-in's
     ],
 )
-def test_an_empty_field_says_what_that_means(description, placeholder):
-    assert FormField("rank", "integer", description, default=None, nullable=True).when_empty == placeholder
-    assert FormField("rank", "integer", description).when_empty == "required"
+def test_an_empty_field_says_what_that_means(schema, placeholder):
+    required = [] if "default" in schema else ["rank"]
+    (field,) = fields({"properties": {"rank": schema}, "required": required})
+    assert field.when_empty == placeholder
+
+
+def published() -> dict[str, dict]:
+    """Every schema that a form is drawn from, by its name."""
+    catalogue = built_in()
+    tables = {"technique": catalogue.techniques, "model": catalogue.models, "task": catalogue.tasks}
+    schemas = {f"{kind} {name}": entry["schema"] for kind, table in tables.items() for name, entry in table.items()}
+    return schemas | {spec.__name__: spec.model_json_schema() for spec in (MeasureSpec, LimitSpec)}
+
+
+@pytest.mark.parametrize("name", sorted(published()))
+def test_an_optional_setting_says_what_empty_means(name):
+    schema = published()[name]
+    optional = [field for field in fields(schema) if field.nullable and field.kind not in TOGGLED]
+    assert [field.name for field in optional if not field.declared_empty] == []
+    declared = [name for name, setting in schema.get("properties", {}).items() if "when_empty" in setting]
+    assert declared == [field.name for field in optional]
+    assert all(len(field.declared_empty) <= 14 for field in optional), "a field has room for few words"
 
 
 def test_units_keep_their_case():

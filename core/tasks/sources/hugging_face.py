@@ -36,12 +36,32 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 class HuggingFaceData(OwnData):
     """A data set of the Hugging Face Hub or a folder of it: texts, labelled texts or labelled pictures."""
 
-    config: str | None = Field(None, description="configuration of the data set, where it has several")
-    revision: str | None = Field(None, description="branch, tag or commit; the newest if empty")
-    train_split: str | None = Field(None, description="name of its split for training; 'train' if empty")
-    validation_split: str | None = Field(None, description="its split for choosing; cut from train if there is none")
-    test_split: str | None = Field(None, description="its split for the final score; cut from train if there is none")
-    image_column: str | None = Field(None, description="column of the pictures; found by its name if empty")
+    config: str | None = Field(
+        None,
+        description="configuration of the data set, where it has several",
+        json_schema_extra={"when_empty": "the only one"},
+    )
+    revision: str | None = Field(
+        None, description="branch, tag or commit; the newest if empty", json_schema_extra={"when_empty": "the newest"}
+    )
+    train_split: str | None = Field(
+        None, description="name of its split for training; 'train' if empty", json_schema_extra={"when_empty": "train"}
+    )
+    validation_split: str | None = Field(
+        None,
+        description="its split for choosing; cut from train if there is none",
+        json_schema_extra={"when_empty": "cut from train"},
+    )
+    test_split: str | None = Field(
+        None,
+        description="its split for the final score; cut from train if there is none",
+        json_schema_extra={"when_empty": "cut from train"},
+    )
+    image_column: str | None = Field(
+        None,
+        description="column of the pictures; found by its name if empty",
+        json_schema_extra={"when_empty": "by name"},
+    )
     max_examples: int = Field(
         100_000, ge=100, le=2_000_000, description="most examples read of each split, from its start"
     )

@@ -33,7 +33,11 @@ class ListOps(TaskSource):
 
     length: int = Field(512, ge=16, le=16_384, description="texts have fewer tokens than this (2,000 in the arena)")
     shortest: int | None = Field(
-        None, ge=2, le=16_000, description="texts have more tokens than this (500 in the arena); length / 4 if empty"
+        None,
+        ge=2,
+        le=16_000,
+        description="texts have more tokens than this (500 in the arena); length / 4 if empty",
+        json_schema_extra={"when_empty": "length / 4"},
     )
     depth: int = Field(10, ge=2, le=20, description="greatest depth of nesting")
     arguments: int = Field(10, ge=2, le=30, description="most arguments of an operation")

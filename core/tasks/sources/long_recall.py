@@ -49,7 +49,11 @@ class LongRecall(TaskSource):
     )
     length: int = Field(256, ge=64, le=16_384, description="tokens of a sequence")
     distance: int | None = Field(
-        None, ge=0, le=16_384, description="tokens between the pairs and the queries; as many as fit if empty"
+        None,
+        ge=0,
+        le=16_384,
+        description="tokens between the pairs and the queries; as many as fit if empty",
+        json_schema_extra={"when_empty": "longest"},
     )
     pairs: int = Field(8, ge=1, le=4_096, description="pairs to recall; of copy, symbols to repeat")
     vocabulary: int = Field(16, ge=2, le=MOST_SYMBOLS, description="different keys, and different values")

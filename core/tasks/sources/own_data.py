@@ -18,14 +18,26 @@ class OwnData(TaskSource):
     """Settings of data that may be text or pictures and may still have to be split."""
 
     kind: Literal["image classification", "text classification", "language modelling"] | None = Field(
-        None, description="what the data is for; told from the data itself if empty"
+        None,
+        description="what the data is for; told from the data itself if empty",
+        json_schema_extra={"when_empty": "automatic"},
     )
     length: int = Field(256, ge=8, le=4096, description="tokens of a window, or the most of a labelled text")
     image_size: int | None = Field(
-        None, ge=8, le=512, description="pixels that pictures are scaled to; their own if empty and all are equal"
+        None,
+        ge=8,
+        le=512,
+        description="pixels that pictures are scaled to; their own if empty and all are equal",
+        json_schema_extra={"when_empty": "their own"},
     )
-    text_column: str | None = Field(None, description="column of the texts; found by its name if empty")
-    label_column: str | None = Field(None, description="column of the labels; found by its name if empty")
+    text_column: str | None = Field(
+        None, description="column of the texts; found by its name if empty", json_schema_extra={"when_empty": "by name"}
+    )
+    label_column: str | None = Field(
+        None,
+        description="column of the labels; found by its name if empty",
+        json_schema_extra={"when_empty": "by name"},
+    )
     validation: float = Field(0.1, ge=0.01, le=0.45, description="share that is held out for choosing")
     test: float = Field(0.2, ge=0.01, le=0.45, description="share that is held out for the final score")
 

@@ -29,7 +29,11 @@ class MlpMixer(OneShot):
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
     hidden: int | None = Field(
-        None, ge=1, le=65_536, description="hidden width of the MLP over tokens; half the model's dim if empty"
+        None,
+        ge=1,
+        le=65_536,
+        description="hidden width of the MLP over tokens; half the model's dim if empty",
+        json_schema_extra={"when_empty": "dim / 2"},
     )
 
     def label(self) -> str:

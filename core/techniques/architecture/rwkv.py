@@ -34,7 +34,11 @@ class Rwkv(OneShot):
         6, description="4: a mean a channel; 5: a matrix a head; 6: decays that depend on the token"
     )
     ffn_ratio: float | None = Field(
-        None, gt=0, le=16, description="hidden width of channel mixing, times dim; the paper's if empty: 4, later 3.5"
+        None,
+        gt=0,
+        le=16,
+        description="hidden width of channel mixing, times dim; the paper's if empty: 4, later 3.5",
+        json_schema_extra={"when_empty": "paper's"},
     )
 
     def label(self) -> str:

@@ -32,7 +32,11 @@ class SparseFfn(OneShot):
 
     block_size: int = Field(64, ge=2, le=4096, description="hidden units of a block, of which a token computes one (N)")
     rank: int | None = Field(
-        None, ge=1, le=4096, description="rank of the controller; as many as there are blocks if empty"
+        None,
+        ge=1,
+        le=4096,
+        description="rank of the controller; as many as there are blocks if empty",
+        json_schema_extra={"when_empty": "as blocks"},
     )
     quant_prob: float = Field(0.3, ge=0, le=1, description="share of the training batches with hard masks, drawn")
     temperature: float = Field(0.1, ge=0, le=10, description="factor of the Gumbel noise under which hard masks choose")

@@ -37,7 +37,11 @@ class SparseQkv(OneShot):
     }
 
     n_modules: int | None = Field(
-        None, ge=2, le=1024, description="modules that the width is cut into (S); as many as heads if empty"
+        None,
+        ge=2,
+        le=1024,
+        description="modules that the width is cut into (S); as many as heads if empty",
+        json_schema_extra={"when_empty": "as heads"},
     )
 
     def label(self) -> str:

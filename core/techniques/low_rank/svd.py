@@ -45,7 +45,9 @@ class Svd(OneShot):
     }
 
     kept: float = Field(0.5, gt=0, lt=1, description="share of each layer's weights that its factors may have")
-    rank: int | None = Field(None, ge=1, description="rank of every layer, instead of `kept`")
+    rank: int | None = Field(
+        None, ge=1, description="rank of every layer, instead of `kept`", json_schema_extra={"when_empty": "not set"}
+    )
 
     def label(self) -> str:
         """The rank, or the share of weights kept."""

@@ -25,10 +25,18 @@ class Switch(ExpertsStep):
     module = SwitchExperts
 
     capacity_factor: float | None = Field(
-        1.25, gt=0, le=1024, description="places of an expert in training, times tokens / experts; empty: no limit"
+        1.25,
+        gt=0,
+        le=1024,
+        description="places of an expert in training, times tokens / experts; empty: no limit",
+        json_schema_extra={"when_empty": "no limit"},
     )
     eval_capacity_factor: float | None = Field(
-        2.0, gt=0, le=1024, description="the same in evaluation, over each sequence; empty: no limit"
+        2.0,
+        gt=0,
+        le=1024,
+        description="the same in evaluation, over each sequence; empty: no limit",
+        json_schema_extra={"when_empty": "no limit"},
     )
     group: Literal["batch", "sequence"] = Field("batch", description="tokens that share an expert's places in training")
     balance_weight: float = Field(0.01, ge=0, le=100, description="weight of the load balancing loss (alpha)")

@@ -53,7 +53,12 @@ class DepthPruning(OneShot):
     }
 
     pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the blocks that is taken out, at least one")
-    n_dropped: int | None = Field(None, ge=1, description="blocks that are taken out, instead of pruning_ratio")
+    n_dropped: int | None = Field(
+        None,
+        ge=1,
+        description="blocks that are taken out, instead of pruning_ratio",
+        json_schema_extra={"when_empty": "not set"},
+    )
     strategy: Strategy = Field("block_influence", description="which: least influence, contiguous, deepest or random")
     calibration_examples: int = Field(128, ge=1, le=65_536, description="examples that influence is measured on")
 

@@ -32,11 +32,21 @@ class Sparsegpt(CalibratedPruning):
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put sparsegpt before the step that quantizes."}
 
     mask_columns: int | None = Field(
-        None, ge=1, le=4096, description="inputs whose mask is chosen at once, where unstructured; by size if empty"
+        None,
+        ge=1,
+        le=4096,
+        description="inputs whose mask is chosen at once, where unstructured; by size if empty",
+        json_schema_extra={"when_empty": "by size"},
     )
     damping: float = Field(DAMPING, gt=0, le=1, description="share of its mean that is added to the Hessian's diagonal")
     sequential: bool = Field(False, description="take inputs anew after each group of layers, not only each block")
-    bits: int | None = Field(None, ge=2, le=8, description="bits of a kept weight; not quantized if empty")
+    bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="bits of a kept weight; not quantized if empty",
+        json_schema_extra={"when_empty": "off"},
+    )
     granularity: Literal["channel", "group"] = Field("channel", description="what shares a scale, where quantized")
     group_size: int = Field(128, ge=8, le=4096, description="inputs that share a scale, where granularity is group")
     symmetric: bool = Field(True, description="levels symmetric about zero; affine ones fit skewed weights")
