@@ -1,6 +1,7 @@
 // Links between pages of the board. Streamlit's own write the old page's address without its settings into the browser's
 // history before they write the new page's, so that Back does not return to the page as it was. Here the address changes
-// once, and Streamlit follows as it follows Back and Forward. Links also lead into the project that the page shows.
+// once, and Streamlit follows as it follows Back and Forward. Links also lead into the project that the page shows, keep
+// a page embedded that is, and close a sidebar that lies over the page.
 //
 // Streamlit follows late: what the server says of the page before may arrive after a link was clicked. Streamlit then
 // writes that page's path back, as one more entry, or that page's settings behind the new page's path. So once a link
@@ -8,6 +9,8 @@
 // are put where they belong when Back returns there. What opens a page calls History's own functions.
 (() => {
   const board = new URL("./", location.href);
+  const KEPT = ["project", "embed", "embed_options"]; // settings of all pages
+  const NARROW = 768; // pixels below which Streamlit lays the sidebar over the page
 
   const pageLink = (event) => {
     const link = event.composedPath().find((node) => node instanceof HTMLAnchorElement);
@@ -16,23 +19,29 @@
     return /^\w*$/.test(link.pathname.slice(board.pathname.length)) ? link : null;
   };
 
-  const keepProject = (event) => {
+  const keepSettings = (event) => {
     const link = pageLink(event);
-    const project = new URLSearchParams(location.search).get("project");
-    if (link && project && !new URLSearchParams(link.search).has("project")) {
-      const target = new URL(link.href);
-      target.searchParams.set("project", project);
-      link.href = target;
-    }
+    if (!link) return null;
+    const target = new URL(link.href);
+    const now = new URLSearchParams(location.search);
+    for (const name of KEPT.filter((name) => !target.searchParams.has(name)))
+      for (const value of now.getAll(name)) target.searchParams.append(name, value);
+    if (target.href !== link.href) link.href = target;
     return link;
   };
 
+  const closeSidebar = () => {
+    const button = document.querySelector('[data-testid="stSidebarCollapseButton"] button');
+    if (button && innerWidth < NARROW) button.click();
+  };
+
   const open = (event) => {
-    const link = keepProject(event);
+    const link = keepSettings(event);
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     if (link.target && link.target !== "_self") return;
-    const stays = link.pathname === location.pathname;
-    if (stays && link.dataset.testid === "stSidebarNavLink") return; // Streamlit runs the page again as it is set
+    const isInSidebar = link.dataset.testid === "stSidebarNavLink";
+    if (isInSidebar) closeSidebar();
+    if (isInSidebar && link.pathname === location.pathname) return; // Streamlit runs the page again as it is set
     event.preventDefault();
     event.stopPropagation();
     left = location.href;
@@ -71,6 +80,6 @@
   };
 
   addEventListener("popstate", follow, true); // of Back, of the links here and of redirect.py
-  addEventListener("pointerdown", keepProject, true);
+  addEventListener("pointerdown", keepSettings, true);
   addEventListener("click", open, true);
 })();

@@ -20,6 +20,9 @@ export default function ({ data }) {
   if (done.has(data.id)) return;
   done.add(data.id);
   const target = new URL(data.address, location.href);
+  const now = new URLSearchParams(location.search);
+  for (const name of ["embed", "embed_options"].filter((name) => !target.searchParams.has(name)))
+    for (const value of now.getAll(name)) target.searchParams.append(name, value);
   for (const [name, value] of Object.entries(data.set)) target.searchParams.set(name, value);
   const change = data.replace ? "replaceState" : "pushState";
   History.prototype[change].call(history, {}, "", target); // history.pushState is links.js's, for Streamlit

@@ -182,7 +182,9 @@ def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(pa
     assert settings(page) == before
 
 
-def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(page, server):
+@pytest.mark.parametrize("width", [1440, 600], ids=["beside the sidebar", "under the closed sidebar"])
+def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(page, server, width):
+    page.set_viewport_size({"width": width, "height": 1000})
     answers = Answers(page)
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
     page.get_by_text("Filter and limits").click()
@@ -200,3 +202,33 @@ def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(
     page.go_back()
     expect(page.get_by_text("within the limits:")).to_be_visible(timeout=SLOW)
     assert settings(page) == {"points_of": ["builtin:shapes"], "most_mb": ["7"]}
+
+
+def test_links_and_buttons_keep_an_embedded_page_embedded(page, server):
+    open_page(page, f"{server.url}/runs?embed=true&embed_options=disable_scrolling", "Runs")
+    kept = {"embed": ["true"], "embed_options": ["disable_scrolling"]}
+    first = page.locator("table a").first.inner_text()
+    page.locator("table a").first.click()
+    page.wait_for_url(re.compile(r"run\?run="))
+    assert settings(page) == {"run": [first], **kept}
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    expect(page.get_by_test_id("stMainMenu")).to_have_count(0)
+    page.get_by_role("button", name="Clone and edit").click()
+    see(page, "Submit a run")
+    assert settings(page) == {"clone": [first], **kept}
+    page.go_back()
+    page.go_back()
+    see(page, "Runs")
+    assert settings(page) == kept
+
+
+def test_a_page_that_is_opened_in_a_narrow_window_is_not_left_under_the_sidebar(page, server):
+    page.set_viewport_size({"width": 600, "height": 900})
+    open_page(page, f"{server.url}/runs", "Runs")
+    links = page.get_by_test_id("stSidebarNav")
+    for name in ("Queue", "Queue"):  # also the page that is open
+        page.get_by_test_id("stExpandSidebarButton").click()
+        expect(links).to_be_in_viewport()
+        sidebar(page, name)
+        see(page, name)
+        expect(links).not_to_be_in_viewport()
