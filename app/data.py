@@ -4,6 +4,8 @@ Every function is cached for a time that suits it and returns plain data (dicts,
 rows bound to a session. Filter outside the cache; call `forget_runs` after the user's own action.
 """
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -37,6 +39,7 @@ from core.store.thinning import Logs
 
 LIVE = 2  # seconds: what changes while a run executes
 SLOW = 30  # seconds: what changes when someone acts or a worker starts
+KEPT = 600  # seconds: what is read anew as soon as it changes
 MOST_EXPORTED = 1_000_000  # runs in a file
 PART = 5000  # numbers in one query: databases limit them
 
@@ -196,18 +199,50 @@ def load_choices(project_id: int) -> dict[str, list[str]]:
         return listing.list_choices(s, project_id)
 
 
-@st.cache_data(ttl=SLOW, show_spinner=False)
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def _load_settled(project_id: int) -> tuple[int, tuple[int, ...]]:
+    """The last stage up to which points are read once and kept, and what differs after a change to those."""
+    with read_session() as s:
+        upto = tradeoffs.last_settled(s)
+        return upto, tradeoffs.last_change(s, project_id, upto=upto)
+
+
 def load_tasks(project_id: int) -> pd.DataFrame:
     """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
+    upto, change = _load_settled(project_id)
+    settled = _load_tasks(project_id, upto, change)
     with read_session() as s:
-        return pd.DataFrame([row._asdict() for row in tradeoffs.list_tasks(s, project_id)])
+        recent = [row._asdict() for row in tradeoffs.list_tasks(s, project_id, after=upto)]
+    found = pd.DataFrame([*recent, *settled])
+    if found.empty:
+        return found
+    by_task = found.groupby("task_hash", sort=False)
+    counted = by_task.first().assign(n_stages=by_task["n_stages"].sum())
+    return counted.sort_values("n_stages", ascending=False, kind="stable").reset_index()
 
 
-@st.cache_data(ttl=SLOW, show_spinner=False)
+@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
+def _load_tasks(project_id: int, upto: int, last_change: tuple[int, ...]) -> list[dict[str, Any]]:
+    with read_session() as s:
+        return [row._asdict() for row in tradeoffs.list_tasks(s, project_id, upto=upto)]
+
+
 def load_conditions(project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
     """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
+    chosen = PointFilter(project_id, task_hash)
+    upto, change = _load_settled(project_id)
+    settled = _load_conditions(replace(chosen, upto=upto), change)
     with read_session() as s:
-        return tradeoffs.list_conditions(s, project_id, task_hash)
+        recent = tradeoffs.list_conditions(s, replace(chosen, after=upto))
+    counts = Counter(dict(settled))
+    counts.update(dict(recent))
+    return counts.most_common()
+
+
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+def _load_conditions(chosen: PointFilter, last_change: tuple[int, ...]) -> list[tuple[Conditions, int]]:
+    with read_session() as s:
+        return tradeoffs.list_conditions(s, chosen)
 
 
 def read_all_points(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
@@ -221,17 +256,19 @@ def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool
 
     With `as_one` the stages that differ in their seeds only are one point.
     """
+    upto, change = _load_settled(chosen.project_id)
+    settled = _load_points(replace(chosen, upto=upto), x, y, logs, as_one, change)
     with read_session() as s:
-        return _load_points(chosen, x, y, logs, as_one, tradeoffs.last_change(s, chosen.project_id))
+        return pd.DataFrame(tradeoffs.list_with_recent(s, settled, chosen, x, y, upto=upto, as_one=as_one))
 
 
-@st.cache_data(ttl=600, max_entries=100, show_spinner=False)
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
 def _load_points(
     chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, ...]
-) -> pd.DataFrame:
+) -> list[dict[str, Any]]:
     read = tradeoffs.list_recipes if as_one else tradeoffs.list_points
     with read_session() as s:
-        return pd.DataFrame(read(s, chosen, x, y, logs=logs))
+        return read(s, chosen, x, y, logs=logs)
 
 
 def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
@@ -240,7 +277,7 @@ def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
         return _load_history(chosen, x, y, tradeoffs.last_change(s, chosen.project_id))
 
 
-@st.cache_data(ttl=600, max_entries=20, show_spinner=False)
+@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
 def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, ...]) -> pd.DataFrame:
     with read_session() as s:
         return pd.DataFrame(tradeoffs.list_in_time(s, chosen, x, y))
@@ -300,7 +337,7 @@ def load_decision(
     return decision, named, found[0] if found else None
 
 
-@st.cache_data(ttl=600, max_entries=100, show_spinner=False)
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
 def _load_candidates(
     chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, ...]
 ) -> dict[str, list[Any]]:

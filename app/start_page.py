@@ -1,9 +1,11 @@
 """The HTML that a page starts from: Streamlit's own, told where the server is, what links do and what it will need.
 
 By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
-or a chart only once such an element has arrived.
+or a chart only once such an element has arrived. Here small modules come with the page. A large one is loaded while the
+server works on what it will draw: earlier, it would delay the front end itself.
 """
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,7 @@ PARTS = {
     "run": ("ArrowVegaLiteChart", "Table"),
     "architectures": ("ArrowVegaLiteChart",),
 }  # names of the modules that draw a page's elements
+LARGE = ("ArrowVegaLiteChart", "DataFrame")
 CONNECT = """<script>
   window.__streamlit = {
     BACKEND_BASE_URL: new URL("./", location.href).href,
@@ -29,6 +32,7 @@ CONNECT = """<script>
   };
 </script>"""  # only this server's own pages may send it messages
 LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
+LATER = """<script>addEventListener("load", () => %s.forEach((module) => import(module)));</script>"""
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 
@@ -42,12 +46,14 @@ def html(page: str) -> str:
     """Streamlit's index.html with what it lacks at the end of its head."""
     parts = (*ALWAYS, *PARTS.get(page, ()))
     styles = [path.name for part in parts for path in (STATIC / STYLES).glob(f"{part}.*.css")]
-    scripts = dict.fromkeys(name for part in parts for name in modules(part))
-    links = [
+    small = dict.fromkeys(name for part in parts if part not in LARGE for name in modules(part))
+    large = [f"./{(SCRIPTS / name).as_posix()}" for part in parts if part in LARGE for name in modules(part)[:1]]
+    more = [
         *(f'<link rel="stylesheet" crossorigin href="./{(STYLES / name).as_posix()}">' for name in styles),
-        *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in scripts),
+        *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in small),
+        *([LATER % json.dumps(large)] if large else []),
     ]
-    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *links, "</head>"]), 1)
+    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
 
 
 @cache

@@ -46,10 +46,19 @@ def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any
         of_seed.pop(row["seeds_hash"], None)  # the last takes the last place
         of_seed[row["seeds_hash"]] = row
     found = [_merged(list(of_seed.values()), quantities) for of_seed in recipes.values()]
-    first = {stage_id: row["stage_id"] for row in found for stage_id in row["stage_ids"]}
-    for row in found:
-        row["reference_stage_id"] = first.get(row["reference_stage_id"], row["reference_stage_id"])
+    refer_to_recipes(found)
     return sorted(found, key=lambda row: row["stage_id"])
+
+
+def refer_to_recipes(rows: Sequence[dict[str, Any]], moved: Mapping[int, int] | None = None) -> None:
+    """Let merged rows that name a seed's stage as their reference name the `stage_id` of its recipe among them.
+
+    `moved` leads from a recipe's former `stage_id` to the one that it has now.
+    """
+    first = {stage_id: row["stage_id"] for row in rows for stage_id in row["stage_ids"]}
+    first.update(moved or {})
+    for row in rows:
+        row["reference_stage_id"] = first.get(row["reference_stage_id"], row["reference_stage_id"])
 
 
 def mean_interval(

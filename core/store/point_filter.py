@@ -34,11 +34,20 @@ class PointFilter:
     text: str = ""  # anywhere in the stage's label
     run_ids: tuple[int, ...] = ()
     conditions: Conditions | None = None  # without one, latencies are empty
+    after: int = 0  # only stages with larger ids
+    upto: int | None = None  # only stages with ids up to this one
 
 
 def is_chosen(chosen: PointFilter) -> list[ColumnElement[bool]]:
     """What holds of a chosen stage."""
-    return [Stage.task_hash == chosen.task_hash, Stage.trained.is_(True), is_of_project(chosen), *is_wanted(chosen)]
+    of_task = (Stage.task_hash == chosen.task_hash, Stage.trained.is_(True))
+    return [*of_task, *is_between(chosen.after, chosen.upto), is_of_project(chosen), *is_wanted(chosen)]
+
+
+def is_between(after: int, upto: int | None) -> list[ColumnElement[bool]]:
+    """Whether a stage was recorded between the two."""
+    bounds = [Stage.id > after] if after else []
+    return bounds if upto is None else [*bounds, Stage.id <= upto]
 
 
 def is_wanted(chosen: PointFilter) -> list[ColumnElement[bool]]:

@@ -1,26 +1,28 @@
 """The points of the trade-off chart: measured stages of a project, joined and thinned in SQL."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import Select, func, select, union_all
+from sqlalchemy import Select, exists, func, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from core.comparison import seeds
 from core.store import thinning
 from core.store.models import Latency, Run, RunStage, Stage, User
 from core.store.point_columns import AXES, TIMED, axis_column, details, falling, last_latency
-from core.store.point_filter import Conditions, PointFilter, is_chosen, is_of_project, is_wanted
+from core.store.point_filter import Conditions, PointFilter, is_between, is_chosen, is_of_project, is_wanted
 from core.store.rows import Rows
 
+RECENT = 128  # at most so many stages are read at each visit
 
-def list_tasks(session: Session, project_id: int) -> Rows:
+
+def list_tasks(session: Session, project_id: int, *, after: int = 0, upto: int | None = None) -> Rows:
     """Tasks with measured stages: task, task_hash, score_name, score_unit, higher_is_better, n_stages."""
-    mine = select(RunStage.stage_id).where(RunStage.project_id == project_id)
+    mine = exists().where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
     counted = (
         select(Stage.task_hash, func.max(Stage.id).label("last_id"), func.count().label("n_stages"))
-        .where(Stage.trained, Stage.id.in_(mine))
+        .where(Stage.trained, mine, *is_between(after, upto))
         .group_by(Stage.task_hash)
         .subquery()
     )
@@ -29,24 +31,36 @@ def list_tasks(session: Session, project_id: int) -> Rows:
     return session.execute(query.order_by(counted.c.n_stages.desc())).all()
 
 
-def list_conditions(session: Session, project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
-    """Conditions under which stages of a task were timed, the most frequent first, with their counts."""
+def list_conditions(session: Session, chosen: PointFilter) -> list[tuple[Conditions, int]]:
+    """Conditions under which the chosen stages were timed, the most frequent first, with their counts."""
     columns = [getattr(Latency, field.name) for field in fields(Conditions)]
     query = (
         select(*columns, func.count().label("n"))
         .join(Stage, Stage.id == Latency.stage_id)
-        .where(*is_chosen(PointFilter(project_id, task_hash)))
+        .where(*is_chosen(chosen))
         .group_by(*columns)
         .order_by(func.count().desc())
     )
     return [(Conditions(*row[:-1]), row.n) for row in session.execute(query)]
 
 
-def last_change(session: Session, project_id: int) -> tuple[int, ...]:
-    """What differs after a run of the project had or lost a stage, new or reused, or a latency was recorded."""
+def last_settled(session: Session) -> int:
+    """The id of the newest stage but for the last few: what was read up to it is worth keeping for a while."""
+    newest = session.scalar(select(func.max(Stage.id))) or 0
+    return newest - newest % RECENT
+
+
+def last_change(session: Session, project_id: int, *, upto: int | None = None) -> tuple[int, ...]:
+    """What differs after a run of the project had or lost a stage, new or reused, or a latency was recorded.
+
+    With `upto`, of stages with ids up to that one.
+    """
     mine = select(func.count(), func.max(RunStage.run_id)).where(RunStage.project_id == project_id)
+    timed = select(Latency.id).order_by(Latency.id.desc()).limit(1)
+    if upto is not None:
+        mine, timed = mine.where(RunStage.stage_id <= upto), timed.where(Latency.stage_id <= upto)
     n_stages, run_id = session.execute(mine).one()
-    return n_stages, run_id or 0, session.scalar(select(func.max(Latency.id))) or 0
+    return n_stages, run_id or 0, session.scalar(timed) or 0
 
 
 def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[str, str]]:
@@ -111,6 +125,27 @@ def list_recipes(
     rows = _with_their_recipes(session, chosen, n)
     found = seeds.merged([row for row in rows if row[x] is not None and row[y] is not None], tuple(AXES))
     return [{**row, "n": n[row["stage_id"]]} for row in found if row["stage_id"] in n]
+
+
+def list_with_recent(
+    session: Session, settled: list[dict[str, Any]], chosen: PointFilter, x: str, y: str, *, upto: int, as_one: bool
+) -> list[dict[str, Any]]:
+    """The points of `list_points`, or with `as_one` of `list_recipes`, that were read with `upto`, and those since.
+
+    None of those since is thinned out. A recipe that has a new seed is read anew.
+    """
+    recent = session.scalars(select(Stage.id).where(*is_chosen(replace(chosen, after=upto)))).all()
+    if not recent:
+        return settled
+    read = list_recipes_by_id if as_one else list_points_by_id
+    found = [{**row, "n": 1} for row in read(session, chosen, recent)]
+    now = {row["recipe_hash"]: row["stage_id"] for row in found if as_one and row["recipe_hash"] is not None}
+    moved = {row["stage_id"]: now[row["recipe_hash"]] for row in settled if row["recipe_hash"] in now}
+    rows = [row for row in settled if row["recipe_hash"] not in now]
+    rows += [row for row in found if row[x] is not None and row[y] is not None]
+    if as_one:
+        seeds.refer_to_recipes(rows, moved)
+    return sorted(rows, key=lambda row: row["stage_id"])
 
 
 def list_all_points(session: Session, chosen: PointFilter, x: str, y: str) -> list[dict[str, Any]]:
@@ -206,6 +241,6 @@ def _with_their_recipes(session: Session, chosen: PointFilter, stage_ids: Iterab
     known = aliased(Stage)
     asked = list(stage_ids)
     alike = select(Stage.id).join(known, known.recipe_hash == Stage.recipe_hash).where(known.id.in_(asked))
-    ids = sorted({*asked, *session.scalars(alike)})
+    ids = sorted({*asked, *session.scalars(alike.where(*is_between(chosen.after, chosen.upto)))})
     query = details(chosen).where(Stage.id.in_(ids), is_of_project(chosen), *is_wanted(chosen)).order_by(Stage.id)
     return [dict(row) for row in session.execute(query).mappings()]

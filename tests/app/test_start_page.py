@@ -37,6 +37,13 @@ def test_a_page_is_streamlits_with_more_in_its_head():
     assert "ArrowVegaLiteChart" not in client.get("/submit").text
 
 
+def test_a_large_module_is_loaded_once_the_front_end_is_there():
+    [chart, *imported] = start_page.modules("ArrowVegaLiteChart")
+    page = start_page.html("")
+    assert f'["./static/js/{chart}"].forEach((module) => import(module))' in page
+    assert not [name for name in imported if name.startswith("embed.") and name in page]
+
+
 def test_a_table_waits_for_no_style_sheet():
     sheets = re.findall(
         r'rel="stylesheet" crossorigin href="./(static/css/DataFrame[^"]+)"', start_page.html("compare")

@@ -10,10 +10,12 @@ from sqlalchemy import func, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import formats
-from core.store import stages
+from app import data, formats
+from core.store import stages, tradeoffs
 from core.store.engine import read_session, session
 from core.store.models import Latency, Stage
+from core.store.point_filter import Conditions, PointFilter
+from core.store.thinning import Logs
 from tests import factories
 from tests.app import row_tables
 
@@ -269,3 +271,21 @@ def test_the_address_chooses_another_chart_of_the_same_points(filled, chart, sai
     assert len(at.get("vega_lite_chart")) == 1
     assert said in " ".join(caption.value for caption in at.caption)
     assert len(listed(at)) == len(listed(opened(points_of="builtin:digits")))
+
+
+def test_what_is_recorded_meanwhile_is_read_at_once_beside_what_was_kept(filled):
+    def found() -> tuple[dict[str, int], dict[Conditions, int], set[int]]:
+        tasks = data.load_tasks(1).set_index("task_hash")["n_stages"].to_dict()
+        task_hash = sha256(b"builtin:digits").hexdigest()
+        points = data.load_points(PointFilter(1, task_hash), "size_bytes", "score", Logs(), as_one=False)
+        return tasks, dict(data.load_conditions(1, task_hash)), set(points["stage_id"])
+
+    found()
+    with session() as s:
+        factories.fill_store(s, 40, seed=7)
+    with read_session() as s:
+        stages_of_task = tradeoffs.list_points(s, PointFilter(1, sha256(b"builtin:digits").hexdigest()))
+        tasks = {row.task_hash: row.n_stages for row in tradeoffs.list_tasks(s, 1)}
+        conditions = dict(tradeoffs.list_conditions(s, PointFilter(1, sha256(b"builtin:digits").hexdigest())))
+    assert found() == (tasks, conditions, {point["stage_id"] for point in stages_of_task})
+    assert list(data.load_tasks(1)["n_stages"]) == sorted(tasks.values(), reverse=True)

@@ -52,7 +52,7 @@ def test_thinned_points_are_those_of_the_oracle(session, seed, logs):
     for latency in session.scalars(select(Latency)):
         latency.p50_ms, latency.ratio = chance.choice((0.5, 1.5, chance.random() * 1e-3)), chance.randint(1, 9) / 8
     session.flush()
-    conditions = tradeoffs.list_conditions(session, project_id, "0" * 64)[0][0]
+    conditions = tradeoffs.list_conditions(session, PointFilter(project_id, "0" * 64))[0][0]
     chosen = PointFilter(project_id, "0" * 64, conditions=conditions)
     for x, y in PAIRS:
         every = tradeoffs.list_points(session, chosen, x, y)

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import delete, func, select
@@ -48,7 +49,7 @@ def test_shared_stage_leads_to_its_last_run(filled):
 
 def test_latency_is_of_the_chosen_conditions_only(filled):
     session, project_id, task_hash = filled
-    conditions = {c.batch: c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash)}
+    conditions = {c.batch: c for c, _ in tradeoffs.list_conditions(session, PointFilter(project_id, task_hash))}
     assert set(conditions) == {1, 64}
     chosen = PointFilter(project_id, task_hash, conditions=conditions[64])
     points = tradeoffs.list_points(session, chosen, "size_bytes", "speed_up")
@@ -136,7 +137,9 @@ def test_words_of_the_label_leave_their_stages_and_the_references(filled):
 
 def test_candidates_are_all_stages_with_what_is_asked_of_them(filled):
     session, project_id, task_hash = filled
-    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    [conditions] = [
+        c for c, _ in tradeoffs.list_conditions(session, PointFilter(project_id, task_hash)) if c.batch == 1
+    ]
     session.execute(delete(Latency).where(Latency.stage_id == stages_of(session, task_hash)[1].id))
     for chosen in (
         PointFilter(project_id, task_hash, conditions=conditions),
@@ -203,9 +206,61 @@ def test_stages_that_differ_in_their_seeds_are_one_point(session, limit):
         assert sum(p["n"] for p in points) >= len(recipes) >= len(points)
 
 
+@pytest.mark.parametrize("as_one", [False, True])
+def test_recent_points_are_added_to_those_read_before(session, as_one):
+    project_id, task_hash = seeded(session)
+    some = stages_of(session, task_hash)
+    some[-1].recipe_hash, some[-1].seeds_hash = some[0].recipe_hash, some[0].seeds_hash  # a seed that was done again
+    session.flush()
+    chosen = PointFilter(project_id, task_hash)
+    read = tradeoffs.list_recipes if as_one else tradeoffs.list_points
+    whole = read(session, chosen)
+    for upto in (0, *(stage.id for stage in some[:: len(some) // 4]), some[-1].id):
+        settled = read(session, replace(chosen, upto=upto))
+        found = tradeoffs.list_with_recent(session, settled, chosen, "size_bytes", "score", upto=upto, as_one=as_one)
+        assert found == whole
+    assert any(row["reference_stage_id"] != row["stage_id"] for row in whole)
+
+
+def test_recent_points_are_never_thinned_out(session):
+    project_id, task_hash = seeded(session)
+    some = stages_of(session, task_hash)
+    upto, chosen = some[len(some) // 2].id, PointFilter(project_id, task_hash)
+    settled = tradeoffs.list_points(session, replace(chosen, upto=upto), limit=10)
+    found = tradeoffs.list_with_recent(session, settled, chosen, "size_bytes", "score", upto=upto, as_one=False)
+    assert {row["stage_id"] for row in found} == {
+        *(row["stage_id"] for row in settled), *(stage.id for stage in some if stage.id > upto)
+    }  # fmt: skip
+
+
+def test_settled_stages_do_not_change_by_what_is_recorded_later(session):
+    project_id = factories.fill_store(session, 2 * tradeoffs.RECENT)
+    upto = tradeoffs.last_settled(session)
+    newest = session.scalar(select(func.max(Stage.id)))
+    assert newest - tradeoffs.RECENT < upto <= newest and upto % tradeoffs.RECENT == 0
+    task_hash = tradeoffs.list_tasks(session, project_id)[0].task_hash
+    mark = tradeoffs.last_change(session, project_id, upto=upto)
+    chosen = PointFilter(project_id, task_hash, upto=upto)
+    conditions, tasks = tradeoffs.list_conditions(session, chosen), tradeoffs.list_tasks(session, project_id, upto=upto)
+    factories.fill_store(session, 3, seed=5)
+    assert tradeoffs.last_change(session, project_id, upto=upto) == mark
+    assert tradeoffs.list_conditions(session, chosen) == conditions
+    assert tradeoffs.list_tasks(session, project_id, upto=upto) == tasks
+    after = {task.task: task.n_stages for task in tradeoffs.list_tasks(session, project_id, after=upto)}
+    before = {task.task: task.n_stages for task in tasks}
+    assert after and {task.task: task.n_stages for task in tradeoffs.list_tasks(session, project_id)} == {
+        name: before.get(name, 0) + after.get(name, 0) for name in {*before, *after}
+    }
+    session.execute(delete(Latency).where(Latency.stage_id == upto))
+    session.execute(delete(RunStage).where(RunStage.stage_id == upto))
+    assert tradeoffs.last_change(session, project_id, upto=upto) != mark
+
+
 def test_candidates_are_recipes_with_their_means(session):
     project_id, task_hash = seeded(session)
-    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    [conditions] = [
+        c for c, _ in tradeoffs.list_conditions(session, PointFilter(project_id, task_hash)) if c.batch == 1
+    ]
     some = stages_of(session, task_hash)
     session.execute(delete(Latency).where(Latency.stage_id.in_([some[3].id, some[4].id])))
     chosen = PointFilter(project_id, task_hash, conditions=conditions)
@@ -251,7 +306,9 @@ def test_filters_hold_for_every_seed(session):
     project_id, task_hash = seeded(session)
     chosen = PointFilter(project_id, task_hash, families=("pruning",))
     assert tradeoffs.list_recipes(session, chosen, "p50_ms") == []  # without conditions no latency is known
-    [conditions] = [c for c, _ in tradeoffs.list_conditions(session, project_id, task_hash) if c.batch == 1]
+    [conditions] = [
+        c for c, _ in tradeoffs.list_conditions(session, PointFilter(project_id, task_hash)) if c.batch == 1
+    ]
     chosen = PointFilter(project_id, task_hash, families=("pruning",), conditions=conditions)
     points = tradeoffs.list_recipes(session, chosen, "p50_ms")
     assert {p["family"] for p in points} == {"pruning", "training"}
