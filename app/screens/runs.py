@@ -104,7 +104,7 @@ with listing:
     ticked = row_table.show(
         runs_table.COLUMNS,
         runs_table.table(runs, stars=stars),
-        key="runs." + ",".join(str(run["id"]) for run in runs),  # other rows: nothing is selected
+        key="runs",  # of whichever rows: a click on a head of those before is heard too
         caption="Runs",
         order=order,
         on_order=sort,

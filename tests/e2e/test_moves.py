@@ -232,3 +232,22 @@ def test_a_page_that_is_opened_in_a_narrow_window_is_not_left_under_the_sidebar(
         sidebar(page, name)
         see(page, name)
         expect(links).not_to_be_in_viewport()
+
+
+def test_a_click_on_a_head_of_the_table_before_is_heard(page, server):
+    answers = Answers(page)
+    open_page(page, f"{server.url}/runs", "Runs")
+    rows = page.locator("tbody tr")
+    expect(rows.first).to_be_visible()
+    n_all = rows.count()
+    searched(page).fill("rtn")
+    answers.hold()
+    searched(page).press("Enter")
+    answers.await_one()
+    page.wait_for_timeout(1500)  # until the server has drawn the table anew, which the page does not show yet
+    page.get_by_role("button", name="Submitted").click()
+    answers.release()
+    page.wait_for_url(re.compile("sort=oldest"))
+    expect(page.locator('th[aria-sort="ascending"]')).to_have_text("Submitted")
+    assert settings(page) == {"text": ["rtn"], "sort": ["oldest"]}
+    assert 0 < rows.count() < n_all
