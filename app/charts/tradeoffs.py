@@ -152,7 +152,7 @@ def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart
 
 def _legend() -> alt.Legend:
     """One legend for colour and shape; every layer asks for the same, because one without would take it away."""
-    return alt.Legend(orient="top", columns=LEGEND_COLUMNS, symbolOpacity=1, symbolSize=110)
+    return alt.Legend(title=None, orient="top", columns=LEGEND_COLUMNS, symbolOpacity=1, symbolSize=110)
 
 
 def _families(drawn: pd.DataFrame, table: Mapping[Any, str]) -> alt.Scale:
@@ -162,7 +162,7 @@ def _families(drawn: pd.DataFrame, table: Mapping[Any, str]) -> alt.Scale:
 
 
 def _colour(drawn: pd.DataFrame) -> alt.Color:
-    return alt.Color("family:N", scale=_families(drawn, FAMILY_COLOURS), title="Family", legend=_legend())
+    return alt.Color("family:N", scale=_families(drawn, FAMILY_COLOURS), legend=_legend())
 
 
 def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
@@ -171,8 +171,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     channels = {
         **_place(scales),
         "color": _colour(drawn),
-        "stroke": alt.Stroke("family:N", scale=_families(drawn, FAMILY_COLOURS), title="Family", legend=_legend()),
-        "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), title="Family", legend=_legend()),
+        "stroke": alt.Stroke("family:N", scale=_families(drawn, FAMILY_COLOURS), legend=_legend()),
+        "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), legend=_legend()),
         "fillOpacity": _standing(drawn, alt.FillOpacity, FILLS),
         "strokeOpacity": _standing(drawn, alt.StrokeOpacity, OUTLINES),
         "opacity": alt.OpacityValue(PALE / 2, condition={"param": SELECTION, "value": 1.0}),
@@ -198,7 +198,9 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
 def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
     """How marks of each standing look, as a line above the chart: Vega-Lite draws no legend of fills and outlines."""
     found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["standing"] == name).any()]
-    return alt.TitleParams("     ".join(found), anchor="start", color=NEUTRAL, fontSize=12, fontWeight="normal")
+    return alt.TitleParams(
+        "     ".join(found), anchor="start", offset=8, color=NEUTRAL, fontSize=12, fontWeight="normal"
+    )
 
 
 def _standing(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
@@ -226,9 +228,8 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
 
 
 def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
-    """A ring around every reference, and its name where they are few."""
-    found = drawn.loc[drawn["is_reference"], [*PLACE, "label"]]
-    found = found.assign(words="reference: " + found["label"])
+    """A ring around every reference, and a word beside it where they are few."""
+    found = drawn.loc[drawn["is_reference"], [*PLACE]].assign(words="reference")
     place = _place(scales)
     ring = alt.Chart(found).mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
     layers = [ring.encode(**place, tooltip=alt.TooltipValue(None))]
@@ -239,9 +240,12 @@ def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Char
 
 
 def _knee(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
-    """A word at the knee of the frontier, where there is one."""
+    """A word at the knee of the frontier, where there is one: on the side where nothing is better."""
     found = drawn.loc[drawn["is_knee"], [*PLACE]].assign(words="knee")
     if found.empty:
         return []
-    word = alt.Chart(found).mark_text(align="left", baseline="bottom", dx=8, dy=-8, fontWeight="bold", color=NEUTRAL)
+    side: dict[str, Any] = (
+        {"align": "right", "dx": -8} if scales["x"].axis.better == "less" else {"align": "left", "dx": 8}
+    )
+    word = alt.Chart(found).mark_text(**side, baseline="bottom", dy=-8, fontWeight="bold", color=NEUTRAL)
     return [word.encode(**_place(scales), text=alt.Text("words:N"), tooltip=alt.TooltipValue(None))]

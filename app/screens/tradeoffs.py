@@ -9,12 +9,11 @@ import streamlit as st
 from app import data, formats, identity
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
-from app.charts.axes import AXES, Axis, score_axis
+from app.charts.axes import AXES, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
 from app.tradeoffs_page import champions, filters, listing, progress, recommendation
 from app.tradeoffs_page import views as views_of_points
-from app.tradeoffs_page.conditions import condition_name
 from core.store.point_filter import PointFilter
 
 HOW = (
@@ -57,62 +56,21 @@ def title_of(column: str) -> str:
 x = axes[second.selectbox("Across", list(axes), format_func=title_of, key="x", bind="query-params")]
 upward = ["score", *(column for column in axes if column != "score")]
 y = axes[third.selectbox("Up", upward, format_func=title_of, key="y", bind="query-params")]
-size_column = fourth.selectbox(
-    "Mark size", list(axes), index=None, format_func=title_of, placeholder="all alike", key="size", bind="query-params"
-)
+view = fourth.selectbox("Chart", views_of_points.CHARTS, key="chart", bind="query-params")
 
-
-timed = data.load_conditions(project.id, task_hash)
-conditions = None
-if timed:
-    counts = {condition_name(c): c for c, _ in timed}
-    picked = st.selectbox(
-        "Latency measured as",
-        list(counts),
-        key="timed",
-        bind="query-params",
-        help="Only latencies measured under the same conditions share an axis. Those of the most stages come first.",
-    )
-    conditions = counts[picked]
-
-kinds = partial(data.load_kinds, project.id, task_hash)
-chosen_here = filters.show(task, kinds, x, y, timed=conditions is not None)
-limits, weights, logs = chosen_here.limits, chosen_here.weights, chosen_here.logs
+timed = [conditions for conditions, _ in data.load_conditions(project.id, task_hash)]
+chosen_here = filters.show(task, partial(data.load_kinds, project.id, task_hash), timed, axes, x, y)
+limits, weights, logs, as_one = chosen_here.limits, chosen_here.weights, chosen_here.logs, chosen_here.as_one
 chosen = PointFilter(
     project.id,
     task_hash,
     models=chosen_here.models,
     families=chosen_here.families,
     text=chosen_here.text,
-    conditions=conditions,
-)
-bar = st.container(horizontal=True, vertical_alignment="bottom")
-view = bar.segmented_control(
-    "Chart", views_of_points.CHARTS, default=views_of_points.CHARTS[0], required=True, key="chart", bind="query-params"
-)
-as_one = (
-    bar.segmented_control(
-        "Seeds",
-        ["one mark", "each"],
-        default="one mark",
-        required=True,
-        key="seeds",
-        bind="query-params",
-        help="Stages that differ in their seed only: their mean with its 95 % interval, or every one.",
-    )
-    == "one mark"
+    conditions=chosen_here.conditions,
 )
 score_name = task["score_name"]
-settings = {
-    "points_of": names[task_hash],
-    "x": x.title,
-    "y": y.title,
-    "size": size_column and axes[size_column].title,
-    "timed": picked if conditions else None,
-    **chosen_here.state,
-    "chart": view,
-    "seeds": "one mark" if as_one else "each",
-}
+settings = {"points_of": names[task_hash], "x": x.title, "y": y.title, "chart": view, **chosen_here.state}
 with corner:
     views.show("tradeoffs", settings, user, project)
 points = data.load_points(chosen, x.column, y.column, logs, as_one=as_one)
@@ -128,8 +86,7 @@ if limits or weights:
 
 def show_scatter() -> tuple[alt.LayerChart, set[int]]:
     """Draw the scatter; returns it, and the stages that were clicked."""
-    size_axis: Axis | None = axes[size_column] if size_column else None
-    chart = charts.scatter(shown, x, y, limits, size=size_axis, axes=axes, log_x=logs.x, log_y=logs.y)
+    chart = charts.scatter(shown, x, y, limits, size=chosen_here.size, axes=axes, log_x=logs.x, log_y=logs.y)
     event = st.altair_chart(chart, on_select="rerun", selection_mode=charts.SELECTION, key="scatter")
     stood_for = int(points["n"].sum())
     kind = "recipe" if as_one else "stage"
@@ -156,9 +113,7 @@ if view == "scatter":
 elif view == "parallel coordinates":
     chart = views_of_points.show_parallel(shown, x, y, axes)
 else:
-    chart = views_of_points.show_by_hardware(
-        chosen, [c for c, _ in timed], x, y, limits, axes, as_one=as_one, logs=logs
-    )
+    chart = views_of_points.show_by_hardware(chosen, timed, x, y, limits, axes, as_one=as_one, logs=logs)
 
 
 def every_point() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Filters, limits and weights of the trade-offs: in a box that is drawn when it is open, in the address always."""
+"""What the trade-offs show under which limits: in a box that is drawn when it is open, in the address always."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,19 @@ import streamlit as st
 
 from app import addressed
 from app.charts.axes import Axis
+from app.tradeoffs_page.conditions import condition_name
 from core.measured import difference_unit
+from core.store.point_filter import Conditions
 from core.store.thinning import Logs
 
 FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
+TIMED, MARK_SIZE, SEEDS = "timed", "size", "seeds"
+ONE_MARK, EACH = "one mark", "each"
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What is chosen: values of filters, limits and weights by column, and whether axes are logarithmic."""
+    """What is chosen: values of filters, limits and weights by column, and how points are timed and drawn."""
 
     families: tuple[str, ...]
     models: tuple[str, ...]
@@ -24,6 +28,9 @@ class Filters:
     limits: dict[str, float]
     weights: dict[str, float]
     logs: Logs
+    conditions: Conditions | None
+    size: Axis | None
+    as_one: bool
     state: dict[str, Any]  # by the names in the address
 
 
@@ -39,26 +46,43 @@ class _Names:
 
 
 def show(
-    task: Mapping[str, Any], kinds: Callable[[], Sequence[tuple[str, str]]], x: Axis, y: Axis, *, timed: bool
+    task: Mapping[str, Any],
+    kinds: Callable[[], Sequence[tuple[str, str]]],
+    timed: Sequence[Conditions],
+    axes: Mapping[str, Axis],
+    x: Axis,
+    y: Axis,
 ) -> Filters:
-    """The box, and what is chosen in it or by the address; `kinds` reads the (family, model) of its stages."""
+    """The box, and what is chosen in it or by the address.
+
+    `kinds` reads the (family, model) of the task's stages, `timed` are the conditions of their latencies.
+    """
     score = task["score_name"]
     names = _Names(
         f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x.column}", f"log.up.{y.column}"
     )
-    logs = Logs(addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log))
-    n_set = sum(bool(addressed.text(name)) for name in (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit))
+    chosen = _chosen(names, timed, axes, x, y)
     # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
-    box = st.expander("Filter and limits", icon=":material/tune:", key="filters", on_change="rerun")
+    box = st.expander("Filters, limits and conditions", icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
-            _draw(task, kinds(), names, logs, timed=timed)
+            _draw_shown(chosen, timed, axes)
+            _draw_filters(kinds(), chosen.logs, names)
+            _draw_limits(task, names, timed=bool(timed))
     else:
-        st.caption(f"{n_set} set." if n_set else "A limit brings a recommendation.")
-    return _chosen(names, logs, timed=timed)
+        st.caption(_told(chosen, names))
+    return chosen
 
 
-def _chosen(names: _Names, logs: Logs, *, timed: bool) -> Filters:
+def _told(chosen: Filters, names: _Names) -> str:
+    """What the closed box holds."""
+    timed = [f"Latency of {condition_name(chosen.conditions)}."] if chosen.conditions else []
+    settings = (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit, MARK_SIZE)
+    n_set = sum(bool(addressed.text(name)) for name in settings) + (not chosen.as_one)
+    return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])
+
+
+def _chosen(names: _Names, timed: Sequence[Conditions], axes: Mapping[str, Axis], x: Axis, y: Axis) -> Filters:
     families, models, text = addressed.several(FAMILIES), addressed.several(MODELS), addressed.text(STAGE)
     numbers = {
         name: addressed.number(name)
@@ -71,44 +95,78 @@ def _chosen(names: _Names, logs: Logs, *, timed: bool) -> Filters:
     if not timed:
         limits.pop("p50_ms", None)
         weights.pop("p50_ms", None)
-    state = {FAMILIES: families, MODELS: models, STAGE: text, **numbers, names.log_x: logs.x, names.log_y: logs.y}
-    return Filters(tuple(families), tuple(models), text, limits, weights, logs, state)
+    logs = Logs(addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log))
+    asked = addressed.text(TIMED)
+    conditions = next((c for c in timed if condition_name(c) == asked), timed[0] if timed else None)
+    size = next((axis for axis in axes.values() if axis.title == addressed.text(MARK_SIZE)), None)
+    as_one = addressed.text(SEEDS) != EACH
+    state = {
+        FAMILIES: families,
+        MODELS: models,
+        STAGE: text,
+        **numbers,
+        names.log_x: logs.x,
+        names.log_y: logs.y,
+        TIMED: condition_name(conditions) if conditions else None,
+        MARK_SIZE: size and size.title,
+        SEEDS: ONE_MARK if as_one else EACH,
+    }
+    return Filters(tuple(families), tuple(models), text, limits, weights, logs, conditions, size, as_one, state)
 
 
-def _draw(
-    task: Mapping[str, Any],
-    kinds: Sequence[tuple[str, str]],
-    names: _Names,
-    logs: Logs,
-    *,
-    timed: bool,
-) -> None:
-    left, middle, right = st.columns(3)
-    with left:
-        _several("Families", FAMILIES, [family for family, _ in kinds])
-    with middle:
-        _several("Models", MODELS, [model for _, model in kinds])
-    right.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", **addressed.widget(STAGE, addressed.text(STAGE)))
+def _draw_shown(chosen: Filters, timed: Sequence[Conditions], axes: Mapping[str, Axis]) -> None:
+    left, middle, right = st.columns([2, 1, 1])
+    if chosen.conditions:
+        left.selectbox(
+            "Latency measured as",
+            [condition_name(conditions) for conditions in timed],
+            help="Only latencies measured alike share an axis. The conditions of the most stages come first.",
+            **addressed.widget(TIMED, condition_name(chosen.conditions)),
+        )
+    middle.selectbox(
+        "Mark size",
+        [axis.title for axis in axes.values()],
+        index=None,
+        placeholder="all alike",
+        **addressed.widget(MARK_SIZE, chosen.size and chosen.size.title),
+    )
+    right.segmented_control(
+        "Seeds",
+        [ONE_MARK, EACH],
+        required=True,
+        help="Stages that differ in their seed only: their mean with its 95 % interval, or every one.",
+        **addressed.widget(SEEDS, ONE_MARK if chosen.as_one else EACH),
+    )
+
+
+def _draw_filters(kinds: Sequence[tuple[str, str]], logs: Logs, names: _Names) -> None:
     first, second, third, fourth = st.columns(4)
-    score, unit = task["score_name"], task["score_unit"]
-    least = "at least" if task["higher_is_better"] else "at most"
     with first:
-        _number("Size at most (MB)", MOST_MB, placeholder="any; 50 kB is 0.05")
+        _several("Families", FAMILIES, [family for family, _ in kinds])
     with second:
-        _number("Latency at most (ms)", MOST_MS, disabled=not timed)
-    with third:
-        _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
+        _several("Models", MODELS, [model for _, model in kinds])
+    third.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", **addressed.widget(STAGE, addressed.text(STAGE)))
     fourth.toggle("Logarithmic across", **addressed.widget(names.log_x, logs.x))
     fourth.toggle("Logarithmic up", **addressed.widget(names.log_y, logs.y))
+
+
+def _draw_limits(task: Mapping[str, Any], names: _Names, *, timed: bool) -> None:
+    first, second, third, _ = st.columns(4)
+    score, unit = task["score_name"], task["score_unit"]
+    least = "at least" if task["higher_is_better"] else "at most"
     worth_in = difference_unit(unit)
     more: dict[str, Any] = {
         "placeholder": "nothing",
         "help": f"How much {score} you would give for it: the score alone does not decide then.",
     }
     with first:
+        _number("Size at most (MB)", MOST_MB, placeholder="any; 50 kB is 0.05")
         _number(f"Half the size is worth ({worth_in})", names.size_worth, **more)
     with second:
+        _number("Latency at most (ms)", MOST_MS, disabled=not timed)
         _number(f"Half the latency is worth ({worth_in})", names.time_worth, disabled=not timed, **more)
+    with third:
+        _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
 
 
 def _several(label: str, name: str, offered: Sequence[str]) -> None:

@@ -226,10 +226,20 @@ def test_the_address_holds_filters_limits_weights_and_scales(filled):
 
 def test_the_address_holds_the_conditions_whatever_their_count(filled):
     batches = ("forward, batch 1 ·", "forward, batch 64 ·")
-    offered = opened(points_of="builtin:digits").selectbox(key="timed").options
+    offered = opened(points_of="builtin:digits").selectbox(key="address timed").options
     assert [option.startswith(batches) for option in offered] == [True, True]
-    other = opened(points_of="builtin:digits", timed=offered[1]).selectbox(key="timed").value
+    other = opened(points_of="builtin:digits", timed=offered[1]).selectbox(key="address timed").value
     assert other == offered[1]
+
+
+def test_the_closed_box_says_how_latency_was_measured_and_how_much_is_set(filled):
+    at = AppTest.from_file(str(MAIN), default_timeout=30)
+    at.query_params.update(points_of="builtin:digits", size="Peak memory", seeds="each", most_mb="7")
+    at.run()
+    offered = opened(points_of="builtin:digits").selectbox(key="address timed").options
+    assert f"Latency of {offered[0]}. 3 set." in [caption.value for caption in at.caption]
+    [chart] = at.get("vega_lite_chart")
+    assert "mark_size" in chart.proto.spec and "Peak memory" in chart.proto.spec
 
 
 def test_a_limit_on_one_kind_of_score_is_none_on_another(filled):
@@ -246,10 +256,10 @@ def seeded(store):
 
 def test_seeds_of_one_recipe_are_one_mark_unless_each_is_asked_for(seeded):
     at = opened(points_of="builtin:digits")
-    assert at.segmented_control(key="seeds").value == "one mark"
+    assert at.segmented_control(key="address seeds").value == "one mark"
     assert set(listed(at)["Seeds"]) <= {"1", "2", "3"}
     each = opened(points_of="builtin:digits", seeds="each")
-    assert each.segmented_control(key="seeds").value == "each"
+    assert each.segmented_control(key="address seeds").value == "each"
     assert "Seeds" not in listed(each)
 
 

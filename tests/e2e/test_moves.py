@@ -103,7 +103,7 @@ def test_back_from_a_run_returns_to_the_filtered_list(page, server):
 
 def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server):
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
-    page.get_by_text("Filter and limits").click()
+    page.get_by_text("Filters, limits and conditions").click()
     page.get_by_label("Size at most (MB)").fill("7")
     page.get_by_label("Size at most (MB)").press("Enter")
     page.wait_for_url(re.compile("most_mb=7"))
@@ -187,7 +187,7 @@ def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(
     page.set_viewport_size({"width": width, "height": 1000})
     answers = Answers(page)
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
-    page.get_by_text("Filter and limits").click()
+    page.get_by_text("Filters, limits and conditions").click()
     page.get_by_label("Size at most (MB)").fill("7")
     answers.hold()
     page.get_by_label("Size at most (MB)").press("Enter")

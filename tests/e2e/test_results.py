@@ -133,7 +133,7 @@ def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
             selected.wait_for(timeout=4000)
             break
     expect(selected).to_be_visible()
-    page.get_by_text("Filter and limits").click()
+    page.get_by_text("Filters, limits and conditions").click()
     field = page.get_by_label("Size at most (MB)")
     field.fill("2")
     field.press("Enter")
@@ -144,7 +144,7 @@ def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
 def test_the_box_of_limits_stays_open_while_they_are_set_and_counts_them_when_closed(page, server):
     open_page(page, f"{server.url}/", "Trade-offs")
     expect(page.get_by_text("A limit brings a recommendation.")).to_be_visible()
-    page.get_by_text("Filter and limits").click()
+    page.get_by_text("Filters, limits and conditions").click()
     size, latency = page.get_by_label("Size at most (MB)"), page.get_by_label("Latency at most (ms)")
     size.fill("2.125")
     size.press("Tab")
@@ -155,7 +155,7 @@ def test_the_box_of_limits_stays_open_while_they_are_set_and_counts_them_when_cl
     latency.press("Enter")
     page.wait_for_url(re.compile("most_ms=500"))
     expect(size).to_be_visible()
-    page.get_by_text("Filter and limits").click()
+    page.get_by_text("Filters, limits and conditions").click()
     expect(page.get_by_text("2 set.")).to_be_visible()
     expect(size).not_to_be_visible()
 

@@ -32,7 +32,7 @@ def another(browser) -> Page:
 def expect_limit(page: Page, shown: str) -> None:
     field = page.get_by_label("Size at most (MB)")
     if not field.is_visible():
-        page.get_by_text("Filter and limits").click()
+        page.get_by_text("Filters, limits and conditions").click()
     expect(field).to_have_value(shown)
 
 
@@ -43,7 +43,7 @@ def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page
     save(page, "below 2.5 MB")
     second = another(browser)
     open_page(second, f"{server.url}/", "Trade-offs")
-    second.get_by_text("Filter and limits").click()
+    second.get_by_text("Filters, limits and conditions").click()
     second.get_by_label("Latency at most (ms)").fill("7")
     second.get_by_label("Latency at most (ms)").press("Enter")
     second.wait_for_url(re.compile("most_ms=7"))

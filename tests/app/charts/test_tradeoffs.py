@@ -105,7 +105,7 @@ def test_what_a_limit_forbids_is_shaded():
 
 
 def test_a_reference_bears_its_name_where_few_are():
-    assert [row["words"] for row in words(spec())] == ["reference: stage 1", "knee"]
+    assert [row["words"] for row in words(spec())] == ["reference", "knee"]
     assert len(words(spec(reference_stage_id=[1, 2, 3, 4]))) == 4 + 1
     five = pd.concat([FOUR, FOUR.tail(1).assign(stage_id=5)]).assign(reference_stage_id=[1, 2, 3, 4, 5])
     shown = annotate(five, SIZE, ACCURACY, {}, ALL)
