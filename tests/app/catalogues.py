@@ -20,7 +20,7 @@ class Train(_Settings):
 class Rtn(_Settings):
     bits: int = Field(8, ge=2, le=8, description="bits of a weight")
     symmetric: bool = True
-    group_size: int | None = Field(None, ge=1)
+    group_size: int | None = Field(None, ge=1, json_schema_extra={"when_empty": "the row"})
     observer: Literal["minmax", "mse"] = "minmax"
 
 

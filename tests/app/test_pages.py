@@ -53,9 +53,10 @@ def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue)
         "Values": "2 to 8",
         "What it is": "bits of a weight",
     }
+    assert list(rows.set_index("Setting").loc[["symmetric", "group_size"], "Default"]) == ["yes", "the row"]
 
 
-def test_search_and_family_narrow_the_list(catalogue):
+def test_search_narrows_the_list(catalogue):
     at = opened("techniques")
     at.text_input[0].set_value("DIST").run()
     assert techniques(at) == ["distill_logits"]
@@ -63,8 +64,19 @@ def test_search_and_family_narrow_the_list(catalogue):
     assert "No technique matches" in at.info[0].value
 
 
-def test_a_link_to_a_technique_shows_it_first(catalogue):
-    assert techniques(opened("techniques", technique="sr_ste"))[0] == "sr_ste"
+def test_families_without_a_technique_that_is_left_are_not_headed(catalogue):
+    at = opened("techniques")
+    at.button_group[0].set_value(["quantization"]).run()
+    assert techniques(at) == ["rtn"]
+    assert [head.value for head in at.subheader] == ["Quantization (1)"]
+
+
+def test_a_link_to_a_technique_shows_it_first_and_opened_unless_others_are_searched(catalogue):
+    at = opened("techniques", technique="sr_ste")
+    assert techniques(at)[0] == "sr_ste" and techniques(at).count("sr_ste") == 1
+    assert [expander.proto.expanded for expander in at.expander[:2]] == [True, False]
+    at.text_input[0].set_value("t").run()
+    assert "sr_ste" in techniques(at)[1:]
 
 
 def test_workers_that_offer_the_technique_as_it_is_listed(catalogue):

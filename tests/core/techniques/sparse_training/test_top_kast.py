@@ -200,6 +200,15 @@ def test_gradients_of_b_are_those_of_the_dense_product():
     torch.testing.assert_close(layer.sampled_product(gradient, x), (gradient.t() @ x)[backward])
 
 
+def test_a_gradient_of_the_sparse_gradient_is_refused_not_wrong():
+    every = torch.ones(5, 8, dtype=torch.bool)
+    layer = SparseBackward(nn.Linear(8, 5), every, every)
+    x = torch.randn(3, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_with_all_weights_in_b_and_no_penalty_the_gradient_is_dense():
     subject, method = three_layers(), TopKast(extra_density=0.8, exploration_strength=0)
     weight = subject.model.up.weight.detach().clone()
