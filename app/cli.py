@@ -1,18 +1,26 @@
 """`slimboard ...`: what the pages do, from a shell. Only `run` and `worker` load torch."""
 
 import json
-import os
 import shutil
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from app import architectures_command, bundle_commands, clean_command, formats, gate, shell, terminal
+from app import (
+    architectures_command,
+    bundle_commands,
+    clean_command,
+    formats,
+    gate,
+    service_commands,
+    shell,
+    terminal,
+)
 from app.service import UpError
+from app.service_commands import Device
 from app.shell import CommandError, Who
 from core import catalogue as published
 from core.errors import SpecError, TechniqueFailure
@@ -31,20 +39,6 @@ Recipe = Annotated[typer.FileText, typer.Argument(metavar="RECIPE.yaml", help="a
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-class Device(StrEnum):
-    """What a run or a worker computes on."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-class Part(StrEnum):
-    """A part of Slimboard that has a container of its own."""
-
-    APP = "app"
-    WORKER = "worker"
-
-
 @cli.callback()
 def common(
     context: typer.Context,
@@ -54,54 +48,7 @@ def common(
     context.obj = Who(user, project)
 
 
-@cli.command()
-def up(
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
-    host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 by default")] = None,
-    workers: Annotated[int, typer.Option(min=0, max=64, help="CPU workers; each GPU has its own besides")] = 1,
-    demo: Annotated[bool, typer.Option("--demo", help="queue the demonstration recipes")] = False,
-) -> None:
-    """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
-    from app import local
-
-    local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
-
-
-@cli.command()
-def serve(
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
-    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-) -> None:
-    """Run the dashboard alone; queue, store and workers are elsewhere."""
-    from app import local
-
-    command = local.front_end_command(host or settings().host, port or settings().port)
-    os.chdir(local.ROOT)
-    os.execv(command[0], command)
-
-
-@cli.command()
-def worker(device: Annotated[Device, typer.Option(help="what it computes on")] = Device.CPU) -> None:
-    """Run a worker: one device, one run at a time."""
-    from worker.celery_app import worker_arguments
-
-    command = [sys.executable, "-m", "celery", *worker_arguments(device.value)]
-    os.execv(command[0], command)
-
-
-@cli.command()
-def migrate() -> None:
-    """Bring the store to this version's schema."""
-    engine.upgrade()
-    typer.echo(f"The store is at revision {engine.revision()[0]}.")
-
-
-@cli.command(hidden=True)
-def healthy(part: Part) -> None:
-    """Exit status 0 if this container's part works, else 1; for docker-compose."""
-    from app import health
-
-    raise typer.Exit(0 if (health.page_answers() if part is Part.APP else health.worker_beats()) else 1)
+service_commands.add_to(cli)
 
 
 @cli.command()

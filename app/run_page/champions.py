@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import actions, data, formats
+from app import actions, data, formats, refusals
 from app.identity import Project, User
 from app.run_page.stages import name_of
 from app.tradeoffs_page.conditions import condition_name
@@ -38,11 +38,9 @@ def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, place
         device = st.selectbox("Device", list(known))
         note = st.text_input("Why", max_chars=500, placeholder="what it was tested on, who agreed")
         if st.form_submit_button("Make champion", type="primary"):
-            try:
+            with refusals.told(NotTimedError):
                 actions.crown(user.id, run_id, position, known[device], note)
                 st.toast("It is the champion now.", icon=":material/trophy:")
-            except (actions.NotAllowed, NotTimedError) as refusal:
-                st.toast(str(refusal), icon=":material/block:")
             data.forget_champions()
             st.rerun()
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from app import actions, data, formats, redirect, run_data
+from app import actions, data, formats, redirect, refusals, run_data
 from app.favourites import load_stars, set_stars
 from app.identity import Project, User
 from app.run_page.failures import remedy
@@ -110,10 +110,8 @@ def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
 
 def act(change: Callable[..., Any], *arguments: Any) -> None:
     """Do what a button asks for, or say why not; then read anew."""
-    try:
+    with refusals.told():
         change(*arguments)
-    except actions.NotAllowed as refusal:
-        st.toast(str(refusal), icon=":material/block:")
     run_data.forget()
     data.forget_runs()
 

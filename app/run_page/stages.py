@@ -22,7 +22,6 @@ DISTURBED = (
     "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
     "requeue the run while the machine is quiet to measure again."
 )
-CONDITIONS = ("phase", "batch", "length", "runtime", "hardware", "threads", "dtype")
 _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
 
 

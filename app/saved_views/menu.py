@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import actions, formats
+from app import actions, formats, refusals
 from app.identity import Project, User
 from app.saved_views.data import forget_views, load_views
 from app.saved_views.query import State, query_of
@@ -96,8 +96,6 @@ def _show_name(view: dict[str, Any], user: User) -> None:
 
 def _act(change: Callable[..., Any], *arguments: Any) -> None:
     """Do what a button asks for, or say why not; then read anew."""
-    try:
+    with refusals.told(NameTakenError):
         change(*arguments)
-    except (actions.NotAllowed, NameTakenError) as refusal:
-        st.toast(formats.plain(str(refusal)), icon=":material/block:")
     forget_views()

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import actions, data, formats, identity, system
+from app import actions, data, formats, identity, refusals, system
 from core.store.models import RunStatus
 
 SHOWN = 40  # queued runs; each is a card with buttons
@@ -21,10 +21,8 @@ def title_of(run: dict[str, Any]) -> str:
 
 def act(change: Any, *arguments: Any) -> None:
     """Do what a button asks for, or say why not."""
-    try:
+    with refusals.told():
         change(user.id, *arguments)
-    except actions.NotAllowed as refusal:
-        st.toast(str(refusal), icon=":material/block:")
     data.load_queue.clear()
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import actions, addressed, data, formats, identity, redirect, row_table, runs_table
+from app import actions, addressed, data, formats, identity, redirect, refusals, row_table, runs_table
 from app.compare_page.address import MOST
 from app.exports import buttons, frames
 from app.favourites import load_stars, set_stars
@@ -117,11 +117,9 @@ ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
 def act(change: Callable[[int, list[int]], int], words: str, run_ids: list[int]) -> None:
     """Do what a button asks for, and say what came of it."""
-    try:
+    with refusals.told():
         changed = change(user.id, run_ids)
         st.toast(f"{formats.plural(changed, 'run')} {words}.", icon=":material/check_circle:")
-    except actions.NotAllowed as refusal:
-        st.toast(str(refusal), icon=":material/block:")
     data.forget_runs()
 
 
