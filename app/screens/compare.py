@@ -15,6 +15,8 @@ from app.run_data import load_curve
 from app.run_page.stages import DISTURBED, curve_title
 from app.saved_views import menu as views
 
+FEW = 8  # runs
+
 user, project = identity.user(), identity.project()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Compare")
@@ -163,10 +165,18 @@ def show_settings() -> None:
     if differing.empty:
         st.info("These runs were asked for exactly the same.")
     else:
-        st.dataframe(differing, column_config={"_index": st.column_config.Column(width=300)})
+        show_differences(differing)
     environments = tables.environments_that_differ(items)
     if not environments.empty:
-        st.dataframe(environments)
+        show_differences(environments)
+
+
+def show_differences(table: pd.DataFrame) -> None:
+    """Few runs fit beside one another; many are scrolled through."""
+    if len(table.columns) <= FEW:
+        wrapped_table.show(table.reset_index())
+    else:
+        st.dataframe(table, column_config={"_index": st.column_config.Column(width=300)})
 
 
 def show_curves() -> None:

@@ -72,9 +72,14 @@ def three(store, tmp_path):
         keep(tmp_path, key, correct)
 
 
+def told(at: AppTest, number: int):
+    """What one of the page's tables says, wherever its lines break."""
+    return at.table[number].value.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ").replace("\\", ""))
+
+
 def summary(at: AppTest):
-    """The table with one line an item by its run, wherever its lines break."""
-    table = at.table[0].value.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ").replace("\\", ""))
+    """The table with one line an item, by its run."""
+    table = told(at, 0)
     return table.assign(Run=table["Run"].str.extract(r"^\[(.*)\]\(run\?run=\d+\)$")[0]).set_index("Run")
 
 
@@ -127,7 +132,7 @@ def test_another_base_turns_the_differences(three):
 
 def test_only_settings_that_differ_are_shown(three):
     at = opened(runs="1,2,3", show="Settings")
-    table = at.dataframe[0].value
+    table = told(at, 1).set_index("Setting")
     assert set(table.index) == {"step 1 · train · updates", "step 2 · rtn · bits", "seed"}
     assert list(table.loc["step 1 · train · updates"]) == ["20", "50", "20"]
 
