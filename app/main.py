@@ -10,7 +10,6 @@ HERE = Path(__file__).parent
 
 st.set_page_config(page_title="Slimboard", page_icon=HERE / "icon.png", layout="wide")
 st.logo(HERE / "logo.svg", size="large")
-st.html(HERE / "style.css")
 identity.user()
 
 pages = {

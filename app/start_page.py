@@ -1,4 +1,4 @@
-"""The HTML that a page starts from: Streamlit's own, told where the server is, what links do and what it will need.
+"""The HTML that a page starts from: Streamlit's own, with its server, links, modules and style.
 
 By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
 or a chart only once such an element has arrived. Here small modules come with the page. A large one is loaded while the
@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse
 
 STATIC = Path(streamlit.__file__).parent / "static"
 SCRIPTS, STYLES = Path("static") / "js", Path("static") / "css"
-ALWAYS = ("Html", "Button", "ButtonGroup")
+ALWAYS = ("Button", "ButtonGroup")
 PARTS = {
     "": ("ArrowVegaLiteChart", "BidiComponent", "Selectbox"),
     "runs": ("BidiComponent", "Pagination", "TextInput"),
@@ -32,6 +32,7 @@ CONNECT = """<script>
   };
 </script>"""  # only this server's own pages may send it messages
 LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
+STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"  # at the end: it wins over Streamlit's
 LATER = """<script>addEventListener("load", () => %s.forEach((module) => import(module)));</script>"""
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
@@ -43,7 +44,7 @@ def send(request: Request) -> HTMLResponse:
 
 @cache
 def html(page: str) -> str:
-    """Streamlit's index.html with what it lacks at the end of its head."""
+    """Streamlit's index.html with what it lacks at the end of its head, and our style at the end of its body."""
     parts = (*ALWAYS, *PARTS.get(page, ()))
     styles = [path.name for part in parts for path in (STATIC / STYLES).glob(f"{part}.*.css")]
     small = dict.fromkeys(name for part in parts if part not in LARGE for name in modules(part))
@@ -53,7 +54,8 @@ def html(page: str) -> str:
         *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in small),
         *([LATER % json.dumps(large)] if large else []),
     ]
-    return (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
+    page = (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
+    return page.replace("</body>", f"{STYLE}</body>", 1)
 
 
 @cache

@@ -1,6 +1,6 @@
 """The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import altair as alt
@@ -19,6 +19,7 @@ ROOM = 0.25  # of the marks' span, on either side, that long intervals may take
 NAMED_REFERENCES = 4  # more of them would cover each other's names
 BARS = 300  # of more points, only those on the frontier and the references bear their intervals
 LEGEND_COLUMNS = 6
+ALWAYS_TOLD = ("score", "size_bytes", "p50_ms")  # whatever the axes are
 PLACE = ("x_shown", "y_shown")
 FILLS = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: 0.0, Standing.DOMINATED: PALE, OUTSIDE: PALE}
 LOOKS = {Standing.FRONTIER: "●", Standing.UNDECIDED: "○", Standing.DOMINATED: "pale:", OUTSIDE: "pale:"}
@@ -167,7 +168,9 @@ def _colour(drawn: pd.DataFrame) -> alt.Color:
 
 def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
     chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
-    tooltip = _tooltip(drawn, axes)
+    places = (scale.axis.column for scale in scales.values())
+    told_of = dict.fromkeys([*places, *([size.column] if size else []), *ALWAYS_TOLD])
+    tooltip = _tooltip(drawn, [axes[column] for column in told_of])
     channels = {
         **_place(scales),
         "color": _colour(drawn),
@@ -210,7 +213,8 @@ def _standing(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) ->
     return channel("standing:N", scale=scale, legend=None)
 
 
-def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
+def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
+    """What a stage is and its values on these axes; the browser prepares it for every mark, so it is short."""
     first = [
         alt.Tooltip("label:N", title="Stage"),
         alt.Tooltip("model:N", title="Model"),
@@ -220,7 +224,7 @@ def _tooltip(drawn: pd.DataFrame, axes: dict[str, Axis]) -> list[alt.Tooltip]:
     ]
     values = [
         alt.Tooltip(f"{axis.column}_text:N", title=axis.title)
-        for axis in axes.values()
+        for axis in axes
         if f"{axis.column}_text" in drawn and (drawn[f"{axis.column}_text"] != "not measured").any()
     ]
     kernel = [alt.Tooltip("kernel:N", title="Kernel")] if "kernel" in drawn else []

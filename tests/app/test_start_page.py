@@ -30,7 +30,8 @@ def test_a_page_is_streamlits_with_more_in_its_head():
     client = TestClient(Starlette(routes=routes))
     answer = client.get("/runs?status=done")
     head, _, body = answer.text.partition("</head>")
-    assert body == INDEX.partition("</head>")[2] and head.startswith(INDEX.partition("</head>")[0])
+    assert body == INDEX.partition("</head>")[2].replace("</body>", f"{start_page.STYLE}</body>")
+    assert head.startswith(INDEX.partition("</head>")[0]) and "st-key-cards" in body
     assert answer.headers["cache-control"] == "no-cache"
     assert start_page.modules("Pagination")[0] in head and "DataFrame" not in head
     assert "ArrowVegaLiteChart" in client.get("/").text
