@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import formats, wrapped_table
 from app.charts.axes import AXES, Axis, score_axis
-from app.charts.waterfall import waterfall
+from app.charts.waterfall import changes, waterfall
 from app.run_page import certainty
 from app.run_page import claims as claimed
 from app.run_page import stages as words
@@ -121,15 +121,21 @@ def _show_waterfall(drawn: pd.DataFrame, axis: Axis, *, is_score: bool) -> None:
     known = drawn.dropna(subset=[axis.column])
     if known.empty:
         st.caption("Not measured under these conditions.")
-    elif is_score:
-        st.altair_chart(waterfall(known, axis, certainty.of_scores(known), zero=False))
-        st.caption("Pale: may be chance (paired test against the stage before), or not tested.")
+        return
+    told, notes = None, []
+    if is_score:
+        told = certainty.of_scores(known)
+        notes.append("Pale: may be chance (paired test against the stage before), or not tested.")
     elif axis is AXES["p50_ms"]:
-        st.altair_chart(waterfall(known, axis, certainty.of_times(known)))
-        partly = " Stages without a kernel here are not timed." if len(known) < len(drawn) else ""
-        st.caption(f"Pale: disturbed, or may be chance (the 95 % intervals of Time × reference meet).{partly}")
-    else:
-        st.altair_chart(waterfall(known, axis))
+        told = certainty.of_times(known)
+        notes.append("Pale: disturbed, or may be chance (the 95 % intervals of Time × reference meet).")
+    if (changes(known, axis, told)["strength"] == 1).all():
+        notes.clear()
+    if axis is AXES["p50_ms"] and len(known) < len(drawn):
+        notes.append("Stages without a kernel here are not timed.")
+    st.altair_chart(waterfall(known, axis, told, zero=not is_score))
+    if notes:
+        st.caption(" ".join(notes))
 
 
 def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:

@@ -100,6 +100,7 @@ def test_stages_stand_in_order_with_what_they_came_to(run_id):
     assert table["Size"][2] == "1.00 MB (4.00× smaller)"
     assert table["Against the reference"].tolist() == ["–", "is the reference", "−0.5 points, may be chance (p 0.200)"]
     assert table["p50 / p95"].tolist() == ["–", "2.00 ms / 2.40 ms", "size only, no kernel here"]
+    assert not any("disturbed" in caption.value for caption in at.caption)
     assert [metric.value for metric in at.metric] == ["1.00 MB", "95.0 %", "–", "4.00 MB"]
 
 
@@ -114,6 +115,7 @@ def test_a_time_on_a_disturbed_machine_is_marked_wherever_it_stands(run_id):
     assert card.delta == "2.00× faster (disturbed)"
     assert card.proto.color == card.proto.MetricColor.GRAY
     assert any("requeue the run while the machine is quiet" in caption.value for caption in at.caption)
+    assert any(caption.value.startswith("Pale: disturbed") for caption in at.caption)
 
 
 def test_labels_are_drawn_as_written_in_tables(run_id):
