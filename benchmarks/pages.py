@@ -2,10 +2,11 @@
 
     python -m benchmarks.pages [--repeats 5] [--mlflow PYTHON] [--save]
 
-Every page is served by a server of its own and opened in turn, in one browser whose cache is warm; a time is from the
-address to the page's last element being painted. Runs and points are read anew each time: visits lie further apart
-than the list of runs is cached, and a stage is recorded before each visit of the trade-offs, but for those "again",
-which show what was read for the visit before. What filters and pickers offer is cached for 30 s. With --mlflow, an
+Every page is served by a server of its own and opened in turn, in one browser with a profile, as users have it (private
+windows take longer for every page, the empty one too), whose cache is warm; a time is from the address to the page's
+last element being painted. Visits lie further apart than the list of runs is cached. A stage is recorded before each
+visit of the trade-offs, but for those "again". Points are read anew as a whole once 128 stages were recorded since,
+which one visit in five waits for and the medians do not show; the others read what is new. With --mlflow, an
 interpreter that has MLflow, its page that compares the same hundred runs is visited too: until the table is painted,
 its chart not waited for. Beside the times stand processor times, which others on the machine lengthen less.
 """
@@ -121,7 +122,7 @@ def main() -> None:
             opened[case.name] = Opened(f"{url}/{case.page}{query}", server, _painted_last(case))
             if arguments.mlflow and query:
                 opened[MLFLOW] = stack.enter_context(_mlflow(arguments.mlflow, folder, homes[case.contents]))
-        visits = _measure(opened, list(homes.values()), arguments.repeats)
+        visits = _measure(opened, list(homes.values()), folder / "profile", arguments.repeats)
     table = _table(visits, sizes)
     print(table)
     if arguments.save:
@@ -208,13 +209,14 @@ def _mlflow(python: str, folder: Path, home: Path) -> Iterator[Opened]:
         yield Opened(f"{url}/#/compare-runs?{query}", server, ["table.mlflow-compare-table"])
 
 
-def _measure(opened: dict[str, Opened], homes: list[Path], repeats: int) -> dict[str, list[Visit]]:
+def _measure(opened: dict[str, Opened], homes: list[Path], profile: Path, repeats: int) -> dict[str, list[Visit]]:
     """Each visit, page by page in turn; the first round warms up and does not count."""
     visits: dict[str, list[Visit]] = {name: [] for name in opened}
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=chromium.find(), args=arguments)
-        context = browser.new_context(viewport={"width": 1440, "height": 1000})
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=chromium.find(), args=arguments, viewport={"width": 1440, "height": 1000}
+        )
         for turn in range(repeats + 1):
             _record_stages(homes)
             began = time.monotonic()
@@ -223,7 +225,7 @@ def _measure(opened: dict[str, Opened], homes: list[Path], repeats: int) -> dict
                 if turn:
                     visits[name].append(visit)
             time.sleep(max(0.0, APART - (time.monotonic() - began)))
-        browser.close()
+        context.close()
     return visits
 
 
