@@ -9,6 +9,7 @@ from core.recording import MemoryRecord
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
+from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.training.train import Train
 from tests.core.fakes import context
 from tests.core.techniques.architecture.small_gpt import subject_of
@@ -62,6 +63,13 @@ def test_trained_weights_are_not_dropped_silently():
 def test_bidirectional_models_are_refused():
     subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
     with pytest.raises(SpecError, match=r"model.source = 'blocks.0.attention': is bidirectional"):
+        SparseQkv().check(subject)
+
+
+def test_blocks_that_pass_on_fewer_tokens_are_refused():
+    subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
+    TokenMerging().apply(subject, context(subject))
+    with pytest.raises(SpecError, match=r"model.source = 'blocks.0': passes on fewer tokens"):
         SparseQkv().check(subject)
 
 

@@ -15,6 +15,7 @@ from core.nn.ffn.mlp import Mlp
 from core.recording import MemoryRecord
 from core.spec import ModelSpec, TaskSpec
 from core.subject import Subject
+from core.techniques.architecture.reversible import Reversible
 from core.techniques.low_rank.svd import Svd
 from core.techniques.mixture_of_experts.glam import Glam
 from core.techniques.mixture_of_experts.moe import Moe
@@ -22,6 +23,7 @@ from core.techniques.mixture_of_experts.switch import Switch
 from core.techniques.pruning.channel_permutation import ChannelPermutation
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -202,6 +204,25 @@ def test_factored_layers_are_refused():
     Svd(rank=2).apply(subject, context(subject))
     with pytest.raises(SpecError, match="is a LowRankLinear, of which experts cannot be made"):
         Switch().check(subject)
+
+
+def test_networks_without_hidden_units_are_refused():
+    subject = gpt()
+    subject.model.blocks[3].ffn.up.out_features = 0
+    with pytest.raises(SpecError, match=r"'blocks\.3\.ffn': has no hidden units left"):
+        Switch().check(subject)
+
+
+def test_blocks_that_tell_no_padding_or_carry_no_loss_are_refused():
+    merged = small_vit()
+    TokenMerging().apply(merged, context(merged))
+    with pytest.raises(SpecError, match="does not tell it what is padding"):
+        Switch().check(merged)
+    two_streams = gpt()
+    two_streams.model.float()
+    Reversible().apply(two_streams, context(two_streams))
+    with pytest.raises(SpecError, match="is reversible, and cannot carry a router's loss back"):
+        Switch().check(two_streams)
 
 
 def test_experts_are_made_once():
