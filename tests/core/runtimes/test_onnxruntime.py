@@ -134,6 +134,12 @@ def test_what_the_graph_cannot_hold_is_refused_with_the_reason():
             exported(model, CPU, dtype, batch)
 
 
+def test_a_worker_without_onnx_runtime_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Refused, match=r"not installed on this worker \(pip install"):
+        exported(nn.Linear(4, 4), CPU, torch.float32, {"pixel_values": torch.randn(4, 4)})
+
+
 @pytest.mark.parametrize("error", [AssertionError, AttributeError, IndexError, KeyError, ZeroDivisionError])
 def test_whatever_a_conversion_raises_is_told_and_fails_no_run(error):
     model = Failing(4, 4)

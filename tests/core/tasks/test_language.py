@@ -101,5 +101,10 @@ def test_text_without_a_single_window_is_refused():
         prepared(length=64)
 
 
+def test_windows_are_cut_before_a_split_is_taken():
+    with pytest.raises(RuntimeError, match="prepare the task"):
+        LanguageTask("test", CorpusData(TEXTS, 3, "hash")).split("train")
+
+
 def test_windows_are_shown_as_text():
     assert prepared().show("train", [1]) == [{"text": "def", "label": ""}]
