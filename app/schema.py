@@ -43,7 +43,7 @@ class Field:
         """What an empty field means, in few words: "no limit", "dim / 64", the default where there is one."""
         if self.required:
             return "required"
-        return self.declared_empty or "not set" if self.nullable else str(self.default)
+        return self.declared_empty or "not set" if self.nullable else in_words(self.default)
 
     @property
     def range(self) -> str:
@@ -64,6 +64,15 @@ def _bound(inclusive: float | None, word: str, exclusive: float | None, strict: 
     if inclusive is not None:
         return f"{word} {inclusive:g}"
     return f"{strict} {exclusive:g}" if exclusive is not None else ""
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def fields(schema: Mapping[str, Any]) -> list[Field]:

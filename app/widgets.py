@@ -9,7 +9,7 @@ import yaml
 
 from app import formats
 from app.draft import Draft, Part
-from app.schema import Field
+from app.schema import Field, in_words
 from core.catalogue import Catalogue
 from core.errors import Problem
 from core.labels import READ_AS
@@ -113,15 +113,6 @@ def _help(field: Field) -> str | None:
     if field.name in READ_AS:
         parts.append(f"In YAML: {field.name}.")
     return "  \n".join(part for part in parts if part) or None
-
-
-def in_words(value: Any) -> str:
-    """A setting's value as people read it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(in_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _write(place: Place, field: Field, key: str) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from app import formats
 from app.compare_page import address
 from app.run_page.stages import NO_KERNEL, marked
+from app.schema import in_words
 from core.catalogue import Catalogue
 from core.comparison.differences import Field, differing, flattened, words
 from core.comparison.paired import holm
@@ -115,5 +116,5 @@ def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
 
 def _in_columns(found: Mapping[Field, Sequence[Any]], run_ids: Iterable[int], head: str) -> pd.DataFrame:
     columns = [f"run {run_id}" for run_id in run_ids]
-    lines = [[formats.NOTHING if value is None else str(value) for value in values] for values in found.values()]
+    lines = [[formats.NOTHING if value is None else in_words(value) for value in values] for values in found.values()]
     return pd.DataFrame(lines, columns=columns, index=pd.Index([words(name) for name in found], name=head))

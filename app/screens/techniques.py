@@ -5,8 +5,7 @@ import streamlit as st
 
 from app import data, identity, wrapped_table
 from app.formats import NOTHING
-from app.schema import Field, fields
-from app.widgets import in_words
+from app.schema import Field, fields, in_words
 
 identity.project()
 catalogue = data.load_catalogue()

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schema import MISSING, fields
+from app.schema import MISSING, fields, in_words
 from app.schema import Field as FormField
 from core.catalogue import built_in
 from core.spec import LimitSpec, MeasureSpec
@@ -86,6 +86,13 @@ def test_an_empty_field_says_what_that_means(schema, placeholder):
     required = [] if "default" in schema else ["rank"]
     (field,) = fields({"properties": {"rank": schema}, "required": required})
     assert field.when_empty == placeholder
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(True, "yes"), (False, "no"), ([1, 64], "1, 64"), (0.001, "0.001"), (2.0, "2"), ("cls", "cls")]
+)
+def test_values_read_as_people_write_them(value, read):
+    assert in_words(value) == read
 
 
 def published() -> dict[str, dict]:
