@@ -1,11 +1,10 @@
 """The HTML that a page starts from: Streamlit's own, with its server, links, modules and style.
 
 By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
-or a chart only once such an element has arrived. Here small modules come with the page. A large one is loaded while the
-server works on what it will draw: earlier, it would delay the front end itself.
+or a chart only once such an element has arrived. Here small modules come with the page. The charts' large one is loaded
+while the server works on what it will draw: earlier, it would delay the front end itself.
 """
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -15,16 +14,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 STATIC = Path(streamlit.__file__).parent / "static"
-SCRIPTS, STYLES = Path("static") / "js", Path("static") / "css"
+SCRIPTS = Path("static") / "js"
 ALWAYS = ("Button", "ButtonGroup")
 PARTS = {
-    "": ("ArrowVegaLiteChart", "BidiComponent", "Selectbox"),
+    "": ("BidiComponent", "Selectbox"),
     "runs": ("BidiComponent", "Pagination", "TextInput"),
-    "compare": ("ArrowVegaLiteChart", "DataFrame"),
-    "run": ("ArrowVegaLiteChart", "Table"),
-    "architectures": ("ArrowVegaLiteChart",),
+    "compare": ("BidiComponent", "Selectbox"),
+    "run": ("Table",),
 }  # names of the modules that draw a page's elements
-LARGE = ("ArrowVegaLiteChart", "DataFrame")
+CHART, WITH_CHARTS = "ArrowVegaLiteChart", ("", "compare", "run", "architectures")
 CONNECT = """<script>
   window.__streamlit = {
     BACKEND_BASE_URL: new URL("./", location.href).href,
@@ -33,7 +31,7 @@ CONNECT = """<script>
 </script>"""  # only this server's own pages may send it messages
 LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
 STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"  # at the end: it wins over Streamlit's
-LATER = """<script>addEventListener("load", () => %s.forEach((module) => import(module)));</script>"""
+LATER = """<script>addEventListener("load", () => import("%s"));</script>"""
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 
@@ -45,17 +43,15 @@ def send(request: Request) -> HTMLResponse:
 @cache
 def html(page: str) -> str:
     """Streamlit's index.html with what it lacks at the end of its head, and our style at the end of its body."""
-    parts = (*ALWAYS, *PARTS.get(page, ()))
-    styles = [path.name for part in parts for path in (STATIC / STYLES).glob(f"{part}.*.css")]
-    small = dict.fromkeys(name for part in parts if part not in LARGE for name in modules(part))
-    large = [f"./{(SCRIPTS / name).as_posix()}" for part in parts if part in LARGE for name in modules(part)[:1]]
+    small = dict.fromkeys(name for part in (*ALWAYS, *PARTS.get(page, ())) for name in modules(part))
+    large = modules(CHART)[:1] if page in WITH_CHARTS else ()
     more = [
-        *(f'<link rel="stylesheet" crossorigin href="./{(STYLES / name).as_posix()}">' for name in styles),
         *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in small),
-        *([LATER % json.dumps(large)] if large else []),
+        *(LATER % f"./{(SCRIPTS / name).as_posix()}" for name in large),
     ]
-    page = (STATIC / "index.html").read_text().replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
-    return page.replace("</body>", f"{STYLE}</body>", 1)
+    index = (STATIC / "index.html").read_text()
+    index = index.replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
+    return index.replace("</body>", f"{STYLE}</body>", 1)
 
 
 @cache

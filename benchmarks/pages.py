@@ -167,7 +167,7 @@ def _to_compare(home: Path) -> dict[int, Stage]:
             .where(Run.status == RunStatus.DONE, Stage.task == "builtin:digits")
             .order_by(RunStage.run_id, RunStage.position)
         )
-        last = dict(s.execute(query).tuples().all())
+        last = {row.run_id: row.Stage for row in s.execute(query)}
         s.expunge_all()
     chosen = dict(list(last.items())[:COMPARED])
     store = ArtifactStore(str(home / "artifacts"), home / "artifacts")
@@ -254,9 +254,7 @@ def _visit(context: BrowserContext, opened: Opened) -> Visit:
 
 
 def _painted_last(case: Case) -> list[str]:
-    table = (
-        '[data-testid="stDataFrame"] canvas' if case.page == "compare" else '[data-testid="stBidiComponentIsolated"]'
-    )
+    table = '[data-testid="stBidiComponentIsolated"]'
     chart = '[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg'
     return [chart, table] if case.charts else [table]
 

@@ -38,8 +38,8 @@ function drawHead(table, data, boxes, select, sort) {
     };
     head.appendChild(make("th")).appendChild(all);
   }
-  for (const { name, orders } of data.columns) {
-    const cell = head.appendChild(make("th"));
+  for (const { name, orders, wraps } of data.columns) {
+    const cell = head.appendChild(make("th", wraps ? "wraps" : ""));
     cell.scope = "col";
     if (!orders.length) {
       cell.textContent = name;

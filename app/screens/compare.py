@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app import addressed, data, formats, identity, wrapped_table
+from app import data, formats, identity, row_table, wrapped_table
 from app.charts.curves import overlay
 from app.charts.deltas import deltas
 from app.charts.layers import layer_comparison, quantities, titled
@@ -122,11 +122,12 @@ if 1 < len(same_data) < len(items):
 
 rows = tables.judged(items, base, compared.load_against(items, base))
 summary = tables.summary(rows, base)
-links = [
-    f"[{formats.plain(name)}](run?run={run_id}{addressed.kept()})"
-    for name, run_id in zip(summary["Run"], rows["run_id"], strict=True)
+lines = [
+    row_table.Row(run_id, [wrapped_table.wrapping(cell) for cell in cells])
+    for run_id, cells in zip(rows["run_id"], summary.itertuples(index=False), strict=True)
 ]
-wrapped_table.show(summary.assign(Run=links), markdown={"Run"})
+columns = [row_table.Column(head, link="run?run=" if head == "Run" else "", wraps=True) for head in summary]
+row_table.show(columns, lines, key="compared", caption="Compared runs")
 if "disturbed" in rows and rows["disturbed"].eq(True).any():
     st.caption(DISTURBED)
 buttons.show(

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import addressed
+from app import addressed, formats
 from app.charts.axes import Axis
 from app.tradeoffs_page.conditions import condition_name
 from core.measured import difference_unit
@@ -76,7 +76,7 @@ def show(
 
 def _told(chosen: Filters, names: _Names) -> str:
     """What the closed box holds."""
-    timed = [f"Latency of {condition_name(chosen.conditions)}."] if chosen.conditions else []
+    timed = [f"Latency of {formats.plain(condition_name(chosen.conditions))}."] if chosen.conditions else []
     settings = (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit, MARK_SIZE)
     n_set = sum(bool(addressed.text(name)) for name in settings) + (not chosen.as_one)
     return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])

@@ -19,6 +19,7 @@ from core.store.comparison import Item
 from core.store.engine import session
 from core.store.models import Latency, RunStatus, Stage
 from tests import factories
+from tests.app import row_tables
 
 MAIN = Path(app.__file__).with_name("main.py")
 
@@ -72,15 +73,14 @@ def three(store, tmp_path):
         keep(tmp_path, key, correct)
 
 
-def told(at: AppTest, number: int):
-    """What one of the page's tables says, wherever its lines break."""
-    return at.table[number].value.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ").replace("\\", ""))
+def differences(at: AppTest):
+    """What the table of settings says, wherever its lines break."""
+    return at.table[0].value.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ").replace("\\", ""))
 
 
 def summary(at: AppTest):
     """The table with one line an item, by its run."""
-    table = told(at, 0)
-    return table.assign(Run=table["Run"].str.extract(r"^\[(.*)\]\(run\?run=\d+\)$")[0]).set_index("Run")
+    return row_tables.frame(at).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ")).set_index("Run")
 
 
 def test_the_first_run_is_the_base_and_others_stand_against_it(three):
@@ -132,7 +132,7 @@ def test_another_base_turns_the_differences(three):
 
 def test_only_settings_that_differ_are_shown(three):
     at = opened(runs="1,2,3", show="Settings")
-    table = told(at, 1).set_index("Setting")
+    table = differences(at).set_index("Setting")
     assert set(table.index) == {"step 1 · train · updates", "step 2 · rtn · bits", "seed"}
     assert list(table.loc["step 1 · train · updates"]) == ["20", "50", "20"]
 
