@@ -134,4 +134,4 @@ buttons.show(
 
 champions.show(task_hash, user, project)
 progress.show(chosen, x, y, logs)
-listing.show(shown, picked_ids, x, axes, bounded=bool(limits))
+listing.show(shown, picked_ids, x, y, axes, bounded=bool(limits))

@@ -7,18 +7,24 @@ import streamlit as st
 
 from app import formats, row_table
 from app.charts.axes import Axis
+from app.wrapped_table import wrapping
+
+LISTED = ("score", "size_bytes", "p50_ms", "speed_up", "compression_ratio", "macs", "peak_memory_bytes")
 
 
-def show(shown: pd.DataFrame, picked: set[int], x: Axis, axes: Mapping[str, Axis], *, bounded: bool) -> None:
-    """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked."""
+def show(shown: pd.DataFrame, picked: set[int], x: Axis, y: Axis, axes: Mapping[str, Axis], *, bounded: bool) -> None:
+    """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked.
+
+    It has the axes and what is asked most; exports have every quantity.
+    """
     within = shown["on_frontier"] & shown["feasible"]
     listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(x.column)
     title = "On the frontier, within the limits" if bounded else "On the frontier"
     st.subheader("Selected stages" if picked else title, anchor=False)
     seeds = ["Seeds"] if "n_seeds" in listed and (listed["n_seeds"] > 1).any() else []
     measured = {
-        column: axis
-        for column, axis in {"score": axes["score"], **axes}.items()
+        column: axes[column]
+        for column in dict.fromkeys([*LISTED, x.column, y.column])
         if column in listed and listed[column].notna().any()
     }
     rows = [
@@ -26,11 +32,11 @@ def show(shown: pd.DataFrame, picked: set[int], x: Axis, axes: Mapping[str, Axis
             int(stage["run_id"]),
             [
                 str(stage["run_id"]),
-                stage["label"],
+                wrapping(stage["label"]),
                 stage["model"],
                 *(str(stage["n_seeds"]) for _ in seeds),
                 *(
-                    axis.read(stage[column]) if pd.notna(stage[column]) else formats.NOTHING
+                    wrapping(axis.read(stage[column])) if pd.notna(stage[column]) else formats.NOTHING
                     for column, axis in measured.items()
                 ),
                 stage["kernel"] if pd.notna(stage["kernel"]) else formats.NOTHING,
@@ -39,5 +45,5 @@ def show(shown: pd.DataFrame, picked: set[int], x: Axis, axes: Mapping[str, Axis
         for stage in listed.to_dict("records")
     ]
     heads = ["Stage", "Model", *seeds, *(axis.head for axis in measured.values()), "Kernel"]
-    columns = [row_table.Column("Run", link="run?run="), *map(row_table.Column, heads)]
+    columns = [row_table.Column("Run", link="run?run="), *(row_table.Column(head, wraps=True) for head in heads)]
     row_table.show(columns, rows, key="stages", caption="Stages")

@@ -38,7 +38,7 @@ def filled(store):
 
 
 def listed(at: AppTest):
-    return row_tables.frame(at)
+    return row_tables.frame(at).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
 
 
 def number_input(at: AppTest, start: str):
@@ -57,6 +57,14 @@ def test_the_table_lists_the_frontier_with_units(filled):
     assert table["Accuracy"].str.endswith(" %").all()
     assert table["Speed-up"].str.endswith("×").all()
     assert list(table["Run"]) == [str(number) for number in table.index]
+
+
+def test_the_table_has_the_axes_beside_what_is_asked_most(filled):
+    plain = listed(opened(points_of="builtin:digits"))
+    assert list(plain)[3:] == [
+        "Accuracy", "Size", "Latency p50", "Speed-up", "Compression", "MACs", "Peak memory", "Kernel"
+    ]  # fmt: skip
+    assert "Nonzeros" in listed(opened(points_of="builtin:digits", x="Nonzero parameters"))
 
 
 def test_the_address_chooses_task_and_axes(filled):
