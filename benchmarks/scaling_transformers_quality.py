@@ -55,14 +55,15 @@ def spec_of(arguments: argparse.Namespace, steps: list[dict[str, Any]], seed: in
 
 
 def report(found: dict[str, list[Outcome]]) -> list[str]:
-    """A row an arm: score, size, and how much more it loses than the dense model, in nats a token."""
+    """A row an arm: score over the seeds, size, and how much more it loses than the dense model, in nats a token."""
     lines = [
-        f"{'':28}{'bits':>8}{'± seeds':>9}{'bytes':>12}{'loss more':>11}{'95 % interval':>20}{'p':>9}  seeds worse"
+        f"{'':24}{'bits, mean (least to most)':>28}{'bytes':>12}"
+        f"{'loss more':>11}{'95 % interval':>20}{'p':>9}  seeds worse"
     ]
     for arm, results in found.items():
         scores = [result.score for result in results]
-        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
-        line = f"{arm:28}{statistics.fmean(scores):>8.4f}{spread:>9}{results[0].size:>12,}"
+        spread = f"({min(scores):.4f} to {max(scores):.4f})"
+        line = f"{arm:24}{statistics.fmean(scores):>8.4f}{spread:>20}{results[0].size:>12,}"
         if arm != "dense":
             verdict = judge([r.losses for r in found["dense"]], [r.losses for r in results])
             interval = f"{verdict.low:+.4f} to {verdict.high:+.4f}"
