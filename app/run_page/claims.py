@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from app import formats
+from app.run_page.stages import marked
 
 SPARSE = 0.1  # share of zeros from which a stage counts as sparse
 FEW_BITS = 16.0  # nominal bits below which a stage counts as quantized
@@ -23,6 +24,7 @@ class Claim:
     ideal_bytes: float  # what the claim alone would take: only nonzero weights, at their nominal bits
     packed_bytes: int
     speed_up: float | None
+    disturbed: bool  # whether something else used the machine while it was timed
     warnings: tuple[str, ...]
 
     def row(self) -> dict[str, str]:
@@ -35,14 +37,14 @@ class Claim:
             "Claimed size": formats.size(self.ideal_bytes),
             "Packed size": formats.size(self.packed_bytes),
             "Packed over claimed": formats.ratio(self.packed_bytes / self.ideal_bytes if self.ideal_bytes else None),
-            "Measured speed-up": formats.ratio(self.speed_up),
+            "Measured speed-up": marked(formats.ratio(self.speed_up), self.disturbed),
         }
 
 
 def claims(stages: pd.DataFrame, timed: set[int]) -> list[Claim]:
     """The claims of a run's trained, compressed stages; `timed` are the positions with any latency.
 
-    `stages` carry a latency's `ratio` and `ratio_high` beside their own columns.
+    `stages` carry a latency's `ratio`, `ratio_high` and `disturbed` beside their own columns.
     """
     if stages.empty:
         return []
@@ -62,6 +64,7 @@ def _claim(stage: dict[str, Any], timed: set[int]) -> Claim:
         ideal_bytes=ideal,
         packed_bytes=stage["size_bytes"],
         speed_up=1 / ratio if ratio else None,
+        disturbed=ratio is not None and bool(stage["disturbed"]),
         warnings=tuple(_warnings(stage, timed, ideal)),
     )
 
@@ -72,7 +75,7 @@ def _warnings(stage: dict[str, Any], timed: set[int], ideal: float) -> list[str]
     if stage["position"] not in timed:
         found.append("size only, no kernel here")
     elif pd.notna(stage["ratio"]) and not _is_faster(stage) and (sparse or quantized):
-        found.append(f"{'sparse' if sparse else 'quantized'} but not faster")
+        found.append(marked(f"{'sparse' if sparse else 'quantized'} but not faster", bool(stage["disturbed"])))
     if ideal and stage["size_bytes"] / ideal > LARGER:
         found.append("packed larger than claimed")
     return found

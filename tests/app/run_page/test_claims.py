@@ -7,7 +7,7 @@ from app.run_page.claims import claims
 
 STAGE = {
     "position": 2, "label": "rtn", "trained": True, "compressed": True, "parameters": 1000, "nominal_bits": 4.0,
-    "nominal_sparsity": 0.5, "size_bytes": 300, "ratio": 0.5, "ratio_high": 0.55,
+    "nominal_sparsity": 0.5, "size_bytes": 300, "ratio": 0.5, "ratio_high": 0.55, "disturbed": False,
 }  # fmt: skip
 
 
@@ -35,6 +35,13 @@ def test_what_keeps_its_claim_has_no_warning():
 )
 def test_a_broken_claim_is_named(changes, warning):
     assert verdict(**changes).warnings == (warning,)
+
+
+def test_a_disturbed_time_is_marked_in_verdict_and_speed_up():
+    claim = verdict(ratio=1.25, ratio_high=1.3, disturbed=True)
+    assert claim.warnings == ("sparse but not faster (disturbed)",)
+    assert claim.row()["Measured speed-up"] == "0.800× (disturbed)"
+    assert verdict(ratio=None, ratio_high=None, disturbed=float("nan")).row()["Measured speed-up"] == "–"
 
 
 def test_a_format_without_a_kernel_is_size_only():
