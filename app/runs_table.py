@@ -6,6 +6,7 @@ from typing import Any
 
 from app import formats
 from app.row_table import Column, Row
+from app.wrapped_table import wrapping
 from core.store.models import RunStatus
 
 BADGES = (
@@ -19,11 +20,11 @@ BADGES = (
 COLUMNS = (
     Column("Run", link="run?run="),
     Column("Status", orders=(("status", "ascending"),), colours=BADGES),
-    Column("Name", orders=(("name", "ascending"),)),
-    Column("Recipe"),
-    Column("Last stage"),
-    Column("Size"),
-    Column("Score"),
+    Column("Name", orders=(("name", "ascending"),), wraps=True),
+    Column("Recipe", wraps=True),
+    Column("Last stage", wraps=True),
+    Column("Size", wraps=True),
+    Column("Score", wraps=True),
     Column("Model", orders=(("model", "ascending"),)),
     Column("Task", orders=(("task", "ascending"),)),
     Column("Owner", orders=(("owner", "ascending"),)),
@@ -46,9 +47,9 @@ def _cells(run: dict[str, Any], now: float, *, starred: bool) -> list[str]:
         _status(run),
         f"★ {name}" if starred else name,
         run["recipe"],
-        _outcome(run),
-        _size(last) if last else formats.NOTHING,
-        _score(last) if last else formats.NOTHING,
+        wrapping(_outcome(run)),
+        wrapping(_size(last)) if last else formats.NOTHING,
+        wrapping(_score(last)) if last else formats.NOTHING,
         run["model"],
         run["task"],
         run["owner"],

@@ -197,7 +197,7 @@ def _add_stage(
     made.next_stage_id += 1
     key = hashlib.sha256(f"stage {stage_id}".encode()).hexdigest()
     stage = measured(
-        key, technique=name, family=family, label=f"{name} {settings}", settings=settings, model=run["model"],
+        key, technique=name, family=family, label=_label(name, settings), settings=settings, model=run["model"],
         task=run["task"], task_hash=hashlib.sha256(run["task"].encode()).hexdigest(), compressed=name != "train",
         size_bytes=int(size), score_name=score_name, score_unit=unit, higher_is_better=higher, score=score,
         score_low=score * 0.99, score_high=score * 1.01, parameters=int(size) // 4, macs=int(size * 2.5),
@@ -251,3 +251,7 @@ def _advance_sequences(session: Session) -> None:
     for table in (Run, Stage):
         last = session.scalar(select(func.max(table.id))) or 1
         session.execute(select(func.setval(func.pg_get_serial_sequence(table.__tablename__, "id"), last)))
+
+
+def _label(name: str, settings: dict[str, Any]) -> str:
+    return " ".join([name, *(f"{key} {value}" for key, value in settings.items())])
