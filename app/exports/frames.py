@@ -63,7 +63,7 @@ def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame:
-    """The Trade-offs page's points: `rows` as `data.read_all_points` returns them, of one task."""
+    """The Trade-offs page's points: `rows` as `point_data.read_all_points` returns them, of one task."""
     named = rows.assign(score_name=score_name, score_unit=score_unit)
     columns: dict[str, Any] = {
         "run": rows["run_id"],

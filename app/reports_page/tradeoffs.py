@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from app import data
+from app import point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, Axis, score_axis
@@ -16,7 +16,7 @@ from core.store.thinning import Logs
 
 def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:
     """The chart, None where no stage has both quantities; what is not set is as the page has it at first."""
-    tasks = data.load_tasks(project_id)
+    tasks = point_data.load_tasks(project_id)
     if tasks.empty:
         return None
     asked = settings.get("points_of", "")
@@ -26,7 +26,7 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
     by_title = {axis.title: axis for axis in axes.values()}
     x = by_title.get(settings.get("x", ""), next(iter(axes.values())))
     y = by_title.get(settings.get("y", ""), axes["score"])
-    timed = {condition_name(c): c for c, _ in data.load_conditions(project_id, task["task_hash"])}
+    timed = {condition_name(c): c for c, _ in point_data.load_conditions(project_id, task["task_hash"])}
     chosen = PointFilter(
         project_id,
         task["task_hash"],
@@ -36,7 +36,7 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
         conditions=timed.get(settings.get("timed", ""), next(iter(timed.values()), None)),
     )
     logs = Logs(_log(settings, f"log.{x.column}", x), _log(settings, f"log.up.{y.column}", y))
-    points = data.load_points(chosen, x.column, y.column, logs, as_one=settings.get("seeds") != "each")
+    points = point_data.load_points(chosen, x.column, y.column, logs, as_one=settings.get("seeds") != "each")
     if points.empty:
         return None
     bounds = {"size_bytes": ("most_mb", 1e6), "p50_ms": ("most_ms", 1.0), "score": (f"limit.{task['score_name']}", 1.0)}

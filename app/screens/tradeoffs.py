@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app import data, formats, identity
+from app import formats, identity, point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, score_axis
@@ -29,7 +29,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     st.space("stretch")
     corner = st.container(width="content")
 
-tasks = data.load_tasks(project.id)
+tasks = point_data.load_tasks(project.id)
 if tasks.empty:
     st.info(
         "Nothing is measured yet. Submit a recipe: a model, a task, and techniques that make the model smaller or "
@@ -58,8 +58,8 @@ upward = ["score", *(column for column in axes if column != "score")]
 y = axes[third.selectbox("Up", upward, format_func=title_of, key="y", bind="query-params")]
 view = fourth.selectbox("Chart", views_of_points.CHARTS, key="chart", bind="query-params")
 
-timed = [conditions for conditions, _ in data.load_conditions(project.id, task_hash)]
-chosen_here = filters.show(task, partial(data.load_kinds, project.id, task_hash), timed, axes, x, y)
+timed = [conditions for conditions, _ in point_data.load_conditions(project.id, task_hash)]
+chosen_here = filters.show(task, partial(point_data.load_kinds, project.id, task_hash), timed, axes, x, y)
 limits, weights, logs, as_one = chosen_here.limits, chosen_here.weights, chosen_here.logs, chosen_here.as_one
 chosen = PointFilter(
     project.id,
@@ -73,7 +73,7 @@ score_name = task["score_name"]
 settings = {"points_of": names[task_hash], "x": x.title, "y": y.title, "chart": view, **chosen_here.state}
 with corner:
     views.show("tradeoffs", settings, user, project)
-points = data.load_points(chosen, x.column, y.column, logs, as_one=as_one)
+points = point_data.load_points(chosen, x.column, y.column, logs, as_one=as_one)
 if points.empty:
     st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
     st.stop()
@@ -118,7 +118,7 @@ else:
 
 def every_point() -> pd.DataFrame:
     """The points behind the chart, none left out."""
-    everything = annotate(data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
+    everything = annotate(point_data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
     return frames.points(everything, task["score_name"], task["score_unit"])
 
 

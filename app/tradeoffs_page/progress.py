@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import data
+from app import point_data
 from app.charts.axes import Axis
 from app.charts.history import history, steps
 from core.store.point_filter import PointFilter
@@ -14,8 +14,8 @@ def show(chosen: PointFilter, x: Axis, y: Axis, logs: Logs) -> None:
     box = st.expander("Who moved the frontier", icon=":material/show_chart:", key="progress", on_change="rerun")
     if not box.open:
         return  # it reads every point
-    moved = steps(data.load_history(chosen, x.column, y.column), x, y, log_x=logs.x, log_y=logs.y)
-    makers = data.load_makers(chosen.project_id, tuple(moved["stage_id"].tolist()))
+    moved = steps(point_data.load_history(chosen, x.column, y.column), x, y, log_x=logs.x, log_y=logs.y)
+    makers = point_data.load_makers(chosen.project_id, tuple(moved["stage_id"].tolist()))
     box.altair_chart(history(moved, makers, x, y), width="stretch")
     box.caption(
         "The share of the chart's area that the frontier has won (its hypervolume). The area lies between the best and "

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import artifacts, data, reasons
+from app import artifacts, data, point_data, reasons
 from app.charts.annotated import errors
 from app.charts.axes import Axis
 from app.compare_page.data import load_paired
@@ -37,7 +37,7 @@ def show(
         Limit(column, "at most" if axes[column].better == "less" else "at least", bound)
         for column, bound in limits.items()
     )
-    decision, named, reference = data.load_decision(chosen, bounds, weights, higher_is_better, as_one=as_one)
+    decision, named, reference = point_data.load_decision(chosen, bounds, weights, higher_is_better, as_one=as_one)
     best, behind = (None if at is None else named[at] for at in (decision.best, decision.runner_up))
     tested = None if best is None or behind is None else _tested(behind, best, axes["score"], score_name, drawn)
     kind = "recipe" if as_one else "stage"

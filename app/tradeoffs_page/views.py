@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app import data
+from app import point_data
 from app.charts.annotated import annotate
 from app.charts.axes import Axis
 from app.charts.by_hardware import by_hardware
@@ -62,7 +62,9 @@ def show_by_hardware(
     first = {found.hardware: found for found in reversed(alike)}
     panels = []
     for hardware, conditions in sorted(first.items())[:MOST_PANELS]:
-        points = data.load_points(replace(chosen, conditions=conditions), across.column, y.column, logs, as_one=as_one)
+        points = point_data.load_points(
+            replace(chosen, conditions=conditions), across.column, y.column, logs, as_one=as_one
+        )
         if not points.empty:
             panels.append(annotate(points, across, y, limits, axes).assign(hardware=hardware))
     if not panels:

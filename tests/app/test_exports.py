@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 from streamlit.testing.v1 import AppTest
 
-from app import data
+from app import data, point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, score_axis
@@ -98,10 +98,10 @@ def test_numbers_of_runs_pass_in_parts(filled, monkeypatch):
 
 
 def points_of(task: str) -> tuple[pd.DataFrame, dict]:
-    row = data.load_tasks(1).set_index("task").loc[task]
+    row = point_data.load_tasks(1).set_index("task").loc[task]
     axes = {**AXES, "score": score_axis(row["score_name"], row["score_unit"], bool(row["higher_is_better"]))}
-    chosen = PointFilter(1, row["task_hash"], conditions=data.load_conditions(1, row["task_hash"])[0][0])
-    found = data.read_all_points(chosen, "size_bytes", "score")
+    chosen = PointFilter(1, row["task_hash"], conditions=point_data.load_conditions(1, row["task_hash"])[0][0])
+    found = point_data.read_all_points(chosen, "size_bytes", "score")
     return annotate(found, axes["size_bytes"], axes["score"], {}, axes), axes
 
 

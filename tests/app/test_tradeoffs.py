@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import data, formats
+from app import formats, point_data
 from core.store import stages, tradeoffs
 from core.store.engine import read_session, session
 from core.store.models import Latency, Stage
@@ -293,10 +293,10 @@ def test_the_address_chooses_another_chart_of_the_same_points(filled, chart, sai
 
 def test_what_is_recorded_meanwhile_is_read_at_once_beside_what_was_kept(filled):
     def found() -> tuple[dict[str, int], dict[Conditions, int], set[int]]:
-        tasks = data.load_tasks(1).set_index("task_hash")["n_stages"].to_dict()
+        tasks = point_data.load_tasks(1).set_index("task_hash")["n_stages"].to_dict()
         task_hash = sha256(b"builtin:digits").hexdigest()
-        points = data.load_points(PointFilter(1, task_hash), "size_bytes", "score", Logs(), as_one=False)
-        return tasks, dict(data.load_conditions(1, task_hash)), set(points["stage_id"])
+        points = point_data.load_points(PointFilter(1, task_hash), "size_bytes", "score", Logs(), as_one=False)
+        return tasks, dict(point_data.load_conditions(1, task_hash)), set(points["stage_id"])
 
     found()
     with session() as s:
@@ -306,4 +306,4 @@ def test_what_is_recorded_meanwhile_is_read_at_once_beside_what_was_kept(filled)
         tasks = {row.task_hash: row.n_stages for row in tradeoffs.list_tasks(s, 1)}
         conditions = dict(tradeoffs.list_conditions(s, PointFilter(1, sha256(b"builtin:digits").hexdigest())))
     assert found() == (tasks, conditions, {point["stage_id"] for point in stages_of_task})
-    assert list(data.load_tasks(1)["n_stages"]) == sorted(tasks.values(), reverse=True)
+    assert list(point_data.load_tasks(1)["n_stages"]) == sorted(tasks.values(), reverse=True)
