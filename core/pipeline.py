@@ -29,7 +29,7 @@ from core.techniques.base import OneShot
 
 REPORT = "report.json"  # what a step says of itself, beside its artifact
 REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
-APPLY_SHARE = 0.7  # of a step's progress; the rest is measuring
+APPLY_SHARE = 0.9  # of a step's progress; the rest is measuring
 
 
 def execute(

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,6 +19,7 @@ from worker.claim import Claim, Deferred, TakenAway
 
 FLUSH_SECONDS = 0.5
 FLUSH_POINTS = 1000
+PACE_SECONDS = 2.0  # after which the pace of a step is known
 
 OpenSession = Callable[[], AbstractContextManager[Session]]
 
@@ -35,7 +37,11 @@ class Recorder:
         self.started = time.monotonic()
         self.flushed = self.started
         self.position, self.n_positions, self.label = 0, 1, ""
-        self.share, self.share_at_start, self.text = 0.0, 0.0, "starting"
+        self.share, self.text = 0.0, "starting"
+        self.fraction = 0.0  # of the step
+        self.step_began = self.started
+        self.pace_from: tuple[float, float] | None = None  # when the step first told how much of it was done, and that
+        self.step_seconds: list[float] = []  # of the steps that are over
         self.points: list[tuple[str, int, float]] = []
         self.lines: list[tuple[float, str, str]] = []
         self.not_finite: set[str] = set()
@@ -50,11 +56,12 @@ class Recorder:
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
         """A step begins; raises Deferred where another run is computing its stage."""
+        at = time.monotonic()
+        if self.label:
+            self.step_seconds.append(at - self.step_began)
+        self.step_began, self.pace_from, self.fraction = at, None, 0.0
         self.position, self.n_positions, self.label = position, n_positions, label
-        self.share = self._overall(0.0)
-        if position <= 0:
-            self.share_at_start = self.share
-        self.text = label
+        self.share, self.text = self._overall(0.0), label
         self.flush()
         self._stop_if_asked()
         with self.write() as s:
@@ -64,6 +71,8 @@ class Recorder:
     def progress(self, fraction: float, text: str) -> None:
         """Say how much of the step is done (0..1); waits while another process of this host times something."""
         self.share, self.text = self._overall(fraction), f"{self.label}: {text}" if self.label else text
+        self.fraction = fraction
+        self.pace_from = self.pace_from or (time.monotonic(), fraction)
         if time.monotonic() - self.flushed >= FLUSH_SECONDS:
             self.flush()
         self._stop_if_asked()
@@ -155,6 +164,13 @@ class Recorder:
         return min(1.0, (max(self.position, 0) + min(1.0, max(0.0, fraction))) / max(1, self.n_positions))
 
     def _seconds_left(self) -> float | None:
-        done = self.share - self.share_at_start
-        passed = time.monotonic() - self.started
-        return passed / done * (1.0 - self.share) if done > 0.02 and passed > 2.0 else None
+        """This step at its pace so far, and those after it as long as the steps before were on average."""
+        if self.pace_from is None:
+            return None
+        since, before = self.pace_from
+        passed, done = time.monotonic() - since, self.fraction - before
+        if passed < PACE_SECONDS or done <= 0:
+            return None
+        here = passed / done * (1.0 - self.fraction)
+        later = self.n_positions - 1 - max(self.position, 0)
+        return here + later * fmean(self.step_seconds or [here + passed])

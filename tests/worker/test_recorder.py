@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +49,30 @@ def test_progress_is_of_the_whole_run(url, monkeypatch):
     recorder.progress(0.5, "update 5 of 10")
     run = state(url, recorder)
     assert (run.progress, run.progress_text, run.computing_key) == (0.375, "train: update 5 of 10", "key")
+
+
+def test_the_time_left_is_this_steps_at_its_pace_and_of_later_ones_what_earlier_ones_took(url, monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock.now)
+
+    def left(after: float, fraction: float) -> float | None:
+        clock.now += after
+        recorder.progress(fraction, "")
+        recorder.flush()
+        return state(url, recorder).seconds_left
+
+    recorder = claimed(url)
+    recorder.begin_step(0, 4, "source", "a")
+    clock.now += 3.0
+    recorder.begin_step(1, 4, "train", "b")
+    assert left(1.0, 0.0) is None
+    assert left(1.5, 0.01) is None  # too early to tell
+    assert left(1.5, 0.02) == pytest.approx(3.0 / 0.02 * 0.98 + 2 * 3.0)
+    assert left(47.0, 0.5) == pytest.approx(50.0 + 2 * 3.0)
+    clock.now += 46.0
+    recorder.begin_step(2, 4, "train", "c")
+    assert left(5.0, 0.6) is None  # it went on where it had been
+    assert left(10.0, 0.8) == pytest.approx(10.0 + (3.0 + 97.0) / 2)
 
 
 def test_points_are_named_by_position_and_written_in_batches(url):
