@@ -8,6 +8,8 @@ decoder repeats symbols after a stretch of filler. `recall`: it answers keys wit
 begin larger than GPT-2's, and the head is not tied to them, with which two blocks learn whose value is whose in far
 fewer updates. Every arm is a recipe that runs through the product's own pipeline, from the same seeds with as many
 updates. What is done stays in --folder, and a second call goes on there.
+
+`recall` is trained only where asked for: a training takes two minutes on one core, RWKV's five and Mamba's twenty.
 """
 
 import argparse
@@ -129,7 +131,7 @@ def table(name: str, arguments: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Train what is not trained yet, print the tables, and keep them with --save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["reach", "copy"])
     parser.add_argument("--arms", nargs="+", help="only these of each part's arms")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--depth", type=int, default=2)
