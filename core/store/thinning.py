@@ -7,7 +7,7 @@ from sqlalchemy import CTE, ColumnElement, Float, Integer, Select, case, func, l
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
-GRID = 36  # the range of each axis in cells, about a mark high; the largest value has one of its own
+COLUMNS, ROWS = 36, 20  # the range of each axis in cells, wide as they are high; the largest value has one of its own
 MOST = 1000  # points that are all drawn: of more, marks would hide one another, and a browser takes long to draw them
 BEYOND = 800.0  # no logarithm of a number is below its negative
 
@@ -55,18 +55,20 @@ def _thinned(points: Select[*tuple[Any, ...]], logs: Logs) -> Select[*tuple[Any,
 def _placed(points: CTE, logs: Logs) -> CTE:
     """Every point with its cell: numbered column by column along x, in a column along y."""
     x, y = _shown(points.c.x, logs.x), _shown(points.c.y, logs.y)
-    ends = select(*_range(points.c.x, "x", logs.x), *_range(points.c.y, "y", logs.y)).cte("ends")
+    ends = select(*_range(points.c.x, "x", logs.x, COLUMNS), *_range(points.c.y, "y", logs.y, ROWS)).cte("ends")
     column = sql_cast(func.floor((x - ends.c.x_low) * ends.c.x_cells), Integer)
     row = sql_cast(func.floor((y - ends.c.y_low) * ends.c.y_cells), Integer)
-    cell = (column * (GRID + 1) + row).label("cell")
+    cell = (column * (ROWS + 1) + row).label("cell")
     return select(points.c.stage_id, points.c.x, points.c.y, cell).join(ends, literal(True)).cte("placed")
 
 
-def _range(column: ColumnElement[Any], name: str, log: bool) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The low end of the column as it is shown, and how many cells one of its units takes."""
+def _range(
+    column: ColumnElement[Any], name: str, log: bool, n_cells: int
+) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The low end of the column as it is shown, and how many of `n_cells` one of its units takes."""
     low, high = _shown(func.min(column), log), _shown(func.max(column), log)
     span = sql_cast(func.coalesce(func.nullif(high - low, 0), 1), Float)
-    return low.label(f"{name}_low"), (float(GRID) / span).label(f"{name}_cells")
+    return low.label(f"{name}_low"), (float(n_cells) / span).label(f"{name}_cells")
 
 
 def _shown(column: ColumnElement[Any], log: bool) -> ColumnElement[Any]:
@@ -85,7 +87,7 @@ def _frontier(placed: CTE, cells: CTE) -> CTE:
     To sort all points would take most of the time. A cell in which no y is below the least of all columns before it
     holds dominated points only, so that few remain to be sorted.
     """
-    column = (cells.c.cell - cells.c.cell % (GRID + 1)).label("column")
+    column = (cells.c.cell - cells.c.cell % (ROWS + 1)).label("column")
     before = func.min(func.min(cells.c.y)).over(order_by=column, rows=(None, -1)).label("y")
     reached = select(column, before).group_by(column).subquery("reached")
     ahead = select(cells.c.cell).join(reached, reached.c.column == column)

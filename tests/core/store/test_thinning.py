@@ -10,7 +10,7 @@ from core.store import tradeoffs
 from core.store.models import Latency, Stage
 from core.store.point_columns import AXES
 from core.store.point_filter import PointFilter
-from core.store.thinning import BEYOND, GRID, LINEAR, Logs
+from core.store.thinning import BEYOND, COLUMNS, LINEAR, ROWS, Logs
 from tests import factories
 
 PAIRS = (("size_bytes", "score"), ("score", "macs"), ("p50_ms", "score"), ("speed_up", "compression_ratio"))
@@ -19,11 +19,11 @@ PAIRS = (("size_bytes", "score"), ("score", "macs"), ("p50_ms", "score"), ("spee
 def drawn_by_the_oracle(points, logs=LINEAR):
     """{id: n} of (id, x, y), less is better: first of each cell, and whom nobody dominates or precedes at its place."""
 
-    def place(value, values, log):
+    def place(value, values, log, n_cells):
         if log:
             value, values = logarithm(value), [logarithm(v) for v in values]
         span = max(values) - min(values)
-        return math.floor((value - min(values)) * (GRID / (span or 1)))
+        return math.floor((value - min(values)) * (n_cells / (span or 1)))
 
     def logarithm(value):
         return value and math.copysign(math.log(abs(value)) + BEYOND, value)
@@ -31,7 +31,7 @@ def drawn_by_the_oracle(points, logs=LINEAR):
     xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
     cells = {}
     for i, x, y in points:
-        cells.setdefault((place(x, xs, logs.x), place(y, ys, logs.y)), []).append(i)
+        cells.setdefault((place(x, xs, logs.x, COLUMNS), place(y, ys, logs.y, ROWS)), []).append(i)
     drawn = {min(ids): len(ids) for ids in cells.values()}
     for i, x, y in points:
         beaten = any(a <= x and b <= y and ((a, b) != (x, y) or j < i) for j, a, b in points)
