@@ -167,6 +167,7 @@ def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):
 def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(page, server):
     answers = Answers(page)
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    expect(page.locator("table a").first).to_be_visible(timeout=SLOW)
     page.get_by_role("combobox", name=re.compile("Across")).click()
     answers.hold()
     page.get_by_role("option", name="Multiply-accumulates").click()
@@ -189,6 +190,7 @@ def test_a_limit_that_is_set_right_before_a_link_is_clicked_stays_with_its_page(
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
     page.get_by_text("Filters, limits and conditions").click()
     page.get_by_label("Size at most (MB)").fill("7")
+    expect(page.locator("table a").first).to_be_visible(timeout=SLOW)
     answers.hold()
     page.get_by_label("Size at most (MB)").press("Enter")
     answers.await_one()
