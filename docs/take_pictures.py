@@ -1,6 +1,8 @@
 """Pictures of the pages of a running board, light and dark, as docs/images keeps them.
 
-python docs/take_pictures.py http://127.0.0.1:8501 docs/images/demonstration --run 7 --compare 1,2,5,7 [--report 1]
+    python -m docs.take_pictures http://127.0.0.1:8501 docs/images/demonstration --run 7 --compare 1,2,5,7 [--report 1]
+
+The run and those that are compared are the board's own; a picture reaches as far as its page does.
 """
 
 import argparse
