@@ -6,7 +6,6 @@ from typing import Any
 
 from app import formats
 from app.row_table import Column, Row
-from app.wrapped_table import wrapping
 from core.store.models import RunStatus
 
 BADGES = (
@@ -47,9 +46,9 @@ def _cells(run: dict[str, Any], now: float, *, starred: bool) -> list[str]:
         _status(run),
         f"★ {name}" if starred else name,
         run["recipe"],
-        wrapping(_outcome(run)),
-        wrapping(_size(last)) if last else formats.NOTHING,
-        wrapping(_score(last)) if last else formats.NOTHING,
+        _outcome(run),
+        _size(last) if last else formats.NOTHING,
+        _score(last) if last else formats.NOTHING,
         run["model"],
         run["task"],
         run["owner"],

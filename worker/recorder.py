@@ -34,12 +34,10 @@ class Recorder:
         self.claim, self.write, self.read = claim, write, read
         self.stop_asked = False
         self.cancel_asked = False
-        self.started = time.monotonic()
-        self.flushed = self.started
+        self.flushed = self.step_began = time.monotonic()
         self.position, self.n_positions, self.label = 0, 1, ""
         self.share, self.text = 0.0, "starting"
         self.fraction = 0.0  # of the step
-        self.step_began = self.started
         self.pace_from: tuple[float, float] | None = None  # when the step first told how much of it was done, and that
         self.step_seconds: list[float] = []  # of the steps that are over
         self.points: list[tuple[str, int, float]] = []

@@ -12,6 +12,8 @@ from typing import Any
 
 import streamlit as st
 
+from app.wrapped_table import wrapping
+
 HERE = Path(__file__).parent
 
 
@@ -23,7 +25,7 @@ class Column:
     orders: tuple[tuple[str, str], ...] = ()  # (name, "ascending" or "descending") that clicks on the head sort by
     colours: tuple[tuple[str, str], ...] = ()  # (text, Streamlit's name of a colour): such cells are badges
     link: str = ""  # what a row's address is before its id: cells are links
-    wraps: bool = False  # cells take as many lines as they need; others are cut at the end of their line
+    wraps: bool = False  # cells take as many lines as they need, broken well; others are cut at the end of their line
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def show(
 
     data = {
         "columns": [asdict(column) for column in columns],
-        "rows": [{"id": row.id, "cells": list(row.cells)} for row in rows],
+        "rows": [{"id": row.id, "cells": _cells(columns, row)} for row in rows],
         "caption": caption,
         "order": order,
         "selectable": selectable,
@@ -69,6 +71,10 @@ def show(
         on_order_change=take_order,
     )
     return _known(state.selected, rows)
+
+
+def _cells(columns: Sequence[Column], row: Row) -> list[str]:
+    return [wrapping(cell) if column.wraps else cell for column, cell in zip(columns, row.cells, strict=True)]
 
 
 def _nothing() -> None:

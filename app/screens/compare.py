@@ -123,8 +123,7 @@ if 1 < len(same_data) < len(items):
 rows = tables.judged(items, base, compared.load_against(items, base))
 summary = tables.summary(rows, base)
 lines = [
-    row_table.Row(run_id, [wrapped_table.wrapping(cell) for cell in cells])
-    for run_id, cells in zip(rows["run_id"], summary.itertuples(index=False), strict=True)
+    row_table.Row(run_id, cells) for run_id, cells in zip(rows["run_id"], summary.itertuples(index=False), strict=True)
 ]
 columns = [row_table.Column(head, link="run?run=" if head == "Run" else "", wraps=True) for head in summary]
 row_table.show(columns, lines, key="compared", caption="Compared runs")

@@ -7,7 +7,6 @@ import streamlit as st
 
 from app import formats, row_table
 from app.charts.axes import Axis
-from app.wrapped_table import wrapping
 
 LISTED = ("score", "size_bytes", "p50_ms", "speed_up", "compression_ratio", "macs", "peak_memory_bytes")
 
@@ -32,11 +31,11 @@ def show(shown: pd.DataFrame, picked: set[int], x: Axis, y: Axis, axes: Mapping[
             int(stage["run_id"]),
             [
                 str(stage["run_id"]),
-                wrapping(stage["label"]),
+                stage["label"],
                 stage["model"],
                 *(str(stage["n_seeds"]) for _ in seeds),
                 *(
-                    wrapping(axis.read(stage[column])) if pd.notna(stage[column]) else formats.NOTHING
+                    axis.read(stage[column]) if pd.notna(stage[column]) else formats.NOTHING
                     for column, axis in measured.items()
                 ),
                 stage["kernel"] if pd.notna(stage["kernel"]) else formats.NOTHING,

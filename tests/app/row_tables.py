@@ -13,8 +13,9 @@ def given(at: AppTest, number: int = 0) -> dict[str, Any]:
 
 
 def frame(at: AppTest, number: int = 0) -> pd.DataFrame:
-    """A table's cells under their heads, the index the rows' ids."""
+    """A table's cells under their heads, wherever their lines break; the index are the rows' ids."""
     table = given(at, number)
     heads = [column["name"] for column in table["columns"]]
     ids = [row["id"] for row in table["rows"]]
-    return pd.DataFrame([row["cells"] for row in table["rows"]], columns=heads, index=ids)
+    cells = pd.DataFrame([row["cells"] for row in table["rows"]], columns=heads, index=ids)
+    return cells.map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))

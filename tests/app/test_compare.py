@@ -80,7 +80,7 @@ def differences(at: AppTest):
 
 def summary(at: AppTest):
     """The table with one line an item, by its run."""
-    return row_tables.frame(at).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " ")).set_index("Run")
+    return row_tables.frame(at).set_index("Run")
 
 
 def test_the_first_run_is_the_base_and_others_stand_against_it(three):
@@ -171,3 +171,9 @@ def test_items_are_read_and_written():
     assert address.write(items) == "12,15.2"
     with pytest.raises(address.AddressError, match="at most 100"):
         address.parse(",".join(map(str, range(101))))
+
+
+def test_cells_that_wrap_keep_numbers_with_their_units(three):
+    given = row_tables.given(opened(runs="1,2,3"))
+    size = [column["name"] for column in given["columns"]].index("Size")
+    assert [row["cells"][size] for row in given["rows"]][1] == "500\N{NO-BREAK SPACE}kB"

@@ -121,8 +121,7 @@ LAST = {
 def line(run: dict, now: float | None = None) -> dict[str, str]:
     """A run's cells by the names of their columns."""
     cells = runs_table.table([run], now)[0].cells
-    told = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells]
-    return dict(zip([column.name for column in runs_table.COLUMNS], told, strict=True))
+    return dict(zip([column.name for column in runs_table.COLUMNS], cells, strict=True))
 
 
 def test_a_line_says_what_the_last_stage_came_to():

@@ -38,7 +38,7 @@ def filled(store):
 
 
 def listed(at: AppTest):
-    return row_tables.frame(at).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
+    return row_tables.frame(at)
 
 
 def number_input(at: AppTest, start: str):
