@@ -5,6 +5,7 @@ or a chart only once such an element has arrived. Here small modules come with t
 while the server works on what it will draw: earlier, it would delay the front end itself.
 """
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ STATIC = Path(streamlit.__file__).parent / "static"
 SCRIPTS = Path("static") / "js"
 ALWAYS = ("Button", "ButtonGroup")
 PARTS = {
-    "": ("BidiComponent", "Selectbox"),
+    "": ("BidiComponent", "MenuButton"),
     "runs": ("BidiComponent", "Pagination", "TextInput"),
     "compare": ("BidiComponent", "Selectbox"),
     "run": ("Table",),
@@ -31,7 +32,14 @@ CONNECT = """<script>
 </script>"""  # only this server's own pages may send it messages
 LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
 STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"  # at the end: it wins over Streamlit's
-LATER = """<script>addEventListener("load", () => import("%s"));</script>"""
+LATER = """<script>
+  addEventListener("load", () => {
+    const addresses = %s;
+    for (const href of addresses)
+      document.head.append(Object.assign(document.createElement("link"), { rel: "modulepreload", href }));
+    import(addresses[0]);
+  });
+</script>"""  # all at once: a module asks for those that it imports only when it is there itself
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 
@@ -44,14 +52,18 @@ def send(request: Request) -> HTMLResponse:
 def html(page: str) -> str:
     """Streamlit's index.html with what it lacks at the end of its head, and our style at the end of its body."""
     small = dict.fromkeys(name for part in (*ALWAYS, *PARTS.get(page, ())) for name in modules(part))
-    large = modules(CHART)[:1] if page in WITH_CHARTS else ()
+    large = [name for name in modules(CHART) if name not in small] if page in WITH_CHARTS else []
     more = [
-        *(f'<link rel="modulepreload" crossorigin href="./{(SCRIPTS / name).as_posix()}">' for name in small),
-        *(LATER % f"./{(SCRIPTS / name).as_posix()}" for name in large),
+        *(f'<link rel="modulepreload" crossorigin href="{_address(name)}">' for name in small),
+        *([LATER % json.dumps([_address(name) for name in large])] if large else []),
     ]
     index = (STATIC / "index.html").read_text()
     index = index.replace("</head>", "\n".join([CONNECT, LINKS, *more, "</head>"]), 1)
     return index.replace("</body>", f"{STYLE}</body>", 1)
+
+
+def _address(module: str) -> str:
+    return f"./{(SCRIPTS / module).as_posix()}"
 
 
 @cache

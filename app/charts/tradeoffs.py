@@ -194,7 +194,7 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     needed = dict.fromkeys([*PLACE, "stage_id", "family", "standing", "mark_size", *told])
     drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
     shown = drawn[[column for column in needed if column in drawn]]
-    mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110)
+    mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110, aria=False)  # on a canvas
     return mark.encode(**channels).add_params(chosen)
 
 

@@ -8,8 +8,9 @@ import altair as alt
 from app import point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
-from app.charts.axes import AXES, Axis, score_axis
+from app.charts.axes import Axis
 from app.tradeoffs_page.conditions import condition_name
+from app.tradeoffs_page.plot import plot_of
 from core.store.point_filter import PointFilter
 from core.store.thinning import Logs
 
@@ -19,13 +20,8 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
     tasks = point_data.load_tasks(project_id)
     if tasks.empty:
         return None
-    asked = settings.get("points_of", "")
-    by_name = tasks[[asked in (row.task, f"{row.task} {row.task_hash[:6]}") for row in tasks.itertuples()]]
-    task = (tasks if by_name.empty else by_name).iloc[0]
-    axes = {**AXES, "score": score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))}
-    by_title = {axis.title: axis for axis in axes.values()}
-    x = by_title.get(settings.get("x", ""), next(iter(axes.values())))
-    y = by_title.get(settings.get("y", ""), axes["score"])
+    plot = plot_of(tasks, settings)
+    task, axes, x, y = plot.task, plot.axes, plot.x, plot.y
     timed = {condition_name(c): c for c, _ in point_data.load_conditions(project_id, task["task_hash"])}
     chosen = PointFilter(
         project_id,
@@ -46,7 +42,7 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
         x,
         y,
         limits,
-        size=by_title.get(settings.get("size", "")),
+        size=plot.titled(settings.get("size", "")),
         axes=axes,
         log_x=logs.x,
         log_y=logs.y,

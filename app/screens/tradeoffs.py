@@ -6,16 +6,17 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app import formats, identity, point_data
+from app import addressed, formats, identity, point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
-from app.charts.axes import AXES, score_axis
 from app.exports import buttons, frames, html
 from app.saved_views import menu as views
 from app.tradeoffs_page import champions, filters, listing, progress, recommendation
 from app.tradeoffs_page import views as views_of_points
+from app.tradeoffs_page.plot import ACROSS, TASK, UP, plot_of, task_names
 from core.store.point_filter import PointFilter
 
+CHART = "chart"
 HOW = (
     "Significant: Welch's test of the scores (and of what else has an interval) at 0.05 over the number of stages that "
     "might be better; sizes and medians of latency count as exact. Seeds of one recipe are one mark: their mean, with "
@@ -39,24 +40,22 @@ if tasks.empty:
     st.page_link("screens/submit.py", label="Submit a first run", icon=":material/add_circle:")
     st.stop()
 
-by_hash = tasks.set_index("task_hash")
-names = by_hash["task"].where(~by_hash["task"].duplicated(keep=False), by_hash["task"] + " " + by_hash.index.str[:6])
+plot = plot_of(tasks, st.query_params)
+task, axes, x, y = plot.task, plot.axes, plot.x, plot.y
+task_hash, score_name = task["task_hash"], task["score_name"]
+asked = addressed.text(CHART)
+view = asked if asked in views_of_points.CHARTS else views_of_points.CHARTS[0]
 
 first, second, third, fourth = st.columns(4)
-task_hash = first.selectbox("Task", list(by_hash.index), format_func=names.get, key="points_of", bind="query-params")
-task = by_hash.loc[task_hash]
-axes = {**AXES, "score": score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))}
-
-
-def title_of(column: str) -> str:
-    """An axis's name in a picker."""
-    return axes[column].title
-
-
-x = axes[second.selectbox("Across", list(axes), format_func=title_of, key="x", bind="query-params")]
-upward = ["score", *(column for column in axes if column != "score")]
-y = axes[third.selectbox("Up", upward, format_func=title_of, key="y", bind="query-params")]
-view = fourth.selectbox("Chart", views_of_points.CHARTS, key="chart", bind="query-params")
+with first:
+    addressed.menu("Task", TASK, task_names(tasks), plot.task_name)
+with second:
+    addressed.menu("Across", ACROSS, plot.titles(), x.title)
+with third:
+    score_first = sorted(plot.titles(), key=lambda title: title != axes["score"].title)
+    addressed.menu("Up", UP, score_first, y.title)
+with fourth:
+    addressed.menu("Chart", CHART, views_of_points.CHARTS, view)
 
 timed = [conditions for conditions, _ in point_data.load_conditions(project.id, task_hash)]
 chosen_here = filters.show(task, partial(point_data.load_kinds, project.id, task_hash), timed, axes, x, y)
@@ -69,8 +68,13 @@ chosen = PointFilter(
     text=chosen_here.text,
     conditions=chosen_here.conditions,
 )
-score_name = task["score_name"]
-settings = {"points_of": names[task_hash], "x": x.title, "y": y.title, "chart": view, **chosen_here.state}
+settings = {
+    TASK: plot.task_name,
+    ACROSS: x.title,
+    UP: y.title,
+    CHART: view,
+    **chosen_here.state,
+}
 with corner:
     views.show("tradeoffs", settings, user, project)
 points = point_data.load_points(chosen, x.column, y.column, logs, as_one=as_one)
@@ -119,7 +123,7 @@ else:
 def every_point() -> pd.DataFrame:
     """The points behind the chart, none left out."""
     everything = annotate(point_data.read_all_points(chosen, x.column, y.column), x, y, limits, axes)
-    return frames.points(everything, task["score_name"], task["score_unit"])
+    return frames.points(everything, score_name, task["score_unit"])
 
 
 chart_title = f"{project.name}: {task['task']}"

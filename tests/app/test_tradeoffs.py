@@ -69,7 +69,10 @@ def test_the_table_has_the_axes_beside_what_is_asked_most(filled):
 
 def test_the_address_chooses_task_and_axes(filled):
     at = opened(points_of="builtin:shapes", x="Multiply-accumulates", y="Compression")
-    assert [at.selectbox(key=key).value for key in ("x", "y")] == ["macs", "compression_ratio"]
+    assert [button.label for button in at.menu_button] == [
+        ":gray[Task:] builtin:shapes", ":gray[Across:] Multiply-accumulates", ":gray[Up:] Compression",
+        ":gray[Chart:] scatter",
+    ]  # fmt: skip
     assert not at.exception
 
 
@@ -252,7 +255,7 @@ def test_the_closed_box_says_how_latency_was_measured_and_how_much_is_set(filled
 
 def test_a_limit_on_one_kind_of_score_is_none_on_another(filled):
     at = opened(points_of="builtin:digits", **{"limit.accuracy": "90"})
-    at.selectbox(key="points_of").set_value(sha256(b"builtin:python-docs").hexdigest()).run()
+    at.menu_button(key="menu points_of").click("builtin:python-docs").run()
     assert number_input(at, "Bits per character").value is None
 
 

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import expect
 
 from core.complexity.report import shipped
+from tests.e2e.pages import SLOW
 
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
 
 
 def test_the_survey_is_drawn_and_another_quantity_chosen(page, server):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.e2e.pages import open_page
+
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
 
 
 def downloaded(page: Page, label: str) -> bytes:
@@ -18,11 +19,6 @@ def downloaded(page: Page, label: str) -> bytes:
     with page.expect_download() as expected:
         page.get_by_role("button", name=label, exact=True).click()
     return expected.value.path().read_bytes()
-
-
-def open_page(page: Page, url: str, heading: str) -> None:
-    page.goto(url)
-    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
 
 
 def test_the_list_of_runs_is_downloaded_as_the_filters_leave_it(page, server):

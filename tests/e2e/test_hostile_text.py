@@ -5,9 +5,9 @@ from playwright.sync_api import Page, expect
 
 from core.store.engine import session
 from tests import hostile
+from tests.e2e.pages import SLOW
 
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
 MARK = "window.hit=(window.hit||0)+1"
 TEXT = (
     f'{"W" * 60}<script>{MARK}</script><img src=x onerror={MARK}>"\' onmouseover={MARK} x="[x](javascript:{MARK}) '

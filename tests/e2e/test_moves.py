@@ -6,18 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
+from tests.e2e.pages import SLOW, menu, open_page, see
+
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
 FOUND = re.compile(r"\d+ runs?, 1 to \d+ shown")
-
-
-def open_page(page: Page, url: str, heading: str) -> None:
-    page.goto(url)
-    see(page, heading)
-
-
-def see(page: Page, heading: str) -> None:
-    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
 
 
 def settings(page: Page) -> dict[str, list[str]]:
@@ -107,8 +99,8 @@ def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server)
     page.get_by_label("Size at most (MB)").fill("7")
     page.get_by_label("Size at most (MB)").press("Enter")
     page.wait_for_url(re.compile("most_mb=7"))
-    page.get_by_role("combobox", name=re.compile("Across")).click()
-    page.get_by_role("option", name="Multiply-accumulates").click()
+    menu(page, "Across").click()
+    page.get_by_role("menuitem", name="Multiply-accumulates").click()
     page.wait_for_url(re.compile("x=Multiply"))
     expect(page.get_by_text("within the limits:")).to_be_visible()
     before = settings(page)
@@ -116,7 +108,7 @@ def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server)
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
     page.go_back()
     expect(page.get_by_text("within the limits:")).to_be_visible(timeout=SLOW)
-    expect(page.get_by_role("combobox", name=re.compile("Across"))).to_have_value("Multiply-accumulates")
+    expect(menu(page, "Across")).to_contain_text("Multiply-accumulates")
     assert settings(page) == before
 
 
@@ -166,12 +158,11 @@ def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):
 
 def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(page, server):
     answers = Answers(page)
-    open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    open_page(page, f"{server.url}/runs?sort=oldest", "Runs")
     expect(page.locator("table a").first).to_be_visible(timeout=SLOW)
-    page.get_by_role("combobox", name=re.compile("Across")).click()
     answers.hold()
-    page.get_by_role("option", name="Multiply-accumulates").click()
-    page.wait_for_url(re.compile("x=Multiply"))
+    page.get_by_role("button", name="done", exact=True).click()
+    page.wait_for_url(re.compile("status=done"))  # which the browser writes itself
     before = settings(page)
     answers.await_one()  # that it draws the page anew
     page.locator("table a").first.click()
@@ -179,8 +170,26 @@ def test_a_link_that_is_clicked_before_the_server_answered_keeps_the_way_back(pa
     answers.release()
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
     page.go_back()
-    expect(page.get_by_role("combobox", name=re.compile("Across"))).to_have_value("Multiply-accumulates", timeout=SLOW)
+    expect(page.locator("tbody tr").filter(has_text="done").first).to_be_visible(timeout=SLOW)
+    expect(page.locator("tbody tr").filter(has_not_text="done")).to_have_count(0)
     assert settings(page) == before
+
+
+def test_an_axis_that_is_chosen_right_before_a_link_is_clicked_stays_with_its_page(page, server):
+    answers = Answers(page)
+    open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
+    expect(page.locator("table a").first).to_be_visible(timeout=SLOW)
+    menu(page, "Across").click()
+    answers.hold()
+    page.get_by_role("menuitem", name="Multiply-accumulates").click()
+    answers.await_one()
+    page.locator("table a").first.click()
+    page.wait_for_url(re.compile(r"run\?run="))
+    answers.release()
+    expect(page.get_by_role("tab", name="Stages")).to_be_visible()
+    page.go_back()
+    expect(menu(page, "Across")).to_contain_text("Multiply-accumulates", timeout=SLOW)
+    assert settings(page) == {"points_of": ["builtin:shapes"], "x": ["Multiply-accumulates"]}
 
 
 @pytest.mark.parametrize("width", [1440, 600], ids=["beside the sidebar", "under the closed sidebar"])

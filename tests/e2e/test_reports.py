@@ -8,9 +8,9 @@ from playwright.sync_api import expect
 from core.store import reports, users
 from core.store.engine import session
 from tests import hostile
+from tests.e2e.pages import SLOW
 
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
 
 
 def add(store_url: str, text: str) -> int:

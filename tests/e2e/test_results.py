@@ -14,14 +14,9 @@ from core.store import champions
 from core.store.engine import read_session, session
 from core.store.models import Artifact, Latency, Run, RunStage, RunStatus, Stage
 from core.store.point_filter import Conditions
+from tests.e2e.pages import SLOW, open_page
 
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
-
-
-def open_page(page: Page, url: str, heading: str) -> None:
-    page.goto(url)
-    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
 
 
 def a_done_run(store_url: str) -> Run:

@@ -7,14 +7,9 @@ from playwright.sync_api import Page, expect
 
 from app import local
 from tests.e2e.conftest import free_port, started
+from tests.e2e.pages import SLOW, menu, open_page
 
 pytestmark = pytest.mark.browser
-SLOW = 60_000  # milliseconds, for a page's first visit
-
-
-def open_page(page: Page, url: str, heading: str) -> None:
-    page.goto(url)
-    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SLOW)
 
 
 def save(page: Page, name: str) -> None:
@@ -53,7 +48,7 @@ def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page
     found = dict(part.split("=") for part in second.url.partition("?")[2].split("&"))
     asked = dict(part.split("=") for part in settings.split("&"))
     assert asked.items() <= found.items() and "most_ms" not in found
-    expect(second.get_by_role("combobox", name=re.compile("Up"))).to_have_value("Multiply-accumulates")
+    expect(menu(second, "Up")).to_contain_text("Multiply-accumulates")
     expect_limit(second, "2.5")
     second.context.close()
 

@@ -1,0 +1,47 @@
+"""What is plotted: the stages of which task, and which two quantities of them, as an address says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from app.charts.axes import AXES, Axis, score_axis
+
+TASK, ACROSS, UP = "points_of", "x", "y"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A task, as `point_data.load_tasks` describes it, its quantities by column, and the two that are the axes."""
+
+    task: Mapping[str, Any]
+    task_name: str
+    axes: dict[str, Axis]
+    x: Axis
+    y: Axis
+
+    def titles(self) -> list[str]:
+        """What the quantities are called."""
+        return [axis.title for axis in self.axes.values()]
+
+    def titled(self, title: str) -> Axis | None:
+        """The quantity of this name."""
+        return next((axis for axis in self.axes.values() if axis.title == title), None)
+
+
+def task_names(tasks: pd.DataFrame) -> list[str]:
+    """What the tasks are called; of several of one name, each with the start of its hash."""
+    alike = tasks["task"].duplicated(keep=False)
+    return list(tasks["task"].where(~alike, tasks["task"] + " " + tasks["task_hash"].str[:6]))
+
+
+def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
+    """What is `asked` by the names in the address; else the first task, its size across and its score up."""
+    names = task_names(tasks)
+    at = names.index(asked[TASK]) if asked.get(TASK) in names else 0
+    task = tasks.iloc[at].to_dict()
+    score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
+    plot = Plot(task, names[at], {**AXES, "score": score}, AXES["size_bytes"], score)
+    x, y = plot.titled(asked.get(ACROSS, "")), plot.titled(asked.get(UP, ""))
+    return Plot(task, names[at], plot.axes, x or plot.x, y or plot.y)
