@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--mlflow", metavar="PYTHON", help="an interpreter with MLflow, whose page is timed too")
     parser.add_argument("--save", action="store_true", help=f"write the table to {RESULT.name} too")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slim-pages-")))
         empty, empty_server = stack.enter_context(_empty(folder / "empty"))
@@ -123,7 +124,7 @@ def main() -> None:
             if arguments.mlflow and query:
                 opened[MLFLOW] = stack.enter_context(_mlflow(arguments.mlflow, folder, homes[case.contents]))
         visits = _measure(opened, list(homes.values()), folder / "profile", arguments.repeats)
-    table = _table(visits, sizes)
+    table = _table(visits, sizes, load)
     print(table)
     if arguments.save:
         RESULT.parent.mkdir(exist_ok=True)
@@ -241,16 +242,21 @@ def _visit(context: BrowserContext, opened: Opened) -> Visit:
     page.add_init_script(WATCH % json.dumps(opened.painted))
     devtools = context.new_cdp_session(page)
     devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    before = psutil.Process(opened.server).cpu_times()
+    before = _processor_time(opened.server)
     page.goto(opened.url, wait_until="commit")
     page.wait_for_function("window.painted", timeout=120_000, polling=100)
-    after = psutil.Process(opened.server).cpu_times()
+    after = _processor_time(opened.server)
     metrics = {row["name"]: row["value"] for row in devtools.send("Performance.getMetrics")["metrics"]}
     taken = page.evaluate("window.painted")
     page.close()
-    return Visit(
-        taken, 1000 * (after.user + after.system - before.user - before.system), 1000 * metrics["TaskDuration"]
-    )
+    return Visit(taken, 1000 * (after - before), 1000 * metrics["TaskDuration"])
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a server and the processes that it started have computed."""
+    server = psutil.Process(pid)
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def _painted_last(case: Case) -> list[str]:
@@ -305,12 +311,11 @@ def _wait_until_it_answers(url: str) -> None:
             time.sleep(0.2)
 
 
-def _table(visits: dict[str, list[Visit]], points: dict[Contents, int]) -> str:
+def _table(visits: dict[str, list[Visit]], points: dict[Contents, int], load: float) -> str:
     empty = visits[""]
-    load = os.getloadavg()[0]
     lines = [
         f"{len(empty)} interleaved visits, medians of ms, {platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores, load {load:.1f} (above the cores: others used the machine, times are too long)",
+        f"{os.cpu_count()} cores, load {load:.1f} before (of others, which make times too long)",
         f"{'page':36} {'points':>9} {'painted':>8} {'above empty':>12} {'best above':>11} {'target':>7} "
         f"{'server CPU':>11} {'page CPU':>9}",
         _line("empty Streamlit page", empty, f"{'':9}", f"{'':12} {'':11} {'':7}"),
