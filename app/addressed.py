@@ -57,7 +57,7 @@ def menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
 
     A browser draws such buttons sooner than select boxes, and loads less for them.
     """
-    key = f"menu {name}"
+    key = f"address {name}"
     st.menu_button(
         f":gray[{label}:] {formats.plain(chosen)}",
         offered,

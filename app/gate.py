@@ -9,7 +9,7 @@ import typer
 
 from app import formats, gate_champion, shell, terminal
 from app.compare_page import address
-from app.tradeoffs_page.conditions import condition_name
+from app.conditions import condition_name
 from core.decision.gate import Facts, Measured, Outcome, Verdict, hold
 from core.decision.policy import Clause, Policy
 from core.errors import SpecError

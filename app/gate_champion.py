@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.artifacts import paired_scores
-from app.tradeoffs_page.conditions import condition_name
+from app.conditions import condition_name
 from core.decision.beside import Timed, beside
 from core.decision.gate import Champion, Facts
 from core.decision.policy import ChampionRule

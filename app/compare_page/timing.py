@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from app.run_page.stages import condition_name
+from app.conditions import condition_name_within
 
 
 def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     """Latencies as `load_latencies` returns them, one a stage of a run and `conditions` in words."""
     if latencies.empty:
         return latencies.assign(conditions=[])
-    names = [f"{condition_name(row)} · {row['hardware']}" for row in latencies.to_dict("records")]
+    names = [f"{condition_name_within(row)} · {row['hardware']}" for row in latencies.to_dict("records")]
     return latencies.assign(conditions=names).drop_duplicates(["run_id", "stage_id", "conditions"], keep="last")
 
 

@@ -9,7 +9,7 @@ from app import point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import Axis
-from app.tradeoffs_page.conditions import condition_name
+from app.conditions import condition_name
 from app.tradeoffs_page.plot import plot_of
 from core.store.point_filter import PointFilter
 from core.store.thinning import Logs

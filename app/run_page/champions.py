@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from app import actions, data, formats, refusals
+from app.conditions import condition_name
 from app.identity import Project, User
 from app.run_page.stages import name_of
-from app.tradeoffs_page.conditions import condition_name
 from core.store.champions import NotTimedError
 from core.store.point_filter import Conditions
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from app import formats
 from app.charts.layers import SHARES
+from app.conditions import condition_name_within
 
 SCORE_UNITS = {
     "accuracy": "%",
@@ -37,13 +38,6 @@ def curve_title(name: str) -> str:
     return f"{words} ({unit})" if unit else words
 
 
-def condition_name(row: dict[str, Any]) -> str:
-    """Under which conditions a latency was measured, in words; the data type differs with the stage."""
-    length = f", {int(row['length'])} tokens" if pd.notna(row["length"]) else ""
-    phase = "per generated token" if row["phase"] == "decode" else row["phase"]
-    return f"{phase}, batch {row['batch']}{length}, {row['runtime']}, {formats.plural(int(row['threads']), 'thread')}"
-
-
 def marked(time: str, disturbed: bool) -> str:
     """A measured time in words, with a mark where something else used the machine meanwhile (DISTURBED)."""
     return f"{time} (disturbed)" if disturbed else time
@@ -54,7 +48,7 @@ def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     if latencies.empty:
         return latencies.assign(conditions=[])
     named = latencies.assign(
-        conditions=[condition_name(row) for row in latencies.to_dict("records")],
+        conditions=[condition_name_within(row) for row in latencies.to_dict("records")],
         _phase=latencies["phase"].map(_PHASES),
     )
     return named.sort_values(["position", "runtime", "_phase", "batch"], kind="stable").drop(columns="_phase")

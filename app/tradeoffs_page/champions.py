@@ -6,8 +6,8 @@ from typing import Any
 import streamlit as st
 
 from app import actions, data, formats, row_table
+from app.conditions import condition_name
 from app.identity import Project, User
-from app.tradeoffs_page.conditions import condition_name
 
 HEADS = ("Device", "Stage", "Model", "Size", "Score", "Latency p50", "By", "When", "Note")
 TEXTS = ("Device", "Stage", "Note")  # which may be long

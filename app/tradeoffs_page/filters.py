@@ -8,9 +8,10 @@ import streamlit as st
 
 from app import addressed, formats
 from app.charts.axes import Axis
-from app.tradeoffs_page.conditions import condition_name
+from app.conditions import condition_name
+from app.tradeoffs_page.plot import Plot
 from core.measured import difference_unit
-from core.store.point_filter import Conditions
+from core.store.point_filter import Conditions, PointFilter
 from core.store.thinning import Logs
 
 FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
@@ -33,6 +34,22 @@ class Filters:
     as_one: bool
     state: dict[str, Any]  # by the names in the address
 
+    def points_of(self, project_id: int, task_hash: str) -> PointFilter:
+        """Which points of the task are left."""
+        return PointFilter(
+            project_id,
+            task_hash,
+            models=self.models,
+            families=self.families,
+            text=self.text,
+            conditions=self.conditions,
+        )
+
+    @property
+    def kind(self) -> str:
+        """What a mark is."""
+        return "recipe" if self.as_one else "stage"
+
 
 @dataclass(frozen=True)
 class _Names:
@@ -45,30 +62,21 @@ class _Names:
     log_y: str
 
 
-def show(
-    task: Mapping[str, Any],
-    kinds: Callable[[], Sequence[tuple[str, str]]],
-    timed: Sequence[Conditions],
-    axes: Mapping[str, Axis],
-    x: Axis,
-    y: Axis,
-) -> Filters:
+def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequence[Conditions]) -> Filters:
     """The box, and what is chosen in it or by the address.
 
     `kinds` reads the (family, model) of the task's stages, `timed` are the conditions of their latencies.
     """
-    score = task["score_name"]
-    names = _Names(
-        f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x.column}", f"log.up.{y.column}"
-    )
-    chosen = _chosen(names, timed, axes, x, y)
+    score, x, y = plot.task["score_name"], plot.x.column, plot.y.column
+    names = _Names(f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x}", f"log.up.{y}")
+    chosen = _chosen(names, timed, plot)
     # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
     box = st.expander("Filters, limits and conditions", icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
-            _draw_shown(chosen, timed, axes)
+            _draw_shown(chosen, timed, plot.titles())
             _draw_filters(kinds(), chosen.logs, names)
-            _draw_limits(task, names, timed=bool(timed))
+            _draw_limits(plot.task, names, timed=bool(timed))
     else:
         st.caption(_told(chosen, names))
     return chosen
@@ -82,7 +90,7 @@ def _told(chosen: Filters, names: _Names) -> str:
     return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])
 
 
-def _chosen(names: _Names, timed: Sequence[Conditions], axes: Mapping[str, Axis], x: Axis, y: Axis) -> Filters:
+def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
     families, models, text = addressed.several(FAMILIES), addressed.several(MODELS), addressed.text(STAGE)
     numbers = {
         name: addressed.number(name)
@@ -95,10 +103,10 @@ def _chosen(names: _Names, timed: Sequence[Conditions], axes: Mapping[str, Axis]
     if not timed:
         limits.pop("p50_ms", None)
         weights.pop("p50_ms", None)
-    logs = Logs(addressed.flag(names.log_x, x.log), addressed.flag(names.log_y, y.log))
+    logs = Logs(addressed.flag(names.log_x, plot.x.log), addressed.flag(names.log_y, plot.y.log))
     asked = addressed.text(TIMED)
     conditions = next((c for c in timed if condition_name(c) == asked), timed[0] if timed else None)
-    size = next((axis for axis in axes.values() if axis.title == addressed.text(MARK_SIZE)), None)
+    size = plot.titled(addressed.text(MARK_SIZE))
     as_one = addressed.text(SEEDS) != EACH
     state = {
         FAMILIES: families,
@@ -114,7 +122,7 @@ def _chosen(names: _Names, timed: Sequence[Conditions], axes: Mapping[str, Axis]
     return Filters(tuple(families), tuple(models), text, limits, weights, logs, conditions, size, as_one, state)
 
 
-def _draw_shown(chosen: Filters, timed: Sequence[Conditions], axes: Mapping[str, Axis]) -> None:
+def _draw_shown(chosen: Filters, timed: Sequence[Conditions], sizes: Sequence[str]) -> None:
     left, middle, right = st.columns([2, 1, 1])
     if chosen.conditions:
         left.selectbox(
@@ -125,7 +133,7 @@ def _draw_shown(chosen: Filters, timed: Sequence[Conditions], axes: Mapping[str,
         )
     middle.selectbox(
         "Mark size",
-        [axis.title for axis in axes.values()],
+        sizes,
         index=None,
         placeholder="all alike",
         **addressed.widget(MARK_SIZE, chosen.size and chosen.size.title),

@@ -1,29 +1,27 @@
 """The stages below the chart: those that were clicked, else the frontier within the limits."""
 
-from collections.abc import Mapping
-
 import pandas as pd
 import streamlit as st
 
 from app import formats, row_table
-from app.charts.axes import Axis
+from app.tradeoffs_page.plot import Plot
 
 LISTED = ("score", "size_bytes", "p50_ms", "speed_up", "compression_ratio", "macs", "peak_memory_bytes")
 
 
-def show(shown: pd.DataFrame, picked: set[int], x: Axis, y: Axis, axes: Mapping[str, Axis], *, bounded: bool) -> None:
+def show(shown: pd.DataFrame, picked: set[int], plot: Plot, *, bounded: bool) -> None:
     """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked.
 
     It has the axes and what is asked most; exports have every quantity.
     """
     within = shown["on_frontier"] & shown["feasible"]
-    listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(x.column)
+    listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(plot.x.column)
     title = "On the frontier, within the limits" if bounded else "On the frontier"
     st.subheader("Selected stages" if picked else title, anchor=False)
     seeds = ["Seeds"] if "n_seeds" in listed and (listed["n_seeds"] > 1).any() else []
     measured = {
-        column: axes[column]
-        for column in dict.fromkeys([*LISTED, x.column, y.column])
+        column: plot.axes[column]
+        for column in dict.fromkeys([*LISTED, plot.x.column, plot.y.column])
         if column in listed and listed[column].notna().any()
     }
     rows = [

@@ -255,7 +255,7 @@ def test_the_closed_box_says_how_latency_was_measured_and_how_much_is_set(filled
 
 def test_a_limit_on_one_kind_of_score_is_none_on_another(filled):
     at = opened(points_of="builtin:digits", **{"limit.accuracy": "90"})
-    at.menu_button(key="menu points_of").click("builtin:python-docs").run()
+    at.menu_button(key="address points_of").click("builtin:python-docs").run()
     assert number_input(at, "Bits per character").value is None
 
 

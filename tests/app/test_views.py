@@ -147,7 +147,16 @@ def test_a_member_who_left_can_change_nothing(people):
 
 def bound(at: AppTest) -> set[str]:
     """Names in the address that widgets of the page write."""
-    kinds = ("selectbox", "multiselect", "number_input", "text_input", "toggle", "button_group", "tab_container")
+    kinds = (
+        "menu_button",
+        "selectbox",
+        "multiselect",
+        "number_input",
+        "text_input",
+        "toggle",
+        "button_group",
+        "tab_container",
+    )
     found = [element for kind in kinds for element in at.get(kind)]
     bound_by_streamlit = {getattr(element.proto, "query_param_key", "") for element in found} - {""}
     keys = [getattr(element, "key", None) or "" for element in found]
