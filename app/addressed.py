@@ -65,7 +65,6 @@ def menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
         on_click=_keep,
         args=(name, key),
         format_func=lambda value: f"**{formats.plain(value)}**" if value == chosen else formats.plain(value),
-        width="stretch",
     )
 
 

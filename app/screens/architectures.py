@@ -11,7 +11,7 @@ identity.project()
 st.title("Architectures")
 st.caption(
     "What each architecture costs at growing lengths, and the power of the length that fits best at the longest four. "
-    "How this is measured: docs/architectures.md."
+    "docs/architectures.md beside Slimboard's source says how this is measured."
 )
 
 own = None

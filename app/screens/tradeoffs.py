@@ -34,15 +34,11 @@ task, x, y = plot.task, plot.x, plot.y
 requested = addressed.text(CHART)
 view = requested if requested in charts.CHARTS else charts.CHARTS[0]
 
-first, second, third, fourth = st.columns(4)
-with first:
+with st.container(horizontal=True):
     addressed.menu("Task", TASK, task_names(tasks), plot.task_name)
-with second:
     addressed.menu("Across", ACROSS, plot.titles(), x.title)
-with third:
     score_first = sorted(plot.titles(), key=lambda title: title != plot.axes["score"].title)
     addressed.menu("Up", UP, score_first, y.title)
-with fourth:
     addressed.menu("Chart", CHART, charts.CHARTS, view)
 
 timed = [conditions for conditions, _ in point_data.load_conditions(project.id, task["task_hash"])]
