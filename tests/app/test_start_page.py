@@ -39,7 +39,7 @@ def test_a_page_is_streamlits_with_more_in_its_head():
 def test_the_charts_large_module_is_loaded_once_the_front_end_is_there():
     [chart, *imported] = start_page.modules("ArrowVegaLiteChart")
     before, _, after = start_page.html("").partition('addEventListener("load"')
-    assert f'["./static/js/{chart}", ' in after and chart not in before
+    assert f'["./static/js/{chart}", ' in after and "import(addresses[0])" in after and chart not in before
     assert all(name in before or name in after for name in imported)  # none is asked for by another module only
     assert any(name.startswith("embed.") and name not in before for name in imported)
     assert "import(" not in start_page.html("submit")

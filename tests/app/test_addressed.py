@@ -1,0 +1,28 @@
+"""Menus of settings that stand in the address."""
+
+from streamlit.testing.v1 import AppTest
+
+HOSTILE = "[a](http://x) <b> *c*"
+
+
+def page():
+    from app import addressed
+
+    chosen = addressed.text("of") or "plain"
+    addressed.menu("Task", "of", ["plain", "[a](http://x) <b> *c*"], chosen)
+
+
+def test_a_click_puts_the_value_itself_into_the_address():
+    at = AppTest.from_function(page).run()
+    assert at.menu_button[0].label == ":gray[Task:] plain"
+    at.menu_button[0].click(HOSTILE).run()
+    assert at.query_params["of"] == HOSTILE
+
+
+def test_names_are_shown_as_they_stand():
+    at = AppTest.from_function(page)
+    at.query_params["of"] = HOSTILE
+    [button] = at.run().menu_button
+    for text in (button.label.removeprefix(":gray[Task:]"), button.proto.options[1]):
+        assert r"\[a\](http\:" in text and r"\<b\>" in text and r"\*c\*" in text
+    assert button.proto.options[1].startswith("**") and not button.proto.options[0].startswith("**")
