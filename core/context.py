@@ -40,7 +40,7 @@ class Context:
 
     device: torch.device
     task: Task
-    seed_material: str  # seed and stage key: a step's randomness never depends on what ran before it
+    seed_material: str  # of what is asked for up to this step: its randomness never depends on what ran before it
     record: Record
     resolve: Resolve
     checkpoint: Path | None = None  # where a long training keeps its place; None: nowhere

@@ -121,7 +121,7 @@ class Execution:
         context = Context(
             device=self.device,
             task=self.task,
-            seed_material=f"{self.spec.seed}/{road.keys[position]}",
+            seed_material=road.draws[position],
             record=_Share(self.record, APPLY_SHARE),
             resolve=lambda reference: self._resolve(road, position, reference),
             checkpoint=self._checkpoint(road.keys[position]),

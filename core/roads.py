@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,22 +18,24 @@ from core.errors import SpecError
 from core.measured import FoundRun
 from core.recording import RunRecord
 from core.spec import ModelSpec, RunSpec, StepSpec
-from core.stage_key import stage_key
+from core.stage_key import Asked, draw_key, stage_key
 from core.tasks.base import Kind, Task
 from core.techniques.base import Family, Technique
 from core.techniques.catalogue import technique
 
 SOURCE = "source"  # what a stage counts as that no step led to
+Of = Literal["keys", "draws"]
 LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the store's integers hold
 
 
 @dataclass
 class Road:
-    """A source and the steps from it, with the key of every stage along the way."""
+    """A source and the steps from it; of every stage along the way its key, and what its randomness is drawn from."""
 
     source: ModelSpec
     steps: list[tuple[StepSpec, Technique]]
     keys: list[str] = field(default_factory=list)
+    draws: list[str] = field(default_factory=list)
 
 
 def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
@@ -122,22 +124,18 @@ class Roads:
     def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
         """The road that a recipe takes from a source, with the key of every stage."""
         road = Road(source, bound_steps(recipe, "recipe"))
-        determining: list[dict[str, Any]] = []
+        origin = self._source_hash(source)
+        steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
         for position in range(len(road.steps) + 1):
             if position:
                 step, bound = road.steps[position - 1]
                 place = f"recipe[{position - 1}].{step.technique}"
-                determining.append({step.technique: self._determining(road, bound, place)})
-            road.keys.append(
-                stage_key(
-                    source=self._source_hash(source),
-                    task=self.task.content_hash,
-                    seed=self.spec.seed,
-                    steps=determining,
-                    device_type=self.device.type,
-                    test_examples=self.spec.measure.test_examples,
-                )
-            )
+                for of, determining in steps.items():
+                    determining.append({step.technique: self._determining(road, bound, place, of)})
+            asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
+            measured = self.spec.measure.test_examples
+            road.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
+            road.draws.append(draw_key(asked["draws"]))
         return road
 
     def target(self, road: Road, reference: ModelSpec) -> tuple[Road, int]:
@@ -150,25 +148,25 @@ class Roads:
     def _source_hash(self, source: ModelSpec) -> str:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash
 
-    def _determining(self, road: Road, bound: Technique, place: str) -> dict[str, Any]:
-        """A technique's settings, defaults included, with every model that they name replaced by its key."""
+    def _determining(self, road: Road, bound: Technique, place: str, of: Of) -> dict[str, Any]:
+        """A technique's settings, defaults included, with every model that they name replaced by its key (or draw)."""
         settings = bound.model_dump(mode="json")
         for name, role in _roles(bound):
             if role == "model" and settings[name] is not None:
-                settings[name] = self._key_of(road, ModelSpec.model_validate(settings[name]), f"{place}.{name}")
+                settings[name] = self._named(road, ModelSpec.model_validate(settings[name]), f"{place}.{name}", of)
             elif role == "methods":
                 settings[name] = [
-                    {inner.rpartition(".")[2]: self._determining(road, method, f"{place}.{inner}")}
+                    {inner.rpartition(".")[2]: self._determining(road, method, f"{place}.{inner}", of)}
                     for inner, method in _methods(name, settings[name])
                 ]
         return settings
 
-    def _key_of(self, road: Road, reference: ModelSpec, place: str) -> str:
+    def _named(self, road: Road, reference: ModelSpec, place: str, of: Of) -> str:
         try:
             target, position = self.target(road, reference)
         except SpecError as error:
             raise error.moved("model", place) from error
-        return target.keys[position]
+        return (target.keys if of == "keys" else target.draws)[position]
 
 
 def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,25 +17,31 @@ CORE = Path(__file__).parent
 _KEEPING = {"store", "bundle"}  # how results are kept does not change them
 
 
-def stage_key(
-    *,
-    source: str,
-    task: str,
-    seed: int,
-    steps: Sequence[Mapping[str, Any]],
-    device_type: str,
-    test_examples: int | None,
-) -> str:
-    """SHA-256 over the contents of model and data, the seed, the steps so far, the device type and the software."""
-    determining = {
-        "source": source,
-        "task": task,
-        "seed": seed,
-        "steps": list(steps),
-        "device": device_type,
-        "test_examples": test_examples,
-        "software": software(),
-    }
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
+
+    source: str
+    task: str
+    seed: int
+    steps: Sequence[Mapping[str, Any]]
+
+
+def stage_key(asked: Asked, *, device_type: str, test_examples: int | None) -> str:
+    """SHA-256 over all that determines a stage: what is asked for, the type of device and the software."""
+    computed = {"device": device_type, "test_examples": test_examples, "software": software()}
+    return _hash({**asdict(asked), **computed})
+
+
+def draw_key(asked: Asked) -> str:
+    """SHA-256 over what is asked for alone: what randomness is drawn from.
+
+    So a recipe draws the same on every device and in every release, however it is measured.
+    """
+    return _hash(asdict(asked))
+
+
+def _hash(determining: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
 
 

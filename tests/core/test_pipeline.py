@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core import pipeline
+from core import pipeline, stage_key
 from core.artifact import PACKED, Manifest
 from core.artifact_store import ArtifactStore
 from core.errors import Interrupted, SpecError
@@ -129,6 +129,27 @@ def test_whatever_determines_a_stage_changes_its_key(whole, changed):
         changed, MemoryRecord(), ArtifactStore(str(folder), folder), torch.device("cpu"), None
     )
     assert execution.main.keys[1] != stages[1].measured.key
+
+
+def test_another_release_and_another_measuring_draw_the_same(tmp_path, monkeypatch):
+    teacher = {"train": {**MORE["train"], "methods": [DISTIL]}}
+    folders = [tmp_path / name for name in ("now", "later")]
+    now = run(folders[0], spec(TRAIN, teacher))
+    monkeypatch.setattr(stage_key, "software", lambda: "a later release")
+    later = run(folders[1], spec(TRAIN, teacher, measure={"repeats": 5, "test_examples": 65, "memory": False}))
+    for position in (1, 2):
+        assert now[position].measured.key != later[position].measured.key
+        assert same(*(weights(folder, stages[position]) for folder, stages in zip(folders, (now, later), strict=True)))
+
+
+def test_another_seed_or_place_in_the_recipe_draws_other_numbers():
+    def draws(asked: RunSpec) -> list[str]:
+        return pipeline.Execution(
+            asked, MemoryRecord(), ArtifactStore("", Path()), torch.device("cpu"), None
+        ).main.draws
+
+    twice, other = draws(spec(TRAIN, TRAIN)), draws(spec(TRAIN, TRAIN, seed=1))
+    assert len({*twice, *other}) == 6
 
 
 def test_defaults_written_out_and_the_name_change_no_key(whole):
