@@ -1,7 +1,7 @@
 """What is plotted: the stages of which task, and which two quantities of them, as an address says it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -32,16 +32,23 @@ class Plot:
 
 def task_names(tasks: pd.DataFrame) -> list[str]:
     """What the tasks are called; of several of one name, each with the start of its hash."""
-    alike = tasks["task"].duplicated(keep=False)
-    return list(tasks["task"].where(~alike, tasks["task"] + " " + tasks["task_hash"].str[:6]))
+    return list(tasks["task"].where(~tasks["task"].duplicated(keep=False), _with_hash(tasks)))
+
+
+def _with_hash(tasks: pd.DataFrame) -> pd.Series:
+    return tasks["task"] + " " + tasks["task_hash"].str[:6]
 
 
 def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
-    """What is `asked` by the names in the address; else the first task, its size across and its score up."""
-    names = task_names(tasks)
-    at = names.index(asked[TASK]) if asked.get(TASK) in names else 0
+    """What is `asked` by the names in the address; else the first task, its size across and its score up.
+
+    A task keeps its old names: an address may be from before another of the same name came, or from after.
+    """
+    name = asked.get(TASK)
+    named = ((tasks["task"] == name) | (_with_hash(tasks) == name)).to_numpy()
+    at = int(named.argmax())  # the first; 0 where none is
     task = tasks.iloc[at].to_dict()
     score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
-    plot = Plot(task, names[at], {**AXES, "score": score}, AXES["size_bytes"], score)
+    plot = Plot(task, task_names(tasks)[at], {**AXES, "score": score}, AXES["size_bytes"], score)
     x, y = plot.titled(asked.get(ACROSS, "")), plot.titled(asked.get(UP, ""))
-    return Plot(task, names[at], plot.axes, x or plot.x, y or plot.y)
+    return replace(plot, x=x or plot.x, y=y or plot.y)

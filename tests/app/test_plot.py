@@ -32,6 +32,12 @@ def test_the_address_names_task_and_quantities():
     assert columns(asked) == ("c", "score", "speed_up")
 
 
+def test_a_task_keeps_the_name_that_it_had_with_fewer_or_more_beside_it():
+    assert columns({"points_of": "texts"})[0] == "b"
+    assert columns({"points_of": "digits aaaaaa"})[0] == "a"
+    assert plot_of(TASKS, {"points_of": "texts"}).task_name == "texts bbbbbb"
+
+
 def test_names_that_are_not_there_count_as_none():
     assert columns({"points_of": "images", "x": "Accuracy!", "y": "Beauty"}) == ("a", "size_bytes", "score")
 
