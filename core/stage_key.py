@@ -36,7 +36,7 @@ def stage_key(asked: Asked, *, device_type: str, test_examples: int | None) -> s
 def draw_key(asked: Asked) -> str:
     """SHA-256 over what is asked for alone: what randomness is drawn from.
 
-    So a recipe draws the same on every device and in every release, however it is measured.
+    So a recipe is seeded alike on every device and in every release, however it is measured.
     """
     return _hash(asdict(asked))
 
