@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from streamlit.starlette import App
 
-from app import downloads, start_page
+from app.web import downloads, start_page
 
 HERE = Path(__file__).parent
 

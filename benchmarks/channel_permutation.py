@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.permutation import Found, efficacy, find_permutation, kept_sum, row_wise_sum
-from core.permutation.arrangement import Arrangement
-from core.permutation.canonical import canonical_permutations
-from core.permutation.climb import Moves, climb
-from core.permutation.stripe_groups import StripeGroups
-from core.permutation.stripe_pairs import StripePairs
-from core.permutation.stripe_triples import StripeTriples
+from core.algorithms.permutation import Found, efficacy, find_permutation, kept_sum, row_wise_sum
+from core.algorithms.permutation.arrangement import Arrangement
+from core.algorithms.permutation.canonical import canonical_permutations
+from core.algorithms.permutation.hill_climbing import Moves, climb
+from core.algorithms.permutation.stripe_groups import StripeGroups
+from core.algorithms.permutation.stripe_pairs import StripePairs
+from core.algorithms.permutation.stripe_triples import StripeTriples
 
 RESULT = Path(__file__).parent / "results" / "channel_permutation.txt"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "channel-permutation.png"

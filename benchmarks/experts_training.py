@@ -33,15 +33,15 @@ from torch import Tensor
 from benchmarks.sparsity.judge import judge
 from core import models, tasks
 from core.context import Context
+from core.engine.recording import MemoryRecord
 from core.measure import compute
 from core.measure.score import evaluate
 from core.nn.experts.balance import squared_variation
 from core.nn.experts.mixture import MixtureOfExperts
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, StepSpec, TaskSpec
+from core.spec.model import ModelSpec, StepSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import Task, logits_of
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from core.techniques.catalogue import technique
 
 RESULTS = Path(__file__).parent / "results"

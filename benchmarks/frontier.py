@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout, installed or not
 
-from core.frontier import frontier
+from core.analysis.pareto import frontier
 
 ROUNDS = 5
 PATIENCE_SECONDS = 60

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.sparsity.outcomes import keep_in, outcome
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 from core.tasks.sources.listops import ListOps
 
 RESULT = Path(__file__).parent / "results" / "listops.txt"

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.sparsity.outcomes import keep_in, outcome
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 
 RESULTS = Path(__file__).parent / "results"
 Steps = list[dict[str, Any]]

@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core import models, tasks
-from core.comparison.paired import paired
 from core.context import Context
+from core.engine.recording import MemoryRecord
 from core.measure.score import evaluate, principal
 from core.nn.cache import FullCache
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, StepSpec, TaskSpec
+from core.paired_tests import paired
+from core.spec.model import ModelSpec, StepSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import Task
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from core.techniques.catalogue import technique
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.sparsity.judge import judge
 from benchmarks.sparsity.outcomes import Outcome, keep_in, outcome
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 
 RESULT = Path(__file__).parent / "results" / "scaling_transformers_quality.txt"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.masks import keep_largest, nm_mask
-from core.second_order import DAMPING, NOfM, Pattern, Unstructured, factorize, solve
+from core.algorithms.masks import keep_largest, nm_mask
+from core.algorithms.second_order import DAMPING, NOfM, Pattern, Unstructured, factorize, solve
 
 RESULT = Path(__file__).parent / "results" / "second_order.txt"
 PATTERNS: dict[str, Pattern] = {"unstructured 50 %": Unstructured(0.5, 128), "2:4": NOfM(2, 4)}

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from core import models, tasks
+from core.algorithms.masks import prunable_weights
 from core.context import Context
-from core.masks import prunable_weights
+from core.engine.recording import MemoryRecord
 from core.measure.fresh import in_fresh_process
 from core.measure.peak import peak
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from core.calibration import Block, walk
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import Task
 
 
 class Record(Protocol):
-    """Where a run reports to: the store (worker/recorder.py), a terminal (app/cli.py) or a test's list."""
+    """Where a run reports to: the store (worker/recorder.py), a terminal (app/cli/main.py) or a test's list."""
 
     def progress(self, fraction: float, text: str) -> None:
         """Say how much of the current step is done (0..1). Raises Cancelled or Interrupted when asked to stop."""

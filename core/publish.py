@@ -11,16 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.catalogue import FILE
 from core.models.base import Architecture
 from core.models.catalogue import MODELS
 from core.plugins import plugged
+from core.spec.catalogue import FILE
 from core.tasks.catalogue import TASKS
 from core.tasks.data import TaskSource
-from core.techniques.base import OneShot, Technique, TrainingMethod
+from core.technique import OneShot, Technique, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES
 
-DOCUMENT = FILE.parent.parent / "docs" / "techniques.md"
+DOCUMENT = FILE.parents[2] / "docs" / "techniques.md"
 
 
 def entry(settings: type[BaseModel]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from core.artifact_store import MANIFEST, ArtifactStore
+from core.artifacts.store import MANIFEST, ArtifactStore
 from core.measured import Comparison
-from core.store import events, points, runs, stages, users
+from core.store import curves, events, runs, stages, users
 from core.store.models import Latency, RunStatus, Worker
 from tests import factories
 
@@ -54,7 +54,7 @@ def finished_run(s: Session, user: str = "alice", **spec: object) -> int:
     (known,) = stages.list_operating_points(s, [stage_id])
     early = {**vars(factories.latency(p50_ms=1.1)), "run_id": run.id, "stage_id": stage_id}
     s.execute(insert(Latency), [{**early, "operating_point_id": known.id, "reference_stage_id": reference}])
-    points.add_points(s, run.id, [("1/loss", i, 2.0 - i / 10) for i in range(10)])
+    curves.add_points(s, run.id, [("1/loss", i, 2.0 - i / 10) for i in range(10)])
     events.add_events(s, run.id, 1, [(5.0, "info", "began"), (6.5, "warning", "slow"), (7.0, "error", "it broke")])
     runs.add_note(s, run.id, users.enrol(s, user).id, "worth shipping ½\nsecond line")
     runs.add_tag(s, run.id, "ship")

@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from core.measured import LatencyRow, MeasuredStage
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 from core.store import runs, users
 from core.store.models import (
     Artifact,

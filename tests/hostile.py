@@ -4,7 +4,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from core.measured import Comparison
-from core.store import points, runs, stages, users, views, workers
+from core.store import curves, runs, stages, users, views, workers
 from core.store.models import FailureClass, Run, RunStatus
 from tests import factories
 
@@ -26,7 +26,7 @@ def add_run(s: Session, text: str = TEXT) -> int:
         )
         timed = [factories.latency(hardware=short, software=short)]
         stages.set_latencies(s, run.id, stage_id, timed, reference)
-    points.add_points(s, run.id, [(f"1/{text[:98]}", i, 2.0 - i / 10) for i in range(3)])
+    curves.add_points(s, run.id, [(f"1/{text[:98]}", i, 2.0 - i / 10) for i in range(3)])
     runs.add_tag(s, run.id, text[:60] if len(text) > 120 else text)
     author = users.enrol(s, text[:200]).id
     runs.add_note(s, run.id, author, f"first line\n{text}")

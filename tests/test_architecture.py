@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue import FILE
 from core.publish import DOCUMENT, catalogue, document
+from core.spec.catalogue import FILE
 from core.techniques.catalogue import TECHNIQUES
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
-    "core.spec", "core.errors", "core.settings", "core.families", "core.measured", "core.catalogue", "core.validation",
-    "core.frontier", "core.artifact_store", "core.store.engine", "core.store.listing", "core.store.tradeoffs",
-    "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions", "app.data", "app.forms", "app.cli",
-    "app.bundles", "app.exports.frames", "app.exports.html",
+    "core.spec.model", "core.errors", "core.settings", "core.families", "core.measured", "core.spec.catalogue", "core.spec.schema_validation",
+    "core.analysis.pareto", "core.artifacts.store", "core.store.engine", "core.store.listing", "core.store.tradeoffs.queries",
+    "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions.runs", "app.queries.common", "app.screens.submit.forms", "app.cli.main",
+    "app.actions.bundles", "app.exports.frames", "app.exports.html",
     "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",
     "app.charts.architectures", "core.complexity.report",
 ]  # fmt: skip
@@ -35,7 +35,7 @@ def test_the_front_end_and_what_it_reads_load_no_torch(module):
 
 
 def test_core_loads_neither_streamlit_nor_celery():
-    assert loaded_by("core.pipeline").isdisjoint({"streamlit", "celery", "app", "worker"})
+    assert loaded_by("core.engine.pipeline").isdisjoint({"streamlit", "celery", "app", "worker"})
 
 
 def imports(file: Path) -> set[str]:

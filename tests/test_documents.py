@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from core.checking import check
+from core.analysis.decision.policy import Policy
 from core.context import Context
-from core.decision.policy import Policy
+from core.engine.preflight import check
+from core.engine.recording import MemoryRecord
 from core.models import load
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, RunSpec, TaskSpec
+from core.spec.model import ModelSpec, RunSpec, TaskSpec
 from core.subject import Subject
 from core.tasks import load as load_task
 

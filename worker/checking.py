@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from core.engine.pipeline import check
 from core.errors import Problem, SpecError
-from core.pipeline import check
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 
 
 def problems(spec: dict[str, Any]) -> list[Problem]:

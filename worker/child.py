@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-PRELOADED = ["core.pipeline", "worker.job"]
+PRELOADED = ["core.engine.pipeline", "worker.job"]
 OOM_SCORE = 800  # of -1000..1000: the kernel ends the run before the worker
 
 

@@ -1,10 +1,10 @@
 """A run's own process executes its spec. The only part of a worker that loads torch, with `checking` and `hardware`."""
 
-from core.artifact_store import ArtifactStore
-from core.pipeline import execute
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import execute
+from core.engine.stage_key import software
 from core.settings import settings
-from core.spec import RunSpec
-from core.stage_key import software
+from core.spec.model import RunSpec
 from core.store import runs
 from core.store.engine import read_session
 from worker.attempt import attempt

@@ -2,7 +2,7 @@
 
 import time
 
-from core.artifact_store import ArtifactStore
+from core.artifacts.store import ArtifactStore
 from core.settings import settings
 from worker.claim import checkpoints
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.errors import Cancelled, Interrupted
 from core.measure import lock
 from core.measured import FoundRun, FoundStage, StageRecord
-from core.store import events, points, queue, runs, stages
+from core.store import curves, events, queue, runs, stages
 from core.store.engine import read_session, session
 from worker.claim import Claim, Deferred, TakenAway
 
@@ -141,7 +141,7 @@ class Recorder:
             )
             if asked is None:
                 raise TakenAway
-            points.add_points(s, self.claim.run_id, waiting_points)
+            curves.add_points(s, self.claim.run_id, waiting_points)
             events.add_events(s, self.claim.run_id, self.claim.attempt, waiting_lines)
         self.cancel_asked = asked
         self.flushed = time.monotonic()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from app.charts.axes import Axis, known
 from app.charts.theme import PALE, PLAIN
-from core.comparison.seeds import standard_errors
-from core.frontier import knee
-from core.standing import Standing, standings
+from core.analysis.dominance import Standing, standings
+from core.analysis.pareto import knee
+from core.analysis.seeds import standard_errors
 
 OUTSIDE = "outside the limits"
 STANDINGS = (*(standing.value for standing in Standing), OUTSIDE)

@@ -3,10 +3,10 @@
 import altair as alt
 import pandas as pd
 
-from app import formats
 from app.charts.axes import BYTES, TIMES, Axis
 from app.charts.curves import FAINT
 from app.charts.theme import HEIGHT, NEUTRAL, SERIES
+from app.text import formats
 from core.complexity.fit import Exponent
 from core.complexity.report import Report
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from app import formats
+from app.text import formats
 
 NUMBER = ",.6~f"  # how an axis writes numbers: never with an exponent
 

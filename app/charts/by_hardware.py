@@ -7,7 +7,7 @@ import pandas as pd
 
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import FAMILY_COLOURS, FAMILY_SHAPES, NEUTRAL, PALE, PLAIN
-from core.standing import Standing
+from core.analysis.dominance import Standing
 
 PANEL = {"width": 300, "height": 240}
 COLUMNS = 3

@@ -3,8 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from app import formats
 from app.charts.theme import BAD, GOOD, NEUTRAL
+from app.text import formats
 from core.measured import difference_unit
 
 ROW_HEIGHT = 26

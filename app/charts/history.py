@@ -9,7 +9,7 @@ import pandas as pd
 
 from app.charts.axes import Axis
 from app.charts.theme import SERIES
-from core.frontier import hypervolume_steps
+from core.analysis.pareto import hypervolume_steps
 
 HISTORY_HEIGHT = 220
 

@@ -6,8 +6,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app import formats
 from app.charts.theme import FAMILY_COLOURS
+from app.text import formats
 from core.families import Family
 
 CELL_HEIGHT = 26

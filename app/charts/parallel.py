@@ -8,7 +8,7 @@ import pandas as pd
 
 from app.charts.axes import Axis
 from app.charts.theme import FAMILY_COLOURS, HEIGHT, NEUTRAL
-from core.standing import Standing
+from core.analysis.dominance import Standing
 
 MOST_LINES = 200
 ROOM = 46  # pixels above and below the axes for their ends

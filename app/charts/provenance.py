@@ -5,10 +5,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app import formats
+from app.charts.provenance_tree import Leaf, Node, Tree
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, GOOD, NEUTRAL
 from app.charts.unchecked import Unchecked
-from app.provenance_page.tree import Leaf, Node, Tree
+from app.text import formats
 
 STAGE, RUN = "stage", "run"  # the selections; both hold run_id
 ROW, LEGEND = 30, 80  # pixels

@@ -11,7 +11,7 @@ from app.charts.annotated import OUTSIDE, STANDINGS
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
-from core.standing import Standing
+from core.analysis.dominance import Standing
 
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side

@@ -7,9 +7,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app import formats
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, GOOD, NEUTRAL, PALE
+from app.text import formats
 
 BAR_HEIGHT = 34
 LABEL_WIDTH = 150  # pixels

@@ -17,11 +17,11 @@ import torch
 from benchmarks.sparsity.arms import DENSE
 from benchmarks.sparsity.outcomes import execution_of, keep_in, last_stage, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
-from core import artifact
+from core.algorithms.masks import prunable_weights
+from core.artifacts import artifact
 from core.calibration import groups_of, matrices_of
 from core.calibration.sequential import walk
-from core.masks import prunable_weights
-from core.recording import MemoryRecord
+from core.engine.recording import MemoryRecord
 from core.techniques.pruning.wanda import keep_rows
 from core.techniques.pruning.wanda_layers import wanda_scores
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from core.comparison.paired import Z
+from core.paired_tests import Z
 
 LEVEL = 0.05
 

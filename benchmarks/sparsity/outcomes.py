@@ -10,13 +10,13 @@ from torch import Tensor
 
 from benchmarks.sparsity.arms import Recipe
 from benchmarks.sparsity.vehicles import VEHICLES
-from core import artifact
-from core.artifact_store import ArtifactStore
+from core.artifacts import artifact
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import Execution
+from core.engine.recording import MemoryRecord
 from core.measure.score import evaluate, principal
 from core.measure.size import tensor_payload
-from core.pipeline import Execution
-from core.recording import MemoryRecord
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from core.bundle.contents import OperatingPointDocument, PlaceDocument, StageDocument
 from core.bundle.read import Bundle
 from core.measured import Comparison
-from core.store import events, points, runs, stages
+from core.store import curves as points
+from core.store import events, runs, stages
 from core.store.clock import now
 from core.store.models import Artifact, Latency, Note, OperatingPoint, Run, RunStatus, Stage, User
 from core.store.upsert import upsert

@@ -20,7 +20,7 @@ from core.bundle.contents import (
 )
 from core.bundle.errors import BundleError
 from core.errors import SpecError
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from core.artifacts.zip_stream import Pipe
 from core.bundle import collect, files
 from core.bundle.contents import CURVES, FORMAT, LOG, RUN, STAGES, FileEntry, Manifest, to_json
 from core.bundle.errors import BundleError
-from core.zip_stream import Pipe
 
 CHUNK = 1 << 20  # bytes read at a time
 OpenArtifact = Callable[[str], Path]  # the folder of a stage's files by its key; raises FileNotFoundError

@@ -11,17 +11,17 @@ from torch import nn
 
 from core import models
 from core.context import Context
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.families import Family
 from core.models.loaded import Loaded
-from core.recording import MemoryRecord
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.answers import AnswersTask
 from core.tasks.base import Task
 from core.tasks.data import DATA_SPLITS, AnswersData, TextData
 from core.tasks.texts import TextTask
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from core.techniques.catalogue import TECHNIQUES
 
 DIM, DEPTH, HEADS = 64, 2, 2

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.measure.batches import Batch, place
 from core.measure.contention import Contention, Watch
 from core.measure.energy import Meter, energy_mj
 from core.measure.work import Work, decode_work, forward_work
 from core.measured import LatencyRow
+from core.models.batches import Batch, place
 from core.runtimes.base import Runner
 
 SHORTEST_MS = 2.0  # one timing lasts at least so long: calls are repeated inside it

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from core import artifact
+from core.artifacts import artifact
 from core.measure.peak import peak
 from core.tasks.base import logits_of
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.comparison.paired import Z, mcnemar
-from core.measure.batches import float_dtype, place
 from core.measured import Comparison
+from core.models.batches import float_dtype, place
+from core.paired_tests import Z, mcnemar
 from core.tasks.base import Task, logits_of
 
 LEVEL = 0.95

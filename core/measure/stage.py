@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from core import artifact
+from core.artifacts import artifact
 from core.context import Record
+from core.engine.stage_key import release
 from core.errors import TechniqueFailure
-from core.measure import compute, energy, latency, lock, memory, mistakes, score, size
-from core.measure.batches import float_dtype, timed_batch
+from core.measure import compute, energy, latency, lock, memory, regressions, score, size
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
+from core.models.batches import float_dtype, timed_batch
 from core.runtimes import RUNTIMES
 from core.runtimes.base import Refused, Runner
-from core.spec import MeasureSpec
-from core.stage_key import release
+from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
 
 RELOAD_TOLERANCE = 1e-3  # of the largest output: the order of float additions may differ between processes
@@ -238,7 +238,7 @@ class StageMeasurer:
     ) -> Comparison:
         assert reference_key is not None
         reference = self._examples(reference_folder)
-        mistakes.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
+        regressions.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.measure.batches import Batch
+from core.models.batches import Batch
 from core.runtimes.base import Runner
 from core.runtimes.decode import Decoder
 

@@ -17,7 +17,7 @@ from core.models import huggingface, zoo
 from core.models.base import Architecture, ModelSettings
 from core.models.catalogue import entry_of, sources
 from core.models.loaded import Described, Loaded
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from core.tasks.base import Kind, Task
 
 __all__ = ["Described", "Loaded", "build", "describe", "load", "longest"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.measure.batches import place
+from core.models.batches import place
 from core.runtimes.base import Batch, Refused, kernel_of
 from core.runtimes.decode import Decoder
 from core.tasks.base import inputs

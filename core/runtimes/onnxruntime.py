@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.measure.batches import place
+from core.models.batches import place
 from core.nn.replacement import Replacement
 from core.runtimes.base import Batch, Refused, kernel_of
 from core.runtimes.decode import Decoder

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.store.models import Champion, Latency, RunStage, Stage, User
-from core.store.point_filter import Conditions
+from core.store.tradeoffs.filters import Conditions
 
 _DEVICE = [getattr(Champion, field.name) for field in fields(Conditions)]
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Problem
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 from core.store.clock import now
 from core.store.models import SpecCheck
 from core.store.upsert import upsert

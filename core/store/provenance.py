@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.lineage import named_runs
+from core.spec.run_references import named_runs
 from core.store.models import Run, RunSource, RunStage, Stage, User
 from core.store.rows import Rows
 from core.store.upsert import upsert

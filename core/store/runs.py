@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from core.spec import RunSpec, StepSpec
+from core.spec.model import RunSpec, StepSpec
 from core.store import provenance
 from core.store.clock import now
 from core.store.models import (

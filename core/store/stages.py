@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
+from core.analysis.replicates import Replicate, replicate
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage
-from core.replicates import Replicate, replicate
 from core.store.models import Artifact, Latency, OperatingPoint, Run, RunSource, RunStage, RunStatus, Stage
 from core.store.rows import Rows
 from core.store.upsert import upsert

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 
 if TYPE_CHECKING:
     from core.tasks.base import Task

@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel, ValidationError
 
-from core.catalogue import nearest
 from core.errors import Problem, SpecError
 from core.plugins import plugged
-from core.spec import TaskSpec
+from core.spec.catalogue import nearest
+from core.spec.model import TaskSpec
 from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
 from core.tasks.sources.file import File

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks.catalogue import read
 from core.tasks.data import DATA_SPLITS, AnswersData, CorpusData, Data, ImageData, TextData, calibration_indices
 from core.tasks.kinds import Kind

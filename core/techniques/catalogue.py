@@ -2,10 +2,11 @@
 
 from pydantic import ValidationError
 
-from core.catalogue import nearest
 from core.errors import Problem, SpecError
 from core.plugins import plugged
-from core.spec import StepSpec
+from core.spec.catalogue import nearest
+from core.spec.model import StepSpec
+from core.technique import Technique
 from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep
@@ -20,7 +21,6 @@ from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.block_local import BlockLocal
 from core.techniques.attention.etc import Etc
 from core.techniques.attention.sliding_window import SlidingWindow
-from core.techniques.base import Technique
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.low_rank.svd import Svd
 from core.techniques.mixture_of_experts.glam import Glam

@@ -5,7 +5,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from core.replicates import Replicate, replicate  # stages that come later are grouped by the same
+from core.analysis.replicates import Replicate, replicate  # stages that come later are grouped by the same
 
 revision = "0005"
 down_revision = "0004"

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.catalogue import Catalogue
+from core.spec.catalogue import Catalogue
 
 
 class _Settings(BaseModel):

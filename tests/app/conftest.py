@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import streamlit as st
 
-from app import actions
+from app.actions import runs
 from core import settings as settings_module
 from core.store import engine
 
@@ -27,8 +27,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     settings_module.settings.cache_clear()
     st.cache_data.clear()
     woken: list[str] = []
-    monkeypatch.setattr(actions, "enqueue", woken.append)
-    monkeypatch.setattr(actions, "enqueue_check", lambda spec_hash, device: None)
+    monkeypatch.setattr(runs, "enqueue", woken.append)
+    monkeypatch.setattr(runs, "enqueue_check", lambda spec_hash, device: None)
     engine.upgrade()
     yield woken
     engine.engine().dispose()

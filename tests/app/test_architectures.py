@@ -8,8 +8,8 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 import app
-from app import cli
-from app.architectures import conditions, table
+from app.cli import main
+from app.screens.architectures.table import conditions, table
 from core.complexity import report as reports
 from core.complexity import survey as surveys
 from core.errors import SpecError
@@ -27,7 +27,7 @@ SURVEY = report(
 
 def opened() -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/architectures.py")
+    at.switch_page("screens/architectures/page.py")
     at.run()
     assert not at.exception
     return at
@@ -99,7 +99,7 @@ def asked(monkeypatch) -> list:
 def test_command_measures_prints_and_saves(store, asked, tmp_path):
     file = tmp_path / "out.json"
     arguments = ["architectures", "--lengths", "512, 256", "--rounds", "3", "--only", "sliding_window"]
-    done = CliRunner().invoke(cli.cli, [*arguments, "--save", "--output", str(file)])
+    done = CliRunner().invoke(main.cli, [*arguments, "--save", "--output", str(file)])
     assert done.exit_code == 0, done.output
     assert asked == [([256, 512], 3, ["sliding_window"])]
     assert "T^2.00 ± 0.00" in done.stdout and "moe is left out: does | not fit" in done.stdout
@@ -108,7 +108,7 @@ def test_command_measures_prints_and_saves(store, asked, tmp_path):
 
 
 def test_command_saves_nothing_unless_asked(store, asked):
-    assert CliRunner().invoke(cli.cli, ["architectures"]).exit_code == 0
+    assert CliRunner().invoke(main.cli, ["architectures"]).exit_code == 0
     assert reports.load() is None and asked[0][0] == [256, 512, 1024, 2048, 4096]
 
 
@@ -122,7 +122,7 @@ def test_command_saves_nothing_unless_asked(store, asked):
     ],
 )
 def test_command_refuses_what_cannot_be_measured(store, asked, arguments, problem):
-    failed = CliRunner().invoke(cli.cli, ["architectures", *arguments])
+    failed = CliRunner().invoke(main.cli, ["architectures", *arguments])
     assert isinstance(failed.exception, SpecError) and not asked
     with pytest.raises(SpecError, match=problem):
         raise failed.exception

@@ -6,12 +6,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import actions
+from app.actions import runs
 from core.store import champions, stages, users
 from core.store.champions import NotTimedError
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, RunStatus
-from core.store.point_filter import Conditions
+from core.store.tradeoffs.filters import Conditions
 from tests import factories
 from tests.app import row_tables
 
@@ -43,7 +43,7 @@ def users_of(run_id: int) -> tuple[int, int]:
 
 def page(name: str, **query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page(f"screens/{name}.py")
+    at.switch_page(f"screens/{name}/page.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception
@@ -57,16 +57,16 @@ def now() -> list[dict]:
 
 def test_members_name_champions_and_viewers_do_not(run_id):
     member, viewer = users_of(run_id)
-    with pytest.raises(actions.NotAllowed):
-        actions.crown(viewer, run_id, 1, DEVICE, "")
+    with pytest.raises(runs.NotAllowed):
+        runs.crown(viewer, run_id, 1, DEVICE, "")
     with pytest.raises(NotTimedError):
-        actions.crown(member, run_id, 0, DEVICE, "")
+        runs.crown(member, run_id, 0, DEVICE, "")
     assert now() == []
-    actions.crown(member, run_id, 1, DEVICE, "  agreed  ")
+    runs.crown(member, run_id, 1, DEVICE, "  agreed  ")
     assert [(row["run_id"], row["note"]) for row in now()] == [(run_id, "agreed")]
-    with pytest.raises(actions.NotAllowed):
-        actions.dethrone(viewer, 1, "0" * 64, DEVICE, "")
-    actions.dethrone(member, 1, "0" * 64, DEVICE, "")
+    with pytest.raises(runs.NotAllowed):
+        runs.dethrone(viewer, 1, "0" * 64, DEVICE, "")
+    runs.dethrone(member, 1, "0" * 64, DEVICE, "")
     assert now() == []
 
 
@@ -87,8 +87,8 @@ def test_trade_offs_list_champions_and_their_history(run_id):
     member, _ = users_of(run_id)
     closed = page("tradeoffs")
     assert "No stage is a device's champion" not in " ".join(info.value for info in closed.info)  # not read yet
-    actions.crown(member, run_id, 1, DEVICE, "first")
-    actions.crown(member, run_id, 1, DEVICE, "second")
+    runs.crown(member, run_id, 1, DEVICE, "first")
+    runs.crown(member, run_id, 1, DEVICE, "second")
     at = page("tradeoffs")
     at.session_state["champions"] = True
     at.run()

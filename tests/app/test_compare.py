@@ -11,10 +11,10 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.compare_page import address
-from core.artifact_store import MANIFEST
+from app.text import stage_references
+from core.artifacts.store import MANIFEST
 from core.measured import MeasuredStage
-from core.store import points, stages
+from core.store import curves, stages
 from core.store.comparison import Item
 from core.store.engine import session
 from core.store.models import Latency, RunStatus, Stage
@@ -27,7 +27,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at.query_params.update(query)
-    at.switch_page("screens/compare.py")
+    at.switch_page("screens/compare/page.py")
     at.run()
     assert not at.exception
     return at
@@ -49,7 +49,7 @@ def record(s, name: str, measured: MeasuredStage, **spec: object) -> int:
     stage_id = stages.add_stage(s, measured, f"{measured.key[:2]}/{measured.key}", 100, "0")
     stages.attach_stage(s, run.id, 1, stage_id, reused=False, reference_stage_id=stage_id, comparison=None)
     stages.set_latencies(s, run.id, stage_id, [factories.latency(p50_ms=2.0 * run.id)], stage_id)
-    points.add_points(s, run.id, [("1/loss", step, 1.0 / step) for step in range(1, 30)])
+    curves.add_points(s, run.id, [("1/loss", step, 1.0 / step) for step in range(1, 30)])
     return int(run.id)
 
 
@@ -167,10 +167,10 @@ def test_unknown_runs_and_nonsense_are_said(three):
 
 def test_items_are_read_and_written():
     items = [Item(12), Item(15, 2)]
-    assert address.parse(" 12, 15.2 12") == items
-    assert address.write(items) == "12,15.2"
-    with pytest.raises(address.AddressError, match="at most 100"):
-        address.parse(",".join(map(str, range(101))))
+    assert stage_references.parse(" 12, 15.2 12") == items
+    assert stage_references.write(items) == "12,15.2"
+    with pytest.raises(stage_references.AddressError, match="at most 100"):
+        stage_references.parse(",".join(map(str, range(101))))
 
 
 def test_cells_that_wrap_keep_numbers_with_their_units(three):

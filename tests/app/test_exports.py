@@ -11,17 +11,18 @@ import pytest
 from sqlalchemy import func, select
 from streamlit.testing.v1 import AppTest
 
-from app import data, point_data
 from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, score_axis
-from app.compare_page import tables
 from app.exports import files, frames, html, latex
+from app.queries import common as data
+from app.queries import tradeoffs
+from app.screens.compare import tables
 from core.measured import Comparison
 from core.store.engine import read_session, session
 from core.store.listing import RunFilter
 from core.store.models import RunStage, Stage
-from core.store.point_filter import PointFilter
+from core.store.tradeoffs.filters import PointFilter
 from tests import factories
 from tests.app.test_compare import opened as compare_page
 from tests.app.test_compare import three
@@ -98,10 +99,10 @@ def test_numbers_of_runs_pass_in_parts(filled, monkeypatch):
 
 
 def points_of(task: str) -> tuple[pd.DataFrame, dict]:
-    row = point_data.load_tasks(1).set_index("task").loc[task]
+    row = tradeoffs.load_tasks(1).set_index("task").loc[task]
     axes = {**AXES, "score": score_axis(row["score_name"], row["score_unit"], bool(row["higher_is_better"]))}
-    chosen = PointFilter(1, row["task_hash"], conditions=point_data.load_conditions(1, row["task_hash"])[0][0])
-    found = point_data.read_all_points(chosen, "size_bytes", "score")
+    chosen = PointFilter(1, row["task_hash"], conditions=tradeoffs.load_conditions(1, row["task_hash"])[0][0])
+    found = tradeoffs.read_all_points(chosen, "size_bytes", "score")
     return annotate(found, axes["size_bytes"], axes["score"], {}, axes), axes
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import artifacts, data, run_data
+from app.queries import artifacts, common, run_details
 from core.store.engine import session
 from core.store.models import Run, RunNeed, RunStatus
 from tests import hostile
@@ -48,8 +48,8 @@ def _keep_mistakes() -> None:
 
 
 def opened(page: str, **query: str) -> AppTest:
-    run_data.load_run.clear()
-    data.load_queue.clear()
+    run_details.load_run.clear()
+    common.load_queue.clear()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
     at.switch_page(page)
     at.query_params.update(query)
@@ -80,17 +80,17 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
     ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 8)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
-    assert_drawn_as_written(opened("screens/run.py", run=str(run_id), tab=tab), times)
+    assert_drawn_as_written(opened("screens/run/page.py", run=str(run_id), tab=tab), times)
 
 
-@pytest.mark.parametrize("page", ["screens/run.py", "screens/queue.py"])
+@pytest.mark.parametrize("page", ["screens/run/page.py", "screens/queue/page.py"])
 def test_a_running_run(run_id, page):
     with session() as s:
         change(s, run_id, status=RunStatus.RUNNING)
     assert_drawn_as_written(opened(page, run=str(run_id)), 3)
 
 
-@pytest.mark.parametrize("page", ["screens/run.py", "screens/queue.py"])
+@pytest.mark.parametrize("page", ["screens/run/page.py", "screens/queue/page.py"])
 def test_a_queued_run_and_what_it_waits_for(run_id, page):
     with session() as s:
         s.add(RunNeed(run_id=run_id, need=HOSTILE))
@@ -101,16 +101,16 @@ def test_a_queued_run_and_what_it_waits_for(run_id, page):
 
 
 def test_the_runs(run_id):
-    assert_drawn_as_written(opened("screens/runs.py"), 0)
+    assert_drawn_as_written(opened("screens/runs/page.py"), 0)
 
 
 def test_the_recommendation_of_the_trade_offs(run_id):
-    at = opened("screens/tradeoffs.py", most_mb="5")
+    at = opened("screens/tradeoffs/page.py", most_mb="5")
     assert_drawn_as_written(at, 2)
 
 
 def test_a_note_is_html_without_anything_that_runs_or_loads(run_id):
-    blocks = [block.proto.body for block in opened("screens/run.py", run=str(run_id), tab="Notes").get("html")]
+    blocks = [block.proto.body for block in opened("screens/run/page.py", run=str(run_id), tab="Notes").get("html")]
     [note] = [body for body in blocks if 'class="written"' in body]
     assert not re.search(r"<(script|img)\b|href=.javascript", note) and "&lt;script&gt;" in note
     assert "<strong>b</strong>" in note and "$x$" in note
@@ -119,11 +119,11 @@ def test_a_note_is_html_without_anything_that_runs_or_loads(run_id):
 @pytest.mark.parametrize("page", ["runs", "tradeoffs", "compare", "provenance"])
 def test_the_menu_of_views(run_id, page):
     query = {"runs": f"{run_id},{run_id}.0"} if page == "compare" else {}
-    at = opened(f"screens/{page}.py", **query)
+    at = opened(f"screens/{page}/page.py", **query)
     at.session_state[f"views of {page}"] = True
     at.run()
     assert_drawn_as_written(at, 1 if page == "runs" else 0)
 
 
 def test_the_tree(run_id):
-    assert_drawn_as_written(opened("screens/provenance.py", of=str(run_id)), 0)
+    assert_drawn_as_written(opened("screens/provenance/page.py", of=str(run_id)), 0)

@@ -6,15 +6,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import data, system
+from app.queries import common
+from app.screens.system import checks
 from core.store import workers
 from core.store.engine import session
 from tests.app.catalogues import CATALOGUE
 
 MAIN = Path(app.__file__).with_name("main.py")
 NO_TROUBLE = {
-    "queue": system.Queue(ping_ms=0.2),
-    "disk": system.Disk("/artifacts", free_bytes=10**12, total_bytes=10**13),
+    "queue": checks.Queue(ping_ms=0.2),
+    "disk": checks.Disk("/artifacts", free_bytes=10**12, total_bytes=10**13),
     "revision": ("0002", "0002"),
     "workers": [{"name": "host-cpu-1", "lost": False, "stopped_at": None, "age": 1.0}],
     "waiting": {},
@@ -23,12 +24,12 @@ NO_TROUBLE = {
 
 @pytest.fixture
 def catalogue(store, monkeypatch):
-    monkeypatch.setattr(data, "load_catalogue", lambda: CATALOGUE)
+    monkeypatch.setattr(common, "load_catalogue", lambda: CATALOGUE)
 
 
 def opened(page: str, **query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page(f"screens/{page}.py")
+    at.switch_page(f"screens/{page}/page.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception
@@ -95,7 +96,7 @@ def test_the_system_page_says_what_is_wrong(store):
 
 
 def test_all_is_well():
-    assert system.troubles(**NO_TROUBLE) == []
+    assert checks.troubles(**NO_TROUBLE) == []
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,13 @@ def test_all_is_well():
         ({"revision": ("0001", "0002")}, "schema is 0001"),
         ({"workers": []}, "No worker"),
         ({"workers": [{"name": "w", "lost": True, "stopped_at": None, "age": 90.0}]}, "not been seen for 1 min 30 s"),
-        ({"queue": system.Queue(error="refused")}, "refused"),
-        ({"disk": system.Disk("/", free_bytes=10**9, total_bytes=10**12)}, "1.00 GB"),
+        ({"queue": checks.Queue(error="refused")}, "refused"),
+        ({"disk": checks.Disk("/", free_bytes=10**9, total_bytes=10**12)}, "1.00 GB"),
         ({"waiting": {7: "a worker with a GPU"}}, "Run 7 waits for a worker with a GPU"),
     ],
 )
 def test_each_trouble_is_named_with_its_remedy(changed, words):
-    found = system.troubles(**{**NO_TROUBLE, **changed})
+    found = checks.troubles(**{**NO_TROUBLE, **changed})
     assert any(words in trouble.what for trouble in found)
     assert all(trouble.remedy for trouble in found)
 
@@ -126,13 +127,13 @@ def test_each_trouble_is_named_with_its_remedy(changed, words):
 )
 def test_only_a_worker_that_runs_is_idle(changed, words):
     worker = {"run_id": None, "run_progress": None, "stopped_at": None, "lost": False}
-    assert system.doing({**worker, **changed}) == words
+    assert checks.doing({**worker, **changed}) == words
 
 
 def test_the_schema_is_told_beside_what_this_version_needs():
-    assert system.schema_line("0007", "0007") == "0007, as this version needs"
-    assert system.schema_line(None, "0007") == "empty, this version needs 0007"
+    assert checks.schema_line("0007", "0007") == "0007, as this version needs"
+    assert checks.schema_line(None, "0007") == "empty, this version needs 0007"
 
 
 def test_an_unreachable_queue_is_told_and_not_raised(tmp_path):
-    assert system.ask_queue(f"redis+socket://{tmp_path}/none.sock").error
+    assert checks.ask_queue(f"redis+socket://{tmp_path}/none.sock").error

@@ -8,8 +8,8 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.charts import provenance
-from app.provenance_page.data import load_family
-from app.provenance_page.tree import grow
+from app.charts.provenance_tree import grow
+from app.queries.provenance import load_family
 from core.store import stages
 from core.store.engine import session
 from core.store.models import Project, Run, RunStatus
@@ -20,7 +20,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/provenance.py")
+    at.switch_page("screens/provenance/page.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception

@@ -7,7 +7,7 @@ from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import data
+from app.queries import common
 from core.store import listing, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, Run, RunStatus, Worker
@@ -18,7 +18,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 
 def opened() -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/queue.py").run()
+    at.switch_page("screens/queue/page.py").run()
     assert not at.exception
     return at
 
@@ -93,6 +93,6 @@ def test_viewers_only_look(queued):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    data.load_projects.clear()
+    common.load_projects.clear()
     at = opened()
     assert all(button.disabled for button in at.button)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import app
-from app import editor
-from core.catalogue import built_in
-from core.spec import RunSpec
-from core.validation import validate
+from app.screens.submit import editor
+from core.spec.catalogue import built_in
+from core.spec.model import RunSpec
+from core.spec.schema_validation import validate
 
 FOLDER = Path(app.__file__).parent
-FILES = sorted([*FOLDER.glob("presets/*.yaml"), *FOLDER.glob("demo/*.yaml")])
-DEMO = [RunSpec.from_yaml(file.read_text()) for file in sorted(FOLDER.glob("demo/*.yaml"))]
+FILES = sorted([*FOLDER.glob("screens/submit/presets/*.yaml"), *FOLDER.glob("cli/demo_recipes/*.yaml")])
+DEMO = [RunSpec.from_yaml(file.read_text()) for file in sorted(FOLDER.glob("cli/demo_recipes/*.yaml"))]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -7,11 +7,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import actions as board
+from app.actions import reports as actions
+from app.actions import runs as board
 from app.exports.document import Written, document
-from app.reports_page import actions, tradeoffs
-from app.reports_page.drawn import NotShownError, draw
-from app.reports_page.parts import Embedded
+from app.screens.reports import tradeoffs
+from app.screens.reports.parser import Embedded
+from app.screens.reports.render import NotShownError, draw
 from core.store import reports, users
 from core.store.engine import read_session, session
 from core.store.models import Role
@@ -24,7 +25,7 @@ PROJECT = 1
 
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/reports.py")
+    at.switch_page("screens/reports/page.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception

@@ -10,9 +10,9 @@ from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import artifacts, run_data
+from app.queries import artifacts, run_details
 from core.measured import Comparison
-from core.store import events, points, runs, stages, users
+from core.store import curves, events, runs, stages, users
 from core.store.engine import read_session, session
 from core.store.models import FailureClass, Membership, Role, Run, RunStatus, Stage
 from tests import factories
@@ -49,7 +49,7 @@ def run_id(store):
             )
             if key == "b":
                 stages.set_latencies(s, run.id, stage_id, [factories.latency(ratio=None)], reference)
-        points.add_points(s, run.id, [("1/loss", i, 2.0 - i / 10) for i in range(10)])
+        curves.add_points(s, run.id, [("1/loss", i, 2.0 - i / 10) for i in range(10)])
         events.add_events(s, run.id, 1, [(time.time(), "info", "began"), (time.time(), "error", "it broke")])
         change(s, run.id, status=RunStatus.DONE, started_at=1000.0, ended_at=1060.0, attempt=1)
         return run.id
@@ -65,9 +65,9 @@ def change(s, run_id: int, **values) -> None:
 
 
 def opened(run_id: int | str, **query: str) -> AppTest:
-    run_data.load_run.clear()
+    run_details.load_run.clear()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/run.py")
+    at.switch_page("screens/run/page.py")
     at.query_params.update({"run": str(run_id), **query})
     at.run()
     assert not at.exception
@@ -90,7 +90,7 @@ def test_a_run_that_is_not_there_leads_to_all_runs(store, number):
 
 
 def test_runs_of_another_project_are_not_shown(run_id):
-    assert run_data.load_run(run_id, 999) is None
+    assert run_details.load_run(run_id, 999) is None
 
 
 def test_stages_stand_in_order_with_what_they_came_to(run_id):

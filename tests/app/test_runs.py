@@ -8,7 +8,8 @@ from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import data, runs_table
+from app.queries import common
+from app.screens.runs import table
 from core.store import users
 from core.store.engine import read_session, session
 from core.store.listing import ORDERS
@@ -21,7 +22,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/runs.py")
+    at.switch_page("screens/runs/page.py")
     at.query_params.update(query)
     at.run()
     assert not at.exception
@@ -85,8 +86,8 @@ def select_rows(at: AppTest, rows: list[int]) -> AppTest:
 
 def test_selected_runs_are_cancelled_and_requeued(runs, monkeypatch):
     cancelled, requeued = [], []
-    monkeypatch.setattr("app.actions.cancel", lambda user, ids: cancelled.extend(ids) or len(ids))
-    monkeypatch.setattr("app.actions.requeue", lambda user, ids: requeued.extend(ids) or len(ids))
+    monkeypatch.setattr("app.actions.runs.cancel", lambda user, ids: cancelled.extend(ids) or len(ids))
+    monkeypatch.setattr("app.actions.runs.requeue", lambda user, ids: requeued.extend(ids) or len(ids))
     at = select_rows(opened(), [0, 1, 2])
     with read_session() as s:
         ended = [run.id for run in s.scalars(select(Run).where(Run.id.in_((130, 129, 128)))) if run.ended_at]
@@ -102,7 +103,7 @@ def test_viewers_cannot_change_runs(runs):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    data.load_projects.clear()
+    common.load_projects.clear()
     at = select_rows(opened(), [0, 1])
     assert [b.disabled for b in at.button if b.label.startswith(("Cancel", "Requeue"))] == [True, True]
 
@@ -120,8 +121,8 @@ LAST = {
 
 def line(run: dict, now: float | None = None) -> dict[str, str]:
     """A run's cells by the names of their columns."""
-    cells = runs_table.table([run], now)[0].cells
-    return dict(zip([column.name for column in runs_table.COLUMNS], cells, strict=True))
+    cells = table.table([run], now)[0].cells
+    return dict(zip([column.name for column in table.COLUMNS], cells, strict=True))
 
 
 def test_a_line_says_what_the_last_stage_came_to():
@@ -146,9 +147,9 @@ def test_a_run_that_stops_says_so():
 
 
 def test_every_order_that_a_head_offers_is_one_of_the_stores():
-    offered = [order for column in runs_table.COLUMNS for order, _ in column.orders]
+    offered = [order for column in table.COLUMNS for order, _ in column.orders]
     assert sorted(offered) == sorted(ORDERS)
 
 
 def test_every_status_has_a_badge():
-    assert {status.value for status in RunStatus} | {"stopping"} == {text for text, _ in runs_table.BADGES}
+    assert {status.value for status in RunStatus} | {"stopping"} == {text for text, _ in table.BADGES}

@@ -8,8 +8,9 @@ from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import actions, data
-from core.spec import RunSpec
+from app.actions import runs
+from app.queries import common
+from core.spec.model import RunSpec
 from core.store import checks, users
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, Run, RunStatus
@@ -27,9 +28,9 @@ def yaml_field(at: AppTest) -> Any:
 @pytest.fixture
 def page(store, monkeypatch):
     """The submit page, opened with a small catalogue and YAML's spec in it."""
-    monkeypatch.setattr(data, "load_catalogue", lambda: CATALOGUE)
+    monkeypatch.setattr(common, "load_catalogue", lambda: CATALOGUE)
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/submit.py").run()
+    at.switch_page("screens/submit/page.py").run()
     return typed(at, YAML)
 
 
@@ -229,8 +230,8 @@ def test_a_step_that_is_added_shows_its_settings_and_choices_say_what_they_do(pa
 def test_what_a_worker_finds_wrong_stands_at_the_field(page):
     spec = shown_spec(page)
     with session() as s:
-        checks.answer(s, spec.hash, [actions.Problem("recipe[0].rtn.bits", 4, "is too few for this model", "Take 8.")])
-    data.load_answer.clear()
+        checks.answer(s, spec.hash, [runs.Problem("recipe[0].rtn.bits", 4, "is too few for this model", "Take 8.")])
+    common.load_answer.clear()
     page.run()
     assert "Is too few for this model" in shown_text(page)
     assert submit_button(page).disabled
@@ -239,8 +240,8 @@ def test_what_a_worker_finds_wrong_stands_at_the_field(page):
 def test_what_is_wrong_with_a_whole_step_stands_in_it_and_names_it_as_the_form_does(page):
     spec = shown_spec(page)
     with session() as s:
-        checks.answer(s, spec.hash, [actions.Problem("recipe[0]", "rtn", "cannot follow itself", "Keep one.")])
-    data.load_answer.clear()
+        checks.answer(s, spec.hash, [runs.Problem("recipe[0]", "rtn", "cannot follow itself", "Keep one.")])
+    common.load_answer.clear()
     page.run()
     assert "**step 1** cannot follow itself" in page.error[0].value
     assert any("Cannot follow itself" in text.value for text in page.expander[2].markdown)
@@ -258,7 +259,7 @@ def test_the_dense_companion_becomes_the_reference(page):
 def test_a_clone_starts_from_the_earlier_spec(page):
     submit_button(page).click().run()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
-    at.switch_page("screens/submit.py")
+    at.switch_page("screens/submit/page.py")
     at.query_params["clone"] = "1"
     at.run()
     assert shown_spec(at).to_dict() == RunSpec.from_yaml(YAML).to_dict()
@@ -268,6 +269,6 @@ def test_viewers_cannot_submit(page):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    data.load_projects.clear()
+    common.load_projects.clear()
     page.run()
     assert submit_button(page).disabled

@@ -11,7 +11,7 @@ def shown(script) -> AppTest:
 
 def test_sequences_are_shown_with_their_answers_and_what_guessing_gives(store):
     def script():
-        from app import uploads
+        from app.screens.submit import uploads
 
         uploads.task_preview({"source": "builtin:long-recall", "length": 64, "pairs": 3, "vocabulary": 4})
 
@@ -25,7 +25,7 @@ def test_sequences_are_shown_with_their_answers_and_what_guessing_gives(store):
 
 def test_what_does_not_fit_is_said(store):
     def script():
-        from app import uploads
+        from app.screens.submit import uploads
 
         uploads.task_preview({"source": "builtin:long-recall", "pairs": 99})
 

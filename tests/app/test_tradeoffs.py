@@ -10,12 +10,14 @@ from sqlalchemy import func, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import formats, point_data
-from core.store import stages, tradeoffs
+from app.queries import tradeoffs as point_data
+from app.text import formats
+from core.store import stages
 from core.store.engine import read_session, session
 from core.store.models import Latency, Stage
-from core.store.point_filter import Conditions, PointFilter
-from core.store.thinning import Logs
+from core.store.tradeoffs import queries
+from core.store.tradeoffs.filters import Conditions, PointFilter
+from core.store.tradeoffs.thinning import Logs
 from tests import factories
 from tests.app import row_tables
 
@@ -305,8 +307,8 @@ def test_what_is_recorded_meanwhile_is_read_at_once_beside_what_was_kept(filled)
     with session() as s:
         factories.fill_store(s, 40, seed=7)
     with read_session() as s:
-        stages_of_task = tradeoffs.list_points(s, PointFilter(1, sha256(b"builtin:digits").hexdigest()))
-        tasks = {row.task_hash: row.n_stages for row in tradeoffs.list_tasks(s, 1)}
-        conditions = dict(tradeoffs.list_conditions(s, PointFilter(1, sha256(b"builtin:digits").hexdigest())))
+        stages_of_task = queries.list_points(s, PointFilter(1, sha256(b"builtin:digits").hexdigest()))
+        tasks = {row.task_hash: row.n_stages for row in queries.list_tasks(s, 1)}
+        conditions = dict(queries.list_conditions(s, PointFilter(1, sha256(b"builtin:digits").hexdigest())))
     assert found() == (tasks, conditions, {point["stage_id"] for point in stages_of_task})
     assert list(point_data.load_tasks(1)["n_stages"]) == sorted(tasks.values(), reverse=True)

@@ -6,9 +6,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import actions, formats
-from app.saved_views import menu as menu_of_views
-from app.saved_views.query import parameters, query_of
+from app.actions import runs
+from app.components import views_menu as menu_of_views
+from app.text import formats
+from app.web.query_string import parameters, query_of
 from core.store import users, views
 from core.store.engine import read_session, session
 from core.store.models import Role
@@ -70,7 +71,7 @@ def test_a_query_is_read_as_it_was_written(state):
 
 
 def test_a_page_is_saved_with_all_that_it_is_set_to(people):
-    at = menu(opened("screens/runs.py", text="svd", model="builtin:vit", sort="oldest"), "runs")
+    at = menu(opened("screens/runs/page.py", text="svd", model="builtin:vit", sort="oldest"), "runs")
     next(w for w in at.text_input if w.label.startswith("Save")).set_value(" my  svd ")
     next(button for button in at.button if button.label == "Save").click().run()
     assert not at.exception
@@ -81,32 +82,32 @@ def test_a_page_is_saved_with_all_that_it_is_set_to(people):
 
 @pytest.mark.parametrize("asked", ["999", "x", ""])
 def test_a_view_that_is_not_there_is_told(people, asked):
-    assert "view" in opened("screens/view.py", view=asked).info[0].value
+    assert "view" in opened("screens/view/page.py", view=asked).info[0].value
 
 
 def test_someone_elses_view_does_not_open_until_it_is_shared(people):
-    number = actions.save_view(people["member"], PROJECT, "runs", "theirs", "text=svd")
-    assert "not shared with you" in opened("screens/view.py", view=str(number)).info[0].value
-    actions.share_view(people["member"], number, True)
-    led = redirects.asked(opened("screens/view.py", view=str(number)))
+    number = runs.save_view(people["member"], PROJECT, "runs", "theirs", "text=svd")
+    assert "not shared with you" in opened("screens/view/page.py", view=str(number)).info[0].value
+    runs.share_view(people["member"], number, True)
+    led = redirects.asked(opened("screens/view/page.py", view=str(number)))
     assert led == {"address": "runs?text=svd", "set": {}, "replace": True}
-    of_points = actions.save_view(people["local"], PROJECT, "tradeoffs", "small", "most_mb=1")
-    assert redirects.asked(opened("screens/view.py", view=str(of_points)))["address"] == "./?most_mb=1"
+    of_points = runs.save_view(people["local"], PROJECT, "tradeoffs", "small", "most_mb=1")
+    assert redirects.asked(opened("screens/view/page.py", view=str(of_points)))["address"] == "./?most_mb=1"
 
 
 def test_the_menu_lists_the_pages_views_with_whose_they_are(people):
-    actions.save_view(people["local"], PROJECT, "runs", "**mine**", "")
-    shared = actions.save_view(people["member"], PROJECT, "runs", "theirs", "")
-    actions.share_view(people["member"], shared, True)
-    actions.save_view(people["local"], PROJECT, "compare", "elsewhere", "")
-    at = menu(opened("screens/runs.py"), "runs")
+    runs.save_view(people["local"], PROJECT, "runs", "**mine**", "")
+    shared = runs.save_view(people["member"], PROJECT, "runs", "theirs", "")
+    runs.share_view(people["member"], shared, True)
+    runs.save_view(people["local"], PROJECT, "compare", "elsewhere", "")
+    at = menu(opened("screens/runs/page.py"), "runs")
     labels = [link.proto.label for link in at.get("page_link")]
     assert labels == [formats.plain("**mine**"), "theirs :small[:gray[member]]"]
 
 
 def test_a_view_is_renamed_shared_and_deleted_from_the_menu(people):
-    number = actions.save_view(people["local"], PROJECT, "runs", "first", "text=svd")
-    at = menu(opened("screens/runs.py"), "runs")
+    number = runs.save_view(people["local"], PROJECT, "runs", "first", "text=svd")
+    at = menu(opened("screens/runs/page.py"), "runs")
     at.button(key=f"view.share {number}").click().run()
     assert kept(people["viewer"]) == [("first", "text=svd")]
     at.button(key=f"view.rename {number}").click().run()
@@ -117,18 +118,18 @@ def test_a_view_is_renamed_shared_and_deleted_from_the_menu(people):
 
 
 def test_who_may_do_what_with_a_view(people):
-    save, rename, share, delete = actions.save_view, actions.rename_view, actions.share_view, actions.delete_view
-    with pytest.raises(actions.NotAllowed):
+    save, rename, share, delete = runs.save_view, runs.rename_view, runs.share_view, runs.delete_view
+    with pytest.raises(runs.NotAllowed):
         save(people["stranger"], PROJECT, "runs", "x", "")
     of_viewer = save(people["viewer"], PROJECT, "runs", "x", "")
-    with pytest.raises(actions.NotAllowed, match="must be a member"):
+    with pytest.raises(runs.NotAllowed, match="must be a member"):
         share(people["viewer"], of_viewer, True)
     for act in (lambda: rename(people["member"], of_viewer, "y"), lambda: delete(people["local"], of_viewer)):
-        with pytest.raises(actions.NotAllowed, match="no such view"):
+        with pytest.raises(runs.NotAllowed, match="no such view"):
             act()
     of_member = save(people["member"], PROJECT, "runs", "x", "")
     share(people["member"], of_member, True)
-    with pytest.raises(actions.NotAllowed, match="someone else's"):
+    with pytest.raises(runs.NotAllowed, match="someone else's"):
         delete(people["viewer"], of_member)
     save(people["member"], PROJECT, "runs", "z", "")
     with pytest.raises(NameTakenError):
@@ -138,11 +139,11 @@ def test_who_may_do_what_with_a_view(people):
 
 
 def test_a_member_who_left_can_change_nothing(people):
-    number = actions.save_view(people["member"], PROJECT, "runs", "x", "")
+    number = runs.save_view(people["member"], PROJECT, "runs", "x", "")
     with session() as s:
         users.set_role(s, people["member"], PROJECT, None)
-    with pytest.raises(actions.NotAllowed):
-        actions.delete_view(people["member"], number)
+    with pytest.raises(runs.NotAllowed):
+        runs.delete_view(people["member"], number)
 
 
 def bound(at: AppTest) -> set[str]:
@@ -170,7 +171,7 @@ def bound(at: AppTest) -> set[str]:
 def test_a_view_keeps_whatever_widgets_write_to_the_address(people, monkeypatch, page, query, least):
     kept_names: set[str] = set()
     monkeypatch.setattr(menu_of_views, "show", lambda page, state, *_: kept_names.update(state))
-    at = opened(f"screens/{page}.py", **query)
+    at = opened(f"screens/{page}/page.py", **query)
     at.session_state["filters"] = True  # what else is drawn only in an open box
     at.run()
     passing = {"page", "rows"}  # where one is in a list, and how much of it is shown

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.context import Context
+from core.engine.recording import MemoryRecord
 from core.errors import Interrupted
-from core.recording import MemoryRecord
 from core.subject import Subject
 from core.tasks.base import Kind, Score
-from core.techniques.base import OneShot
+from core.technique import OneShot
 
 
 class PlaneTask:

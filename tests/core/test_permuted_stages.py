@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from core.artifact import load_models, load_subject
-from core.artifact_store import ArtifactStore
-from core.masks import prunable_weights
+from core.algorithms.masks import prunable_weights
+from core.artifacts.artifact import load_models, load_subject
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import execute
+from core.engine.recording import MemoryRecord
 from core.nn.sparse_linear import SparseLinear
-from core.pipeline import execute
-from core.recording import MemoryRecord
-from core.spec import RunSpec, TaskSpec
+from core.spec.model import RunSpec, TaskSpec
 from core.tasks import load as load_task
 
 METHODS = [{"sr_ste": {"n": 2, "m": 4}}, {"distill_logits": {"teacher": "stage:1"}}]

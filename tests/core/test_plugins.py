@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from core import models, tasks
-from core.artifact_store import ArtifactStore
-from core.catalogue import Catalogue
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import check, execute
+from core.engine.recording import MemoryRecord
+from core.engine.stage_key import software
 from core.errors import SpecError
-from core.pipeline import check, execute
 from core.plugins import plugged
 from core.publish import catalogue
-from core.recording import MemoryRecord
-from core.spec import RunSpec, TaskSpec
-from core.stage_key import software
+from core.spec.catalogue import Catalogue
+from core.spec.model import RunSpec, TaskSpec
+from core.spec.schema_validation import validate
 from core.tasks.data import TaskSource
-from core.techniques.base import Technique
-from core.validation import validate
+from core.technique import Technique
 
 CODE = """
 import numpy as np
@@ -29,7 +29,7 @@ from core.families import Family
 from core.models.base import Architecture
 from core.tasks.base import InputFormat, Kind
 from core.tasks.data import ImageData, TaskSource
-from core.techniques.base import OneShot
+from core.technique import OneShot
 
 
 class Halve(OneShot):

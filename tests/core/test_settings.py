@@ -1,7 +1,7 @@
 import pytest
 
+from core.publish_settings import DOCUMENT, table, with_table
 from core.settings import Settings
-from core.settings_document import DOCUMENT, table, with_table
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -14,7 +14,7 @@ def test_every_setting_is_described_and_documented(name):
 
 def test_the_documented_table_is_up_to_date():
     text = DOCUMENT.read_text()
-    assert with_table(text) == text, "run: python -m core.settings_document"
+    assert with_table(text) == text, "run: python -m core.publish_settings"
 
 
 def test_the_table_replaces_only_what_is_between_its_marks():

@@ -7,16 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from core import models
-from core.artifact import PACKED, Manifest, load_models, load_subject, save
-from core.artifact_store import ArtifactStore
-from core.masks import prunable_weights
+from core.algorithms.masks import prunable_weights
+from core.artifacts.artifact import PACKED, Manifest, load_models, load_subject, save
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import execute
+from core.engine.recording import MemoryRecord
 from core.measure.size import tensor_payload
 from core.measured import StageRecord
 from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
 from core.nn.sparse_linear import SparseLinear
-from core.pipeline import execute
-from core.recording import MemoryRecord
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 from core.tasks import load as load_task
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8

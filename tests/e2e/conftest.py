@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app import local
+from app.local import up
 from core.store import engine
 from tests import chromium, factories
 
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with engine.session(store_url) as s:
         factories.fill_store(s, 30)
     port = free_port()
-    with started(local.front_end_command("127.0.0.1", port), home, port) as url:
+    with started(up.front_end_command("127.0.0.1", port), home, port) as url:
         yield Server(url, store_url, home)
 
 
@@ -73,17 +73,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """All that `slimboard up` starts: store, queue, worker and front end."""
     home = tmp_path_factory.mktemp("home")
     port = free_port()
-    with started([sys.executable, "-m", "app.cli", "up", "--port", str(port)], home, port) as url:
+    with started([sys.executable, "-m", "app.cli.main", "up", "--port", str(port)], home, port) as url:
         yield Server(url, f"sqlite:///{home / 'slimboard.db'}", home)
 
 
 @contextmanager
 def started(command: list[str], home: Path, port: int) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIMBOARD_")}
-    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(local.ROOT)}
+    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(up.ROOT)}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=local.ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=up.ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 from core.store import champions
 from core.store.engine import read_session, session
 from core.store.models import Artifact, Latency, Run, RunStage, RunStatus, Stage
-from core.store.point_filter import Conditions
+from core.store.tradeoffs.filters import Conditions
 from tests.e2e.pages import SLOW, open_page
 
 pytestmark = pytest.mark.browser

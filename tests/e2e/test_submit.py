@@ -8,7 +8,7 @@ import safetensors.numpy
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
-from core.spec import RunSpec
+from core.spec.model import RunSpec
 from core.store.engine import read_session
 from core.store.models import Run, RunStatus
 

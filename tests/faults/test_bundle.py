@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import select
 
-from app import actions, artifacts, bundles
+from app.actions import bundles, runs
+from app.queries import artifacts
 from core import settings as settings_module
 from core.bundle import read
-from core.catalogue import built_in
-from core.spec import RunSpec
+from core.spec.catalogue import built_in
+from core.spec.model import RunSpec
 from core.store import engine, queue, stages, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Point, RunStatus
@@ -39,7 +40,7 @@ MEASURED = (
 @pytest.fixture
 def move_to(tmp_path, monkeypatch):
     """Turn to an installation of its own below this name."""
-    monkeypatch.setattr(actions, "enqueue", lambda device: None)
+    monkeypatch.setattr(runs, "enqueue", lambda device: None)
     monkeypatch.setattr(Recorder, "listen_for_stop", lambda recorder: None)  # this process is pytest's
 
     def move(name: str) -> tuple[int, int]:
@@ -81,7 +82,7 @@ def found(run_id: int) -> tuple[list[tuple[object, ...]], list[tuple[object, ...
 @pytest.mark.parametrize("weights", [False, True])
 def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path, weights):
     user_id, project_id = move_to("here")
-    run_id = actions.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
+    run_id = runs.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
     execute(run_id)
     before = found(run_id)
     assert len(before[0]) == 3 and before[1]
@@ -90,7 +91,7 @@ def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path,
     user_id, project_id = move_to("there")
     with read.opened(tmp_path / "run.zip") as bundle:
         imported, differing = bundles.add(user_id, project_id, bundle, built_in(), again=False)
-        again = actions.submit(user_id, project_id, bundle.spec, built_in())
+        again = runs.submit(user_id, project_id, bundle.spec, built_in())
     assert (differing, found(imported)) == ([], before)
     assert artifacts.store().has(before[0][1][0]) == weights
     execute(again)
@@ -102,13 +103,13 @@ def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path,
 
 def test_a_rerun_in_an_installation_of_its_own_measures_the_same(move_to, tmp_path):
     user_id, project_id = move_to("here")
-    run_id = actions.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
+    run_id = runs.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
     execute(run_id)
     before = found(run_id)
     bundles.save(run_id, tmp_path / "run.zip", weights=False)
 
     user_id, project_id = move_to("there")
     with read.opened(tmp_path / "run.zip") as bundle:
-        again = actions.submit(user_id, project_id, bundle.spec, built_in())
+        again = runs.submit(user_id, project_id, bundle.spec, built_in())
     execute(again)
     assert found(again) == before

@@ -22,7 +22,7 @@ def test_worker_itself_loads_no_torch():
 
 
 def test_core_knows_neither_celery_nor_the_worker():
-    assert loaded_by("core.pipeline", "celery", "worker", "app", "streamlit") == "[]"
+    assert loaded_by("core.engine.pipeline", "celery", "worker", "app", "streamlit") == "[]"
 
 
 def test_without_redis_enqueueing_fails_and_does_not_hang(monkeypatch, tmp_path):

@@ -1,6 +1,6 @@
 import psutil
 
-from core.catalogue import built_in
+from core.spec.catalogue import built_in
 from worker import checking, hardware
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import Cancelled, Interrupted
 from core.measured import Comparison, StageRecord
-from core.store import engine, events, points, queue, runs, stages
+from core.store import curves, engine, events, queue, runs, stages
 from core.store.models import RunStatus
 from tests import factories
 from tests.stores import store_url, templates  # noqa: F401  fixtures
@@ -81,10 +81,10 @@ def test_points_are_named_by_position_and_written_in_batches(url):
     for step in range(module.FLUSH_POINTS + 5):
         recorder.curve("loss", step, float(step))
     with engine.read_session(url) as s:
-        assert points.list_curves(s, [1]) == [(1, "2/loss", module.FLUSH_POINTS, module.FLUSH_POINTS - 1)]
+        assert curves.list_curves(s, [1]) == [(1, "2/loss", module.FLUSH_POINTS, module.FLUSH_POINTS - 1)]
     recorder.flush()
     with engine.read_session(url) as s:
-        assert points.list_curves(s, [1])[0].n_points == module.FLUSH_POINTS + 5
+        assert curves.list_curves(s, [1])[0].n_points == module.FLUSH_POINTS + 5
 
 
 def test_what_is_no_number_is_told_once_and_not_drawn(url):
@@ -93,7 +93,7 @@ def test_what_is_no_number_is_told_once_and_not_drawn(url):
         recorder.curve("loss", step, value)
     recorder.flush()
     with engine.read_session(url) as s:
-        assert [row.step for row in points.read_curve(s, 1, "0/loss")] == [0, 3]
+        assert [row.step for row in curves.read_curve(s, 1, "0/loss")] == [0, 3]
         [line] = [row.message for row in events.list_events(s, 1)]
     assert line.startswith("loss is nan at update 1")
 
@@ -120,7 +120,7 @@ def test_run_that_was_taken_away_can_be_written_no_more(url):
         with pytest.raises(TakenAway):
             write()
     with engine.read_session(url) as s:
-        assert points.list_curves(s, [1]) == []
+        assert curves.list_curves(s, [1]) == []
         assert stages.find_stage(s, "a") is None
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import SpecError
-from core.paths import get_permitted, refuse_escapes
 from core.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, classes_of, get_column
 from core.tasks.data import Data, ImageData, TextData
 from core.tasks.kinds import Kind
+from core.tasks.paths import get_permitted, refuse_escapes
 from core.tasks.sources.image_folder import list_pictures, read_pixels
 from core.tasks.sources.own_data import Labelled, OwnData, corpus_data, image_data, text_data
 from core.tasks.sources.table import TABLE_SUFFIXES, read_columns

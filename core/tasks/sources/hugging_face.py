@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import Field
 
 from core.errors import SpecError
-from core.paths import find_permitted, refuse_escapes
 from core.settings import settings
 from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, classes_of, find_column, get_column
 from core.tasks.data import CorpusData, Data, ImageData, TextData
 from core.tasks.kinds import Kind
+from core.tasks.paths import find_permitted, refuse_escapes
 from core.tasks.pictures import common_shape, pixels_of, require_reasonable
 from core.tasks.sources.own_data import Labelled, OwnData, corpus_data, image_data, text_data
 

@@ -1,6 +1,6 @@
 """What steps refuse that draw weights anew: whatever an earlier step did to the weights would be lost with them."""
 
-from core.techniques.base import HALF_PRECISION, INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM
+from core.technique import HALF_PRECISION, INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM
 
 REFUSES = {
     MASK: "This step draws new weights: put it before the step that prunes.",

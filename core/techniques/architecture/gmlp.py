@@ -7,16 +7,16 @@ which decoding keeps the gates' inputs of all tokens, and which know no text lon
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import forget_training, whole_blocks
+from core.algorithms.token_count import token_count
 from core.context import Context
 from core.families import Family
 from core.nn.gmlp import GmlpBlock
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import forget_training, whole_blocks
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
-from core.token_count import token_count
 
 
 class Gmlp(OneShot):

@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import drop_learned_positions, forget_training, transformer, whole_blocks
 from core.context import Context
 from core.nn.mamba import Mamba, MambaBlock
 from core.subject import Subject
-from core.swapping import drop_learned_positions, forget_training, transformer, whole_blocks
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.recurrent import Recurrent
 from core.techniques.parts import EXPERTS, NEEDS_FULL_ATTENTION, NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS

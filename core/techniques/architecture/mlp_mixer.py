@@ -7,17 +7,17 @@ the paper's). It is made for one number of tokens: texts of builtin:encoder are 
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import forget_training, whole_blocks
+from core.algorithms.token_count import token_count
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.mixer import TokenMixing
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import forget_training, whole_blocks
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING
-from core.token_count import token_count
 
 
 class MlpMixer(OneShot):

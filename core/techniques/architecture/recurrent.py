@@ -2,13 +2,13 @@
 
 from torch import nn
 
+from core.algorithms.module_swapping import full_attentions
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.full import FullAttention
 from core.subject import Subject
-from core.swapping import full_attentions
-from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 
 CAUSAL_REMEDY = "Choose builtin:gpt, or a step that serves models which see both sides: linear_attention, say."

@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import drop_learned_positions, forget_training
 from core.context import Context
 from core.errors import SpecError
 from core.nn.attention.retention import Retention, log_decays
 from core.subject import Subject
-from core.swapping import drop_learned_positions, forget_training
 from core.techniques.architecture.recurrent import Recurrent, warn_trained
 from core.techniques.parts import OTHER_MIXING
 

@@ -6,14 +6,14 @@ block a second time. Put it after the steps that swap attentions and feed-forwar
 put in, and parts with a loss of their own (routers), cannot be reversed.
 """
 
+from core.algorithms.module_swapping import transformer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.reversible import ReversibleStack
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import transformer
-from core.techniques.base import HALF_PRECISION, INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import HALF_PRECISION, INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import EXPERTS, OTHER_BLOCKS, TWO_STREAMS
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import drop_learned_positions, forget_training, whole_blocks
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
@@ -16,9 +17,8 @@ from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.mixing import Place
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import drop_learned_positions, forget_training, whole_blocks
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 
 

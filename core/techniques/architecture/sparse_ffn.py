@@ -10,15 +10,15 @@ import math
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import dense_ffns, forget_training
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.ffn.mlp import Mlp
 from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
 from core.subject import Subject
-from core.swapping import dense_ffns, forget_training
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 

@@ -8,15 +8,15 @@ The head's weights cannot be taken over: they are drawn anew, and the model is t
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.module_swapping import forget_training, transformer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.multiplicative import MultiplicativeLinear
 from core.subject import Subject
-from core.swapping import forget_training, transformer
 from core.tasks.kinds import Kind
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import OTHER_HEAD
 
 

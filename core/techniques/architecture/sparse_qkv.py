@@ -12,15 +12,15 @@ import math
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.module_swapping import forget_training, full_attentions
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.full import FullAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.subject import Subject
-from core.swapping import forget_training, full_attentions
+from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import FEWER_HEADS, NEEDS_FULL_ATTENTION, OTHER_MIXING
 
 

@@ -6,15 +6,15 @@ swap only some of the layers where that matters, as the paper alternates it with
 
 from pydantic import Field
 
+from core.algorithms.module_swapping import full_attentions
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.full import FullAttention
 from core.subject import Subject
-from core.swapping import full_attentions
+from core.technique import OneShot
 from core.techniques.attention.long_tokens import REFUSES
-from core.techniques.base import OneShot
 from core.techniques.parts import NO_FULL_ATTENTION, SWAPPED_ATTENTION
 
 

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from core.nn.attention.etc import EtcAttention
 from core.nn.attention.full import FullAttention
+from core.technique import INTEGER_CODES
 from core.techniques.attention.long_tokens import LongTokens
-from core.techniques.base import INTEGER_CODES
 
 
 class Etc(LongTokens):

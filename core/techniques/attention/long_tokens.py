@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from core.algorithms.module_swapping import full_attentions, transformer
+from core.algorithms.token_count import token_count
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
@@ -10,10 +12,8 @@ from core.nn.attention.full import FullAttention
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.tokens.global_tokens import GlobalTokens
 from core.subject import Subject
-from core.swapping import full_attentions, transformer
-from core.techniques.base import REDUCED_TOKENS, OneShot
+from core.technique import REDUCED_TOKENS, OneShot
 from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
-from core.token_count import token_count
 
 REFUSES = {
     **NEEDS_FULL_ATTENTION,

@@ -16,8 +16,8 @@ from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindo
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.tokens.block import ReducingBlock
 from core.subject import Subject
+from core.technique import OneShot
 from core.techniques.attention.long_tokens import REFUSES, add_global_tokens, bidirectional_attentions
-from core.techniques.base import OneShot
 from core.techniques.parts import OTHER_ATTENTION
 
 

@@ -10,13 +10,13 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
+from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.context import Context
-from core.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.families import Family
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import Losses, TrainingMethod
+from core.technique import Losses, TrainingMethod
 
 
 class DistillLogits(TrainingMethod):

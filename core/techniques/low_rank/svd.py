@@ -18,7 +18,7 @@ from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.replacement import Replacement
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, MASK, OneShot
 
 UNDOES_MASKS = "Factoring fills pruned weights again: put svd before the step that prunes."
 

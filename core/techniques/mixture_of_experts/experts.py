@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.module_swapping import dense_ffns, transformer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
@@ -21,8 +22,7 @@ from core.nn.ffn.mlp import Mlp
 from core.nn.reversible import ReversibleStack
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.swapping import dense_ffns, transformer
-from core.techniques.base import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import EXPERTS, NEEDS_DENSE_FFN, NO_DENSE_FFN, TWO_STREAMS
 
 Ffn = Mlp | GatedFfn

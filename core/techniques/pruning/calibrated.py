@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.masks import check_pattern, divisible_weights, prunable_weights
+from core.algorithms.masks import check_pattern, divisible_weights, prunable_weights
 from core.subject import Subject
-from core.techniques.base import OneShot
+from core.technique import OneShot
 
 
 class CalibratedPruning(OneShot):

@@ -12,18 +12,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from core.algorithms.masks import check_pattern, divisible_weights, prunable_weights
+from core.algorithms.permutation import Strategy, check_window, efficacy, find_permutation, kept_sum, row_wise_sum
 from core.context import Context
 from core.errors import SpecError, TechniqueFailure
 from core.families import Family
-from core.masks import check_pattern, divisible_weights, prunable_weights
 from core.models.anatomy import anatomy
 from core.models.channels import Network, Part, find_parts, trace
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.nn.packing import rows_of
-from core.permutation import Strategy, check_window, efficacy, find_permutation, kept_sum, row_wise_sum
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import INTEGER_CODES, NM_PATTERN, OneShot
+from core.technique import INTEGER_CODES, NM_PATTERN, OneShot
 
 EXAMPLES = 8  # whose answers must stay the same
 TRACED = 2  # of them, to see which channels move together

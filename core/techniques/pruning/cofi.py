@@ -17,20 +17,20 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
+from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss
+from core.algorithms.structured.fold import fold_
+from core.algorithms.structured.lagrangian import lagrangian, ramp
+from core.algorithms.structured.layer_matching import layer_loss, outputs_of, taught_layers
+from core.algorithms.structured.log_alphas import LogAlphas, whole
+from core.algorithms.structured.structure import Masks, Structure, masked, structure_of
 from core.context import Context
-from core.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import anatomy
-from core.spec import ModelSpec
-from core.structured.fold import fold_
-from core.structured.lagrangian import lagrangian, ramp
-from core.structured.layer_matching import layer_loss, outputs_of, taught_layers
-from core.structured.log_alphas import LogAlphas, whole
-from core.structured.structure import Masks, Structure, masked, structure_of
+from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import (
+from core.technique import (
     BLOCKS,
     INTEGER_CODES,
     KEPT_WEIGHTS,

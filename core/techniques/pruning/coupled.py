@@ -6,14 +6,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from core.algorithms.structured.importance import Importance, importance_of
+from core.algorithms.structured.selection import best, global_counts, layer_counts
+from core.algorithms.structured.units import Units, keep_
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.structured.importance import Importance, importance_of
-from core.structured.selection import best, global_counts, layer_counts
-from core.structured.units import Units, keep_
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, NM_PATTERN, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, NM_PATTERN, OneShot
 
 
 class CoupledPruning(OneShot):

@@ -18,7 +18,7 @@ from core.models.anatomy import anatomy
 from core.models.depth import check_blocks, keep_blocks_
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.pruning.residual_stream import Trace
 
 Strategy = Literal["block_influence", "contiguous", "deepest", "random"]

@@ -22,7 +22,7 @@ from core.models.anatomy import anatomy
 from core.nn.tokens.selecting import SelectingBlock
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import BLOCKS, REDUCED_TOKENS, ROTATED_STREAM, Losses, TrainingMethod
+from core.technique import BLOCKS, REDUCED_TOKENS, ROTATED_STREAM, Losses, TrainingMethod
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from core.techniques.pruning.token_blocks import Tokens, tokens_of
 

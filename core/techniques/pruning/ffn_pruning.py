@@ -4,9 +4,9 @@ Paper: https://arxiv.org/abs/2305.11627 (LLM-Pruner), sections 3.1 and 3.2. A un
 projection, its bias and its column of the down projection. Here the attention stays whole: see width_pruning.
 """
 
+from core.algorithms.structured.units import Units, ffn_units
 from core.context import Context
 from core.models.anatomy import anatomy
-from core.structured.units import Units, ffn_units
 from core.subject import Subject
 from core.techniques.parts import NO_DENSE_FFN
 from core.techniques.pruning.coupled import CoupledPruning

@@ -14,16 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from core.algorithms.structured.gates import gate_gradients
+from core.algorithms.structured.importance import importance_of
+from core.algorithms.structured.selection import best, global_counts
+from core.algorithms.structured.units import Units, head_units, keep_
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import anatomy
-from core.structured.gates import gate_gradients
-from core.structured.importance import importance_of
-from core.structured.selection import best, global_counts
-from core.structured.units import Units, head_units, keep_
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, OneShot
 from core.techniques.parts import FEWER_HEADS, NO_HEADS
 
 

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
+from core.algorithms.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, OneShot, TrainingMethod, Update
+from core.technique import INTEGER_CODES, KEPT_WEIGHTS, MASK, OneShot, TrainingMethod, Update
 
 
 def magnitude_masks(

@@ -15,12 +15,12 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest, keep_largest_together, prunable_weights, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, Losses, TrainingMethod, Update
+from core.technique import INTEGER_CODES, KEPT_WEIGHTS, MASK, Losses, TrainingMethod, Update
 
 
 class ScoredWeight(torch.autograd.Function):

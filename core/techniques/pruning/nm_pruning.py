@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from core.algorithms.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
+from core.algorithms.second_order import NOfM
 from core.context import Context
 from core.families import Family
-from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
-from core.second_order import NOfM
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN, OneShot
+from core.technique import INTEGER_CODES, MASK, NM_PATTERN, OneShot
 from core.techniques.pruning.sparsegpt_layers import prune_by_hessians
 from core.techniques.pruning.wanda_layers import prune_by_input_norms
 

@@ -18,7 +18,7 @@ from core.families import Family
 from core.models.anatomy import anatomy
 from core.models.residual import residual
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import NEEDS_BOTH_HALVES, NEEDS_PLAIN_HEAD
 from core.techniques.pruning.slicing import Slicing
 

@@ -12,12 +12,12 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.second_order import DAMPING, NOfM, Pattern, Unstructured
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.second_order import DAMPING, NOfM, Pattern, Unstructured
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN
+from core.technique import INTEGER_CODES, MASK, NM_PATTERN
 from core.techniques.pruning.calibrated import CalibratedPruning
 from core.techniques.pruning.sparsegpt_layers import Grids, prune_by_hessians
 

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.quantization_grids import is_precise, min_max
+from core.algorithms.rounding import Rounding
+from core.algorithms.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
 from core.calibration import groups_of, matrices_of, weight_of
 from core.context import Context
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import without_zeros
-from core.observers import is_precise, min_max
-from core.rounding import Rounding
-from core.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
 from core.subject import Subject
 
 

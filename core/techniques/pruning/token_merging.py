@@ -10,7 +10,7 @@ from core.context import Context
 from core.families import Family
 from core.nn.tokens.merging import MergingBlock
 from core.subject import Subject
-from core.techniques.base import REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from core.techniques.pruning.token_blocks import tokens_of
 

@@ -10,11 +10,11 @@ from functools import partial
 
 from torch import Tensor
 
+from core.algorithms.masks import keep_largest_in_rows, nm_mask, sparsity_by_layer
 from core.context import Context
 from core.families import Family
-from core.masks import keep_largest_in_rows, nm_mask, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, MASK, NM_PATTERN
+from core.technique import INTEGER_CODES, MASK, NM_PATTERN
 from core.techniques.pruning.calibrated import CalibratedPruning
 from core.techniques.pruning.wanda_layers import prune_by_input_norms
 

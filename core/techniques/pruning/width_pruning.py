@@ -8,10 +8,10 @@ convolutional network stays whole.
 
 from pydantic import Field
 
+from core.algorithms.structured.stream import KIND, stream_units
+from core.algorithms.structured.units import Units, channel_units, ffn_units, head_units
 from core.errors import SpecError
 from core.models.anatomy import anatomy
-from core.structured.stream import KIND, stream_units
-from core.structured.units import Units, channel_units, ffn_units, head_units
 from core.subject import Subject
 from core.techniques.parts import FEWER_HEADS, NEEDS_BOTH_HALVES
 from core.techniques.pruning.coupled import CoupledPruning

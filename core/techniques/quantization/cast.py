@@ -14,7 +14,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.subject import Subject
-from core.techniques.base import HALF_PRECISION, OneShot
+from core.technique import HALF_PRECISION, OneShot
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

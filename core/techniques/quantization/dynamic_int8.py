@@ -11,7 +11,7 @@ from core.context import Context
 from core.families import Family
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, OneShot
+from core.technique import INTEGER_CODES, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
 
 

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from core.algorithms.quantization_grids import OBSERVERS, Grid, is_precise, quantize_groups
 from core.context import Context
 from core.families import Family
 from core.nn.quant_linear import QuantLinear
-from core.observers import OBSERVERS, Grid, is_precise, quantize_groups
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, OneShot
+from core.technique import INTEGER_CODES, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
 
 Observer = Literal["min-max", "percentile", "mse"]

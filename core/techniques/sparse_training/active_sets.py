@@ -5,9 +5,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.masks import prunable_weights
 from core.context import Context
 from core.errors import SpecError
-from core.masks import prunable_weights
 from core.subject import Subject
 
 

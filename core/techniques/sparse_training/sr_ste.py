@@ -14,11 +14,11 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.context import Context
 from core.families import Family
-from core.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, NM_PATTERN, TrainingMethod, Update
+from core.technique import INTEGER_CODES, KEPT_WEIGHTS, MASK, NM_PATTERN, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import take_masks_over
 
 

@@ -16,12 +16,12 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
+from core.algorithms.masks import keep_largest_together, sparsity_by_layer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.masks import keep_largest_together, sparsity_by_layer
 from core.subject import Subject
-from core.techniques.base import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
+from core.technique import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import sparse_weights, take_masks_over
 from core.techniques.sparse_training.top_kast_layers import MaskedLayer, SparseBackward, SparseLayer
 

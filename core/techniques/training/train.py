@@ -11,10 +11,10 @@ from pydantic import Field, field_validator
 from core.context import Context
 from core.errors import SpecError
 from core.nn.replacement import Replacement
-from core.spec import StepSpec
+from core.spec.model import StepSpec
 from core.subject import Subject
-from core.techniques.base import HALF_PRECISION, INTEGER_CODES, Family, OneShot, TrainingMethod
-from core.training import Plan, Training
+from core.technique import HALF_PRECISION, INTEGER_CODES, Family, OneShot, TrainingMethod
+from core.training.loop import Plan, Training
 
 
 class Train(OneShot):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.artifact_store import ArtifactStore
+from core.artifacts.store import ArtifactStore
 from core.bundle import write
 from core.store import engine
 from tests import bundled, factories

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.masks import prunable_weights
 from core.calibration import input_rows, walk
+from core.engine.recording import MemoryRecord
 from core.errors import Cancelled
-from core.masks import prunable_weights
 from core.models.anatomy import anatomy
-from core.recording import MemoryRecord
 from core.tasks.base import logits_of
 from core.techniques.pruning.token_merging import TokenMerging
 from tests.core.calibration.models import Batches, made, subject_of

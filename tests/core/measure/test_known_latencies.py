@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.measure.hardware import hardware_name
 from core.measure.stage import StageMeasurer, _software
 from core.measured import FoundStage, LatencyRow
-from core.recording import MemoryRecord
-from core.spec import MeasureSpec
+from core.spec.model import MeasureSpec
 
 ROW = LatencyRow(
     hardware=hardware_name("cpu"),

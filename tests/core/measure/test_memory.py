@@ -4,11 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.artifacts import artifact
 from core.measure.fresh import FreshProcessError
 from core.measure.memory import reload
 from core.measure.size import tensor_payload
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 
 

@@ -6,7 +6,7 @@ import core.models
 from core.errors import SpecError
 from core.models.anatomy import anatomy, prunable
 from core.models.meta import empty_weights
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from tests.core.models.conftest import CLASSES, configs
 
 LLAMA = "model.layers.1."

@@ -8,7 +8,7 @@ import core.models
 from core.errors import SpecError
 from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.tokenizer import load_tokenizer
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 
 LANGUAGE = ["llama", "opt", "gpt2"]
 IMAGES = ["vit", "deit"]

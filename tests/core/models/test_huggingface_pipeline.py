@@ -2,10 +2,10 @@
 
 import pytest
 
-from core.artifact_store import ArtifactStore
-from core.pipeline import check, execute
-from core.recording import MemoryRecord
-from core.spec import RunSpec
+from core.artifacts.store import ArtifactStore
+from core.engine.pipeline import check, execute
+from core.engine.recording import MemoryRecord
+from core.spec.model import RunSpec
 
 TASKS = {
     "llama": {"source": "builtin:python-docs", "length": 16},

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from core import artifact, models, tasks
-from core.masks import prunable_weights
-from core.spec import ModelSpec, TaskSpec
+from core import models, tasks
+from core.algorithms.masks import prunable_weights
+from core.artifacts import artifact
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.pruning.channel_permutation import ChannelPermutation

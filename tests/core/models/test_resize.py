@@ -4,10 +4,11 @@ import pytest
 import torch
 import transformers
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.artifacts import artifact
 from core.models.anatomy import anatomy, heads_of, prunable
 from core.models.resize import changed_shapes, resize_, select_
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from tests.core.models.conftest import configs
 

@@ -7,7 +7,7 @@ import core.models
 from core.errors import SpecError
 from core.models.catalogue import MODELS, entry_of
 from core.models.tokenizer import ByteTokenizer
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 
 SMALL = {"dim": 32, "depth": 2, "heads": 4}
 FIT = {

@@ -4,7 +4,7 @@ import pytest
 
 from core.store import champions, models, stages, users
 from core.store.champions import NotTimedError
-from core.store.point_filter import Conditions
+from core.store.tradeoffs.filters import Conditions
 from tests import factories
 
 DEVICE = Conditions(factories.HARDWARE, "eager", 8, 1, None, "forward")

@@ -5,7 +5,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, select
 
-from core.replicates import replicate
+from core.analysis.replicates import replicate
 from core.store import engine
 from core.store.models import Base, Stage
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from core.errors import SpecError
 from core.models.tokenizer import ByteTokenizer
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks import load, pictures
 from core.tasks.base import InputFormat
 from core.tasks.catalogue import read

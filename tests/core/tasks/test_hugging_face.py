@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Pillow
 
 from core.errors import SpecError
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks.catalogue import read
 from core.tasks.kinds import Kind
 from core.tasks.sources.hugging_face import _opened

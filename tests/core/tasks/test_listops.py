@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.errors import SpecError
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks.preview import preview
 from core.tasks.sources import listops
 from core.tasks.sources.listops import ListOps, Trees

@@ -9,7 +9,7 @@ from core.models import zoo
 from core.models.encoder import EncoderSettings
 from core.models.gpt import GptSettings
 from core.models.tokenizer import ByteTokenizer
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks import load
 from core.tasks.base import InputFormat
 from core.tasks.preview import preview

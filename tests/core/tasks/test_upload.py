@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from core.errors import SpecError
 from core.settings import settings
-from core.spec import TaskSpec
+from core.spec.model import TaskSpec
 from core.tasks import archive
 from core.tasks.catalogue import read
 from core.tasks.upload import save_model_upload, save_upload

@@ -4,18 +4,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import size
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, StepSpec, TaskSpec
+from core.spec.model import ModelSpec, StepSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.base import INTEGER_CODES, MASK, OneShot, TrainingMethod
+from core.technique import INTEGER_CODES, MASK, OneShot, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES, technique
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import context
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 SOURCES = {
     "vit": ({"source": "builtin:vit", "dim": 32, "depth": 2, "heads": 2}, {"source": "builtin:digits"}),

@@ -4,15 +4,15 @@ import copy
 
 import pytest
 
-from core.catalogue import Catalogue
 from core.errors import SpecError
 from core.publish import catalogue
-from core.spec import RunSpec, StepSpec
+from core.spec.catalogue import Catalogue
+from core.spec.model import RunSpec, StepSpec
+from core.spec.schema_validation import validate
 from core.tasks.base import Kind
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
-from core.validation import validate
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
 

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import core.models
-from core.masks import prunable_weights
+from core.algorithms.masks import prunable_weights
 from core.models.anatomy import anatomy
 from core.models.channels import Network, Part, find_parts, trace
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.models.conv1d import convert_conv1d_
-from core.spec import ModelSpec
+from core.spec.model import ModelSpec
 from core.tasks.base import Kind
 from tests.core.models.channels.test_trace import permute_all_, randomize_
 from tests.core.models.conftest import CLASSES, Shape, configs

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.models.encoder import Encoder
-from core.recording import MemoryRecord
 from core.subject import Subject
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from core.techniques.training.train import Train
 from tests.core.fakes import context, plane_subject
 from tests.core.techniques.architecture.small_gpt import subject_of

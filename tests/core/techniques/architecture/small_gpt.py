@@ -3,7 +3,7 @@
 import torch
 
 from core import models, tasks
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import Task
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.nn.attention.full import FullAttention
 from core.nn.attention.linear_attention import LinearAttention
-from core.recording import MemoryRecord
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.training.train import Train

@@ -7,10 +7,10 @@ from core.nn.ffn.mlp import Mlp
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.transformer import Block
 from core.techniques.architecture.mamba import MambaStep
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import context
 from tests.core.techniques.architecture.small_gpt import subject_of
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 
 def swapped(**settings):

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure.compute import count
 from core.nn.mixer import TokenMixing
 from core.nn.transformer import Transformer
-from core.recording import MemoryRecord
 from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.mlp_mixer import MlpMixer
 from core.techniques.quantization.cast import Cast

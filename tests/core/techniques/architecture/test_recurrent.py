@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure.compute import count
-from core.recording import MemoryRecord
 from core.runtimes.onnxruntime import exported
 from core.techniques.architecture.linear_attention import LinearAttentionStep
 from core.techniques.architecture.mamba import MambaStep

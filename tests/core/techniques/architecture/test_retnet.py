@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.nn.attention.full import FullAttention
 from core.nn.attention.retention import Retention
-from core.recording import MemoryRecord
 from core.techniques.architecture.retnet import Retnet
 from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.nm_pruning import NmPruning

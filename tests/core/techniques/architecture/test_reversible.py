@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.nn.reversible import ReversibleStack
 from core.techniques.architecture.reversible import Reversible

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import compute
 from core.models import longest
 from core.models.encoder import Encoder
 from core.nn.rwkv.block import RwkvBlock
-from core.recording import MemoryRecord
 from core.runtimes.onnxruntime import exported
 from core.techniques.architecture.rwkv import Rwkv
 from core.techniques.architecture.sparse_ffn import SparseFfn

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import compute
 from core.models.anatomy import prunable
 from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
-from core.recording import MemoryRecord
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.training.train import Train
 from tests.core.fakes import context

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure.size import tensor_payload
 from core.models.meta import tied_parameters
 from core.nn.multiplicative import MultiplicativeLinear
-from core.recording import MemoryRecord
 from core.techniques.architecture.sparse_loss import SparseLoss
 from tests.core.fakes import context
 from tests.core.techniques.architecture.small_gpt import subject_of

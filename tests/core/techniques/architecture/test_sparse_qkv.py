@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.nn.attention.sparse_qkv import SparseQkvAttention
-from core.recording import MemoryRecord
 from core.techniques.architecture.sparse_ffn import SparseFfn
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv

@@ -2,12 +2,12 @@
 
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.models.encoder import Encoder
 from core.models.gpt import Gpt
 from core.models.vit import Vit
-from core.recording import MemoryRecord
 from core.subject import Subject
-from core.techniques.base import OneShot
+from core.technique import OneShot
 from tests.core.fakes import PlaneTask, context
 
 BLOCKS = {"dim": 32, "depth": 2, "heads": 4, "kv_heads": 4, "ffn": "mlp", "ffn_dim": 64}

@@ -6,7 +6,7 @@ The global tokens that some patterns bring stand in front of the block-local lay
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
 from core.nn.attention.block_local import BlockLocalAttention
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.block_local import BlockLocal

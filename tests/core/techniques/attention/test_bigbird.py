@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.nn.attention.bigbird import BigBirdAttention
-from core.recording import MemoryRecord
 from core.techniques.attention.bigbird import BigBird
 from tests.core.techniques.attention.subjects import applied, inputs_of, subject_of
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.full import FullAttention
-from core.recording import MemoryRecord
 from core.techniques.attention.block_local import BlockLocal
 from tests.core.fakes import context
 from tests.core.techniques.attention.subjects import inputs_of, subject_of

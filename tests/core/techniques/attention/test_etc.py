@@ -2,9 +2,9 @@
 
 import torch
 
+from core.engine.recording import MemoryRecord
 from core.nn.attention.etc import EtcAttention
 from core.nn.tokens.global_tokens import GlobalTokens
-from core.recording import MemoryRecord
 from core.techniques.attention.etc import Etc
 from tests.core.techniques.attention.subjects import applied, inputs_of
 

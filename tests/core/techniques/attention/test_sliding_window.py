@@ -5,13 +5,13 @@ import torch
 import transformers
 from torch import nn
 
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.models.resnet import Resnet
 from core.nn.attention.full import FullAttention
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.sliding_window import SlidingWindowAttention
-from core.recording import MemoryRecord
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.pruning.nm_pruning import NmPruning
 from tests.core.fakes import context, plane_subject

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.measure.compute import macs
 from core.runtimes.onnxruntime import exported

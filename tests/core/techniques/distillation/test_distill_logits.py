@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
-from core.distillation import counted_positions, distillation_loss
+from core.algorithms.distillation import counted_positions, distillation_loss
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.recording import MemoryRecord
 from core.techniques.distillation.distill_logits import DistillLogits
 from core.techniques.training.train import Train
 from tests.core.fakes import TwoLayers, context, plane_subject, taken_up

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
 from core.measure import compute
 from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core import artifact
+from core.algorithms.second_order import Factor, Unstructured, factorize, solve
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.packed import PackedExpertLinear
-from core.recording import MemoryRecord
-from core.second_order import Factor, Unstructured, factorize, solve
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.mixture_of_experts.glam import Glam

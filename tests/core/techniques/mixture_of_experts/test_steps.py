@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import compute
 from core.models.resnet import Resnet
@@ -12,8 +14,7 @@ from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.architecture.reversible import Reversible
 from core.techniques.low_rank.svd import Svd

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.recording import MemoryRecord
+from core.engine.recording import MemoryRecord
 from core.techniques.mixture_of_experts.switch import Switch
 from tests.core.fakes import context
 from tests.core.techniques.mixture_of_experts.subjects import applied, gpt, mixtures

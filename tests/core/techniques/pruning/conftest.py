@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core import models, tasks
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from tests.core.models.conftest import checkpoint, data_folder  # noqa: F401  fixtures
 

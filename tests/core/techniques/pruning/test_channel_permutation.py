@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from core import models, tasks
+from core.algorithms.masks import divisible_weights, prunable_weights
+from core.algorithms.permutation import find_permutation, kept_sum, row_wise_sum
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError, TechniqueFailure
-from core.masks import divisible_weights, prunable_weights
 from core.models.channels import Channels, Network
 from core.nn.packing import rows_of
-from core.permutation import find_permutation, kept_sum, row_wise_sum
-from core.recording import MemoryRecord
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.pruning import channel_permutation

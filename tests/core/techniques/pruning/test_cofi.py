@@ -6,17 +6,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from core.algorithms.structured.stream import stream_units
+from core.engine.recording import MemoryRecord
 from core.errors import Interrupted, SpecError
 from core.measure.compute import count
 from core.models.anatomy import anatomy, heads_of
-from core.recording import MemoryRecord
 from core.runtimes.decode import decoder_of
-from core.structured.stream import stream_units
 from core.techniques.pruning.cofi import Cofi
-from core.training import Training
+from core.training.loop import Training
+from tests.core.algorithms.structured.families import TRANSFORMERS, answers, subject_of
 from tests.core.fakes import StopAt, context
-from tests.core.structured.families import TRANSFORMERS, answers, subject_of
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 
 def begun(family, where=None, **settings):

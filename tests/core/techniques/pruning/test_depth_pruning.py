@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.runtimes.decode import decoder_of

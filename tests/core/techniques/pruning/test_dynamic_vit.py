@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure.compute import macs
 from core.nn.tokens.selecting import SelectingBlock
-from core.recording import MemoryRecord
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
 from core.techniques.training.train import Train
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import context, taken_up
 from tests.core.techniques.pruning.conftest import SOURCES, images
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 
 @pytest.mark.parametrize("source", SOURCES)

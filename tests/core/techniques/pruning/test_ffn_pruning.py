@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.nn.low_rank_linear import LowRankLinear
-from core.spec import ModelSpec, TaskSpec
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.pruning.ffn_pruning import FfnPruning
 from core.techniques.pruning.head_pruning import HeadPruning
+from tests.core.algorithms.structured.families import TRANSFORMERS, answers, subject_of
 from tests.core.fakes import context
-from tests.core.structured.families import TRANSFORMERS, answers, subject_of
 
 
 def widths(subject):

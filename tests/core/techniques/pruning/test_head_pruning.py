@@ -5,19 +5,20 @@ import copy
 import pytest
 import torch
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.algorithms.structured.units import places
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.measure.compute import count
 from core.models.anatomy import anatomy, heads_of
 from core.runtimes.decode import decoder_of
 from core.runtimes.onnxruntime import exported
-from core.spec import ModelSpec, TaskSpec
-from core.structured.units import places
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.pruning.head_pruning import HeadPruning, head_importance, normalized
+from tests.core.algorithms.structured.families import TRANSFORMERS, answers, subject_of, switch_off_
 from tests.core.fakes import context
-from tests.core.structured.families import TRANSFORMERS, answers, subject_of, switch_off_
 
 
 def heads(subject):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.masks import prunable_weights
 from core.errors import SpecError
-from core.masks import prunable_weights
 from core.models.resnet import Resnet
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning, cubic_sparsity, magnitude_masks
 from core.techniques.training.train import Train

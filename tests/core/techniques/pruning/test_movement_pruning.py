@@ -6,17 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.recording import MemoryRecord
 from core.subject import Subject
-from core.techniques.base import Update
+from core.technique import Update
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning, cubic_rise, hard_masks
 from core.techniques.training.train import Train
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import PlaneTask, context, plane_subject, taken_up
 from tests.core.techniques.sparse_training.test_top_kast import three_layers
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 NAMES = ("up.weight", "middle.weight")
 

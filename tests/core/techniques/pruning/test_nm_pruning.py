@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from core.algorithms.masks import prunable_weights
 from core.errors import SpecError
-from core.masks import prunable_weights
 from core.models.resnet import Resnet
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning

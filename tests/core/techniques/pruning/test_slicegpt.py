@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure.compute import count_weights, macs
 from core.models.anatomy import anatomy
 from core.models.residual import residual
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.sliced import SlicedBlock, SlicedNorm
-from core.recording import MemoryRecord
 from core.runtimes.decode import decoder_of
 from core.tasks.base import Kind, logits_of
 from core.techniques.attention.sliding_window import SlidingWindow

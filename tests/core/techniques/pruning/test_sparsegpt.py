@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.masks import keep_largest, nm_mask, prunable_weights
+from core.algorithms.second_order import Unstructured, factorize, solve
 from core.calibration import input_rows, matrices_of
-from core.catalogue import built_in
 from core.errors import SpecError
-from core.masks import keep_largest, nm_mask, prunable_weights
 from core.models.anatomy import anatomy
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import SparseQuantLinear
-from core.second_order import Unstructured, factorize, solve
-from core.spec import RunSpec
+from core.spec.catalogue import built_in
+from core.spec.model import RunSpec
+from core.spec.schema_validation import validate
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train
-from core.validation import validate
 from tests.core.calibration.models import subject_of
 from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from core import artifact
+from core.artifacts import artifact
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.nn.reversible import ReversibleStack
 from core.nn.rwkv.block import RwkvBlock
-from core.recording import MemoryRecord
 from core.runtimes.decode import decoder_of
 from core.subject import Subject
 from core.tasks.base import logits_of
@@ -37,8 +37,8 @@ from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.residual_stream import Trace, block_influence
 from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.pruning.width_pruning import WidthPruning
+from tests.core.algorithms.structured.families import answers, images, texts, windows
 from tests.core.fakes import context
-from tests.core.structured.families import answers, images, texts, windows
 from tests.core.techniques.pruning.families import kind_of, loaded, subject_of
 
 TASKS = {"image": images, "text": windows, "padded": texts}

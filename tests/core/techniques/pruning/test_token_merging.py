@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from core import artifact, models, tasks
-from core.catalogue import built_in
+from core import models, tasks
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.measure.compute import macs
-from core.spec import ModelSpec, RunSpec, TaskSpec
+from core.spec.catalogue import built_in
+from core.spec.model import ModelSpec, RunSpec, TaskSpec
+from core.spec.schema_validation import validate
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
-from core.validation import validate
 from tests.core.fakes import context
 from tests.core.techniques.pruning.conftest import SOURCES, images
 

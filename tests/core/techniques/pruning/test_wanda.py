@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.masks import keep_largest_in_rows, nm_mask, prunable_weights
 from core.calibration import input_rows, matrices_of
 from core.errors import SpecError
-from core.masks import keep_largest_in_rows, nm_mask, prunable_weights
 from core.models.anatomy import anatomy
 from core.models.gpt import Gpt
 from core.subject import Subject

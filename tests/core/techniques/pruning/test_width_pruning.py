@@ -3,19 +3,20 @@
 import pytest
 import torch
 
-from core import artifact, models, tasks
+from core import models, tasks
+from core.algorithms.structured.stream import stream_units
+from core.algorithms.structured.units import channel_units
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.measure.compute import count
 from core.models.anatomy import anatomy, heads_of
 from core.models.meta import tied_parameters
-from core.spec import ModelSpec, TaskSpec
-from core.structured.stream import stream_units
-from core.structured.units import channel_units
+from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.training.train import Train
+from tests.core.algorithms.structured.families import TRANSFORMERS, answers, subject_of
 from tests.core.fakes import context
-from tests.core.structured.families import TRANSFORMERS, answers, subject_of
 
 DIGITS, TIED = {"source": "builtin:digits"}, ["head.weight", "embedding.weight"]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.quantization_grids import is_precise
 from core.errors import SpecError
 from core.models.encoder import Encoder
 from core.nn.quant_linear import QuantLinear
-from core.observers import is_precise
 from core.subject import Subject
 from core.techniques.quantization.rtn import Rtn
 from tests.core.fakes import PlaneTask, context, plane_subject

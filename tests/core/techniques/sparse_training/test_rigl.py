@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.masks import keep_largest
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.masks import keep_largest
-from core.recording import MemoryRecord
 from core.subject import Subject
 from core.techniques.sparse_training.density import active_counts, erk_densities
 from core.techniques.sparse_training.rigl import Rigl, cosine_share, drop_and_grow
 from core.techniques.training.train import Train
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import context, taken_up
 from tests.core.techniques.sparse_training.test_top_kast import resnet, three_layers
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 SHAPES = {"narrow": (4, 4), "wide": (64, 32), "long": (8, 128), "conv": (16, 8, 3, 3)}
 

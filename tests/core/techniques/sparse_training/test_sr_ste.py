@@ -5,20 +5,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.masks import nm_mask
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.masks import nm_mask
-from core.recording import MemoryRecord
 from core.subject import Subject
-from core.techniques.base import Update
+from core.technique import Update
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.nm_pruning import NmPruning
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
 from core.techniques.training.train import Train
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import PlaneTask, TwoLayers, context, plane_subject, taken_up
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 GRADIENT = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
 

@@ -6,18 +6,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from core.algorithms.masks import prunable_weights
+from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.masks import prunable_weights
 from core.models.resnet import Resnet
-from core.recording import MemoryRecord
 from core.subject import Subject
-from core.techniques.base import Update
+from core.technique import Update
 from core.techniques.sparse_training.top_kast import TopKast, choose_sets
 from core.techniques.sparse_training.top_kast_layers import SparseBackward, exploration_gradient
 from core.techniques.training.train import Train
-from core.training import Training
+from core.training.loop import Training
 from tests.core.fakes import PlaneTask, context, taken_up
-from tests.core.test_training import plan
+from tests.core.training.test_loop import plan
 
 THETA = [0.9, -0.7, 0.5, -0.3, 0.2, 0.05, -0.4, 0.1, 0.6, -0.15]
 AFTER = [0.9991, -0.62152, 0.55306, -0.3, 0.2, 0.05, -0.43133, 0.1, 0.51922, -0.15]

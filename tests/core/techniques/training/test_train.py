@@ -3,7 +3,7 @@ import torch
 
 from core.errors import SpecError
 from core.nn.quant_linear import QuantLinear
-from core.spec import StepSpec
+from core.spec.model import StepSpec
 from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train

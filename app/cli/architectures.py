@@ -1,0 +1,54 @@
+"""`slimboard architectures`: measures how the cost of every architecture grows with the length, on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli import output as terminal
+from app.screens.architectures import table as shown
+from core.complexity import report as reports
+from core.errors import SpecError
+
+DEFAULT_LENGTHS = "256,512,1024,2048,4096"
+SHORTEST, LONGEST = 64, 16_384
+
+
+def architectures(
+    lengths: Annotated[str, typer.Option(help="numbers of tokens, by commas")] = DEFAULT_LENGTHS,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="how often each is timed")] = 7,
+    only: Annotated[list[str] | None, typer.Option(help="only this technique; may be given several times")] = None,
+    save: Annotated[bool, typer.Option("--save", help="show it on the Architectures page")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="also write it to a file")] = None,
+) -> None:
+    """Measure the architectures of the catalogue: time, memory and decoding state against length."""
+    from core.complexity import subjects
+    from core.complexity.survey import survey
+
+    asked = _lengths(lengths)
+    for name in only or ():
+        if name not in subjects.steps():
+            known = ", ".join(subjects.steps())
+            raise SpecError.of("only", name, "is no architecture of the catalogue", f"Choose from {known}.")
+    found = survey(asked, rounds, only or (), say=lambda line: typer.echo(line, err=True))
+    rows = shown.table(found)
+    typer.echo(terminal.table(tuple(rows[0]), [list(row.values()) for row in rows]))
+    typer.echo(f"\n{shown.conditions(found.conditions)}")
+    for name, reason in found.refused.items():
+        typer.echo(f"{name} is left out: {reason}")
+    if output is not None:
+        output.write_text(reports.as_text(found))
+    if save:
+        typer.echo(reports.save(found))
+
+
+def _lengths(text: str) -> list[int]:
+    """Ascending numbers of tokens. Raises SpecError."""
+    remedy = f"Give different numbers from {SHORTEST} to {LONGEST:,}: {DEFAULT_LENGTHS}."
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and SHORTEST <= int(part) <= LONGEST for part in parts):
+        raise SpecError.of("lengths", text, "are no lengths that can be measured", remedy)
+    numbers = sorted(int(part) for part in parts)
+    if len(set(numbers)) != len(numbers):
+        raise SpecError.of("lengths", text, "names one length twice", remedy)
+    return numbers

@@ -1,0 +1,232 @@
+"""`slimboard gate`: a finished run's stage held against a policy, for CI. Loads no torch."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import context, gate_champion, output
+from app.text import formats, stage_references
+from app.text.conditions import condition_name
+from core.analysis.decision.gate import Facts, Measured, Outcome, Verdict, hold
+from core.analysis.decision.policy import Clause, Policy
+from core.errors import SpecError
+from core.measured import SIGNIFICANT, Comparison, LatencyRow, difference_unit
+from core.store import engine, runs, stages
+from core.store.comparison import Item
+from core.store.models import RunStatus
+
+FAILED, UNTOLD = 1, 2  # exit statuses: a limit is not kept; whether it is cannot be told
+
+
+def gate(
+    policy: Annotated[
+        typer.FileText, typer.Argument(metavar="POLICY.yaml", help="the limits; - reads them from stdin")
+    ],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a finished run: 12, or 12.3 for its stage 3")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Hold a finished run against a policy.
+
+    Exit status 0: it keeps every limit; 1: it does not; 2: a bad policy, or no such finished run.
+    """
+    limits, item = Policy.from_yaml(context.read_text(policy, "policy")), _item(run)
+    try:
+        with context.store():
+            gated = _read(item, limits)
+    except context.CommandError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(UNTOLD) from error
+    verdicts = hold(limits, gated.facts, [champion.facts for champion in gated.champions])
+    kept = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
+    if as_json:
+        typer.echo(json.dumps(_as_json(gated, verdicts, kept=kept), indent=1, ensure_ascii=False))
+    else:
+        typer.echo(_titles(gated))
+        typer.echo(_report(verdicts, gated.facts.score_unit))
+    if not kept:
+        raise typer.Exit(FAILED)
+
+
+def _item(text: str) -> Item:
+    """The one run or stage that is named; raises SpecError."""
+    remedy = "Write a run's number as 12, or a stage of it as 12.3."
+    try:
+        items = stage_references.parse(text)
+    except stage_references.AddressError as error:
+        raise SpecError.of("RUN", text, "names no run", remedy) from error
+    if len(items) != 1:
+        raise SpecError.of("RUN", text, f"names {len(items)} runs", remedy)
+    return items[0]
+
+
+@dataclass(frozen=True)
+class _Gated:
+    """The stage that is held against a policy, and what is known of it, alone and beside the policy's champions."""
+
+    run_id: int
+    position: int
+    label: str
+    facts: Facts
+    champions: list[gate_champion.Found]
+
+
+def _read(item: Item, policy: Policy) -> _Gated:
+    """What is known of a stage; raises SpecError if it, or a champion that the policy names, is not there."""
+    with engine.read_session() as s:
+        found = runs.find_run(s, item.run_id)
+        if found is None:
+            raise SpecError.of("RUN", item.run_id, "is no run", "`slimboard runs` lists them.")
+        if found.status != RunStatus.DONE:
+            remedy = f"`slimboard show {item.run_id}` tells how it stands."
+            raise SpecError.of("RUN", item.run_id, f"is not finished but {found.status.value}", remedy)
+        rows = {row.RunStage.position: row for row in stages.list_run_stages(s, item.run_id)}
+        position = max(rows) if item.position is None else item.position
+        if position not in rows:
+            there = ", ".join(str(place) for place in sorted(rows) if place >= 0)
+            raise SpecError.of("RUN", f"{item.run_id}.{position}", "is no stage of the run", f"Choose one of {there}.")
+        timed = [
+            row
+            for row in stages.list_latencies(s, [item.run_id])
+            if row.position == position and row.operating_point_id is None
+        ]
+        stage, facts = rows[position].Stage, _facts(rows[position], timed)
+        beside = [
+            gate_champion.find(s, place, rule, found.project_id, stage, timed, facts)
+            for place, rule in policy.champions()
+        ]
+        return _Gated(item.run_id, position, stage.label, facts, beside)
+
+
+def _facts(row: Any, timed: Sequence[Any]) -> Facts:
+    place, stage = row.RunStage, row.Stage
+    names = [field.name for field in fields(LatencyRow)]
+    delta = place.score_delta
+    return Facts(
+        score_name=stage.score_name,
+        score_unit=stage.score_unit,
+        higher_is_better=stage.higher_is_better,
+        trained=stage.trained,
+        score=Measured(stage.score, stage.score_low, stage.score_high),
+        size_bytes=stage.size_bytes,
+        macs=stage.macs,
+        reference_size_bytes=row.reference_size_bytes,
+        is_reference=place.reference_stage_id == stage.id,
+        comparison=None
+        if delta is None
+        else Comparison(delta, place.score_delta_low, place.score_delta_high, place.p_value),
+        peak_memory_bytes=stage.peak_memory_bytes,
+        reload_max_error=stage.reload_max_error,
+        latencies=[LatencyRow(**{name: getattr(row, name) for name in names}) for row in timed],
+    )
+
+
+def _as_json(gated: _Gated, verdicts: Sequence[Verdict], *, kept: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"run": gated.run_id, "position": gated.position, "stage": gated.label, "passed": kept}
+    if gated.champions:
+        told["champions"] = [
+            {
+                "rule": champion.place,
+                "run": champion.run_id,
+                "position": champion.position,
+                "stage": champion.label,
+                "device": asdict(champion.device),
+            }
+            for champion in gated.champions
+        ]
+    return {**told, "rules": [_rule_as_json(verdict, gated.facts.score_unit) for verdict in verdicts]}
+
+
+def _rule_as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
+    measured, limit = verdict.measured, verdict.clause.limit
+    return {
+        "rule": verdict.clause.field,
+        "outcome": verdict.outcome.value,
+        "quantity": limit.quantity,
+        "unit": _unit(verdict.clause, score_unit),
+        "limit": limit.bound,
+        "value": measured and measured.value,
+        "low": measured and measured.low,
+        "high": measured and measured.high,
+        "p_value": measured and measured.p_value,
+        "note": verdict.note,
+    }
+
+
+def _titles(gated: _Gated) -> str:
+    """The stage, and what it is held against besides its reference."""
+    lines = [f"run {gated.run_id}, stage {gated.position}: {_one_line(gated.label)}"]
+    for champion in gated.champions:
+        device = _one_line(condition_name(champion.device))
+        stage = f"run {champion.run_id}, stage {champion.position}: {_one_line(champion.label)}"
+        lines.append(f"{champion.place}: {stage} ({device})")
+    return "\n".join(lines) + "\n"
+
+
+def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
+    """A line a rule, and how many of them are not kept."""
+    head = ("", "rule", "limit", "measured", "95 % interval", "")
+    lines = [_line(verdict, score_unit) for verdict in verdicts]
+    failed = sum(verdict.outcome is not Outcome.PASS for verdict in verdicts)
+    of = formats.plural(len(verdicts), "rule")
+    told = f"{failed} of {of} {'is' if failed == 1 else 'are'} not kept." if failed else f"All {of} kept."
+    return f"{output.table(head, lines)}\n\n{told if len(verdicts) > 1 or failed else 'The rule is kept.'}"
+
+
+def _line(verdict: Verdict, score_unit: str) -> list[str]:
+    limit, measured = verdict.clause.limit, verdict.measured
+    read = _reader(verdict.clause, score_unit)
+    interval = ""
+    if measured and measured.low is not None and measured.high is not None:
+        interval = f"{read(measured.low)} … {read(measured.high)}"
+    value = read(measured.value) if measured else formats.NOTHING
+    notes = [note for note in (verdict.note, _significance(verdict)) if note]
+    outcome = verdict.outcome.value
+    return [
+        outcome if verdict.outcome is Outcome.PASS else outcome.upper(),
+        verdict.clause.field,
+        f"{limit.sense} {read(limit.bound)}",
+        value,
+        interval,
+        _one_line("; ".join(notes)),
+    ]
+
+
+def _significance(verdict: Verdict) -> str:
+    """Whether a loss is more than chance, and what that meant where it mattered."""
+    limit, measured = verdict.clause.limit, verdict.measured
+    if measured is None or measured.p_value is None:
+        return ""
+    chance = measured.p_value >= SIGNIFICANT
+    excused = chance and not limit.keeps(measured.value) and limit.significant_only
+    words = f"{'may be chance' if chance else 'significant'} ({formats.p_value(measured.p_value)})"
+    return words + (", so it does not count" if excused else "")
+
+
+def _one_line(text: str) -> str:
+    """What users and plug-ins named, without characters that would steer a terminal or a log."""
+    return "".join(c if c.isprintable() else "·" for c in text)
+
+
+def _exact(unit: str) -> Callable[[float], str]:
+    """Numbers to six digits: a value beside its limit is never rounded onto it."""
+    return lambda value: f"{value:.6g} {unit}".rstrip()
+
+
+def _bytes(value: float) -> str:
+    factor, unit = next(((f, u) for f, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if value >= f), (1.0, "B"))
+    return f"{value / factor:.6g} {unit}"
+
+
+def _unit(clause: Clause, score_unit: str) -> str:
+    """In what a clause's numbers are."""
+    of = "× reference" if clause.champion is None else "× champion"
+    units = {"size_bytes": "bytes", "peak_memory_bytes": "bytes", "p50_ms": "ms", "score": score_unit}
+    ratios = {"size_ratio": of, "latency_ratio": of, "score_loss": difference_unit(score_unit)}
+    return {**units, **ratios}.get(clause.limit.quantity, "")
+
+
+def _reader(clause: Clause, score_unit: str) -> Callable[[float], str]:
+    return _bytes if clause.limit.quantity.endswith("_bytes") else _exact(_unit(clause, score_unit))

@@ -1,0 +1,254 @@
+"""`slimboard ...`: what the pages do, from a shell. Only `run` and `worker` load torch."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import architectures, bundle, clean, gate, output, services
+from app.cli import context as shell
+from app.cli.context import CommandError, Who
+from app.cli.services import Device
+from app.local.process import UpError
+from app.text import formats
+from core.errors import SpecError, TechniqueFailure
+from core.settings import settings
+from core.spec import catalogue as published
+from core.store import engine, events, listing, runs, stages, users
+from core.store.models import UNFINISHED, RunStatus
+
+cli = typer.Typer(
+    help="Compression experiments for neural networks: queue recipes, run them, look at what came of it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+RunId = Annotated[int, typer.Argument(metavar="ID", help="number of a run")]
+Recipe = Annotated[typer.FileText, typer.Argument(metavar="RECIPE.yaml", help="a spec in YAML; - reads it from stdin")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@cli.callback()
+def common(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="act as this user")] = users.LOCAL_USER,
+    project: Annotated[str, typer.Option(help="in this project; the user's first one by default")] = "",
+) -> None:
+    context.obj = Who(user, project)
+
+
+services.add_to(cli)
+
+
+@cli.command()
+def run(
+    recipe: Recipe,
+    as_json: AsJson = False,
+    device: Annotated[Device | None, typer.Option(help="cpu or gpu; as the spec says, by default")] = None,
+) -> None:
+    """Execute a recipe here and now, without queue or store, and print its stages."""
+    from app.cli import run as foreground
+
+    try:
+        result, units = foreground.execute(shell.read_spec(recipe), device and device.value)
+    except (foreground.OutOfTime, TechniqueFailure) as error:
+        raise CommandError(str(error)) from error
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(output.stage_table(result["stages"], units))
+    difference = result["reload_max_error"]
+    typer.echo(f"\nartifact: {result['artifact']}")
+    if difference is not None:
+        typer.echo(f"loaded again in a fresh process, its outputs differ by at most {difference:.2g}")
+
+
+@cli.command()
+def submit(
+    context: typer.Context,
+    recipe: Recipe,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for its end; exit status 1 unless it is done")] = False,
+) -> None:
+    """Queue a recipe and print the number of its run."""
+    spec = shell.read_spec(recipe)
+    with shell.store(), shell.acting() as actions:
+        user_id, project_id = context.obj.ids()
+        run_id = actions.submit(user_id, project_id, spec, shell.catalogue())
+        typer.echo(run_id)
+        if wait and _wait_for(run_id) != RunStatus.DONE:
+            _print_run(run_id)
+            raise typer.Exit(1)
+
+
+@cli.command("runs")
+def list_runs(
+    context: typer.Context,
+    as_json: AsJson = False,
+    status: Annotated[list[RunStatus] | None, typer.Option(help="only these; may be given several times")] = None,
+    text: Annotated[str, typer.Option(help="words in name, model, task, tags or recipe")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+) -> None:
+    """List the newest runs."""
+    with shell.store():
+        _, project_id = context.obj.ids()
+        chosen = listing.RunFilter(project_id, tuple(status or ()), text=text)
+        with engine.read_session() as s:
+            rows = listing.list_runs(s, chosen, page_size=limit)
+    if as_json:
+        _print_json([dict(row._mapping) for row in rows])
+        return
+    head = ("run", "status", "name", "model", "task", "recipe", "compute", "queued")
+    cells = [
+        [
+            str(row.id),
+            f"{row.status.value} {formats.percent(row.progress, 0)}" if row.status == RunStatus.RUNNING else row.status,
+            row.name,
+            row.model,
+            row.task,
+            row.recipe,
+            formats.duration(row.compute_seconds),
+            formats.ago(row.created_at),
+        ]
+        for row in rows
+    ]
+    typer.echo(output.table(head, cells))
+
+
+@cli.command()
+def show(run_id: RunId, as_json: AsJson = False) -> None:
+    """Show a run: how it stands, its stages, and the end of its log where it failed."""
+    with shell.store():
+        _print_run(run_id, as_json)
+
+
+@cli.command("techniques")
+def list_techniques(as_json: AsJson = False) -> None:
+    """List the techniques of this installation and of the workers that it knows."""
+    known = shell.catalogue().techniques if shell.store_exists() else published.built_in().techniques
+    if as_json:
+        _print_json(known)
+        return
+    head = ("technique", "family", "used as", "what it does")
+    rows = [[name, entry["family"], ", ".join(entry["forms"]), entry["summary"]] for name, entry in known.items()]
+    typer.echo(output.table(head, rows))
+
+
+@cli.command()
+def export(
+    run_id: RunId,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="folder to make")],
+    stage: Annotated[int | None, typer.Option(min=0, help="which stage; the last one by default")] = None,
+) -> None:
+    """Copy the artifact of a finished run's stage to a folder."""
+    from core.artifacts.store import ArtifactStore
+
+    with shell.store(), engine.read_session() as s:
+        found = stages.find_run_stage(s, run_id, stage)
+    if found is None:
+        raise CommandError(f"Run {run_id} is not done or has no such stage; `slimboard show {run_id}` tells.")
+    if destination.exists():
+        raise CommandError(f"{destination} is there already. Remove it, or name another folder.")
+    folder = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").open(found[0])
+    shutil.copytree(folder, destination)
+    typer.echo(destination)
+
+
+@cli.command()
+def cancel(context: typer.Context, run_id: RunId) -> None:
+    """Cancel a queued or running run."""
+    with shell.store(), shell.acting() as actions:
+        stopped = actions.cancel(context.obj.ids()[0], [run_id])
+    typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} had ended already")
+
+
+@cli.command()
+def requeue(context: typer.Context, run_id: RunId) -> None:
+    """Queue an ended run again; its finished stages stand."""
+    with shell.store(), shell.acting() as actions:
+        again = actions.requeue(context.obj.ids()[0], [run_id])
+    typer.echo(f"run {run_id} is queued again" if again else f"run {run_id} has not ended yet")
+
+
+bundle.add_to(cli)
+cli.command()(gate.gate)
+cli.command()(clean.clean)
+cli.command()(architectures.architectures)
+
+
+def main() -> None:
+    """The console script: errors of the user as lines on stderr, 2 for a spec and 1 for the rest."""
+    try:
+        cli()
+    except SpecError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        sys.exit(2)
+    except (CommandError, UpError) as error:
+        typer.echo(str(error), err=True)
+        sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print_run(run_id: int, as_json: bool = False) -> None:
+    with engine.read_session() as s:
+        row = runs.run_details(s, run_id)
+        if row is None:
+            raise CommandError(f"There is no run {run_id}.")
+        latencies: dict[int, list[Any]] = {}
+        for latency in stages.list_latencies(s, [run_id]):
+            latencies.setdefault(latency.position, []).append(latency)
+        found = [(place.position, stage) for place, stage, *_ in stages.list_run_stages(s, run_id)]
+        lines = events.last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
+        described = {
+            "id": run_id,
+            "name": row.Run.name,
+            "status": row.Run.status.value,
+            "project": row.project,
+            "owner": row.owner,
+            "worker": row.worker,
+            "progress": row.Run.progress,
+            "failure": row.Run.failure and row.Run.failure.value,
+            "failure_message": row.Run.failure_message,
+            "attempt": row.Run.attempt,
+            "spec": row.Run.spec,
+            "stages": [output.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
+        }
+        units = [stage.score_unit for at, stage in found if at >= 0]
+    if as_json:
+        _print_json(described)
+        return
+    typer.echo(f"run {run_id} {described['name']}: {described['status']}")
+    if described["failure"]:
+        typer.echo(f"{described['failure']}: {described['failure_message']}")
+    if units:
+        typer.echo(output.stage_table(described["stages"], units))
+    for line in lines:
+        typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
+
+
+def _wait_for(run_id: int) -> RunStatus:
+    """Wait until a run has ended, its progress on stderr."""
+    shown = output.ProgressLine()
+    while True:
+        with engine.read_session() as s:
+            found = runs.get_run(s, run_id)
+            status, text = (
+                found.status,
+                f"run {run_id} {found.status.value}: {found.progress:.0%} {found.progress_text}",
+            )
+        if status not in UNFINISHED:
+            shown.clear()
+            return status
+        shown.update(text)
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""`slimboard run`: execute one spec in this process, without queue or store. The only part of app/ that loads torch."""
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from app.cli.output import ProgressLine, stage_object
+from core.artifacts.store import ArtifactStore
+from core.errors import SpecError
+from core.measure import lock
+from core.measured import FoundStage, StageRecord
+from core.settings import settings
+from core.spec.catalogue import Catalogue
+from core.spec.model import RunSpec
+from core.spec.schema_validation import validate
+
+
+class OutOfTime(Exception):
+    """The run took longer than its spec's `limits.minutes`."""
+
+
+class TerminalRecord:
+    """What a run in the foreground reports: one line of progress on stderr, and nothing that is kept."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.shown = ProgressLine()
+        self.place = ""
+        self.minutes = minutes
+        self.started = time.monotonic()
+
+    def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
+        """Show which step begins."""
+        self.place = f"[{max(position, 0) + 1}/{n_positions}] {label}"
+        self.shown.step(self.place)
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Show how far the step is, and wait while a worker times something; OutOfTime past the spec's limit."""
+        lock.pause_while_measuring()
+        if self.minutes is not None and time.monotonic() - self.started > 60 * self.minutes:
+            raise OutOfTime(f"The run took longer than its limit of {self.minutes:g} minutes.")
+        self.shown.update(f"{self.place}: {100 * fraction:3.0f} %  {text}")
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Curves are for the store."""
+
+    def event(self, level: str, message: str) -> None:
+        """Show warnings and errors."""
+        if level in ("warning", "error"):
+            self.shown.line(f"{level}: {message}")
+
+    def find_stage(self, key: str) -> FoundStage | None:
+        """Nothing was recorded before; weights of equal stages are still taken from the artifacts."""
+        return None
+
+    def find_run(self, run_id: int) -> None:
+        """Earlier runs are the store's."""
+        raise SpecError.of(
+            "model.source", f"run:{run_id}", "needs the store of runs", "Queue this recipe with `slimboard submit`."
+        )
+
+    def stage(self, record: StageRecord) -> None:
+        """Stages are returned at the end."""
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """The environment is this one."""
+
+
+def execute(spec: RunSpec, device: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Execute a spec; returns what `--json` prints, and the unit of each stage's score. Raises SpecError."""
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
+        import torch
+
+        from core import publish
+        from core.engine import pipeline
+
+        validate(spec, Catalogue(**publish.catalogue()))
+        chosen = device or (spec.device if spec.device != "any" else "gpu" if torch.cuda.is_available() else "cpu")
+        if chosen == "gpu" and not torch.cuda.is_available():
+            raise SpecError.of("device", "gpu", "is not there: PyTorch sees no CUDA device", "Choose cpu.")
+        artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
+        record = TerminalRecord(spec.limits.minutes)
+        if spec.limits.memory_gb is not None:
+            record.event("warning", "limits.memory_gb is kept by workers, not by `slimboard run`.")
+        try:
+            stages = pipeline.execute(spec, record, artifacts=artifacts, device=chosen)
+        finally:
+            record.shown.clear()
+    return _result(stages, artifacts), [stage.measured.score_unit for stage in stages]
+
+
+def _result(stages: list[StageRecord], artifacts: ArtifactStore) -> dict[str, Any]:
+    last = stages[-1]
+    folder: Path = artifacts.open(last.measured.key)
+    return {
+        "stages": [stage_object(stage.position, stage.measured, stage.latencies) for stage in stages],
+        "artifact": str(folder),
+        "reload_max_error": last.measured.reload_max_error,
+    }

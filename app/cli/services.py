@@ -1,0 +1,77 @@
+"""`slimboard up`, `serve`, `worker` and `migrate`: what keeps the pages and the runs going, from a shell."""
+
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from core.settings import settings
+from core.store import engine
+
+
+class Device(StrEnum):
+    """What a run or a worker computes on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Part(StrEnum):
+    """A part of Slimboard that has a container of its own."""
+
+    APP = "app"
+    WORKER = "worker"
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, serve, worker, migrate):
+        cli.command()(command)
+    cli.command(hidden=True)(healthy)
+
+
+def up(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 by default")] = None,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="CPU workers; each GPU has its own besides")] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="queue the demonstration recipes")] = False,
+) -> None:
+    """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
+    from app.local import up as local
+
+    local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
+
+
+def serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+) -> None:
+    """Run the dashboard alone; queue, store and workers are elsewhere."""
+    from app.local import up as local
+
+    command = local.front_end_command(host or settings().host, port or settings().port)
+    os.chdir(local.ROOT)
+    os.execv(command[0], command)
+
+
+def worker(device: Annotated[Device, typer.Option(help="what it computes on")] = Device.CPU) -> None:
+    """Run a worker: one device, one run at a time."""
+    from worker.celery_app import worker_arguments
+
+    command = [sys.executable, "-m", "celery", *worker_arguments(device.value)]
+    os.execv(command[0], command)
+
+
+def migrate() -> None:
+    """Bring the store to this version's schema."""
+    engine.upgrade()
+    typer.echo(f"The store is at revision {engine.revision()[0]}.")
+
+
+def healthy(part: Part) -> None:
+    """Exit status 0 if this container's part works, else 1; for docker-compose."""
+    from app.local import health
+
+    raise typer.Exit(0 if (health.page_answers() if part is Part.APP else health.worker_beats()) else 1)

@@ -1,0 +1,33 @@
+"""Tables whose cells wrap, so that no column is cut off where labels or kernels are long."""
+
+import re
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from app.text import formats
+
+GREY = "color: #8C8C8C"
+_BRACKETS = re.compile(r"\([^)]*\)")
+_UNITS = re.compile(r"(?<=\d) (?=(?:[kMGT]?B|[kMGT%]|m?[sJ]|min|bits|nats|points)(?!\w))")
+_HOLDS = "\N{NO-BREAK SPACE}"
+
+
+def show(table: pd.DataFrame, grey: Sequence[bool] = (), markdown: Collection[str] = ()) -> None:
+    """Draw a table of texts as they stand, those of the columns in `markdown` as Markdown; `grey` are the rows told
+    in grey."""
+    written = table.reset_index(drop=True)
+    for name in table:
+        cells = written[name] if name in markdown else written[name].map(formats.plain)
+        written[name] = cells.map(wrapping)
+    if any(grey):
+        st.table(written.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1), hide_index=True)
+    else:
+        st.table(written, hide_index=True)
+
+
+def wrapping(text: str) -> str:
+    """A cell's text, which breaks before brackets and not inside them, and keeps a number with its unit."""
+    held = _UNITS.sub(_HOLDS, text.replace(" ·", f"{_HOLDS}·"))
+    return _BRACKETS.sub(lambda found: found[0].replace(" ", _HOLDS), held)

@@ -1,0 +1,1 @@
+"""`slimboard up`: the services of one machine."""

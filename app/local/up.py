@@ -1,0 +1,279 @@
+"""`slimboard up`: store, queue, workers and front end on this machine, until Ctrl-C. Loads no torch."""
+
+import errno
+import fcntl
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from urllib.error import URLError
+
+import pynvml
+
+from app.local import redis
+from app.local.process import Service, UpError
+from core.settings import Settings, settings
+from core.store import engine
+
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout or image: .streamlit/config.toml lies there
+Say = Callable[[str], None]  # shows a line to whoever started us
+START_SECONDS = 120  # for the page to answer; a cold disk needs its time to read the libraries
+WORKER_GRACE = 75.0  # longer than the worker's own soft shutdown, in which it saves and gives its run back
+
+
+def up(port: int | None, host: str | None, workers: int, demo: bool, say: Say) -> None:
+    """Run everything until a signal; raises UpError with the remedy when something stands in the way."""
+    chosen = settings()
+    home = chosen.home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    with only_one(home) as announce, Stop() as stop:
+        host = host or chosen.host
+        given = port if port is not None else chosen.port if "port" in chosen.model_fields_set else None
+        port = free_port(host, given, say)
+        engine.upgrade(chosen.database_url)
+        services: list[Service] = []
+        try:
+            _start(services, chosen, host, port, workers, stop, say)
+            address = f"http://{_reachable(host)}:{port}"
+            announce(address)
+            if demo and not stop.asked:
+                _queue_demonstration(say)
+            if not stop.asked:
+                _greet(address, host, home, services, say)
+            while not stop.wait(0.3):
+                for service in services:
+                    service.keep_alive(say)
+        finally:
+            _stop(services, stop, say)
+
+
+def front_end_command(host: str, port: int) -> list[str]:
+    """The command line of the dashboard."""
+    options = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",  # the code does not change under a running server
+        "server.maxUploadSize": settings().upload_mb,
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "server.py"), *flags]
+
+
+def free_port(host: str, given: int | None, say: Say) -> int:
+    """The port to listen on: the one that was asked for, else the first free one from 8501 on."""
+    if given is not None:
+        if not _is_free(host, given):
+            raise UpError(
+                f"Port {given} on {host} is taken. Stop what listens there, or choose another one: "
+                f"slimboard up --port {given + 1}"
+            )
+        return given
+    first = settings().port
+    for port in range(first, first + 100):
+        if _is_free(host, port):
+            if port != first:
+                say(f"Port {first} is taken; using {port}.")
+            return port
+    raise UpError(f"Ports {first} to {first + 99} on {host} are all taken. Choose another one with --port.")
+
+
+def cuda_devices(say: Say) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this user may use; asked of the driver, without starting CUDA."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []  # no driver, no GPU
+    try:
+        found = [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    finally:
+        pynvml.nvmlShutdown()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        found = [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
+    if found and version("torch").endswith("+cpu"):
+        say("This machine has a GPU, but the PyTorch that is installed is a CPU build; runs use the CPU.")
+        return []
+    return found
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[Say]:
+    """Hold the home for this process; yields what writes down under which address it runs."""
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UpError(
+                f"Slimboard already runs in {home} ({lock.read().strip() or 'starting'}). "
+                "Stop that one, or set SLIMBOARD_HOME to another folder."
+            ) from None
+
+        def announce(text: str) -> None:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}{text and ', ' + text}")
+            lock.flush()
+
+        announce("")
+        yield announce
+        lock.truncate(0)
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked to stop; a second one asks to hurry."""
+
+    signals: int = 0
+    _event: threading.Event = field(default_factory=threading.Event)
+    _before: dict[int, object] = field(default_factory=dict)
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._asked)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        self._event.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop."""
+        return self._event.is_set()
+
+    @property
+    def in_a_hurry(self) -> bool:
+        """Whether to stop without waiting for anything."""
+        return self.signals > 1
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, at most until a signal; whether to stop."""
+        return self._event.wait(seconds)
+
+
+def _start(
+    services: list[Service],
+    chosen: Settings,
+    host: str,
+    port: int,
+    workers: int,
+    stop: Stop,
+    say: Say,
+) -> None:
+    """Start everything into `services`, in the order in which one needs the other."""
+    home = chosen.home.absolute()
+    environment = _environment(chosen)
+
+    def start(name: str, command: list[str], *, grace: float = 10.0, **more: str) -> Service:
+        log = home / "logs" / f"{name.replace(' ', '-')}.log"
+        if log.exists():
+            log.replace(log.with_suffix(".log.old"))
+        services.append(Service(name, command, log, ROOT, {**environment, **more}, grace))
+        services[-1].start()
+        return services[-1]
+
+    if not chosen.redis:
+        queue_socket = chosen.redis_socket
+        redis.make_folder(queue_socket)
+        queue = start("queue", redis.command(queue_socket, home))
+        _wait_for(lambda: redis.answers(queue_socket), queue, stop)
+    front_end = start("front end", front_end_command(host, port))
+    worker = [sys.executable, "-m", "app.cli.main", "worker", "--device"]
+    for index, device in enumerate(cuda_devices(say)):
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device}
+        start(f"GPU worker {index}", [*worker, "gpu"], grace=WORKER_GRACE, **order)
+    for index in range(workers):
+        start(f"CPU worker {index}", [*worker, "cpu"], grace=WORKER_GRACE, CUDA_VISIBLE_DEVICES="")
+    _wait_for(lambda: _is_healthy(host, port), front_end, stop)
+
+
+def _environment(chosen: Settings) -> dict[str, str]:
+    """The settings for the processes, whose working folder is another: paths made absolute."""
+    folders = [str(Path(part).absolute()) for part in chosen.data.split(":") if part]
+    environment = {"SLIMBOARD_HOME": str(chosen.home.absolute()), "SLIMBOARD_DATA": ":".join(folders)}
+    if chosen.artifacts and "://" not in chosen.artifacts:
+        environment["SLIMBOARD_ARTIFACTS"] = str(Path(chosen.artifacts).absolute())
+    return environment
+
+
+def _wait_for(ready: Callable[[], bool], service: Service, stop: Stop) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    for pause in itertools.chain([0.05] * 20, itertools.repeat(0.2)):
+        if stop.asked or ready():
+            return
+        if not service.alive:
+            raise UpError(f"The {service.name} did not start ({service.how_it_ended()}):\n{service.last_lines()}")
+        if time.monotonic() > deadline:
+            raise UpError(f"The {service.name} does not answer after {START_SECONDS} s:\n{service.last_lines()}")
+        stop.wait(pause)
+
+
+def _stop(services: list[Service], stop: Stop, say: Say) -> None:
+    if services:
+        say("Stopping; a run in progress is saved and goes on next time. Ctrl-C again ends everything at once.")
+    for service in services:  # all workers and the front end hear of it at the same time, the queue at last
+        if service.name != "queue":
+            service.ask_to_stop()
+    for service in reversed(services):
+        service.stop(lambda: stop.in_a_hurry)
+
+
+def _queue_demonstration(say: Say) -> None:
+    from app.cli import demo as demonstration  # needed only when it is asked for
+
+    count = demonstration.queue()
+    say(f"{count} demonstration runs queued." if count else "The demonstration runs are in the store already.")
+
+
+def _greet(address: str, host: str, home: Path, services: list[Service], say: Say) -> None:
+    workers = sum("worker" in service.name for service in services)
+    say(f"Slimboard is ready: {address}")
+    say(f"{workers} worker{'' if workers == 1 else 's'}; everything is written below {home}. Ctrl-C ends it.")
+    if settings().auth == "none" and not (host.startswith("127.") or host in ("localhost", "::1")):
+        say(f"Careful: everybody who can reach {host} can use it, as there is no authentication (SLIMBOARD_AUTH).")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection's last minute does not count
+        try:
+            probe.bind((host, port))
+        except PermissionError:
+            raise UpError(f"Port {port} needs rights that this user has not. Choose one from 1024 on.") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            remedy = "Use --host 127.0.0.1, or 0.0.0.0 for all of this machine's addresses."
+            raise UpError(f"{host} is no address of this machine ({error.strerror}). {remedy}") from None
+    return True
+
+
+def _reachable(host: str) -> str:
+    """The address to open in a browser here."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
+
+
+def _is_healthy(host: str, port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{_reachable(host)}:{port}/_stcore/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False

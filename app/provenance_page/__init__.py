@@ -1,1 +1,0 @@
-"""What the Provenance page is made of."""

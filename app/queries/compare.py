@@ -1,0 +1,71 @@
+"""What the Compare page reads, cached like `app/queries/common.py`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.queries import artifacts
+from app.text import stage_references
+from core.measured import Comparison
+from core.store import comparison, curves
+from core.store.comparison import Item
+from core.store.engine import read_session
+
+LIVE = 5  # seconds: runs may still execute
+KEPT = 3600  # seconds: a stage's results do not change
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_items(project_id: int, text: str) -> pd.DataFrame:
+    """A row an item that was found, in their order: columns of `compared_stages`, and `item`, its short name."""
+    items = stage_references.parse(text)
+    with read_session() as s:
+        rows = [row._asdict() for row in comparison.compared_stages(s, project_id, items)]
+    by_place = {(row["run_id"], row["position"]): row for row in rows}
+    last = {row["run_id"]: row for row in rows}
+    found = [(item, by_place.get((item.run_id, item.position)) or _last(last, item)) for item in items]
+    return pd.DataFrame([{**row, "item": stage_references.name(item)} for item, row in found if row is not None])
+
+
+def _last(last: dict[int, dict[str, object]], item: Item) -> dict[str, object] | None:
+    return last.get(item.run_id) if item.position is None else None
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_latencies(run_stages: tuple[tuple[int, int], ...]) -> pd.DataFrame:
+    """What these (run, stage) pairs measured of latency."""
+    with read_session() as s:
+        return pd.DataFrame([row._asdict() for row in comparison.latencies_of(s, run_stages)])
+
+
+@st.cache_data(ttl=KEPT, show_spinner=False)
+def load_layers(stage_ids: tuple[int, ...]) -> dict[int, list[dict[str, object]]]:
+    """What stages tell of their layers, by stage."""
+    with read_session() as s:
+        return comparison.details_of(s, stage_ids)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_curve_names(run_ids: tuple[int, ...]) -> pd.DataFrame:
+    """The curves of runs: run_id, curve, n_points."""
+    with read_session() as s:
+        rows = [(row.run_id, row.curve, row.n_points) for row in curves.list_curves(s, run_ids)]
+    return pd.DataFrame(rows, columns=["run_id", "curve", "n_points"])
+
+
+def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comparison | str]:
+    """How the items after the first, the base, differ from it by short name, or why that cannot be said."""
+    return {
+        row["item"]: load_paired(base["score_name"], row["key"], base["key"])
+        if row["task_hash"] == base["task_hash"]
+        else "other data"
+        for row in items.iloc[1:].to_dict("records")
+    }
+
+
+@st.cache_data(ttl=KEPT, show_spinner=False, max_entries=5000)
+def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
+    """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
+    return artifacts.paired_scores(score, key, base_key)

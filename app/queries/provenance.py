@@ -1,0 +1,37 @@
+"""What the Provenance page reads, cached like `app/queries/common.py`."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from core.store import listing, provenance
+from core.store.engine import read_session
+
+LIVE = 5  # seconds: runs may still execute
+
+
+@dataclass(frozen=True)
+class Family:
+    """Runs to draw together: a row a stage, a row a named run, and how many belong to them in all."""
+
+    stages: pd.DataFrame
+    sources: pd.DataFrame
+    n_runs: int
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relatives: bool) -> Family:
+    """These runs, what they were made from and, with `relatives`, what is made from them or shares their stages."""
+    with read_session() as s:
+        found, n_runs = provenance.find_family(s, project_id, run_ids, limit, relatives=relatives)
+        stages = pd.DataFrame([row._asdict() for row in provenance.list_run_stages(s, found)])
+        sources = [row._asdict() for row in provenance.list_sources(s, found)]
+    return Family(stages, pd.DataFrame(sources, columns=["run_id", "source_id", "role", "position"]), n_runs)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_newest(chosen: listing.RunFilter, limit: int) -> tuple[int, ...]:
+    """Numbers of the newest runs that a filter leaves."""
+    with read_session() as s:
+        return tuple(listing.list_run_ids(s, chosen, limit))

@@ -1,0 +1,31 @@
+"""What the Reports page reads, cached like `app/queries/common.py`."""
+
+from typing import Any
+
+import streamlit as st
+
+from core.store import reports
+from core.store.engine import read_session
+
+LIVE = 5  # seconds: others write too
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_reports(project_id: int) -> list[dict[str, Any]]:
+    """The project's reports without their texts, the last changed first."""
+    with read_session() as s:
+        return [row._asdict() for row in reports.list_reports(s, project_id)]
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_report(project_id: int, report_id: int) -> dict[str, Any] | None:
+    """A report of the project with its text and author, None where there is none."""
+    with read_session() as s:
+        found = reports.read_report(s, project_id, report_id)
+    return None if found is None else found._asdict()
+
+
+def forget_reports() -> None:
+    """Read anew what the user's own action has changed."""
+    for read in (load_reports, load_report):
+        read.clear()

@@ -1,0 +1,154 @@
+"""What is read of the points of the trade-offs: by the page, by reports and for exports.
+
+Of very many points those up to the last multiple of 128 stages are kept (`_load_settled`), the others are read each
+time. Returns plain data, as `app/queries/common.py` does.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.queries.common import LIVE, SLOW
+from core.analysis.decision.choice import Decision, decide
+from core.analysis.decision.limits import Limit
+from core.store.engine import read_session
+from core.store.tradeoffs import queries
+from core.store.tradeoffs.filters import Conditions, PointFilter
+from core.store.tradeoffs.thinning import Logs
+
+KEPT = 600  # seconds: what is read anew as soon as it changes
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def _load_settled(project_id: int) -> tuple[int, tuple[int, ...]]:
+    """The last stage up to which points are read once and kept, and what differs after a change to those."""
+    with read_session() as s:
+        upto = queries.last_settled(s)
+        return upto, queries.last_change(s, project_id, upto=upto)
+
+
+def load_tasks(project_id: int) -> pd.DataFrame:
+    """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
+    upto, change = _load_settled(project_id)
+    settled = _load_tasks(project_id, upto, change)
+    with read_session() as s:
+        recent = [row._asdict() for row in queries.list_tasks(s, project_id, after=upto)]
+    found = pd.DataFrame([*recent, *settled])
+    if found.empty:
+        return found
+    by_task = found.groupby("task_hash", sort=False)
+    counted = by_task.first().assign(n_stages=by_task["n_stages"].sum())
+    return counted.sort_values("n_stages", ascending=False, kind="stable").reset_index()
+
+
+@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
+def _load_tasks(project_id: int, upto: int, last_change: tuple[int, ...]) -> list[dict[str, Any]]:
+    with read_session() as s:
+        return [row._asdict() for row in queries.list_tasks(s, project_id, upto=upto)]
+
+
+def load_conditions(project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
+    """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
+    chosen = PointFilter(project_id, task_hash)
+    upto, change = _load_settled(project_id)
+    settled = _load_conditions(replace(chosen, upto=upto), change)
+    with read_session() as s:
+        recent = queries.list_conditions(s, replace(chosen, after=upto))
+    counts = Counter(dict(settled))
+    counts.update(dict(recent))
+    return counts.most_common()
+
+
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+def _load_conditions(chosen: PointFilter, last_change: tuple[int, ...]) -> list[tuple[Conditions, int]]:
+    with read_session() as s:
+        return queries.list_conditions(s, chosen)
+
+
+def read_all_points(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
+    """Every point of the trade-off chart, none thinned out; read anew, outside of any page."""
+    with read_session() as s:
+        return pd.DataFrame(queries.list_all_points(s, chosen, x, y))
+
+
+def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool) -> pd.DataFrame:
+    """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for).
+
+    With `as_one` the stages that differ in their seeds only are one point.
+    """
+    upto, change = _load_settled(chosen.project_id)
+    settled = _load_points(replace(chosen, upto=upto), x, y, logs, as_one, change)
+    with read_session() as s:
+        return pd.DataFrame(queries.list_with_recent(s, settled, chosen, x, y, upto=upto, as_one=as_one))
+
+
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+def _load_points(
+    chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    read = queries.list_recipes if as_one else queries.list_points
+    with read_session() as s:
+        return read(s, chosen, x, y, logs=logs)
+
+
+def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
+    """The points that the filter leaves in the order of their recording: stage_id, x, y, at."""
+    with read_session() as s:
+        return _load_history(chosen, x, y, queries.last_change(s, chosen.project_id))
+
+
+@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
+def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, ...]) -> pd.DataFrame:
+    with read_session() as s:
+        return pd.DataFrame(queries.list_in_time(s, chosen, x, y))
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_makers(project_id: int, stage_ids: tuple[int, ...]) -> dict[int, dict[str, Any]]:
+    """Label, model, run_id and owner of stages, as of the project's first run with each."""
+    with read_session() as s:
+        return queries.list_makers(s, project_id, stage_ids)
+
+
+@st.cache_data(ttl=SLOW, show_spinner=False)
+def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
+    """(family, model) pairs of a task's measured stages."""
+    with read_session() as s:
+        return queries.list_kinds(s, project_id, task_hash)
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_decision(
+    chosen: PointFilter,
+    limits: tuple[Limit, ...],
+    weights: dict[str, float],
+    higher_is_better: bool,
+    *,
+    as_one: bool,
+) -> tuple[Decision, dict[int, dict[str, Any]], dict[str, Any] | None]:
+    """What to ship, the points that the decision names by their index in it, and the best one's reference.
+
+    With `as_one` the stages that differ in their seeds only are judged by their means, as one point.
+    """
+    axes = tuple({limit.quantity for limit in limits} | set(weights))
+    read = queries.list_recipes_by_id if as_one else queries.list_points_by_id
+    with read_session() as s:
+        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, queries.last_change(s, chosen.project_id))
+        decision = decide(columns, limits, weights, higher_is_better=higher_is_better)
+        ids = {at: columns["stage_id"][at] for at in decision.named()}
+        points = {row["stage_id"]: row for row in read(s, chosen, ids.values())}
+        named = {at: points[stage_id] for at, stage_id in ids.items()}
+        reference_id = decision.best is not None and named[decision.best]["reference_stage_id"]
+        found = read(s, chosen, [reference_id]) if reference_id else []
+    return decision, named, found[0] if found else None
+
+
+@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+def _load_candidates(
+    chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, ...]
+) -> dict[str, list[Any]]:
+    with read_session() as s:
+        return queries.list_candidates(s, chosen, axes, as_one=as_one)

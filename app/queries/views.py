@@ -1,0 +1,29 @@
+"""What is read of saved views, cached like `app/queries/common.py`."""
+
+from typing import Any
+
+import streamlit as st
+
+from core.store import views
+from core.store.engine import read_session
+
+LIVE = 10  # seconds: others share theirs
+
+
+@st.cache_data(ttl=LIVE, show_spinner=False)
+def load_views(project_id: int, user_id: int) -> list[dict[str, Any]]:
+    """The user's own views and those shared with the project, by name."""
+    with read_session() as s:
+        return [row._asdict() for row in views.list_views(s, project_id, user_id)]
+
+
+def read_view(view_id: int, project_id: int, user_id: int) -> dict[str, Any] | None:
+    """A view of the project that the user may see, as it is now."""
+    with read_session() as s:
+        found = [row._asdict() for row in views.list_views(s, project_id, user_id)]
+    return next((view for view in found if view["id"] == view_id), None)
+
+
+def forget_views() -> None:
+    """Read anew what the user's own action has changed."""
+    load_views.clear()

@@ -1,1 +1,0 @@
-"""What the Reports page is made of."""

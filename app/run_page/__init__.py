@@ -1,1 +1,0 @@
-"""Parts of the run page, each named for what it shows."""

@@ -1,0 +1,45 @@
+"""A survey of architectures as a table, for the page and the command line. Pure; loads no torch."""
+
+from app.charts.architectures import AXES, power
+from app.text import formats
+from core.complexity.report import Conditions, Measured, Report
+
+PARALLEL = "Trains in parallel"
+
+
+def table(report: Report) -> list[dict[str, str]]:
+    """One row an architecture: what it is, whether it trains in parallel, and of each quantity how it grows with the
+    length and what it is at the longest."""
+    return [
+        {
+            "Architecture": architecture.name,
+            PARALLEL: report.parallel(architecture) or formats.NOTHING,
+            **{axis.head: _grown(report, architecture, quantity) for quantity, axis in AXES.items()},
+        }
+        for architecture in report.architectures
+    ]
+
+
+def _grown(report: Report, architecture: Measured, quantity: str) -> str:
+    known = [value for value in getattr(architecture.costs, quantity) if value is not None]
+    if not known:
+        return formats.NOTHING
+    value, growth = AXES[quantity].read(known[-1]), power(report.fit(architecture, quantity))
+    return f"{value} ({growth})" if growth else value
+
+
+def conditions(found: Conditions) -> str:
+    """Where and how a survey was taken, in one line."""
+    disturbed = f"others used {formats.percent(found.disturbed_share, 0)} of the cores meanwhile"
+    parts = [
+        f"{found.taken_at} UTC",
+        found.hardware,
+        formats.plural(found.threads, "thread"),
+        f"torch {found.torch}",
+        f"Slimboard {found.slimboard}",
+        found.dtype,
+        f"one sequence, {found.depth} blocks of width {found.dim}, {found.heads} heads",
+        f"medians of {found.rounds} interleaved rounds",
+        disturbed,
+    ]
+    return " · ".join(parts)

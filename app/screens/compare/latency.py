@@ -1,0 +1,29 @@
+"""Latencies beside what is compared: only those that were measured under the same conditions."""
+
+import pandas as pd
+
+from app.text.conditions import condition_name_within
+
+
+def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
+    """Latencies as `load_latencies` returns them, one a stage of a run and `conditions` in words."""
+    if latencies.empty:
+        return latencies.assign(conditions=[])
+    names = [f"{condition_name_within(row)} · {row['hardware']}" for row in latencies.to_dict("records")]
+    return latencies.assign(conditions=names).drop_duplicates(["run_id", "stage_id", "conditions"], keep="last")
+
+
+def offered(latencies: pd.DataFrame) -> list[str]:
+    """The conditions, those of the most stages first."""
+    counts = latencies["conditions"].value_counts(sort=False)
+    return list(counts.sort_values(ascending=False, kind="stable").index)
+
+
+def timed(items: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
+    """The items with `is_timed` (under any conditions) and, where there are `conditions`, their times under these."""
+    told = items.assign(is_timed=items["stage_id"].isin(latencies.get("stage_id", [])))
+    if conditions is None:
+        return told
+    chosen = latencies[latencies["conditions"] == conditions]
+    place = ["run_id", "stage_id"]
+    return told.merge(chosen[[*place, "p50_ms", "p95_ms", "disturbed"]], on=place, how="left")

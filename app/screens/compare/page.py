@@ -1,0 +1,241 @@
+"""Runs beside one another: which is better, whether that is more than chance, and in what they differ."""
+
+import pandas as pd
+import streamlit as st
+
+from app.charts.curves import overlay
+from app.charts.deltas import deltas
+from app.charts.layers import layer_comparison, quantities, titled
+from app.charts.theme import SERIES
+from app.components import row_table, wrapped_table
+from app.components import views_menu as views
+from app.exports import buttons, frames, latex
+from app.queries import common
+from app.queries import compare as compared
+from app.queries.run_details import load_curve
+from app.screens.compare import latency, tables, warnings
+from app.text import formats, stage_references
+from app.text.stages import DISTURBED, curve_title
+from app.web import identity
+
+FEW = 8  # runs
+
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Compare")
+    st.space("stretch")
+    corner = st.container(width="content")
+titles = dict(common.load_run_titles(project.id))
+
+
+def add() -> None:
+    """Append the chosen run to those that are compared."""
+    chosen = st.session_state.pop("add", None)
+    if chosen is not None:
+        st.session_state["runs"] = ",".join(filter(None, [st.session_state.get("runs", "").strip(", "), str(chosen)]))
+
+
+def offer_views() -> None:
+    """The menu of saved views; drawn last, when all that the page is set to is known."""
+    quantity = st.session_state.get("quantity")
+    chosen = {name: st.session_state.get(name) for name in ("conditions", "show", "curve", "log")}
+    with corner:
+        views.show("compare", {"runs": text, **chosen, "quantity": quantity and titled(quantity)}, user, project)
+
+
+def move_to_front() -> None:
+    """Make the chosen item the base."""
+    chosen = st.session_state[f"base of {text}"]
+    st.session_state["runs"] = ",".join([chosen, *(item for item in items["item"] if item != chosen)])
+
+
+left, right = st.columns([2, 1])
+text = left.text_input(
+    "Runs",
+    key="runs",
+    bind="query-params",
+    placeholder="12, 15, 15.2",
+    help="Numbers of runs: their last stages are compared. 15.2 is run 15's stage after its second step. The first "
+    "one is the base.",
+)
+right.selectbox(
+    "Add a run",
+    list(titles),
+    index=None,
+    key="add",
+    placeholder="one of the last 200",
+    format_func=lambda run_id: stage_references.title(str(run_id), formats.plain(titles[run_id])),
+    on_change=add,
+)
+try:
+    asked = stage_references.parse(text)
+except stage_references.AddressError as error:
+    st.error(str(error), icon=":material/error:")
+    offer_views()
+    st.stop()
+if not titles:
+    st.info("No run was submitted in this project yet. Two or more are compared here.")
+    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.stop()
+if len(asked) < 2:
+    st.info("Name two runs or more, or select them on the Runs page and press Compare.")
+    st.page_link("screens/runs/page.py", label="Choose runs", icon=":material/table_rows:")
+    offer_views()
+    st.stop()
+items = compared.load_items(project.id, text)
+missing = [
+    stage_references.name(item)
+    for item in asked
+    if items.empty or stage_references.name(item) not in set(items["item"])
+]
+if missing:
+    st.warning(f"Not in this project, or without a measured stage: {', '.join(missing)}.", icon=":material/help:")
+if len(items) < 2:
+    offer_views()
+    st.stop()
+
+latencies = latency.with_conditions(
+    compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
+)
+choose_base, choose_conditions = st.columns([1, 2])
+labels = dict(zip(items["item"], items["label"], strict=True))
+choose_base.selectbox(
+    "Base",
+    list(items["item"]),
+    key=f"base of {text}",
+    format_func=lambda item: stage_references.title(item, formats.plain(labels[item])),
+    on_change=move_to_front,
+)
+kind = None
+if not latencies.empty:
+    kind = choose_conditions.selectbox(
+        "Latency measured as",
+        latency.offered(latencies),
+        key="conditions",
+        bind="query-params",
+        help="Latencies are compared only where they were measured under the same conditions. Those of the most stages "
+        "come first.",
+    )
+items = latency.timed(items, latencies, kind)
+
+base = items.iloc[0].to_dict()
+doubts = warnings.doubts(items, base)
+if doubts:
+    st.warning(doubts[0] if len(doubts) == 1 else "\n".join(f"- {one}" for one in doubts), icon=":material/rule:")
+same_data = warnings.comparable(items, base)
+if 1 < len(same_data) < len(items):
+    st.button(
+        f"Keep only the {len(same_data)} on the base's data",
+        on_click=lambda: st.session_state.update(runs=",".join(same_data)),
+    )
+
+rows = tables.judged(items, base, compared.load_against(items, base))
+summary = tables.summary(rows, base)
+lines = [
+    row_table.Row(run_id, cells) for run_id, cells in zip(rows["run_id"], summary.itertuples(index=False), strict=True)
+]
+columns = [row_table.Column(head, link="run?run=" if head == "Run" else "", wraps=True) for head in summary]
+row_table.show(columns, lines, key="compared", caption="Compared runs")
+if "disturbed" in rows and rows["disturbed"].eq(True).any():
+    st.caption(DISTURBED)
+buttons.show(
+    "slimboard-comparison",
+    [
+        *buttons.tables(lambda: frames.compared(rows, base)),
+        buttons.File("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
+    ],
+    "The table above: CSV and Parquet with raw numbers, LaTeX as it reads.",
+)
+judged = rows.dropna(subset=["delta"])
+tab_names = ["Scores", "Settings", "Curves", "Layers"]
+tabs = dict(zip(tab_names, st.tabs(tab_names, key="show", bind="query-params"), strict=True))
+opened = next((name for name, tab in tabs.items() if tab.open), tab_names[0])
+names = {row["item"]: stage_references.title(row["item"], row["label"]) for row in items.to_dict("records")}
+
+
+def show_scores() -> None:
+    """Differences from the base with their intervals."""
+    if judged.empty:
+        st.info("No stage has results on the base's examples that are kept on this host.")
+        return
+    drawn = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
+    st.altair_chart(deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
+    better = "Larger" if base["higher_is_better"] else "Smaller"
+    st.caption(
+        f"{better} is better. The two are paired on the same test examples. Bars are 95 % intervals of one difference; "
+        "p-values are adjusted for the number of comparisons (Holm), so a bar beside zero may still be chance. "
+        "Training noise is not in them: compare several seeds for that."
+    )
+
+
+def show_settings() -> None:
+    """What the runs were asked for, and what they executed on, where that differs."""
+    differing = tables.settings_that_differ(items, common.load_catalogue())
+    if differing.empty:
+        st.info("These runs were asked for exactly the same.")
+    else:
+        show_differences(differing)
+    environments = tables.environments_that_differ(items)
+    if not environments.empty:
+        show_differences(environments)
+
+
+def show_differences(table: pd.DataFrame) -> None:
+    """Few runs fit beside one another; many are scrolled through."""
+    if len(table.columns) <= FEW:
+        wrapped_table.show(table.reset_index())
+    else:
+        st.dataframe(table, column_config={"_index": st.column_config.Column(width=300)})
+
+
+def show_curves() -> None:
+    """One curve of every run."""
+    curves = compared.load_curve_names(tuple(items["run_id"].unique().tolist()))
+    if curves.empty:
+        st.info("None of these runs drew a curve; trainings do.")
+        return
+    curves = curves.assign(name=curves["curve"].str.partition("/")[2])
+    shared = curves.groupby("name")["run_id"].nunique().sort_values(ascending=False, kind="stable")
+    choose, scale = st.columns([4, 1], vertical_alignment="bottom")
+    name = choose.selectbox(
+        "Curve",
+        sorted(shared.index, key="loss".__ne__),  # the loss first
+        key="curve",
+        bind="query-params",
+    )
+    log = scale.toggle("Logarithmic", key="log", bind="query-params")
+    drawn = curves[curves["name"] == name].head(len(SERIES))
+    listed = {
+        f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
+    }
+    points = pd.concat([load_curve(*place, 300)[["step", "value"]].assign(name=n) for n, place in listed.items()])
+    st.altair_chart(overlay(points, curve_title(name), list(listed), log=log), width="stretch")
+    if len(drawn) < int((curves["name"] == name).sum()):
+        st.caption(f"The first {len(SERIES)} are drawn. Compare fewer runs to see the others.")
+
+
+def show_layers() -> None:
+    """One quantity of every layer, a column a stage."""
+    layers = compared.load_layers(tuple(items["stage_id"]))
+    told = {
+        names[row["item"]]: layers[row["stage_id"]] for row in items.to_dict("records") if row["stage_id"] in layers
+    }
+    if not told:
+        st.info("No stage here tells of single layers. Pruning, quantization and decomposition do.")
+        return
+    numbers = list(dict.fromkeys(q for rows in told.values() for q in quantities(rows)))
+    quantity = st.segmented_control(
+        "Shown",
+        numbers,
+        default=numbers[0],
+        required=True,
+        key="quantity",
+        bind="query-params",
+        format_func=titled,
+    )
+    st.altair_chart(layer_comparison(told, quantity or numbers[0]), width="stretch")
+
+
+with tabs[opened]:
+    {"Scores": show_scores, "Settings": show_settings, "Curves": show_curves, "Layers": show_layers}[opened]()
+offer_views()

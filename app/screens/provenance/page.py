@@ -1,0 +1,81 @@
+"""Who was made from what: the tree of stages and runs, each shared stage once."""
+
+import re
+
+import streamlit as st
+
+from app.charts import provenance as charts
+from app.charts.provenance_tree import grow
+from app.components import views_menu as views
+from app.queries import common
+from app.queries.provenance import load_family, load_newest
+from app.text import formats
+from app.web import identity, navigation
+from core.store.listing import RunFilter
+
+MOST = 9  # digits of a run's number
+
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Provenance")
+    st.space("stretch")
+    corner = st.container(width="content")
+
+if not common.load_choices(project.id)["models"]:
+    st.info("No run was submitted in this project yet. Runs appear here with the stages that they share.")
+    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.stop()
+
+first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+named = first.text_input(
+    "Runs",
+    key="of",
+    bind="query-params",
+    placeholder="the newest",
+    help="Numbers of runs, such as 12, 15: these are drawn with what they were made from, what was made from them, and "
+    "the runs that share a stage with one of them.",
+)
+text = second.text_input(
+    "Search",
+    key="words",
+    bind="query-params",
+    placeholder="words of name, recipe, model, task or tags",
+    disabled=bool(named.strip()),
+)
+limit = third.segmented_control(
+    "Show at most", [50, 100, 200], default=50, required=True, key="most", bind="query-params"
+)
+with corner:
+    views.show("provenance", {"of": named, "words": text, "most": str(limit)}, user, project)
+words = [word for word in re.split(r"[\s,;]+", named.strip()) if word]
+wrong = [word for word in words if not (word.isdecimal() and len(word) <= MOST)]
+if wrong:
+    st.error(f"“{formats.plain(wrong[0])}” is no number of a run. Write runs as 12, 15.", icon=":material/error:")
+    st.stop()
+
+asked = tuple(dict.fromkeys(map(int, words)))
+if asked:
+    family = load_family(project.id, asked, limit, relatives=True)
+else:
+    newest = load_newest(RunFilter(project.id, text=text), limit)
+    family = load_family(project.id, newest, 2 * limit, relatives=False)
+if family.stages.empty:
+    st.info("No run of this project has such a number." if asked else "No run matches. Search for other words.")
+    st.stop()
+tree = grow(family.stages, family.sources)
+n_drawn, n_found = len(tree.leaves), family.n_runs
+if n_found > n_drawn:
+    st.caption(f"{n_drawn} of {n_found} related runs are drawn: those asked for, their origins, then the newest.")
+
+st.caption(
+    "A mark is a stage, and the line goes on to what was made from it; the thicker it is, the more runs share it. Each "
+    "row ends at a run with its last stage's score and size. Dashed: a run that taught another. Click a stage or a run "
+    "to open it."
+)
+chart = charts.provenance(tree, asked, st.context.theme.type or "light")
+event = st.altair_chart(
+    chart, on_select="rerun", selection_mode=[charts.STAGE, charts.RUN], key="tree", width="stretch"
+)
+picked = [row["run_id"] for name in (charts.STAGE, charts.RUN) for row in event.selection.get(name, [])]
+if picked:
+    navigation.go(f"run?run={picked[0]}")

@@ -1,0 +1,175 @@
+"""Reports: what the team has to say of its runs, with views of the board in it."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from app.actions import reports
+from app.actions.runs import NotAllowed
+from app.components import wrapped_table
+from app.exports.document import Written, document
+from app.queries.reports import forget_reports, load_report, load_reports
+from app.queries.views import load_views
+from app.screens.reports.parser import Embedded, parts, written
+from app.screens.reports.render import NotShownError, draw
+from app.text import formats, markdown
+from app.web import identity
+from core.store.reports import ChangedMeanwhileError
+
+LONGEST = 200_000
+HELP = "A view stands on a line of its own: {{compare?runs=3,7}}, or the address of a page in double braces."
+
+user, project = identity.user(), identity.project()
+
+
+def show_list() -> None:
+    """All reports of the project, and the way to a new one."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.title("Reports")
+        st.space("stretch")
+        if st.button("New report", icon=":material/add:", type="primary", disabled=not project.may_submit):
+            number = reports.add_report(user.id, project.id, "Untitled")
+            forget_reports()
+            st.query_params.update(report=str(number), edit="yes")
+            st.rerun()
+    found = load_reports(project.id)
+    if not found:
+        st.info("No report is written yet. A report is text with charts and tables of the board in it, for the team.")
+    for report in found:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.page_link(
+                "screens/reports/page.py",
+                label=formats.plain(report["title"]),
+                icon=":material/article:",
+                query_params={"report": str(report["id"])},
+            )
+            st.caption(f"{formats.plain(report['owner'])}, {formats.ago(report['changed_at'])}", width="content")
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """A report as it reads."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.title(formats.plain(report["title"]), anchor=False)
+        st.space("stretch")
+        st.page_link("screens/reports/page.py", label="All reports", icon=":material/list:", width="content")
+        if st.button("Edit", icon=":material/edit:", disabled=not project.may_submit):
+            st.query_params["edit"] = "yes"
+            st.rerun()
+        st.download_button(
+            "HTML",
+            lambda: exported(report),
+            file_name=f"report-{report['id']}.html",
+            mime="text/html",
+            on_click="ignore",
+            icon=":material/download:",
+            help="The report in one file, which shows its charts without network.",
+        )
+    st.caption(f"{formats.plain(report['owner'])}, changed {formats.ago(report['changed_at'])}")
+    if not report["text"].strip():
+        st.info("Nothing is written yet. Press Edit.")
+    with st.container(key="report"):
+        for number, part in enumerate(parts(report["text"])):
+            if isinstance(part, str):
+                st.html(markdown.html(part))
+            else:
+                show_view(part, number)
+
+
+def show_view(part: Embedded, number: int) -> None:
+    """A view of the board at its place in a report, or why it cannot be shown."""
+    try:
+        drawn = draw(part, project.id, st.context.theme.type or "light")
+    except NotShownError as reason:
+        st.warning(f"{formats.plain(written(part.page, part.query))}: {formats.plain(str(reason))}")
+        return
+    for table in drawn.tables:
+        wrapped_table.show(table)
+    if drawn.words:
+        st.caption(formats.plain(drawn.words))
+    for at, chart in enumerate(drawn.charts):
+        st.altair_chart(chart, key=f"chart {number}.{at}", width="stretch")
+
+
+def exported(report: dict[str, Any]) -> bytes:
+    """The report as one HTML file."""
+    blocks: list[Any] = []
+    for part in parts(report["text"]):
+        if isinstance(part, str):
+            blocks.append(Written(markdown.html(part)))
+            continue
+        try:
+            drawn = draw(part, project.id)
+        except NotShownError as reason:
+            blocks.append(Written(markdown.html(f"*{formats.plain(str(reason))}*")))
+            continue
+        tables = [table.map(wrapped_table.wrapping) for table in drawn.tables]
+        blocks += [*tables, Written(f"<p>{html.escape(drawn.words)}</p>"), *drawn.charts]
+    return document(report["title"], blocks)
+
+
+def edit(report: dict[str, Any]) -> None:
+    """The fields in which a report is written."""
+    key = f"text of report {report['id']}.{report['edition']}"
+    st.title("Edit a report")
+    title = st.text_input("Title", report["title"], max_chars=reports.LONGEST_TITLE)
+    views = {view["id"]: view for view in load_views(project.id, user.id)}
+
+    def insert() -> None:
+        view = views.get(st.session_state.pop("inserted", None))
+        if view is not None:
+            before = st.session_state.get(key, report["text"]).rstrip()
+            st.session_state[key] = f"{before}\n\n{written(view['page'], view['query'])}\n"
+
+    st.selectbox(
+        "Insert a saved view",
+        list(views),
+        index=None,
+        key="inserted",
+        format_func=lambda number: f"{views[number]['page']}: {formats.plain(views[number]['name'])}",
+        placeholder="of Trade-offs, Runs, Compare or Provenance",
+        help=HELP,
+        on_change=insert,
+    )
+    text = st.text_area("Text, in Markdown", report["text"], key=key, height=480, max_chars=LONGEST)
+    with st.container(horizontal=True):
+        if st.button("Save", type="primary"):
+            act(reports.change_report, user.id, report["id"], report["edition"], title, text)
+        if st.button("Cancel"):
+            leave()
+        st.space("stretch")
+        with st.popover("Delete", icon=":material/delete:"):
+            st.caption("A deleted report is gone for everyone.")
+            if st.button("Delete it"):
+                act(reports.delete_report, user.id, report["id"])
+
+
+def act(change: Callable[..., None], *arguments: Any) -> None:
+    """Do what a button asks for and leave, or say why not."""
+    try:
+        change(*arguments)
+    except (NotAllowed, ChangedMeanwhileError) as refusal:
+        st.error(formats.plain(str(refusal)), icon=":material/block:")
+        return
+    finally:
+        forget_reports()
+    leave()
+
+
+def leave() -> None:
+    """Back to reading."""
+    st.query_params.pop("edit", None)
+    st.rerun()
+
+
+asked = st.query_params.get("report", "")
+report = load_report(project.id, int(asked)) if asked.isdecimal() else None
+if report is None:
+    if asked:
+        st.info(f"There is no report {asked} in this project." if asked.isdecimal() else "No report is named.")
+    show_list()
+elif st.query_params.get("edit") and project.may_submit:
+    edit(report)
+else:
+    show_report(report)

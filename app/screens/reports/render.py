@@ -1,0 +1,124 @@
+"""Views in a report: what a page of the board shows under some settings, as charts and tables."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from app.charts import provenance as tree_chart
+from app.charts.deltas import deltas
+from app.charts.provenance_tree import grow
+from app.exports.document import Chart
+from app.queries import common
+from app.queries import compare as compared
+from app.queries.provenance import load_family
+from app.screens.compare import latency, tables
+from app.screens.reports import tradeoffs
+from app.screens.reports.parser import Embedded
+from app.screens.runs import table as runs_table
+from app.text import formats, stage_references
+from app.text.stages import DISTURBED
+from core.store.listing import ORDERS, Order, RunFilter
+from core.store.models import RunStatus
+
+MOST_ROWS = 50
+
+
+class NotShownError(ValueError):
+    """Why a view cannot be shown, in words."""
+
+
+@dataclass
+class Drawn:
+    """What a view shows."""
+
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    words: str = ""
+
+
+def draw(part: Embedded, project_id: int, ground: str = "light") -> Drawn:
+    """What the page shows; raises NotShownError where its settings name nothing that is there."""
+    settings = {name: value for name, value in part.settings.items() if value}
+    if part.page == "compare":
+        return _compare(settings, project_id)
+    if part.page == "runs":
+        return _runs(settings, project_id)
+    if part.page == "provenance":
+        return _provenance(settings, project_id, ground)
+    return _tradeoffs(settings, project_id)
+
+
+def _text(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name, "")
+    return value if isinstance(value, str) else value[0]
+
+
+def _list(settings: dict[str, Any], name: str) -> list[str]:
+    value = settings.get(name, [])
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
+    text = _text(settings, "runs")
+    try:
+        items = compared.load_items(project_id, text)
+    except stage_references.AddressError as error:
+        raise NotShownError(str(error)) from error
+    if len(items) < 2:
+        raise NotShownError("Fewer than two of these runs are here, each with a measured stage.")
+    latencies = latency.with_conditions(
+        compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
+    )
+    offered, asked = latency.offered(latencies), _text(settings, "conditions")
+    kind = asked if asked in offered else next(iter(offered), None)
+    items = latency.timed(items, latencies, kind)
+    base = items.iloc[0].to_dict()
+    rows = tables.judged(items, base, compared.load_against(items, base))
+    drawn = Drawn([tables.summary(rows, base)], words=f"Latency measured as {kind}." if kind else "")
+    if kind and rows["disturbed"].eq(True).any():
+        drawn.words += f" {DISTURBED}"
+    judged = rows.dropna(subset=["delta"])
+    if not judged.empty:
+        names = {row["item"]: stage_references.title(row["item"], row["label"]) for row in items.to_dict("records")}
+        judged = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
+        drawn.charts.append(deltas(judged, base["score_name"], base["score_unit"], names[base["item"]]))
+    return drawn
+
+
+def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
+    known = {status.value for status in RunStatus}
+    chosen = RunFilter(
+        project_id,
+        statuses=tuple(RunStatus(name) for name in _list(settings, "status") if name in known),
+        owner=_text(settings, "owner"),
+        model=_text(settings, "model"),
+        task=_text(settings, "task"),
+        technique=_text(settings, "technique"),
+        tag=_text(settings, "tag"),
+        text=_text(settings, "text"),
+    )
+    order: Order = next((order for order in ORDERS if order == _text(settings, "sort")), "newest")
+    runs = common.load_runs(chosen, order, 1, MOST_ROWS)
+    if not runs:
+        raise NotShownError("No run matches.")
+    heads = [column.name for column in runs_table.COLUMNS]
+    n_found = common.count_runs(chosen)
+    words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
+    table = pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)
+    return Drawn([table.drop(columns=["Owner", "Duration"])], words=words)
+
+
+def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Drawn:
+    named = tuple(int(word) for word in _text(settings, "of").replace(",", " ").split() if word.isdecimal())[:MOST_ROWS]
+    family = load_family(project_id, named, MOST_ROWS, relatives=True)
+    if not named or family.stages.empty:
+        raise NotShownError("A tree in a report names runs that are here, as in provenance?of=12.")
+    return Drawn(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
+
+
+def _tradeoffs(settings: dict[str, Any], project_id: int) -> Drawn:
+    found = tradeoffs.chart(settings, project_id)
+    if found is None:
+        raise NotShownError("No stage that is chosen has both quantities.")
+    return Drawn(charts=[found])

@@ -1,0 +1,131 @@
+"""What stands behind a run's numbers: layers, mistakes, spec and environment."""
+
+import base64
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app.charts.layers import layer_chart, quantities, titled
+from app.queries import run_details
+from app.text import formats
+from app.text.stages import layer_table, name_of
+from core.spec.model import RunSpec
+
+ACROSS = 6  # images in a row
+
+
+def show_layers(stages: pd.DataFrame) -> None:
+    """What steps say of each layer."""
+    told = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
+    if not told:
+        st.info("No step of this run tells of single layers. Pruning, quantization and decomposition do.")
+        return
+    chosen = st.selectbox("Step", list(told), index=len(told) - 1, key="layers_of")
+    layers = told[chosen]
+    numbers = quantities(layers)
+    if numbers and len(layers) > 1:
+        shown = st.segmented_control(
+            "Shown", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
+        )
+        st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
+    st.dataframe(layer_table(layers), hide_index=True)
+
+
+def _layers(stage: dict[str, Any]) -> bool:
+    return bool(isinstance(stage["details"], dict) and stage["details"].get("layers"))
+
+
+def show_mistakes(stages: pd.DataFrame) -> None:
+    """The inputs that a stage gets wrong and its reference gets right, the worst first."""
+    compared = {
+        name_of(stage): (stage["key"], int(stage["reference_stage_id"]))
+        for stage in stages.to_dict("records")
+        if pd.notna(stage["reference_stage_id"]) and stage["stage_id"] != stage["reference_stage_id"]
+    }
+    if not compared:
+        st.info("No stage is compared with a reference yet.")
+        return
+    chosen = st.selectbox("Stage", list(compared), index=len(compared) - 1, key="mistakes_of")
+    key, reference_id = compared[chosen]
+    items = run_details.load_mistakes(key, run_details.load_keys((reference_id,))[reference_id])
+    if items is None:
+        st.info("Its artifact is not on this host any more, so the inputs cannot be shown.")
+    elif not items:
+        st.success("It gets nothing wrong that its reference gets right.", icon=":material/check_circle:")
+    elif "image" in items[0]:
+        _images(items)
+    else:
+        _texts(items)
+
+
+def _images(items: list[dict[str, Any]]) -> None:
+    st.caption(
+        "The stage is wrong here and its reference right; where it lost most comes first, with the loss of both."
+    )
+    for start in range(0, len(items), ACROSS):
+        for column, item in zip(st.columns(ACROSS), items[start : start + ACROSS], strict=False):
+            column.image(base64.b64decode(item["image"]), width="stretch")
+            label, predicted = formats.plain(str(item["label"])), formats.plain(str(item["predicted"]))
+            column.caption(f"**{label}**, taken for **{predicted}**  \n{_loss(item)}")
+
+
+def _texts(items: list[dict[str, Any]]) -> None:
+    st.caption("Where the stage lost most against its reference.")
+    rows = []
+    for item in items:
+        answers = {"Label": item["label"], "Answer": str(item["predicted"])} if "predicted" in item else {}
+        rows.append(
+            {
+                "Text": item["text"],
+                **answers,
+                "Loss": f"{formats.number(item['nats'])} nats",
+                "Reference's loss": f"{formats.number(item['reference_nats'])} nats",
+            }
+        )
+    st.dataframe(rows, hide_index=True, row_height=70, column_config={"Text": st.column_config.Column(width="large")})
+
+
+def _loss(item: dict[str, Any]) -> str:
+    return f"{formats.number(item['nats'])} nats, was {formats.number(item['reference_nats'])}"
+
+
+def show_spec(run: dict[str, Any]) -> None:
+    """The spec as it can be pasted, and under what it executed."""
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.markdown("**Spec**")
+        st.code(RunSpec.parse(run["spec"]).to_yaml(), language="yaml")
+    with right:
+        st.markdown("**Environment**")
+        told = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
+        st.table(told, border="horizontal")
+
+
+def environment(run: dict[str, Any]) -> dict[str, str]:
+    """Seed, hardware, versions, commit and time spent, in words."""
+    hardware: dict[str, Any] = run["hardware"] or {}
+    versions: dict[str, Any] = hardware.get("versions") or {}
+    known = dict(run["environment"])
+    memory = hardware.get("memory_bytes")
+    commit = known.pop("commit", None) or hardware.get("commit")
+    rows = {
+        "Seed": str(run["spec"].get("seed", 0)),
+        "Compute time": formats.duration(run["compute_seconds"] or None),
+        "Attempts": str(run["attempt"]),
+        "Worker": run["worker"] or formats.NOTHING,
+        "Hardware": str(known.pop("hardware", "") or hardware.get("name") or formats.NOTHING),
+        "Memory": formats.size(memory),
+        "Threads": str(known.pop("threads", formats.NOTHING)),
+        "Commit": str(commit)[:12] if commit else formats.NOTHING,
+        "Submitted": f"{formats.moment(run['created_at'])} UTC",
+        "Started": _moment(run["started_at"]),
+        "Ended": _moment(run["ended_at"]),
+    }
+    rows |= {str(name).capitalize(): str(value) for name, value in known.items() if value}
+    rows |= {name: str(value) for name, value in versions.items() if name.capitalize() not in rows}
+    return rows
+
+
+def _moment(at: float | None) -> str:
+    return formats.NOTHING if at is None else f"{formats.moment(at)} UTC"

@@ -1,0 +1,140 @@
+"""The head of the run page: what the run is, how it stands, and what can be done with it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import streamlit as st
+
+from app.actions import runs
+from app.components import refusal_toast
+from app.components.stars import load_stars, set_stars
+from app.queries import common, run_details
+from app.screens.run.failures import remedy
+from app.text import formats
+from app.web import navigation
+from app.web.identity import Project, User
+from core.store.models import RunStatus
+
+Colour = Literal["gray", "blue", "green", "red", "orange"]
+BADGES: dict[RunStatus, tuple[Colour, str]] = {
+    RunStatus.QUEUED: ("gray", ":material/schedule:"),
+    RunStatus.RUNNING: ("blue", ":material/play_circle:"),
+    RunStatus.DONE: ("green", ":material/check_circle:"),
+    RunStatus.FAILED: ("red", ":material/error:"),
+    RunStatus.CANCELLED: ("orange", ":material/cancel:"),
+}
+
+
+def show_title(run: dict[str, Any], user: User, project: Project) -> None:
+    """Name, status and the buttons; a viewer's are off."""
+    st.title(formats.plain(run["name"] or run["recipe"]), anchor=False)
+    colour, icon = BADGES[run["status"]]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        _star(run["id"], user)
+        st.badge(f"Run {run['id']}", color="gray")
+        st.badge(_status(run), color=colour, icon=icon)
+        for name in run["tags"]:
+            st.markdown(f":violet-badge[:material/sell: {formats.plain(name)}]", width="content")
+        st.space("stretch")
+        _buttons(run, user, project)
+    st.caption(formats.plain(_facts(run)))
+
+
+def show_state(run: dict[str, Any]) -> None:
+    """What it does now, or what became of it."""
+    if run["status"] == RunStatus.RUNNING:
+        remaining = run["seconds_left"]
+        left = f"about {formats.duration(remaining)} left" if remaining else "time left not known yet"
+        st.progress(min(1.0, run["progress"]), text=f"{formats.plain(run['progress_text'] or 'starting')} · {left}")
+    elif run["status"] == RunStatus.QUEUED:
+        waits_for = run_details.load_waiting(run["id"])
+        if waits_for:
+            st.warning(f"Waits for {formats.plain(waits_for)}.", icon=":material/hourglass_top:")
+        else:
+            st.info("Queued: a worker takes it when its turn comes.", icon=":material/schedule:")
+    elif run["status"] == RunStatus.FAILED:
+        failure = run["failure"]
+        message = formats.plain(_shortened(run["failure_message"]))
+        what = f"**Failed: {failure.value if failure else 'unknown'}.** {message[:1].upper()}{message[1:]}"
+        st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
+    elif run["status"] == RunStatus.CANCELLED:
+        st.warning("Cancelled. Its finished stages stand; requeue it to go on.", icon=":material/cancel:")
+
+
+def _status(run: dict[str, Any]) -> str:
+    asked = run["cancel_requested"] and run["status"] == RunStatus.RUNNING
+    return "stopping" if asked else run["status"].value
+
+
+def _facts(run: dict[str, Any]) -> str:
+    facts = [f"{run['model']} on {run['task']}", run["recipe"], run["owner"]]
+    facts.append(f"submitted {formats.ago(run['created_at'], run['now'])}")
+    if run["started_at"]:
+        took = formats.duration((run["ended_at"] or run["now"]) - run["started_at"])
+        facts.append(f"{'ran' if run['ended_at'] else 'running'} for {took}")
+    if run["worker"]:
+        facts.append(f"on {run['worker']}")
+    return " · ".join(facts)
+
+
+def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
+    off = not project.may_submit
+    st.page_link(
+        "screens/provenance/page.py",
+        label="Provenance",
+        icon=":material/account_tree:",
+        query_params={"of": str(run["id"])},
+        width="content",
+    )
+    if st.button("Clone and edit", icon=":material/content_copy:", disabled=off):
+        navigation.go(f"submit?clone={run['id']}")
+    if run_details.is_unfinished(run):
+        st.button(
+            "Cancel",
+            icon=":material/cancel:",
+            disabled=off or run["cancel_requested"],
+            on_click=act,
+            args=(runs.cancel, user.id, [run["id"]]),
+        )
+    else:
+        st.button(
+            "Requeue",
+            icon=":material/replay:",
+            disabled=off,
+            on_click=act,
+            args=(runs.requeue, user.id, [run["id"]]),
+        )
+    with st.popover("Rename", icon=":material/edit:", disabled=off), st.form("rename", border=False):
+        name = st.text_input("Name", run["name"], max_chars=200)
+        if st.form_submit_button("Rename", type="primary"):
+            act(runs.rename, user.id, run["id"], name)
+            st.rerun()
+
+
+def act(change: Callable[..., Any], *arguments: Any) -> None:
+    """Do what a button asks for, or say why not; then read anew."""
+    with refusal_toast.told():
+        change(*arguments)
+    run_details.forget()
+    common.forget_runs()
+
+
+def _star(run_id: int, user: User) -> None:
+    """The user's star, which a click gives or takes."""
+    starred = run_id in load_stars(user.id, (run_id,))
+    st.button(
+        "",
+        icon="⭐" if starred else ":material/star:",
+        help="Take my star" if starred else "Star: find it by the filters of the Runs page",
+        type="tertiary",
+        key="star",
+        on_click=act,
+        args=(partial(set_stars, starred=not starred), user.id, [run_id]),
+    )
+
+
+def _shortened(message: str) -> str:
+    """The message's first lines, so that a traceback stays in the log."""
+    lines = message.strip().splitlines()
+    return " ".join(lines[:3])[:600] + (" …" if len(lines) > 3 else "")

@@ -1,0 +1,158 @@
+"""The draft of this browser session, and what the submit page's buttons do to it."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from app.actions import runs
+from app.queries import common
+from app.screens.submit.draft import Draft, Unread
+from app.screens.submit.widgets import Place
+from app.text import formats
+from app.text.schema import starting_settings
+from core.errors import Problem, SpecError
+from core.spec.model import RunSpec
+
+ASK_AGAIN_SECONDS = 30  # a question is lost where no worker was there in time
+PRESETS = Path(__file__).with_name("presets")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A spec to start from, with what it is good for."""
+
+    title: str
+    description: str
+    text: str
+
+
+def presets() -> list[Preset]:
+    """The shipped presets by file name; the first comment line is the title, the following ones describe it."""
+    found = []
+    for file in sorted(PRESETS.glob("*.yaml")):
+        text = file.read_text()
+        comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
+        found.append(Preset(comments[0], " ".join(comments[1:]), text))
+    return found
+
+
+def current() -> Draft:
+    """The draft that is being edited; a new session starts with the first preset."""
+    if "draft" not in st.session_state:
+        _start(presets()[0])
+    draft: Draft = st.session_state["draft"]
+    return draft
+
+
+def _start(preset: Preset) -> None:
+    st.session_state["draft"] = Draft.of(
+        RunSpec.from_yaml(preset.text), about=f"**{preset.title}.** {preset.description}"
+    )
+
+
+def start_from_preset(draft: Draft, key: str) -> None:
+    """Replace the draft by the preset that was chosen while it was shown."""
+    if draft is current():
+        _start(next(preset for preset in presets() if preset.title == st.session_state[key]))
+
+
+def clone(run_id: int, project_id: int) -> None:
+    """Replace the draft by an earlier run's spec."""
+    found = common.load_spec(run_id, project_id)
+    if found is None:
+        st.toast(f"There is no run {run_id} in this project.", icon=":material/error:")
+    else:
+        st.session_state["draft"] = Draft.of(RunSpec.parse(found), cloned_from=run_id)
+
+
+def clone_chosen(draft: Draft, key: str, project_id: int) -> None:
+    """Replace the draft by the spec of the run that was chosen while it was shown."""
+    if draft is current():
+        clone(st.session_state[key], project_id)
+
+
+def write(place: Place, name: str, key: str) -> None:
+    """Take a widget's value into the draft as it is."""
+    place.put(name, st.session_state[key])
+
+
+def add_step(draft: Draft, key: str) -> None:
+    """Add the chosen technique."""
+    technique = st.session_state[key]
+    draft.add(technique, starting_settings(common.load_catalogue().techniques[technique]["schema"]))
+
+
+def take_yaml(draft: Draft, shown: str, key: str) -> None:
+    """Make a new draft of the edited YAML; what cannot be read stays in the field, with the reason.
+
+    A field that shows another text than the draft's is of a browser that is late: what it holds is no edit.
+    """
+    typed = st.session_state[key]
+    if draft is not current() or shown != draft.to_yaml() or typed == shown:
+        return
+    try:
+        spec = RunSpec.from_yaml(typed)
+    except SpecError as error:
+        draft.unread = Unread(typed, error.problems)
+    else:
+        st.session_state["draft"] = Draft.of(spec, draft.cloned_from)
+
+
+def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> None:
+    """Queue the draft as it is now, once for each click on a page that shows the `last` run."""
+    catalogue = common.load_catalogue()
+    spec, problems = draft.check(catalogue)
+    if draft is not current() or draft.submitted != last or draft.unread or problems or spec is None:
+        return
+    if common.load_answer(spec.hash):
+        return  # the page is drawn again, with the worker's objections at their fields
+    draft.refused = ""
+    try:
+        draft.submitted = runs.submit(user_id, project_id, spec, catalogue, draft.cloned_from)
+    except (runs.NotAllowed, SpecError) as error:
+        draft.refused = str(error)
+    common.forget_runs()
+
+
+def show_problems(problems: Sequence[Problem]) -> None:
+    """The first problems of the draft, each with the name of its field."""
+    told = ((formats.plain(_in_words(p.field)), formats.plain(f"{p.message}. {p.remedy}")) for p in problems[:8])
+    st.error("\n\n".join(f"**{where}** {what}" for where, what in told), icon=":material/error:")
+
+
+def _in_words(field: str) -> str:
+    """A step by the number that the form gives it: "recipe[2].rtn.bits" is "step 3, rtn.bits"."""
+    found = re.match(r"recipe\[(\d+)\]\.?", field)
+    return field if found is None else f"step {int(found[1]) + 1}, {field[found.end() :]}".rstrip(", ")
+
+
+def show_answer(spec: RunSpec, may_ask: bool) -> None:
+    """Whether the model takes this recipe, which only a worker can tell."""
+    if common.load_answer(spec.hash) is None:
+        _await_answer(spec, may_ask)
+    else:
+        _tell_answer(spec)
+
+
+@st.fragment(run_every="2s")
+def _await_answer(spec: RunSpec, may_ask: bool) -> None:
+    """Wait in a fragment of its own: a run of the whole page that nobody asked for could stop an upload."""
+    if common.load_answer(spec.hash) is not None:
+        _tell_answer(spec)
+        return
+    st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
+    asked, at = st.session_state.get("asked", ("", 0.0))
+    if may_ask and (asked != spec.hash or time.monotonic() - at > ASK_AGAIN_SECONDS):
+        st.session_state["asked"] = (spec.hash, time.monotonic())
+        runs.ask(spec)
+
+
+def _tell_answer(spec: RunSpec) -> None:
+    if problems := common.load_answer(spec.hash):
+        show_problems(problems)
+    else:
+        st.caption(":green[:material/check_circle: The model takes this recipe.]")

@@ -1,0 +1,243 @@
+"""Forms drawn from JSON schemas: a technique's published settings become widgets that write into a draft.
+
+The draft is the truth and widgets are views of it: each writes its value back in a callback, so that the
+draft is complete and validated before the page is drawn, and each problem can stand at its field. What makes
+other widgets appear has the part of the draft drawn anew.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app.screens.submit.widgets import Place, draw, show_problem
+from app.text.schema import Field, fields, starting_settings
+from core.spec.catalogue import Catalogue
+
+COLUMNS = 3
+_WIDE = ("model", "methods", "object")
+_SCHEMES = {"hf": "Hugging Face or folder", "run": "An earlier run"}
+
+
+def settings_form(schema: Mapping[str, Any], place: Place) -> None:
+    """Draw a widget for each setting of a schema; what differs from its default is written to the draft."""
+    drawn = fields(schema)
+    simple = [field for field in drawn if field.kind not in _WIDE]
+    for start in range(0, len(simple), COLUMNS):
+        for column, field in zip(st.columns(COLUMNS), simple[start : start + COLUMNS], strict=False):
+            with column:
+                draw(field, place)
+    for field in drawn:
+        if field.kind in _WIDE:
+            _FORMS[field.kind](field, place)
+    _stray_problems(place, {"source", *(field.name for field in drawn)})
+
+
+def _stray_problems(place: Place, known: set[str]) -> None:
+    """Problems of keys that the form has no widget for, as pasted YAML may bring them."""
+    for problem in place.problems:
+        inner = problem.field.removeprefix(f"{place.field}.")
+        if inner != problem.field and inner.partition(".")[0].partition("[")[0] not in known:
+            show_problem(problem, inner)
+
+
+def _object_form(field: Field, place: Place) -> None:
+    with st.container(border=True):
+        st.markdown(f"**{field.label}**", help=field.description or None)
+        for nested in field.fields:
+            draw(nested, place.inside(field.name))
+
+
+def _methods_form(field: Field, place: Place) -> None:
+    """The list of methods that take part in a training, each with its own form."""
+    items = place.values.get(field.name) or []
+    st.markdown("**Methods that take part**")
+    for index, item in enumerate(items):
+        with st.container(border=True):
+            _method_form(field, place, index, item)
+    catalogue = place.catalogue
+    choices = [name for name, entry in catalogue.techniques.items() if "method" in entry["forms"]]
+    key = f"{place.key}.{field.name}.add"
+    st.selectbox(
+        "Add a method",
+        choices,
+        index=None,
+        placeholder="Add a method: search by name or family",
+        format_func=lambda name: technique_title(catalogue, name),
+        filter_mode="contains",
+        key=key,
+        on_change=place.edit,
+        args=(_add_method, place, field.name, key),
+        label_visibility="collapsed",
+    )
+
+
+def technique_title(catalogue: Catalogue, name: str) -> str:
+    """A technique in a list to choose from: its name, family and what it does."""
+    entry = catalogue.techniques[name]
+    return f"{name} · {entry['family']} · {entry['summary']}"
+
+
+def _method_form(field: Field, place: Place, index: int, item: Any) -> None:
+    name = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else str(item)
+    entry = place.catalogue.techniques.get(name)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{name}**", width="stretch")
+        if entry is not None:
+            st.link_button("Paper", entry["paper"], type="tertiary", icon=":material/open_in_new:")
+        st.button(
+            "Remove",
+            icon=":material/delete:",
+            type="tertiary",
+            key=f"{place.key}.{field.name}[{index}].remove",
+            on_click=place.edit,
+            args=(_remove_method, place, field.name, index),
+        )
+    if entry is None:
+        show_problem(place.problem(f"{field.name}[{index}]"))
+        return
+    st.caption(entry["summary"])
+    settings_form(entry["schema"], place.inside(field.name, index, name))
+
+
+def _add_method(place: Place, name: str, key: str) -> None:
+    method = st.session_state[key]
+    settings = starting_settings(place.catalogue.techniques[method]["schema"])
+    place.put(name, [*(place.values.get(name) or []), {method: settings}])
+    place.part.redraw()
+
+
+def _remove_method(place: Place, name: str, index: int) -> None:
+    place.put(name, [item for number, item in enumerate(place.values[name]) if number != index])
+    place.part.redraw()
+
+
+def _model_setting(field: Field, place: Place) -> None:
+    """A model reference as a setting: none where that is allowed, else a source with its settings."""
+    value = place.values.get(field.name)
+    with st.container(border=True):
+        if field.nullable or not field.required:
+            key = f"{place.key}.{field.name}.given"
+            st.toggle(
+                field.label,
+                value=value is not None,
+                key=key,
+                help=field.description or None,
+                on_change=place.edit,
+                args=(_give_model, place, field.name, key),
+            )
+        else:
+            st.markdown(f"**{field.label}** *", help=field.description or None)
+        if isinstance(value, (str, dict)):
+            model_form(place.inside(field.name), "Source")
+        else:
+            show_problem(place.problem(field.name))
+
+
+def _give_model(place: Place, name: str, key: str) -> None:
+    if st.session_state[key]:
+        place.put(name, {"source": "stage:0" if place.stages is not None else "builtin:vit"})
+    else:
+        place.leave_out(name)
+    place.part.redraw()
+
+
+def model_form(place: Place, label: str) -> None:
+    """A model reference: its source, and the settings that the source's schema describes."""
+    source = str(place.values.get("source", ""))
+    options = [f"stage:{n}" for n in range((place.stages if place.stages is not None else -1) + 1)]
+    options += list(place.catalogue.models)
+    _source_form(place, label, options, place.catalogue.models)
+    show_problem(place.problem("source"))
+    found = place.catalogue.source("models", source)
+    if found is not None:
+        settings_form(found[1]["schema"], place)
+    if place.values.get("recipe"):
+        names = [next(iter(step)) if isinstance(step, dict) else step for step in place.values["recipe"]]
+        st.caption(f"with the recipe {' → '.join(names)} (edit it as YAML)")
+
+
+def task_form(place: Place, label: str) -> None:
+    """A task: its source, and the settings that the source's schema describes."""
+    _source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
+    show_problem(place.problem("source"))
+    found = place.catalogue.source("tasks", str(place.values.get("source", "")))
+    if found is not None:
+        settings_form(found[1]["schema"], place)
+
+
+def _source_form(place: Place, label: str, options: list[str], entries: Mapping[str, Any]) -> None:
+    source = str(place.values.get("source", ""))
+    scheme, _, rest = source.partition(":")
+    chosen = source if source in options else scheme
+    options = options if chosen in options else [*options, chosen]
+    key = f"{place.key}.source"
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    left.selectbox(
+        label,
+        options,
+        index=options.index(chosen),
+        format_func=_source_title,
+        key=key,
+        on_change=place.edit,
+        args=(_choose_source, place, key),
+    )
+    with right:
+        if chosen == "run":
+            _run_choice(place, rest)
+        elif chosen in entries and ":" not in chosen:
+            rest_key = f"{place.key}.{chosen}.rest"
+            st.text_input(
+                _REST.get(chosen, "Name"),
+                rest,
+                key=rest_key,
+                placeholder=_EXAMPLES.get(chosen, ""),
+                on_change=place.edit,
+                args=(_write_rest, place, chosen, rest_key),
+            )
+        elif chosen in entries:
+            st.caption(entries[chosen]["summary"])
+
+
+_REST = {"hf": "Repository or folder", "file": "File or folder below the data folders"}
+_EXAMPLES = {"hf": "facebook/opt-125m", "file": "reviews.csv"}
+
+
+def _source_title(source: str) -> str:
+    if source == "stage:0":
+        return "stage 0 of this run (the model as it came)"
+    if source.startswith("stage:"):
+        return f"stage {source.removeprefix('stage:')} of this run"
+    return _SCHEMES.get(source, "A file or folder" if source == "file" else source)
+
+
+def _run_choice(place: Place, rest: str) -> None:
+    key = f"{place.key}.run.rest"
+    titles = {str(number): f"#{number} {title}" for number, title in place.runs}
+    options = list(titles) if rest in titles or not rest else [rest, *titles]
+    st.selectbox(
+        "Run",
+        options,
+        index=options.index(rest) if rest in options else None,
+        placeholder="a run that is done",
+        format_func=lambda number: titles.get(number, f"#{number}"),
+        key=key,
+        on_change=place.edit,
+        args=(_write_rest, place, "run", key),
+    )
+
+
+def _choose_source(place: Place, key: str) -> None:
+    """Another source: its settings are others, so all that was set is dropped."""
+    chosen = st.session_state[key]
+    for name in list(place.values):
+        place.leave_out(name)
+    place.put("source", chosen if ":" in chosen else f"{chosen}:")
+    place.part.redraw()
+
+
+def _write_rest(place: Place, scheme: str, key: str) -> None:
+    place.put("source", f"{scheme}:{st.session_state[key] or ''}")
+
+
+_FORMS = {"model": _model_setting, "methods": _methods_form, "object": _object_form}

@@ -1,0 +1,233 @@
+"""Build a run: a model, a task and a recipe of techniques, by forms or as YAML."""
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from app.queries import common
+from app.screens.submit import editor, forms, uploads
+from app.screens.submit.draft import Part, Step, dense_companion
+from app.screens.submit.widgets import Place, show_problem
+from app.text import formats
+from app.web import identity
+from core.spec.model import LimitSpec, MeasureSpec
+
+DEVICES = ["any", "cpu", "gpu"]
+
+user, project = identity.user(), identity.project()
+catalogue = common.load_catalogue()
+done_runs = common.load_run_titles(project.id, only_done=True)
+
+wanted = st.query_params.get("clone", "")
+if wanted.isdecimal() and st.session_state.get("cloned") != wanted:
+    st.session_state["cloned"] = wanted
+    editor.clone(int(wanted), project.id)
+
+draft = editor.current()
+spec, problems = draft.check(catalogue)
+if spec is not None and not problems:
+    problems = common.load_answer(spec.hash) or []
+
+
+def place(part: Part, name: str, field: str = "", stages: int | None = None) -> Place:
+    """Where a form of this page writes to."""
+    return Place(draft, part, part.edition, name, field or name, catalogue, problems, done_runs, stages)
+
+
+def general(name: str) -> dict[str, Any]:
+    """Key and callback of the widget of the name, the seed or the device."""
+    where = place(draft.general, "general")
+    key = f"{where.key}.{name}"
+    return {"key": key, "on_change": where.edit, "args": (editor.write, where, name, key)}
+
+
+def click(name: str, act: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """Key and callback of a button that changes the recipe or the reference."""
+    return {"key": f"{draft.edition}.{name}", "on_click": draft.edit, "args": (draft.edition, act, *args)}
+
+
+def step_buttons(index: int, step: Step) -> None:
+    """What can be done with a step as a whole."""
+    last = index == len(draft.steps) - 1
+    for icon, words, off, act, *args in (
+        ("arrow_upward", "Move up", index == 0, draft.move, -1),
+        ("arrow_downward", "Move down", last, draft.move, 1),
+        ("content_copy", "Duplicate", False, draft.duplicate),
+        ("delete", "Remove", False, draft.remove),
+    ):
+        bound = click(f"{step.id}.{words}", act, step, *args)
+        st.button(f":material/{icon}:", help=words, type="tertiary", disabled=off, **bound)
+
+
+st.title("Submit a run")
+presets = {preset.title: preset for preset in editor.presets()}
+titles = dict(common.load_run_titles(project.id))
+preset_key, clone_key = f"{draft.edition}.preset", f"{draft.edition}.clone"
+start, clone = st.columns([5, 3], gap="large")
+start.selectbox(
+    "Start from a preset",
+    list(presets),
+    index=None,
+    placeholder="Start from a preset",
+    key=preset_key,
+    on_change=editor.start_from_preset,
+    args=(draft, preset_key),
+    label_visibility="collapsed",
+)
+clone.selectbox(
+    "Clone an earlier run",
+    list(titles),
+    index=None,
+    placeholder="Clone an earlier run" if titles else "No earlier run to clone",
+    format_func=lambda number: f"#{number} {titles[number]}",
+    disabled=not titles,
+    key=clone_key,
+    on_change=editor.clone_chosen,
+    args=(draft, clone_key, project.id),
+    label_visibility="collapsed",
+)
+if draft.cloned_from is not None:
+    st.badge(f"Cloned from run {draft.cloned_from}", icon=":material/content_copy:", color="gray")
+elif draft.about:
+    st.caption(draft.about)
+
+left, right = st.columns([5, 3], gap="large")
+
+with left:
+    st.subheader("Model")
+    with st.container(border=True):
+        forms.model_form(place(draft.model, "model"), "Where it comes from")
+        uploads.model_upload(draft)
+
+    st.subheader("Task")
+    with st.container(border=True):
+        forms.task_form(place(draft.task, "task"), "Data and score")
+        uploads.task_upload(draft)
+        if st.toggle("Preview the data", key="preview"):
+            uploads.task_preview(draft.task.values)
+
+    st.subheader("Recipe")
+    if not draft.steps:
+        st.info("No steps yet: the model is measured as it is. Add a technique below.", icon=":material/info:")
+    for index, step in enumerate(draft.steps):
+        field = f"recipe[{index}]"
+        entry = catalogue.techniques.get(step.technique)
+        wrong = any(p.field == field or p.field.startswith(f"{field}.") for p in problems)
+        title = f"**{index + 1} · {formats.plain(step.technique)}** &nbsp; {formats.plain(step.words)}"
+        icon = ":material/error:" if wrong else None
+        with st.expander(title, expanded=wrong or step.added, key=f"step.{step.id}", icon=icon):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                if entry is not None:
+                    st.markdown(f"{entry['summary']} [Paper]({entry['paper']})", width="stretch")
+                with st.container(horizontal=True, width="content"):
+                    step_buttons(index, step)
+            if entry is None:
+                show_problem(next((p for p in problems if p.field.startswith(field)), None))
+            else:
+                show_problem(next((p for p in problems if p.field == field), None))
+                inside = place(step, step.technique, f"{field}.{step.technique}", stages=index)
+                forms.settings_form(entry["schema"], inside)
+    steps = [name for name, entry in catalogue.techniques.items() if "step" in entry["forms"]]
+    add_key = f"{draft.edition}.add.step"
+    st.selectbox(
+        "Add a step",
+        sorted(steps, key=lambda name: (catalogue.techniques[name]["family"], name)),
+        index=None,
+        placeholder="Add a step: search by technique or family",
+        format_func=lambda name: forms.technique_title(catalogue, name),
+        filter_mode="contains",
+        key=add_key,
+        on_change=draft.edit,
+        args=(draft.edition, editor.add_step, draft, add_key),
+        label_visibility="collapsed",
+    )
+
+    st.subheader("Measuring")
+    with st.expander("What is measured", icon=":material/speed:"):
+        forms.settings_form(MeasureSpec.model_json_schema(), place(draft.measure, "measure"))
+    with st.expander(
+        "Reference" + (" (chosen)" if draft.reference else " (automatic)"), icon=":material/compare_arrows:"
+    ):
+        st.caption("What ratios and changes are taken against: by default the first trained, uncompressed stage.")
+        if draft.reference is None:
+            st.button("Choose another", **click("refer", draft.refer, {"source": "stage:0"}))
+        else:
+            forms.model_form(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
+            st.button("Choose automatically", **click("refer", draft.refer, None))
+    with st.expander("Limits", icon=":material/timer:"):
+        forms.settings_form(LimitSpec.model_json_schema(), place(draft.limits, "limits"))
+
+with right, st.container(key="summary"):
+    values = draft.general.values
+    st.text_input("Name", values["name"], max_chars=200, **general("name"))
+    if draft.is_misnamed:
+        whose = "the preset" if draft.cloned_from is None else f"run {draft.cloned_from}"
+        st.caption(f":material/edit: Still the name of {whose}, from which this differs.")
+    seed, device = st.columns(2)
+    seed.number_input("Seed", 0, 2**31 - 1, values["seed"], **general("seed"))
+    device.selectbox("Device", DEVICES, DEVICES.index(values["device"]), **general("device"))
+
+    if draft.unread:
+        st.error("The YAML cannot be read. Mend it, or change the form to replace it.", icon=":material/error:")
+    elif problems:
+        editor.show_problems(problems)
+    elif spec is not None:
+        editor.show_answer(spec, project.may_submit)
+        estimate = common.load_estimate(spec.to_dict(), spec.hash)
+        if estimate is not None:
+            st.caption(
+                f":material/schedule: About {formats.duration(estimate)}, by earlier runs; reused stages take none."
+            )
+        identical = [row for row in common.load_identical(project.id, spec.hash) if row[0] != draft.submitted]
+        for run_id, status, created_at in identical[:1]:
+            st.info(
+                f"Run {run_id} asks for exactly this ({status}, {formats.ago(created_at)}).",
+                icon=":material/content_copy:",
+            )
+            st.page_link("screens/run/page.py", label=f"Open run {run_id}", query_params={"run": str(run_id)})
+        companion = dense_companion(spec, catalogue)
+        if companion is not None:
+            st.warning(
+                "No stage of this recipe is trained and uncompressed, so nothing could be compared. "
+                "Its dense companion can be trained as the reference.",
+                icon=":material/compare_arrows:",
+            )
+            st.button("Add the dense companion", **click("companion", draft.refer, companion))
+
+    st.button(
+        "Submit",
+        key=f"{draft.edition}.submit.{draft.submitted}",
+        type="primary",
+        icon=":material/send:",
+        width="stretch",
+        disabled=bool(draft.unread or problems) or spec is None or not project.may_submit,
+        help=None if project.may_submit else "You are a viewer of this project; its owners can make you a member.",
+        on_click=editor.submit,
+        args=(user.id, project.id, draft, draft.submitted),
+    )
+    if draft.refused:
+        st.error(formats.plain(draft.refused), icon=":material/error:")
+    if draft.submitted is not None:
+        st.success(f"Run {draft.submitted} is queued.", icon=":material/check_circle:")
+        st.page_link(
+            "screens/run/page.py",
+            label=f"Open run {draft.submitted}",
+            icon=":material/arrow_forward:",
+            query_params={"run": str(draft.submitted)},
+        )
+
+    text = draft.to_yaml()
+    key = f"{draft.edition}.yaml.{hash(text)}"  # a field for each text, as a field that is there keeps its own
+    with st.container(key="yaml"):
+        st.text_area(
+            "YAML",
+            text,
+            key=key,
+            height=420,
+            on_change=editor.take_yaml,
+            args=(draft, text, key),
+            help="The same spec; edit either.",
+        )
+    for problem in draft.unread.problems if draft.unread else ():
+        show_problem(problem, problem.field)

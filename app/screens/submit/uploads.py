@@ -1,0 +1,119 @@
+"""Models and data that a user brings along, and a look at the data before it is used."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import streamlit as st
+
+from app.screens.submit import editor
+from app.screens.submit.draft import Draft, Part
+from app.screens.submit.widgets import show_problem
+from app.text import formats
+from core.errors import SpecError
+from core.settings import settings
+from core.spec.model import TaskSpec
+from core.tasks.preview import Preview, preview
+from core.tasks.upload import save_model_upload, save_upload
+
+Files = Sequence[tuple[str, BinaryIO]]
+
+
+def model_upload(draft: Draft) -> None:
+    """Bring a model: the files that `save_pretrained` wrote, or a zip of them."""
+    with _form("Upload a model", "Use this model", "model", draft.model, _save_model) as key:
+        st.file_uploader(
+            "config.json, safetensors and tokenizer files, or one zip of them",
+            accept_multiple_files=True,
+            max_upload_size=settings().upload_mb,
+            key=key,
+        )
+
+
+def task_upload(draft: Draft) -> None:
+    """Bring data: a text, a table, or a zip of class folders of pictures."""
+    with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
+        st.file_uploader(
+            "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures",
+            type=["txt", "md", "csv", "jsonl", "zip"],
+            max_upload_size=settings().upload_mb,
+            key=key,
+        )
+
+
+def _save_model(files: Files) -> str:
+    return save_model_upload(files, settings().home)
+
+
+def _save_data(files: Files) -> str:
+    return save_upload(*files[0], settings().home)
+
+
+@contextmanager
+def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files], str]) -> Iterator[str]:
+    """A form around an uploader, whose key it yields: its files come with the click, and no run of the page between.
+
+    Streamlit forgets to tell the browser where to send a file when a run of the page starts just then.
+    """
+    key = f"{part.edition}.{name}.upload"
+    with st.expander(title, icon=":material/upload:", key=f"{key}.open"):
+        with st.form(f"{key}.form", border=False):
+            yield key
+            st.form_submit_button(label, on_click=_use, args=(key, name, save))
+        for problem in st.session_state.get(f"{key}.problems", ()):
+            told = f"{problem.value} {problem.message}. {problem.remedy}".lstrip()
+            st.error(formats.plain(told), icon=":material/error:")
+
+
+def _use(key: str, name: str, save: Callable[[Files], str]) -> None:
+    """Save what was uploaded and make it the draft's model or task; what is wrong is told below the uploader."""
+    given = st.session_state[key] or []
+    files = [(file.name, file) for file in (given if isinstance(given, list) else [given])]
+    try:
+        if not files:
+            raise SpecError.of(name, "", "No file is chosen", "Choose one first.")
+        source = save(files)
+    except SpecError as error:
+        st.session_state[f"{key}.problems"] = error.problems
+        return
+    draft = editor.current()
+    part: Part = getattr(draft, name)
+    part.values = {"source": source}
+    part.redraw()
+    draft.unread = None
+
+
+def task_preview(task: Mapping[str, Any]) -> None:
+    """Counts, classes and examples of the task's data."""
+    try:
+        found = _preview(dict(task))
+    except SpecError as error:
+        for problem in error.problems:
+            show_problem(problem)
+        return
+    counts = " · ".join(f"{n:,} {split}" for split, n in found.counts.items())
+    st.markdown(f"**{found.kind.value.capitalize()}** — {found.unit}: {counts}")
+    if found.classes:
+        classes = ", ".join(f"{name} ({n:,})" for name, n in list(found.classes.items())[:20])
+        st.caption(f"{len(found.classes)} classes: {formats.plain(classes)}{' …' if len(found.classes) > 20 else ''}")
+    if found.guesses:
+        right = ", ".join(f"{way}: {share:.1f} %" for way, share in found.guesses.items())
+        st.caption(f"Right by chance, guessing {formats.plain(right)}")
+    for warning in found.warnings:
+        st.warning(formats.plain(warning))
+    _examples(found)
+
+
+@st.cache_data(ttl=600, max_entries=20, show_spinner="Reading the data …")
+def _preview(task: dict[str, Any]) -> Preview:
+    return preview(TaskSpec.model_validate(task))
+
+
+def _examples(found: Preview) -> None:
+    pictures = [(item.image, item.label) for item in found.items if item.image is not None]
+    with st.container(horizontal=True):
+        for image, label in pictures:
+            st.image(image, label, width=72)
+    for item in found.items:
+        if item.text is not None:
+            st.text(f"{item.label}: {item.text}" if item.label else item.text)

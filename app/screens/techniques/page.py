@@ -1,0 +1,85 @@
+"""The catalogue: every technique with its family, paper and settings, and who can run it."""
+
+import pandas as pd
+import streamlit as st
+
+from app.components import wrapped_table
+from app.queries import common
+from app.text.formats import NOTHING
+from app.text.schema import Field, fields, in_words
+from app.web import identity
+
+identity.project()
+catalogue = common.load_catalogue()
+offers = common.load_offers()
+
+st.title("Techniques")
+st.caption(
+    f"{len(catalogue.techniques)} techniques. A step stands in a recipe; a method takes part in a train step. "
+    "What is listed here appears in the Submit form by itself."
+)
+
+wanted = st.query_params.get("technique", "")
+families = sorted({entry["family"] for entry in catalogue.techniques.values()})
+text = st.text_input("Search", placeholder="name, family, words of the description", icon=":material/search:")
+chosen = st.pills("Family", families, selection_mode="multi")
+
+
+def default(field: Field) -> str:
+    """What holds where a setting is left out."""
+    if field.required or (field.default is None and field.nullable):
+        return field.when_empty
+    return NOTHING if field.default in (None, [], {}) else in_words(field.default)
+
+
+def setting_row(field: Field) -> dict[str, str]:
+    """One line of a technique's table of settings."""
+    return {"Setting": field.name, "Default": default(field), "Values": field.range, "What it is": field.description}
+
+
+def matches(name: str, entry: dict) -> bool:
+    """Whether the search and the chosen families leave a technique."""
+    words = f"{name} {entry['family']} {entry['doc']}".lower()
+    return all(word in words for word in text.lower().split()) and (not chosen or entry["family"] in chosen)
+
+
+def show(name: str, entry: dict) -> None:
+    """A technique: a line, and all there is to know when it is opened."""
+    forms = {"step": "step", "method": "method in train"}
+    able = offers.get(f"technique:{name}", {}).get(entry["hash"], [])
+    summary = entry["summary"].rstrip(".")
+    with st.expander(f"**{name}** &nbsp; {summary}", expanded=name == wanted, key=f"technique.{name}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.badge(entry["family"], color="blue")
+            for form in entry["forms"]:
+                st.badge(forms[form], color="gray")
+            for need in entry["requires"]:
+                st.badge(f"needs {need}", color="orange")
+            if able:
+                st.badge(f"{len(able)} worker{'s' if len(able) > 1 else ''}", icon=":material/check:", color="green")
+            else:
+                st.badge("no worker runs it now", icon=":material/warning:", color="orange")
+        st.markdown(entry["doc"])
+        rows = [setting_row(field) for field in fields(entry["schema"])]
+        if rows:
+            wrapped_table.show(pd.DataFrame(rows))
+        else:
+            st.caption("No settings.")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.link_button("Paper", entry["paper"], icon=":material/open_in_new:")
+            st.link_button("Link to this technique", f"?technique={name}", icon=":material/link:", type="tertiary")
+            if able:
+                st.caption(f"Runs on {', '.join(able)}.")
+
+
+shown = {name: entry for name, entry in catalogue.techniques.items() if matches(name, entry)}
+if not shown:
+    st.info("No technique matches. Try fewer words, or another family.")
+if wanted in shown and not text and not chosen:
+    show(wanted, shown.pop(wanted))
+for family in families:
+    members = {name: entry for name, entry in shown.items() if entry["family"] == family}
+    if members:
+        st.subheader(f"{family.capitalize()} ({len(members)})")
+    for name, entry in members.items():
+        show(name, entry)

@@ -1,0 +1,77 @@
+"""The champions of a task's devices, and their history, drawn when they are opened."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app.actions import runs
+from app.components import row_table
+from app.queries import common
+from app.text import formats
+from app.text.conditions import condition_name
+from app.web.identity import Project, User
+
+HEADS = ("Device", "Stage", "Model", "Size", "Score", "Latency p50", "By", "When", "Note")
+TEXTS = ("Device", "Stage", "Note")  # which may be long
+
+
+def show(task_hash: str, user: User, project: Project) -> None:
+    """A closed box with the champions, whose titles members may take away."""
+    box = st.expander("Champions", icon=":material/trophy:", key="champions", on_change="rerun")
+    if not box.open:
+        return  # its tables take time to draw
+    with box:
+        now, history = common.load_champions(project.id, task_hash)
+        if not history:
+            st.info("No stage is a device's champion yet. A run's page names one, under Stages.")
+            return
+        if now:
+            _table(now, "champions now", "Champions")
+        else:
+            st.info("No device has a champion now.")
+        if now and project.may_submit:
+            _show_dethrone(now, task_hash, user, project)
+        if len(history) > len(now):
+            st.markdown("**History**")
+            _table(history, "champions before", "History of the champions")
+
+
+def _table(entries: list[dict[str, Any]], key: str, caption: str) -> None:
+    columns = [
+        row_table.Column("Run", link="run?run="),
+        *(row_table.Column(head, wraps=head in TEXTS) for head in HEADS),
+    ]
+    rows = [row_table.Row(entry["run_id"] or 0, _cells(entry)) for entry in entries]
+    row_table.show(columns, rows, key=key, caption=caption)
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    told = [entry["user"], formats.moment(entry["created_at"]), entry["note"] or formats.NOTHING]
+    device = condition_name(entry["device"])
+    if entry["stage_id"] is None:
+        return [formats.NOTHING, device, "title taken away", *[formats.NOTHING] * 4, *told]
+    return [
+        str(entry["run_id"]),
+        device,
+        entry["label"],
+        entry["model"],
+        formats.size(entry["size_bytes"]),
+        formats.score(entry["score"], entry["score_unit"]),
+        formats.milliseconds(entry["p50_ms"]),
+        *told,
+    ]
+
+
+def _show_dethrone(now: list[dict[str, Any]], task_hash: str, user: User, project: Project) -> None:
+    titles = {condition_name(entry["device"]): entry["device"] for entry in now}
+    with st.popover("Take a title away", icon=":material/remove_moderator:"), st.form("dethrone", border=False):
+        device = st.selectbox("Device", list(titles))
+        note = st.text_input("Why", max_chars=500)
+        if st.form_submit_button("Take away", type="primary"):
+            try:
+                runs.dethrone(user.id, project.id, task_hash, titles[device], note)
+            except runs.NotAllowed as refusal:
+                st.toast(str(refusal), icon=":material/block:")
+            common.forget_champions()
+            st.rerun()

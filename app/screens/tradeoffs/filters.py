@@ -1,0 +1,196 @@
+"""What the trade-offs show under which limits: in a box that is drawn when it is open, in the address always."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from app.charts.axes import Axis
+from app.screens.tradeoffs.plot import Plot
+from app.text import formats
+from app.text.conditions import condition_name
+from app.web import url_state
+from core.measured import difference_unit
+from core.store.tradeoffs.filters import Conditions, PointFilter
+from core.store.tradeoffs.thinning import Logs
+
+FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
+TIMED, MARK_SIZE, SEEDS = "timed", "size", "seeds"
+ONE_MARK, EACH = "one mark", "each"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is chosen: values of filters, limits and weights by column, and how points are timed and drawn."""
+
+    families: tuple[str, ...]
+    models: tuple[str, ...]
+    text: str
+    limits: dict[str, float]
+    weights: dict[str, float]
+    logs: Logs
+    conditions: Conditions | None
+    size: Axis | None
+    as_one: bool
+    state: dict[str, Any]  # by the names in the address
+
+    def points_of(self, project_id: int, task_hash: str) -> PointFilter:
+        """Which points of the task are left."""
+        return PointFilter(
+            project_id,
+            task_hash,
+            models=self.models,
+            families=self.families,
+            text=self.text,
+            conditions=self.conditions,
+        )
+
+    @property
+    def kind(self) -> str:
+        """What a mark is."""
+        return "recipe" if self.as_one else "stage"
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What settings are called that belong to one score, or to one axis."""
+
+    score_limit: str
+    size_worth: str
+    time_worth: str
+    log_x: str
+    log_y: str
+
+
+def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequence[Conditions]) -> Filters:
+    """The box, and what is chosen in it or by the address.
+
+    `kinds` reads the (family, model) of the task's stages, `timed` are the conditions of their latencies.
+    """
+    score, x, y = plot.task["score_name"], plot.x.column, plot.y.column
+    names = _Names(f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x}", f"log.up.{y}")
+    chosen = _chosen(names, timed, plot)
+    # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
+    box = st.expander("Filters, limits and conditions", icon=":material/tune:", key="filters", on_change="rerun")
+    if box.open:
+        with box:
+            _draw_shown(chosen, timed, plot.titles())
+            _draw_filters(kinds(), chosen.logs, names)
+            _draw_limits(plot.task, names, timed=bool(timed))
+    else:
+        st.caption(_told(chosen, names))
+    return chosen
+
+
+def _told(chosen: Filters, names: _Names) -> str:
+    """What the closed box holds."""
+    timed = [f"Latency of {formats.plain(condition_name(chosen.conditions))}."] if chosen.conditions else []
+    settings = (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit, MARK_SIZE)
+    n_set = sum(bool(url_state.text(name)) for name in settings) + (not chosen.as_one)
+    return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])
+
+
+def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
+    families, models, text = url_state.several(FAMILIES), url_state.several(MODELS), url_state.text(STAGE)
+    numbers = {
+        name: url_state.number(name)
+        for name in (MOST_MB, MOST_MS, names.score_limit, names.size_worth, names.time_worth)
+    }
+    bounds = (("size_bytes", MOST_MB, 1e6), ("p50_ms", MOST_MS, 1.0), ("score", names.score_limit, 1.0))
+    limits = {column: bound * unit for column, name, unit in bounds if (bound := numbers[name]) is not None}
+    worths = (("size_bytes", names.size_worth), ("p50_ms", names.time_worth))
+    weights = {column: worth for column, name in worths if (worth := numbers[name])}
+    if not timed:
+        limits.pop("p50_ms", None)
+        weights.pop("p50_ms", None)
+    logs = Logs(url_state.flag(names.log_x, plot.x.log), url_state.flag(names.log_y, plot.y.log))
+    asked = url_state.text(TIMED)
+    conditions = next((c for c in timed if condition_name(c) == asked), timed[0] if timed else None)
+    size = plot.titled(url_state.text(MARK_SIZE))
+    as_one = url_state.text(SEEDS) != EACH
+    state = {
+        FAMILIES: families,
+        MODELS: models,
+        STAGE: text,
+        **numbers,
+        names.log_x: logs.x,
+        names.log_y: logs.y,
+        TIMED: condition_name(conditions) if conditions else None,
+        MARK_SIZE: size and size.title,
+        SEEDS: ONE_MARK if as_one else EACH,
+    }
+    return Filters(tuple(families), tuple(models), text, limits, weights, logs, conditions, size, as_one, state)
+
+
+def _draw_shown(chosen: Filters, timed: Sequence[Conditions], sizes: Sequence[str]) -> None:
+    left, middle, right = st.columns([2, 1, 1])
+    if chosen.conditions:
+        left.selectbox(
+            "Latency measured as",
+            [condition_name(conditions) for conditions in timed],
+            help="Only latencies measured alike share an axis. The conditions of the most stages come first.",
+            **url_state.widget(TIMED, condition_name(chosen.conditions)),
+        )
+    middle.selectbox(
+        "Mark size",
+        sizes,
+        index=None,
+        placeholder="all alike",
+        **url_state.widget(MARK_SIZE, chosen.size and chosen.size.title),
+    )
+    right.segmented_control(
+        "Seeds",
+        [ONE_MARK, EACH],
+        required=True,
+        help="Stages that differ in their seed only: their mean with its 95 % interval, or every one.",
+        **url_state.widget(SEEDS, ONE_MARK if chosen.as_one else EACH),
+    )
+
+
+def _draw_filters(kinds: Sequence[tuple[str, str]], logs: Logs, names: _Names) -> None:
+    first, second, third, fourth = st.columns(4)
+    with first:
+        _several("Families", FAMILIES, [family for family, _ in kinds])
+    with second:
+        _several("Models", MODELS, [model for _, model in kinds])
+    third.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", **url_state.widget(STAGE, url_state.text(STAGE)))
+    fourth.toggle("Logarithmic across", **url_state.widget(names.log_x, logs.x))
+    fourth.toggle("Logarithmic up", **url_state.widget(names.log_y, logs.y))
+
+
+def _draw_limits(task: Mapping[str, Any], names: _Names, *, timed: bool) -> None:
+    first, second, third, _ = st.columns(4)
+    score, unit = task["score_name"], task["score_unit"]
+    least = "at least" if task["higher_is_better"] else "at most"
+    worth_in = difference_unit(unit)
+    more: dict[str, Any] = {
+        "placeholder": "nothing",
+        "help": f"How much {score} you would give for it: the score alone does not decide then.",
+    }
+    with first:
+        _number("Size at most (MB)", MOST_MB, placeholder="any; 50 kB is 0.05")
+        _number(f"Half the size is worth ({worth_in})", names.size_worth, **more)
+    with second:
+        _number("Latency at most (ms)", MOST_MS, disabled=not timed)
+        _number(f"Half the latency is worth ({worth_in})", names.time_worth, disabled=not timed, **more)
+    with third:
+        _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
+
+
+def _several(label: str, name: str, offered: Sequence[str]) -> None:
+    chosen = url_state.several(name)
+    options = sorted({*offered, *chosen})
+    st.multiselect(label, options, placeholder="all", **url_state.widget(name, chosen))
+
+
+def _number(label: str, name: str, *, min_value: float | None = 0.0, placeholder: str = "any", **more: Any) -> None:
+    st.number_input(
+        label,
+        min_value=min_value,
+        value=None,
+        format="%g",
+        placeholder=placeholder,
+        **url_state.widget(name, url_state.number(name)),
+        **more,
+    )

@@ -1,0 +1,88 @@
+"""What can be had for what: any two quantities of every measured stage, and which one to ship under limits."""
+
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from app.charts.annotated import annotate
+from app.components import views_menu as views
+from app.exports import buttons, frames, html
+from app.queries import tradeoffs
+from app.screens.tradeoffs import champions, charts, filters, history, recommendation, table
+from app.screens.tradeoffs.plot import ACROSS, TASK, UP, plot_of, task_names
+from app.web import identity, url_state
+
+CHART = "chart"
+user, project = identity.user(), identity.project()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Trade-offs")
+    st.space("stretch")
+    corner = st.container(width="content")
+
+tasks = tradeoffs.load_tasks(project.id)
+if tasks.empty:
+    st.info(
+        "Nothing is measured yet. Submit a recipe: a model, a task, and techniques that make the model smaller or "
+        "faster. A worker carries it out and measures size, score and latency after each step. What each step leaves "
+        "(a stage) is a mark on this page as soon as it is measured; under your limits the best one is recommended."
+    )
+    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.stop()
+
+plot = plot_of(tasks, st.query_params)
+task, x, y = plot.task, plot.x, plot.y
+requested = url_state.text(CHART)
+view = requested if requested in charts.CHARTS else charts.CHARTS[0]
+
+with st.container(horizontal=True):
+    url_state.menu("Task", TASK, task_names(tasks), plot.task_name)
+    url_state.menu("Across", ACROSS, plot.titles(), x.title)
+    score_first = sorted(plot.titles(), key=lambda title: title != plot.axes["score"].title)
+    url_state.menu("Up", UP, score_first, y.title)
+    url_state.menu("Chart", CHART, charts.CHARTS, view)
+
+timed = [conditions for conditions, _ in tradeoffs.load_conditions(project.id, task["task_hash"])]
+asked = filters.show(plot, partial(tradeoffs.load_kinds, project.id, task["task_hash"]), timed)
+chosen = asked.points_of(project.id, task["task_hash"])
+with corner:
+    settings = {TASK: plot.task_name, ACROSS: x.title, UP: y.title, CHART: view, **asked.state}
+    views.show("tradeoffs", settings, user, project)
+points = tradeoffs.load_points(chosen, x.column, y.column, asked.logs, as_one=asked.as_one)
+if points.empty:
+    st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
+    st.stop()
+shown = annotate(points, x, y, asked.limits, plot.axes)
+
+if asked.limits or asked.weights:
+    recommendation.show(chosen, asked, plot, points)
+
+picked_ids: set[int] = set()
+chart: charts.Chart | None
+if view == "scatter":
+    chart, picked_ids = charts.show_scatter(shown, asked, plot)
+elif view == "parallel coordinates":
+    chart = charts.show_parallel(shown, plot)
+else:
+    chart = charts.show_by_hardware(chosen, asked, plot, timed)
+
+
+def every_point() -> pd.DataFrame:
+    """The points behind the chart, none left out."""
+    everything = annotate(tradeoffs.read_all_points(chosen, x.column, y.column), x, y, asked.limits, plot.axes)
+    return frames.points(everything, task["score_name"], task["score_unit"])
+
+
+chart_title = f"{project.name}: {task['task']}"
+buttons.show(
+    "slimboard-tradeoffs",
+    [
+        *buttons.tables(every_point),
+        *([buttons.File("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
+    ],
+    "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
+)
+
+champions.show(task["task_hash"], user, project)
+history.show(chosen, x, y, asked.logs)
+table.show(shown, picked_ids, plot, bounded=bool(asked.limits))

@@ -1,0 +1,1 @@
+"""How things read: numbers, units, conditions, stages."""

@@ -1,0 +1,204 @@
+"""The stages of a run as a table, and how a latency's conditions read. Pure: frames in, frames out."""
+
+from typing import Any
+
+import pandas as pd
+
+from app.charts.layers import SHARES
+from app.text import formats
+from app.text.conditions import condition_name_within
+
+SCORE_UNITS = {
+    "accuracy": "%",
+    "balanced accuracy": "%",
+    "cross entropy": "nats",
+    "bits per character": "bits",
+    "excess over the source's entropy": "bits",
+    "token accuracy": "%",
+    "answer accuracy": "%",
+    "faultless sequences": "%",
+}
+NO_KERNEL = "size only, no kernel here"
+DISTURBED = (
+    "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
+    "requeue the run while the machine is quiet to measure again."
+)
+_PHASES = {"forward": 0, "prefill": 1, "decode": 2}
+
+
+def name_of(stage: dict[str, Any]) -> str:
+    """A stage's place and label: "2 · rtn 8 bit"; a reference from elsewhere has no place."""
+    return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
+
+
+def curve_title(name: str) -> str:
+    """A curve's name in words, with its unit where it is a score."""
+    words = name.replace("_", " ")
+    unit = SCORE_UNITS.get(words.removeprefix("validation "))
+    return f"{words} ({unit})" if unit else words
+
+
+def marked(time: str, disturbed: bool) -> str:
+    """A measured time in words, with a mark where something else used the machine meanwhile (DISTURBED)."""
+    return f"{time} (disturbed)" if disturbed else time
+
+
+def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
+    """The latencies with `conditions` in words, the plainest (forward, smallest batch) first."""
+    if latencies.empty:
+        return latencies.assign(conditions=[])
+    named = latencies.assign(
+        conditions=[condition_name_within(row) for row in latencies.to_dict("records")],
+        _phase=latencies["phase"].map(_PHASES),
+    )
+    return named.sort_values(["position", "runtime", "_phase", "batch"], kind="stable").drop(columns="_phase")
+
+
+def with_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
+    """The stages with their latency under the named conditions: p50_ms, p95_ms, ratio and its interval, kernel."""
+    columns = ["p50_ms", "p95_ms", "ratio", "ratio_low", "ratio_high", "kernel", "disturbed"]
+    if latencies.empty or conditions is None:
+        return stages.assign(**dict.fromkeys(columns))
+    chosen = latencies[latencies["conditions"] == conditions].drop_duplicates("position", keep="last")
+    return stages.merge(chosen[["position", *columns]], on="position", how="left")
+
+
+def stage_table(stages: pd.DataFrame, timed: set[int]) -> pd.DataFrame:
+    """What each step did to size, score and latency, in words; `timed` are the positions with any latency.
+
+    `stages` come from `with_latency`.
+    """
+    return pd.DataFrame([_row(stage, timed) for stage in stages.to_dict("records")])
+
+
+def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
+    unit = stage["score_unit"]
+    interval = f"{formats.score(stage['score_low'], unit)} to {formats.score(stage['score_high'], unit)}"
+    return {
+        "Stage": name_of(stage),
+        "Size": _size(stage),
+        stage["score_name"].capitalize(): f"{formats.score(stage['score'], unit)} ({interval})",
+        "Against the reference": compared(stage),
+        "p50 / p95": _latency(stage, timed),
+        "Time × reference": ratio_text(stage),
+        "Kernel": str(stage["kernel"]) if _is_known(stage["kernel"]) else formats.NOTHING,
+    }
+
+
+def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
+    """What each stage costs to compute and to hold, in words."""
+    return pd.DataFrame(
+        [
+            {
+                "Stage": name_of(stage),
+                "MACs": formats.count(stage["macs"]),
+                "Parameters": formats.count(stage["parameters"]),
+                "Nonzeros": formats.count(stage["nonzeros"]),
+                "Peak memory": formats.size(_number(stage["peak_memory_bytes"])),
+                "Further scores": _further_scores(stage),
+                "Took": f"{formats.duration(stage['seconds'])}{', reused here' if stage['reused'] else ''}",
+            }
+            for stage in stages.to_dict("records")
+        ]
+    )
+
+
+def _further_scores(stage: dict[str, Any]) -> str:
+    further = {name: value for name, value in stage["scores"].items() if name != stage["score_name"]}
+    scores = [
+        f"{name} {formats.score(value, SCORE_UNITS[name]) if name in SCORE_UNITS else formats.number(value)}"
+        for name, value in further.items()
+    ]
+    return ", ".join(scores) or formats.NOTHING
+
+
+def size_change(stage: dict[str, Any]) -> str:
+    """The size against the reference's: "3.98× smaller"."""
+    return formats.size_change(stage["size_bytes"], _number(stage["reference_size_bytes"]))
+
+
+def compared(stage: dict[str, Any]) -> str:
+    """The score's change, and whether it is more than chance by the paired test."""
+    delta = _number(stage["score_delta"])
+    if delta is None:
+        return "is the reference" if stage["stage_id"] == stage["reference_stage_id"] else formats.NOTHING
+    unit = stage["score_unit"]
+    p_value = _number(stage["p_value"])
+    text = formats.score_change(delta, unit)
+    return text if p_value is None else f"{text}, {formats.significance(p_value)}"
+
+
+def ratio_text(row: dict[str, Any]) -> str:
+    """Time over the reference's with its interval; below one is faster."""
+    ratio = _number(row["ratio"])
+    if ratio is None:
+        return formats.NOTHING
+    low, high = _number(row["ratio_low"]), _number(row["ratio_high"])
+    interval = "" if low is None or high is None else f" ({formats.ratio(low)} to {formats.ratio(high)})"
+    return f"{formats.ratio(ratio)}{interval}"
+
+
+def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
+    """Every latency of the run, in words."""
+    labels = {stage["position"]: name_of(stage) for stage in stages.to_dict("records")}
+    rows = [
+        {
+            "Stage": labels.get(row["position"], formats.NOTHING),
+            "Conditions": row["conditions"],
+            "Data type": row["dtype"],
+            "Kernel": row["kernel"],
+            "p50": formats.milliseconds(row["p50_ms"]),
+            "p95": formats.milliseconds(row["p95_ms"]),
+            "Reference p50": formats.milliseconds(_number(row["reference_p50_ms"])),
+            "Time × reference": ratio_text(row),
+            "Energy of a call": formats.energy(_number(row["energy_mj"])),
+            "Rounds": formats.count(row["repeats"]),
+            "Machine": f"disturbed, {formats.percent(row['contention'], 0)} used by others"
+            if row["disturbed"]
+            else "quiet",
+        }
+        for row in latencies.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def layer_table(layers: list[dict[str, Any]]) -> pd.DataFrame:
+    """What a step says of each layer, with its units; errors as shares, which layers of any size can be compared by."""
+    return pd.DataFrame(
+        [{_title(key): _layer_value(key, value) for key, value in row.items() if key != "mse"} for row in layers]
+    )
+
+
+def _title(key: str) -> str:
+    return "Layer" if key == "name" else key.replace("_", " ").capitalize()
+
+
+def _layer_value(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return " × ".join(str(part) for part in value)
+    if isinstance(value, float):
+        return formats.percent(value, 2) if key in SHARES else formats.number(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return formats.count(value)
+    return str(value)
+
+
+def _size(stage: dict[str, Any]) -> str:
+    change = size_change(stage)
+    return formats.size(stage["size_bytes"]) + (f" ({change})" if change else "")
+
+
+def _latency(stage: dict[str, Any], timed: set[int]) -> str:
+    p50 = _number(stage["p50_ms"])
+    if p50 is None:
+        return NO_KERNEL if stage["trained"] and stage["position"] not in timed else formats.NOTHING
+    times = f"{formats.milliseconds(p50)} / {formats.milliseconds(_number(stage['p95_ms']))}"
+    return marked(times, stage["disturbed"])
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not pd.isna(value)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if _is_known(value) else None

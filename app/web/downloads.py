@@ -1,0 +1,113 @@
+"""Artifacts and bundles as files to download: zipped while they are sent, never whole in memory or on disk twice.
+
+Streamlit's own download button keeps a file in memory, so the front end serves this address itself. A link is
+signed with Streamlit's cookie secret and ends after a day; only the run page, which knows the user's role, makes one.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from streamlit import config
+
+from app.actions import bundles
+from app.queries import artifacts
+from core.artifacts.zip_stream import Pipe
+from core.bundle.errors import BundleError
+
+ROUTE = "/artifact/{token}"
+BUNDLE_ROUTE = "/bundle/{token}"
+ENDED = PlainTextResponse("This link has ended. Open the run page and download again.", status_code=403)
+CHUNK = 1 << 20  # bytes read at a time
+VALID_SECONDS = 24 * 3600
+
+
+def link(key: str, name: str) -> str:
+    """Address, relative to a page, of a stage's artifact as `<name>.zip`."""
+    return _signed("artifact", key, name)
+
+
+def bundle_link(run_id: int) -> str:
+    """Address, relative to a page, of a run's bundle without weights."""
+    return _signed("bundle", run_id)
+
+
+async def send(request: Request) -> Response:
+    """Stream the artifact that a signed link names."""
+    named = _read("artifact", request.path_params["token"])
+    if named is None:
+        return ENDED
+    key, name = named
+    try:
+        folder = await run_in_threadpool(artifacts.store().open, key)
+    except FileNotFoundError:
+        return PlainTextResponse("The artifact is not there any more.", status_code=404)
+    return _zip(zipped(folder, name), name)
+
+
+async def send_bundle(request: Request) -> Response:
+    """Stream the bundle that a signed link names."""
+    named = _read("bundle", request.path_params["token"])
+    if named is None:
+        return ENDED
+    (run_id,) = named
+    try:
+        pieces = await run_in_threadpool(bundles.pieces, run_id)
+    except BundleError as error:
+        return PlainTextResponse(str(error), status_code=409)
+    return _zip(pieces, f"slimboard-run-{run_id}")
+
+
+def _zip(pieces: Iterator[bytes], name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
+    return StreamingResponse(pieces, media_type="application/zip", headers=headers)
+
+
+def zipped(folder: Path, name: str) -> Iterator[bytes]:
+    """The files of a folder as a zip with one top folder, piece by piece; stored, since weights hardly compress."""
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w") as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo.from_file(file, f"{name}/{file.relative_to(folder)}")
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    yield pipe.take()
+            yield pipe.take()
+    yield pipe.take()
+
+
+def _signed(kind: str, *values: str | int) -> str:
+    content = json.dumps([*values, int(time.time()) + VALID_SECONDS]).encode()
+    return f"{kind}/{_text(content)}.{_text(_signature(kind, content))}"
+
+
+def _read(kind: str, token: str) -> list[Any] | None:
+    """What a link names; None where it is not ours, of another kind, or has ended."""
+    parts = token.split(".")
+    try:
+        content, signature = (base64.urlsafe_b64decode(part + "==") for part in parts)
+    except ValueError:
+        return None
+    if not hmac.compare_digest(signature, _signature(kind, content)):
+        return None
+    *values, until = json.loads(content)
+    return values if time.time() < until else None
+
+
+def _signature(kind: str, content: bytes) -> bytes:
+    secret = str(config.get_option("server.cookieSecret")).encode()
+    return hmac.digest(secret, f"{kind} ".encode() + content, hashlib.sha256)
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

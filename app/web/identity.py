@@ -1,0 +1,116 @@
+"""Who is using the page, and in which project with which role.
+
+Where there are several projects, each page's address names the one that it shows, so that others see the same by it.
+With SLIMBOARD_AUTH=none everyone is the user "local". With oidc, Streamlit signs the user in (its
+secrets.toml names the provider); roles are ours, in SQL, and `app/actions/runs.py` checks them at every change.
+"""
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app.queries import common
+from app.text import formats
+from app.web import navigation, url_state
+from core.settings import settings
+from core.store import users
+from core.store.engine import session
+from core.store.models import Role
+
+
+@dataclass(frozen=True)
+class User:
+    """Who is signed in."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project and the user's role in it."""
+
+    id: int
+    name: str
+    role: Role
+
+    @property
+    def may_submit(self) -> bool:
+        """Viewers only look."""
+        return self.role in (Role.MEMBER, Role.OWNER)
+
+
+def user() -> User:
+    """The signed-in user; ends the page with the sign-in button where nobody is."""
+    name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
+    known: User | None = st.session_state.get("_user")
+    if known is None or known.name != name:
+        with session() as s:
+            known = User(users.enrol(s, name).id, name)
+        st.session_state["_user"] = known
+    return known
+
+
+def project() -> Project:
+    """The project that the page shows; ends the page where the user has a role in none."""
+    projects, _ = _projects()
+    if not projects:
+        st.title("No access yet")
+        st.info(f"You are signed in as {user().name}. Ask an owner to give you a role on the System page.")
+        st.stop()
+    refused = st.session_state.get("_refused_project")
+    if refused is not None:
+        _show_refused(refused, projects)
+        st.stop()
+    chosen = st.session_state.get("_project")
+    return next((p for p in projects if p.name == chosen), projects[0])
+
+
+def choose_project() -> None:
+    """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
+    projects, several = _projects()
+    names, asked = [p.name for p in projects], url_state.text(url_state.PROJECT)
+    refused = bool(asked) and asked not in names
+    st.session_state["_refused_project"] = asked if refused else None
+    if names and several and not refused:
+        _show_choice(names, asked)
+    if settings().auth != "none":
+        st.sidebar.caption(user().name)
+        st.sidebar.button("Sign out", on_click=st.logout)
+
+
+def _show_choice(names: list[str], asked: str) -> None:
+    """The projects to choose from; an address that names none is corrected to the one that is shown."""
+    before = st.session_state.get("_project")
+    shown = asked or (before if before in names else names[0])
+    st.session_state.setdefault(url_state.PROJECT, shown)
+    chosen = st.sidebar.selectbox(
+        "Project", names, index=None, required=True, key=url_state.PROJECT, bind="query-params"
+    )
+    st.session_state["_project"] = chosen or shown
+    if not asked:
+        navigation.correct(url_state.PROJECT, st.session_state["_project"])
+
+
+def _show_refused(name: str, projects: list[Project]) -> None:
+    """That the address names a project in which the user has no role, and the ways to their own."""
+    st.title("No access")
+    st.info(f"You have no role in the project {formats.plain(name)}, or there is none of this name. Yours are below.")
+    for own in projects:
+        if st.button(formats.plain(own.name), icon=":material/arrow_forward:", key=f"go to project {own.id}"):
+            navigation.go("./", project=own.name)
+
+
+def _signed_in_name() -> str:
+    if not st.user.is_logged_in:
+        st.title("Slimboard")
+        st.button("Sign in", type="primary", on_click=st.login)
+        st.stop()
+    name = st.user.get("email") or st.user.get("sub")
+    return str(name)
+
+
+def _projects() -> tuple[list[Project], bool]:
+    """The user's projects, and whether there are several at all."""
+    mine, several = common.load_projects(user().id)
+    return [Project(*row) for row in mine], several

@@ -1,0 +1,27 @@
+"""A page's settings as what stands after "?" in its address. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+PAGES = {"tradeoffs": "./", "runs": "runs", "compare": "compare", "provenance": "provenance"}  # and their addresses
+State = Mapping[str, str | float | bool | Sequence[str] | None]
+
+
+def query_of(state: State) -> str:
+    """The settings, by their names in the address, as a query; what is not set is left out."""
+    told = {name: value for name, value in state.items() if value is not None and value != "" and value != []}
+    return urlencode({name: written(value) for name, value in told.items()}, doseq=True)
+
+
+def parameters(query: str) -> dict[str, str | list[str]]:
+    """A query's values by name, as Streamlit takes them."""
+    found = parse_qs(query)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def written(value: Any) -> Any:
+    """A value as it stands in the address."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.15g}" if isinstance(value, float) else value

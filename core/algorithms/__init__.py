@@ -1,0 +1,1 @@
+"""Pure procedures on tensors and modules that several techniques share: masks, grids, second-order updates, swaps."""

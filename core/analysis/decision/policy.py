@@ -1,0 +1,279 @@
+"""A policy: what a model must keep to be shipped, as a team writes it in YAML.
+
+Sizes and times bear their unit. A score is in the task's unit, which may stand beside it (95 %); a loss is in points
+where the score is in percent. Ratios and losses are against the run's reference, those below `champion` against what is
+shipped to a device now.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from core.analysis.decision.limits import Limit
+from core.analysis.decision.units import BYTES, COUNTS, MILLISECONDS, Amount, read, scaled
+from core.errors import Problem, SpecError
+from core.spec import yaml_reader
+from core.spec.pydantic_errors import problem
+
+
+def _amount(value: Any) -> Any:
+    return None if value is None else read(value)
+
+
+def _bytes(value: Any) -> Any:
+    return None if value is None else scaled(value, BYTES)
+
+
+def _milliseconds(value: Any) -> Any:
+    return None if value is None else scaled(value, MILLISECONDS)
+
+
+def _count(value: Any) -> Any:
+    return None if value is None else scaled(value, COUNTS)
+
+
+Bytes = Annotated[float | None, BeforeValidator(_bytes)]
+Milliseconds = Annotated[float | None, BeforeValidator(_milliseconds)]
+Count = Annotated[float | None, BeforeValidator(_count)]
+ScoreAmount = Annotated[Amount | None, BeforeValidator(_amount)]
+Ratio = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def limits(cls) -> list[str]:
+        """Names of the fields that limit something."""
+        return [name for name in cls.model_fields if name.endswith(("at_most", "at_least"))]
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        limits = self.limits()
+        if all(getattr(self, name) is None for name in limits):
+            raise SpecError.of("", self.model_dump(exclude_none=True), "limits nothing", f"Add {' or '.join(limits)}.")
+        return self
+
+
+class SizeRule(_Rule):
+    """Bytes of the packed weights, and what share of the reference's they are."""
+
+    at_most: Bytes = None
+    ratio_at_most: Ratio = None
+
+
+class RatioRule(_Rule):
+    """What share of the other's size or time it is."""
+
+    ratio_at_most: Ratio = None
+
+
+class LossRule(_Rule):
+    """How much of the other's score is lost."""
+
+    loss_at_most: ScoreAmount = None
+    significant_only: bool = False  # a larger loss counts only where the paired test gives p < 0.05
+
+    @model_validator(mode="after")
+    def _loss(self) -> Self:
+        if self.significant_only and self.loss_at_most is None:
+            remedy = "Add loss_at_most, to which it belongs, or remove it."
+            raise SpecError.of("significant_only", True, "has no loss to test", remedy)
+        if self.loss_at_most is not None and self.loss_at_most.value < 0:
+            remedy = "Write how much may be lost, or 0."
+            raise SpecError.of("loss_at_most", self.loss_at_most.value, "must be at least 0", remedy)
+        return self
+
+
+class ScoreRule(LossRule):
+    """The score on the test split, and how much of the reference's is lost."""
+
+    at_least: ScoreAmount = None  # where more is better
+    at_most: ScoreAmount = None  # where less is better
+
+
+class _DeviceRule(_Rule):
+    """A rule for one device, or for all that fit what is named of it."""
+
+    hardware: str | None = None
+    runtime: str | None = None
+    threads: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1)
+    length: int | None = Field(None, ge=1)
+    phase: Literal["forward", "prefill", "decode"] | None = None
+
+    def conditions(self) -> dict[str, str | int]:
+        """What is named of the conditions, as columns of `latency`."""
+        return self.model_dump(exclude_none=True, exclude=set(self.limits()))
+
+
+class LatencyRule(_DeviceRule):
+    """The median time of a call, and its ratio to the reference's, under the conditions that are named.
+
+    Every measurement that fits what is named must keep the limits.
+    """
+
+    at_most: Milliseconds = None
+    ratio_at_most: Ratio = None
+    dtype: str | None = None
+
+
+class ChampionRule(_DeviceRule):
+    """What is asked against the champion of the one device that fits what is named."""
+
+    size: RatioRule | None = None
+    score: LossRule | None = None
+    latency: RatioRule | None = None
+
+    @classmethod
+    def limits(cls) -> list[str]:
+        """Names of the fields that limit something."""
+        return ["size", "score", "latency"]
+
+
+class MacsRule(_Rule):
+    """Multiply-accumulates of an example's forward pass, or of a token's."""
+
+    at_most: Count = None
+
+
+class MemoryRule(_Rule):
+    """Peak memory of a fresh process that only loads and runs the model."""
+
+    at_most: Bytes = None
+
+
+class ReloadRule(_Rule):
+    """By how much outputs differ at most after the artifact was loaded in a fresh process."""
+
+    at_most: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One limit of a policy: where it stands, and what of the conditions it names."""
+
+    field: str  # "latency.at_most"
+    limit: Limit
+    unit: str = ""  # that of a score's limit, where it is written
+    conditions: tuple[tuple[str, str | int], ...] = ()
+    champion: int | None = None  # against which of the policy's champions; None: the run's reference
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class Policy(BaseModel):
+    """What a stage must keep; every limit is optional, one at least is there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    size: SizeRule | None = None
+    score: ScoreRule | None = None
+    latency: Annotated[list[LatencyRule], BeforeValidator(_listed)] = Field(default_factory=list, max_length=20)
+    macs: MacsRule | None = None
+    memory: MemoryRule | None = None
+    reload_error: ReloadRule | None = None
+    champion: Annotated[list[ChampionRule], BeforeValidator(_listed)] = Field(default_factory=list, max_length=20)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """The policy in a YAML text; raises SpecError that names each field, its value and the remedy."""
+        try:
+            value = yaml_reader.read(text)
+            yaml_reader.check(value)
+        except SpecError as error:
+            raise error.moved("spec", "policy") from error
+        keys = ", ".join(cls.model_fields)
+        if not isinstance(value, dict) or not value:
+            raise SpecError.of("policy", value, "names no limit", f"Start with one of the keys {keys}.")
+        if empty := list(_empty(value, "")):
+            raise SpecError(empty)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            found = SpecError([problem(e, "policy", _remedies(e["loc"])) for e in error.errors()])
+            for name in ("latency", "champion"):
+                found = found.moved(f"{name}[0]", name) if isinstance(value.get(name), dict) else found
+            raise found from error
+
+    def clauses(self) -> Iterator[Clause]:
+        """Every limit, in the order of the fields above."""
+        if self.size:
+            yield from _clauses("size", {"at_most": "size_bytes", "ratio_at_most": "size_ratio"}, self.size)
+        if self.score:
+            yield from _score_clauses("score", self.score)
+        for index, rule in enumerate(self.latency):
+            name = _place("latency", index, self.latency)
+            yield from _clauses(name, {"at_most": "p50_ms", "ratio_at_most": "latency_ratio"}, rule)
+        for name, quantity in (
+            ("macs", "macs"),
+            ("memory", "peak_memory_bytes"),
+            ("reload_error", "reload_max_error"),
+        ):
+            if rule := getattr(self, name):
+                yield from _clauses(name, {"at_most": quantity}, rule)
+        for index, (place, champion) in enumerate(self.champions()):
+            for clause in _champion_clauses(place, champion):
+                yield replace(clause, champion=index)
+
+    def champions(self) -> Iterator[tuple[str, ChampionRule]]:
+        """What is asked against champions, each with its place in the policy."""
+        for index, rule in enumerate(self.champion):
+            yield _place("champion", index, self.champion), rule
+
+
+def _remedies(place: Sequence[Any]) -> dict[str, str]:
+    """What to do about a value of the wrong type at a place in the policy."""
+    if place[:1] == ("champion",):
+        return {
+            "model_type": "Write a mapping, such as {ratio_at_most: 1}.",
+            "list_type": "Write a mapping, such as {batch: 1, size: {ratio_at_most: 1}}, or a list of them.",
+        }
+    return {
+        "model_type": "Write a mapping, such as {at_most: 1 MB}.",
+        "list_type": "Write a mapping, such as {at_most: 2 ms, batch: 1}, or a list of them.",
+    }
+
+
+def _place(name: str, index: int, rules: Sequence[_Rule]) -> str:
+    return name if len(rules) == 1 else f"{name}[{index}]"
+
+
+def _empty(value: Any, field: str) -> Iterator[Problem]:
+    """What has a key and no value: a limit that is gone by mistake would pass everything."""
+    if value in (None, [], {}):
+        yield Problem(field, value, "is empty", "Write a limit, or remove the key.")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _empty(inner, f"{field}.{key}" if field else str(key))
+
+
+def _clauses(name: str, quantities: dict[str, str], rule: _Rule) -> Iterator[Clause]:
+    named = tuple(rule.conditions().items()) if isinstance(rule, LatencyRule) else ()
+    for field, quantity in quantities.items():
+        bound = getattr(rule, field)
+        if bound is not None:
+            yield Clause(f"{name}.{field}", Limit(quantity, "at most", bound), conditions=named)
+
+
+def _score_clauses(name: str, rule: LossRule) -> Iterator[Clause]:
+    if isinstance(rule, ScoreRule) and rule.at_least:
+        yield Clause(f"{name}.at_least", Limit("score", "at least", rule.at_least.value), rule.at_least.unit)
+    if isinstance(rule, ScoreRule) and rule.at_most:
+        yield Clause(f"{name}.at_most", Limit("score", "at most", rule.at_most.value), rule.at_most.unit)
+    if rule.loss_at_most:
+        limit = Limit("score_loss", "at most", rule.loss_at_most.value, rule.significant_only)
+        yield Clause(f"{name}.loss_at_most", limit, rule.loss_at_most.unit)
+
+
+def _champion_clauses(name: str, rule: ChampionRule) -> Iterator[Clause]:
+    if rule.size:
+        yield from _clauses(f"{name}.size", {"ratio_at_most": "size_ratio"}, rule.size)
+    if rule.score:
+        yield from _score_clauses(f"{name}.score", rule.score)
+    if rule.latency:
+        yield from _clauses(f"{name}.latency", {"ratio_at_most": "latency_ratio"}, rule.latency)

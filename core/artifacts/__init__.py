@@ -1,0 +1,1 @@
+"""The files that a stage leaves: writing, reading and storing them."""

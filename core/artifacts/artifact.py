@@ -1,0 +1,279 @@
+"""What a stage leaves on disk, and how it becomes a model again, in this process or in a fresh one.
+
+A folder: `manifest.json` (written last), `model.safetensors` (packed: what ships), `working.safetensors`
+where later steps need more than the packed form (dense weights and their masks), `probe.safetensors`
+(inputs and the outputs they must give again), `examples.safetensors` (per-example test results), and
+the tokenizer's files. Nothing is pickled, and a manifest can name no class outside `core.nn.catalogue`.
+"""
+
+import copy
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from core.models import Described, Loaded, build
+from core.models.batches import float_dtype
+from core.models.meta import assign_weights, empty_weights, tied_parameters
+from core.models.resize import changed_shapes, resize_
+from core.models.tokenizer import ByteTokenizer, load_tokenizer
+from core.nn.catalogue import REPLACEMENTS
+from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import SparseExpertLinear
+from core.nn.replacement import Replacement
+from core.nn.sparse_conv2d import SparseConv2d
+from core.nn.sparse_linear import SparseLinear
+from core.subject import Constraint, Subject
+from core.tasks.base import InputFormat, Task, inputs, logits_of
+
+FORMAT = 1
+MANIFEST, PACKED, WORKING = "manifest.json", "model.safetensors", "working.safetensors"
+PROBE, EXAMPLES = "probe.safetensors", "examples.safetensors"
+TOKENIZER = "tokenizer"
+PROBE_EXAMPLES = 4
+_FORMAT_FIELDS = ("length", "image_size", "channels", "mean", "std")
+_MASK = "mask:"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that was swapped in: where, of which class, made with which arguments."""
+
+    name: str
+    cls: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One saved form of the models: what was swapped into each, and which tensors were made smaller."""
+
+    replacements: dict[str, list[Module]] = field(default_factory=dict)
+    shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # model -> tensor -> shape
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says."""
+
+    configs: dict[str, dict[str, Any]]
+    packed: Form
+    working: Form | None
+    trained: bool
+    compressed: bool
+    input_format: dict[str, Any]
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest in a folder; raises ValueError for a format that this release does not know."""
+        data = json.loads((folder / MANIFEST).read_text())
+        if data["format"] != FORMAT:
+            raise ValueError(f"{folder.name} has artifact format {data['format']}; this release reads format {FORMAT}")
+        forms = {key: _form(data[key]) for key in ("packed", "working")}
+        return cls(**{**data, **forms})
+
+    def write(self, folder: Path) -> str:
+        """Write it and return its SHA-256."""
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1))
+        return manifest_digest(folder)
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of the manifest in a folder."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def _form(data: dict[str, Any] | None) -> Form | None:
+    if data is None:
+        return None
+    modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
+    return Form(modules, data.get("shapes", {}))
+
+
+def save(subject: Subject, folder: Path, source: Described) -> str:
+    """Write a subject's packed and, where it differs, working form; returns the manifest's SHA-256.
+
+    `source` is the model that the subject began as: its tokenizer and input format go along.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deployed = deploy(subject)
+    packed = _write_form(deployed, subject.configs, folder / PACKED, {})
+    masks = {f"{_MASK}{fqn}": c.tensor for fqn, c in subject.constraints.items() if c.kind == "mask"}
+    working = _write_form(subject.models, subject.configs, folder / WORKING, masks) if masks else None
+    prepare(deployed["main"])
+    _write_probe(deployed["main"], subject.task, folder)
+    for name, content in source.tokenizer_files.items():
+        (folder / TOKENIZER).mkdir(exist_ok=True)
+        (folder / TOKENIZER / name).write_bytes(content)
+    input_format = _describe_format(source.input_format)
+    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed, input_format).write(folder)
+
+
+def _describe_format(input_format: InputFormat) -> dict[str, Any]:
+    tokenizer = input_format.tokenizer
+    kind = None if tokenizer is None else "bytes" if isinstance(tokenizer, ByteTokenizer) else "files"
+    return {**{name: getattr(input_format, name) for name in _FORMAT_FIELDS}, "tokenizer": kind}
+
+
+def load_source(folder: Path) -> Loaded:
+    """An artifact as a model to start from: its packed weights, and the tokenizer and format it came with."""
+    manifest = Manifest.read(folder)
+    described = dict(manifest.input_format)
+    kind = described.pop("tokenizer")
+    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
+    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if kind == "files" else {}
+    return Loaded(
+        config=manifest.configs["main"],
+        input_format=InputFormat(tokenizer=tokenizer, **described),
+        trained=manifest.trained,
+        tokenizer_files=files,
+        module=load_models(folder)["main"],
+        content_hash=manifest_digest(folder),
+    )
+
+
+def deploy(subject: Subject) -> dict[str, nn.Module]:
+    """Copies of the models with every masked layer packed, where packing makes it smaller."""
+    models = {name: copy.deepcopy(model).eval().requires_grad_(False) for name, model in subject.models.items()}
+    for fqn, constraint in subject.constraints.items():
+        model, _, parameter = fqn.partition(".")
+        owner, _, attribute = parameter.rpartition(".")
+        module = models[model].get_submodule(owner)
+        if attribute == "weight" and type(module) in _PACKERS and not _is_tied(models[model], parameter):
+            packed = _PACKERS[type(module)](module, constraint.tensor)
+            if _payload(packed) < _payload(module):
+                models[model].set_submodule(owner, packed)
+    return models
+
+
+_PACKERS: dict[type[nn.Module], Callable[..., Replacement]] = {
+    ExpertLinear: SparseExpertLinear.pack,
+    nn.Linear: SparseLinear.pack,
+    nn.Conv2d: SparseConv2d.pack,
+}
+
+
+def _is_tied(model: nn.Module, parameter: str) -> bool:
+    return any(parameter in group for group in tied_parameters(model))
+
+
+def _payload(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _write_form(
+    models: dict[str, nn.Module], configs: dict[str, dict[str, Any]], file: Path, extra: dict[str, Tensor]
+) -> Form:
+    tensors, form = dict(extra), Form()
+    for name, model in models.items():
+        form.replacements[name] = replacements(model)
+        form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))
+        again = {fqn for group in tied_parameters(model) for fqn in group[1:]}
+        tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
+    save_file({fqn: tensor.detach().cpu().contiguous() for fqn, tensor in tensors.items()}, file)
+    return form
+
+
+def replacements(model: nn.Module) -> list[Module]:
+    """Every swapped-in module, outer ones before those inside them."""
+    names = {cls: name for name, cls in REPLACEMENTS.items()}
+    return [
+        Module(fqn, names[type(module)], module.arguments())
+        for fqn, module in model.named_modules()
+        if isinstance(module, Replacement)
+    ]
+
+
+def probe_batch(task: Task) -> dict[str, Tensor]:
+    """A few validation inputs."""
+    split = task.split("validation")
+    return inputs(split.batch(torch.arange(min(PROBE_EXAMPLES, len(split)))))
+
+
+@torch.inference_mode()
+def _write_probe(model: nn.Module, task: Task, folder: Path) -> None:
+    device = next(iter(model.state_dict().values())).device
+    batch = {key: value.to(device) for key, value in probe_batch(task).items()}
+    outputs = logits_of(model, batch).float()
+    probe = {**{f"input.{key}": value for key, value in batch.items()}, "output": outputs}
+    save_file({key: value.cpu().contiguous() for key, value in probe.items()}, folder / PROBE)
+
+
+def probe_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of the stored probe inputs by their names ("input.pixel_values"), and of the "output"."""
+    with safe_open(folder / PROBE, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  not a dict
+
+
+def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bool = False) -> dict[str, nn.Module]:
+    """The models of an artifact: packed and ready to execute, or in the form that later steps work on."""
+    manifest = Manifest.read(folder)
+    use_working = working and manifest.working is not None
+    form = manifest.working if use_working else manifest.packed
+    assert form is not None
+    tensors = load_file(folder / (WORKING if use_working else PACKED), device=str(device))
+    models = {}
+    for name, config in manifest.configs.items():
+        prefix = f"{name}."
+        state = {fqn.removeprefix(prefix): t for fqn, t in tensors.items() if fqn.startswith(prefix)}
+        model = _bare(config, form.replacements[name])
+        resize_(model, form.shapes.get(name, {}))
+        assign_weights(model, state)
+        models[name] = model.to(device).eval()
+        if not working:
+            prepare(models[name])
+    return models
+
+
+def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
+    """The model without its weights, with what was swapped into it."""
+    with empty_weights():
+        model = build(config)
+        for module in modules:
+            replacement = REPLACEMENTS[module.cls](**module.arguments)
+            replacement.adopt(model.get_submodule(module.name))
+            model.set_submodule(module.name, replacement)
+    return model
+
+
+def prepare(model: nn.Module) -> None:
+    """Lay out every packed module's weights for its kernel."""
+    for module in model.modules():
+        if isinstance(module, Replacement):
+            module.prepare()
+
+
+def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
+    """The subject as the next step receives it: weights it can change, and the constraints on them."""
+    manifest = Manifest.read(folder)
+    models = load_models(folder, device, working=True)
+    subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
+    subject.dtype = float_dtype(subject.model)
+    if manifest.working is not None:
+        with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
+            masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict
+            subject.constraints = {
+                name.removeprefix(_MASK): Constraint("mask", file.get_tensor(name)) for name in masks
+            }
+    return subject
+
+
+def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
+    """Keep per-example test results, so that any two stages can be compared pairwise later."""
+    partial = folder / f"{EXAMPLES}.{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
+    save_file({name: values.cpu().contiguous() for name, values in examples.items()}, partial)
+    partial.replace(folder / EXAMPLES)
+
+
+def load_examples(folder: Path) -> dict[str, Tensor]:
+    """Per-example test results as `save_examples` kept them."""
+    return load_file(folder / EXAMPLES)

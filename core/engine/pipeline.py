@@ -1,0 +1,227 @@
+"""Executes a spec stage by stage: apply a step, save what it leaves, measure the packed copy, record.
+
+A step always receives the subject loaded from the artifact of the stage before it, whether that was
+computed now or found, and its randomness follows from the seed and the stage's key alone: a run that
+reuses stages gives the same result as one that does not.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core import tasks
+from core.artifacts import artifact
+from core.artifacts.store import ArtifactStore
+from core.context import Context, Record
+from core.engine import preflight
+from core.engine.recording import RunRecord
+from core.engine.stage_key import software
+from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
+from core.errors import SpecError
+from core.measure.stage import StageMeasurer
+from core.measured import StageRecord
+from core.spec.model import ModelSpec, RunSpec
+from core.subject import Subject
+from core.tasks.base import Task
+from core.technique import OneShot
+
+REPORT = "report.json"  # what a step says of itself, beside its artifact
+REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
+APPLY_SHARE = 0.9  # of a step's progress; the rest is measuring
+
+
+def execute(
+    spec: RunSpec, record: RunRecord, *, artifacts: ArtifactStore, device: str = "cpu", resume: Path | None = None
+) -> list[StageRecord]:
+    """Execute a spec and return its measured stages; `device` is cpu or gpu, `resume` a folder for checkpoints."""
+    return Execution(spec, record, artifacts, torch.device("cuda" if device == "gpu" else "cpu"), resume).run()
+
+
+def check(spec: RunSpec) -> None:
+    """Raise SpecError for what only the model can tell; builds it on the meta device and computes nothing."""
+    preflight.check(spec, tasks.load(spec.task))
+
+
+class Execution:
+    """One run of a spec."""
+
+    def __init__(
+        self, spec: RunSpec, record: RunRecord, artifacts: ArtifactStore, device: torch.device, resume: Path | None
+    ):
+        self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
+        self.task: Task = tasks.load(spec.task)
+        self.roads = Roads(spec, self.task, record, artifacts, device)
+        preflight.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
+        self.task.prepare(self.roads.source(spec.model).input_format)
+        self.main = self.roads.road(spec.model, spec.recipe)
+        self.measurer = StageMeasurer(spec.measure, self.task, device, record)
+        self.reference_key: str | None = None
+
+    def run(self) -> list[StageRecord]:
+        """Compute or find every stage in order, and record each as soon as it is measured."""
+        self.record.note_environment({"software": software(), **self.measurer.environment()})
+        stages = []
+        explicit = self._explicit_reference()
+        if explicit is not None:
+            stages += self._bring_reference(*explicit)
+        for position in range(len(self.main.keys)):
+            stages.append(self._stage(self.main, position))
+            self.record.stage(stages[-1])
+        return [stage for stage in stages if stage.position >= 0]
+
+    def _stage(self, road: Road, position: int, shown_position: int | None = None) -> StageRecord:
+        key = road.keys[position]
+        shown = position if shown_position is None else shown_position
+        self.record.begin_step(shown, len(self.main.keys), self._label(road, position), key)
+        found = self.record.find_stage(key)
+        reused = found is not None and self.artifacts.has(key)
+        folder = self.realize(road, position)
+        manifest = artifact.Manifest.read(folder)
+        if self.reference_key is None and manifest.trained and not manifest.compressed:
+            self.reference_key = key
+        report = json.loads((folder / REPORT).read_text())
+        measured = self.measurer.measure(
+            position=shown,
+            key=key,
+            folder=folder,
+            identity=self._identity(road, position, report, manifest),
+            found=found if reused else None,
+            reference_key=self.reference_key if manifest.trained else None,
+            reference_folder=self._reference_folder() if manifest.trained else None,
+            address=self.artifacts.address(key),
+        )
+        self.artifacts.send_rest(key)
+        return measured
+
+    def realize(self, road: Road, position: int) -> Path:
+        """The folder of a stage's artifact; computes it, and those before it, where it is not there yet."""
+        key = road.keys[position]
+        if self.artifacts.has(key):
+            return self.artifacts.open(key)
+        started = time.monotonic()
+        subject = self._source_subject(road.source) if position == 0 else self._apply(road, position)
+        seconds = time.monotonic() - started
+        with self.artifacts.writing(key) as draft:
+            (draft / REPORT).write_text(json.dumps({"seconds": seconds, "details": subject.details}))
+            artifact.save(subject, draft, self.roads.source(road.source))
+        folder = self.artifacts.open(key)
+        if position == 0:
+            self.roads.source(road.source).module.to("cpu")  # from now on it is read from its artifact
+        checkpoint = self._checkpoint(key)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return folder
+
+    def _apply(self, road: Road, position: int) -> Subject:
+        subject = artifact.load_subject(self.realize(road, position - 1), self.task, self.device)
+        step, bound = road.steps[position - 1]
+        assert isinstance(bound, OneShot), "validation lets only steps into a recipe"
+        context = Context(
+            device=self.device,
+            task=self.task,
+            seed_material=road.draws[position],
+            record=_Share(self.record, APPLY_SHARE),
+            resolve=lambda reference: self._resolve(road, position, reference),
+            checkpoint=self._checkpoint(road.keys[position]),
+        )
+        try:
+            bound.check(subject)
+        except SpecError as error:
+            raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        bound.apply(subject, context)
+        subject.compressed |= bound.compresses
+        return subject
+
+    def _checkpoint(self, key: str) -> Path | None:
+        return None if self.resume is None else self.resume / f"{key}.safetensors"
+
+    def _source_subject(self, source: ModelSpec) -> Subject:
+        loaded = self.roads.source(source)
+        if is_run(source):
+            folder = self.artifacts.open(self.roads.run(source).last_key)
+            return artifact.load_subject(folder, self.task, self.device)
+        module = loaded.module.to(self.device).eval()
+        return Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
+
+    def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
+        """The model that a step's settings name, ready to execute."""
+        target, at = self.roads.target(road, ModelSpec.model_validate(reference))
+        if target is road and at >= position:
+            raise SpecError.of(
+                "teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}."
+            )
+        return artifact.load_models(self.realize(target, at), self.device)["main"]
+
+    def _explicit_reference(self) -> tuple[Road, int] | None:
+        """The reference that the spec names, or that the run it starts from had."""
+        if self.spec.reference is not None:
+            try:
+                return self.roads.target(self.main, self.spec.reference)
+            except SpecError as error:
+                raise error.moved("model", "reference") from error
+        if is_run(self.spec.model):
+            self.reference_key = self.roads.run(self.spec.model).reference_key
+        return None
+
+    def _bring_reference(self, road: Road, position: int) -> list[StageRecord]:
+        self.reference_key = road.keys[position]
+        if road is self.main:
+            self.realize(road, position)
+            return []
+        stage = self._stage(road, position, REFERENCE_POSITION)
+        self.record.stage(stage)
+        return [stage]
+
+    def _reference_folder(self) -> Path | None:
+        return None if self.reference_key is None else self.artifacts.open(self.reference_key)
+
+    def _label(self, road: Road, position: int) -> str:
+        if position == 0:
+            return road.source.source
+        step, bound = road.steps[position - 1]
+        return f"{step.technique} {bound.label()}".strip()
+
+    def _identity(
+        self, road: Road, position: int, report: dict[str, Any], manifest: artifact.Manifest
+    ) -> dict[str, Any]:
+        """The columns of a stage that say what it is."""
+        step = road.steps[position - 1][0] if position else None
+        return {
+            "technique": step.technique if step else SOURCE,
+            "family": self._family(road, position),
+            "label": self._label(road, position),
+            "settings": step.settings if step else road.source.settings,
+            "model": self.spec.model.source,
+            "task": self.spec.task.source,
+            "task_hash": self.task.content_hash,
+            "trained": manifest.trained,
+            "compressed": manifest.compressed,
+            "seconds": report["seconds"],
+            "details": report["details"],
+        }
+
+    def _family(self, road: Road, position: int) -> str:
+        """What the stage counts as; one that starts from an earlier run goes on from what that one came to."""
+        found = self.record.find_stage(self.roads.run(road.source).last_key) if is_run(road.source) else None
+        before = SOURCE if found is None or not position else found.measured.family
+        return stage_family((bound for _, bound in road.steps[:position]), before)
+
+
+class _Share:
+    """A record whose progress is the first part of a step's."""
+
+    def __init__(self, record: Record, share: float):
+        self.record, self.share = record, share
+
+    def progress(self, fraction: float, text: str) -> None:
+        self.record.progress(fraction * self.share, text)
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        self.record.curve(name, step, value)
+
+    def event(self, level: str, message: str) -> None:
+        self.record.event(level, message)

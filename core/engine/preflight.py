@@ -1,0 +1,101 @@
+"""What only the models can tell about a spec, told before anything is computed: they are built on the meta device."""
+
+from collections.abc import Iterator, Sequence
+
+from core import models
+from core.engine.stage_plan import is_run, model_references
+from core.errors import Problem, SpecError
+from core.models.loaded import Described
+from core.models.meta import empty_weights
+from core.spec.model import ModelSpec, RunSpec, StepSpec
+from core.subject import Subject
+from core.tasks.base import Kind, Task
+from core.technique import Technique
+from core.techniques.catalogue import technique
+
+
+def check(spec: RunSpec, task: Task, found: Subject | None = None) -> None:
+    """Raise SpecError with every problem.
+
+    `found` is the subject that an earlier run left, where the spec starts from one and its artifact is at hand;
+    without it such a model is not looked at.
+    """
+    problems: list[Problem] = []
+    for problem in _problems(spec, task, found):
+        if problem not in problems:
+            problems.append(problem)
+    if problems:
+        raise SpecError(problems)
+
+
+def _problems(spec: RunSpec, task: Task, found: Subject | None) -> Iterator[Problem]:
+    described = None
+    try:
+        described = None if is_run(spec.model) else models.describe(spec.model, task)
+    except SpecError as error:
+        yield from error.problems
+    subject = found if described is None else _subject(described, task)
+    if subject is not None:
+        yield from _length_problems(spec, task, subject)
+    yield from _recipe_problems(spec.recipe, "recipe", task, subject, described)
+    if spec.reference is not None:
+        yield from _reference_problems(spec.reference, "reference", task, None)
+
+
+def _subject(described: Described, task: Task) -> Subject:
+    with empty_weights():
+        module = models.build(described.config)
+    return Subject({"main": module}, task, {"main": described.config}, described.trained)
+
+
+def _length_problems(spec: RunSpec, task: Task, subject: Subject) -> Iterator[Problem]:
+    asked, longest = spec.measure.length, models.longest(subject.configs["main"])
+    if task.kind is not Kind.IMAGE_CLASSIFICATION and asked is not None and longest is not None and asked > longest:
+        message = f"is more than the {longest} tokens that the model takes"
+        yield Problem("measure.length", asked, message, f"Choose at most {longest}.")
+
+
+def _recipe_problems(
+    recipe: Sequence[StepSpec], field: str, task: Task, subject: Subject | None, main: Described | None
+) -> Iterator[Problem]:
+    for index, step in enumerate(recipe):
+        place = f"{field}[{index}]"
+        try:
+            bound = technique(step, place)
+        except SpecError as error:
+            yield from error.problems
+            continue
+        yield from _step_problems(bound, f"{place}.{step.technique}", task, subject, main)
+
+
+def _step_problems(
+    bound: Technique, place: str, task: Task, subject: Subject | None, main: Described | None
+) -> Iterator[Problem]:
+    try:
+        if subject is not None:
+            bound.check(subject)
+        references = list(model_references(bound))
+    except SpecError as error:
+        yield from error.at(place).problems
+        return
+    for name, reference in references:
+        yield from _reference_problems(reference, f"{place}.{name}", task, main)
+
+
+def _reference_problems(reference: ModelSpec, field: str, task: Task, student: Described | None) -> Iterator[Problem]:
+    """Problems of a model that is named beside the run's own; a `student` must be able to learn from it."""
+    if reference.source.startswith("stage:"):
+        return
+    described = None
+    try:
+        described = None if is_run(reference) else models.describe(reference, task)
+    except SpecError as error:
+        yield from error.moved("model", field).problems
+    subject = None if described is None else _subject(described, task)
+    yield from _recipe_problems(reference.recipe, f"{field}.recipe", task, subject, described)
+    if student is None or described is None:
+        return
+    own, other = (d.input_format.tokenizer for d in (student, described))
+    if own is not None and other is not None and own.vocab_size != other.vocab_size:
+        message = f"reads {other.vocab_size} tokens, and the model that it teaches {own.vocab_size}"
+        yield Problem(f"{field}.source", reference.source, message, "Choose a model with the same tokenizer.")

@@ -1,0 +1,188 @@
+"""The road of a recipe: where its model comes from, which steps lead on, and the key of every stage on the way.
+
+A model reference inside a step (a teacher) leads to another place: a stage of the same road, or the end of
+a road of its own. Keys are known before anything is computed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from core import models
+from core.artifacts import artifact
+from core.artifacts.store import ArtifactStore
+from core.engine.recording import RunRecord
+from core.engine.stage_key import Asked, draw_key, stage_key
+from core.errors import SpecError
+from core.measured import FoundRun
+from core.spec.model import ModelSpec, RunSpec, StepSpec
+from core.tasks.base import Kind, Task
+from core.technique import Family, Technique
+from core.techniques.catalogue import technique
+
+SOURCE = "source"  # what a stage counts as that no step led to
+Of = Literal["keys", "draws"]
+LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the store's integers hold
+
+
+@dataclass
+class Road:
+    """A source and the steps from it; of every stage along the way its key, and what its randomness is drawn from."""
+
+    source: ModelSpec
+    steps: list[tuple[StepSpec, Technique]]
+    keys: list[str] = field(default_factory=list)
+    draws: list[str] = field(default_factory=list)
+
+
+def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
+    """The recipe's techniques with their settings; raises SpecError."""
+    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
+
+
+def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
+    """Models that a technique's settings name, its methods' included, with their places ("methods[0].x.teacher")."""
+    for name, role in _roles(bound):
+        value = getattr(bound, name)
+        if role == "model" and value is not None:
+            yield name, ModelSpec.model_validate(value)
+        elif role == "methods":
+            for place, method in _methods(name, value):
+                yield from ((f"{place}.{inner}", reference) for inner, reference in model_references(method))
+
+
+def _roles(bound: Technique) -> Iterator[tuple[str, object]]:
+    """Settings that mean more than their value: "model", "methods"."""
+    for name, info in type(bound).model_fields.items():
+        if isinstance(info.json_schema_extra, dict) and "role" in info.json_schema_extra:
+            yield name, info.json_schema_extra["role"]
+
+
+def _methods(name: str, items: Sequence[Any]) -> Iterator[tuple[str, Technique]]:
+    """The methods in a setting, with their places ("methods[0].sr_ste")."""
+    for index, item in enumerate(items):
+        step = StepSpec.model_validate(item)
+        yield f"{name}[{index}].{step.technique}", technique(step, f"{name}[{index}]")
+
+
+def stage_family(steps: Iterable[Technique], source: str) -> str:
+    """What a stage counts as after these steps from a source that counts as `source`: the family of the last one.
+
+    A training counts as its last method that compresses. Without one it leaves what a stage counts as: what is pruned
+    and then trained again is still pruned. Where only trainings came before, its last method of any kind says it.
+    """
+    family = source
+    for bound in steps:
+        if bound.family is not Family.TRAINING:
+            family = bound.family.value
+            continue
+        lists = [(name, getattr(bound, name)) for name, role in _roles(bound) if role == "methods"]
+        methods = [method for name, items in lists for _, method in _methods(name, items)]
+        told = [method for method in methods if method.compresses]
+        if not told and family in (SOURCE, Family.TRAINING):
+            told = methods or [bound]
+        family = told[-1].family.value if told else family
+    return family
+
+
+def is_run(spec: ModelSpec) -> bool:
+    """Whether a reference names an earlier run."""
+    return spec.source.startswith("run:")
+
+
+class Roads:
+    """Finds the roads of one run: loads their sources once, and knows what determines each stage."""
+
+    def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
+        self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
+        self._sources: dict[str, models.Loaded] = {}
+
+    def source(self, spec: ModelSpec) -> models.Loaded:
+        """The model as it comes, loaded once."""
+        name = spec.model_dump_json()
+        if name not in self._sources:
+            if is_run(spec):
+                self._sources[name] = artifact.load_source(self.artifacts.open(self.run(spec).last_key))
+            else:
+                seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
+                self._sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
+        return self._sources[name]
+
+    def run(self, spec: ModelSpec) -> FoundRun:
+        """The finished run that `run:<id>` names; raises SpecError, also where its model does not fit the task."""
+        number = spec.source.removeprefix("run:")
+        found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
+        if found is None:
+            raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
+        if self.artifacts.has(found.last_key):
+            _require_fit(spec, self.artifacts.open(found.last_key), self.task)
+        return found
+
+    def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
+        """The road that a recipe takes from a source, with the key of every stage."""
+        road = Road(source, bound_steps(recipe, "recipe"))
+        origin = self._source_hash(source)
+        steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
+        for position in range(len(road.steps) + 1):
+            if position:
+                step, bound = road.steps[position - 1]
+                place = f"recipe[{position - 1}].{step.technique}"
+                for of, determining in steps.items():
+                    determining.append({step.technique: self._determining(road, bound, place, of)})
+            asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
+            measured = self.spec.measure.test_examples
+            road.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
+            road.draws.append(draw_key(asked["draws"]))
+        return road
+
+    def target(self, road: Road, reference: ModelSpec) -> tuple[Road, int]:
+        """The road and the position on it that a model reference means."""
+        if reference.source.startswith("stage:"):
+            return road, int(reference.source.removeprefix("stage:"))
+        other = self.road(reference, reference.recipe)
+        return other, len(other.steps)
+
+    def _source_hash(self, source: ModelSpec) -> str:
+        return self.run(source).last_key if is_run(source) else self.source(source).content_hash
+
+    def _determining(self, road: Road, bound: Technique, place: str, of: Of) -> dict[str, Any]:
+        """A technique's settings, defaults included, with every model that they name replaced by its key (or draw)."""
+        settings = bound.model_dump(mode="json")
+        for name, role in _roles(bound):
+            if role == "model" and settings[name] is not None:
+                settings[name] = self._named(road, ModelSpec.model_validate(settings[name]), f"{place}.{name}", of)
+            elif role == "methods":
+                settings[name] = [
+                    {inner.rpartition(".")[2]: self._determining(road, method, f"{place}.{inner}", of)}
+                    for inner, method in _methods(name, settings[name])
+                ]
+        return settings
+
+    def _named(self, road: Road, reference: ModelSpec, place: str, of: Of) -> str:
+        try:
+            target, position = self.target(road, reference)
+        except SpecError as error:
+            raise error.moved("model", place) from error
+        return (target.keys if of == "keys" else target.draws)[position]
+
+
+def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
+    """Raise SpecError where the model of an earlier run reads or answers something else than the task has."""
+    shapes = artifact.probe_shapes(folder)
+    pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
+    is_image, is_language = pixels is not None, len(answers) == 3
+    if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
+        message = f"was made for another kind of task than {task.name}, which is {Kind(task.kind)}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
+    if not is_language and answers[-1] != task.n_classes:
+        message = f"answers in {answers[-1]} classes, and {task.name} has {task.n_classes}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
+    resized = artifact.Manifest.read(folder).input_format["image_size"] is not None
+    if pixels is not None and task.image_shape is not None and not resized and pixels[2:] != list(task.image_shape[1:]):
+        sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
+        message = f"reads images of {sizes[0]} pixels, and {task.name} has {sizes[1]}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run on images of the same size.")

@@ -1,0 +1,28 @@
+"""The table of settings in docs/operations.md, from the settings themselves: `python -m core.publish_settings`."""
+
+from pathlib import Path
+
+from core.settings import Settings
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "operations.md"
+BEGIN, END = "<!-- settings: written by python -m core.publish_settings -->\n", "<!-- end of settings -->\n"
+
+
+def table() -> str:
+    """Every setting with its default and what it is, as a Markdown table."""
+    rows = ["| setting | default | what it is |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default in ("", None) else f"`{info.default}`"
+        rows.append(f"| `{info.alias or f'SLIMBOARD_{name.upper()}'}` | {default} | {info.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(text: str) -> str:
+    """The document with the table between its marks brought up to date."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))

@@ -1,0 +1,181 @@
+"""What a run is asked to do, as it stands in YAML, in the store and on the page. Loads no torch.
+
+A spec is checked in three places, each as early as it can be: its shape here, its settings against
+the published JSON schemas (`core/spec/schema_validation.py`), and what only the model can tell by a worker that
+builds it on the meta device (`core/engine/pipeline.py`: `check`).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from core.errors import SpecError
+from core.spec import yaml_reader
+from core.spec.pydantic_errors import problem
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # neither "8" nor true is a number
+
+
+class _Source(BaseModel):
+    """A source's name with the settings that its own schema describes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    source: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the source's name (and a model's nested recipe)."""
+        return dict(self.model_extra or {})
+
+
+class StepSpec(_Spec):
+    """A technique with its settings: `{rtn: {bits: 8}}`, or the bare name `rtn`."""
+
+    technique: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"technique": value}
+        if isinstance(value, dict) and len(value) == 1 and "technique" not in value:
+            name, settings = next(iter(value.items()))
+            return {"technique": name, "settings": {} if settings is None else settings}
+        if isinstance(value, dict) and "technique" not in value:
+            raise ValueError(f"names {len(value)} techniques; a step is one technique and its settings")
+        return value
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {self.technique: self.settings}
+
+
+class ModelSpec(_Source):
+    """A model reference: builtin:<name>, hf:<repo or folder>, run:<id>, stage:<n>, or a nested recipe."""
+
+    recipe: list[StepSpec] = Field(default_factory=list)
+
+
+class TaskSpec(_Source):
+    """A task: builtin:<name>, file:<path> or hf:<dataset>, with its settings."""
+
+
+class MeasureSpec(_Spec):
+    """What is measured, and how thoroughly."""
+
+    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default=[1], min_length=1, max_length=8, description="batch sizes at which latency is measured"
+    )
+    length: int | None = Field(
+        None,
+        ge=1,
+        le=131072,
+        description="tokens of the timed input; the task's if empty",
+        json_schema_extra={"when_empty": "the task's"},
+    )
+    decode_tokens: int = Field(32, ge=0, le=4096, description="tokens generated when decoding is timed; 0 to skip")
+    runtimes: list[Literal["eager", "compile", "onnxruntime"]] = Field(
+        default=["eager"], min_length=1, description="what executes the model while it is timed"
+    )
+    repeats: int = Field(30, ge=5, le=1000, description="timed rounds of stage and reference in turn")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads; all of the worker's if empty",
+        json_schema_extra={"when_empty": "all"},
+    )
+    memory: bool = Field(True, description="measure peak memory in a fresh process")
+    test_examples: int | None = Field(
+        None,
+        ge=16,
+        description="score on this many test examples; all if empty",
+        json_schema_extra={"when_empty": "all"},
+    )
+
+
+class LimitSpec(_Spec):
+    """When a run is stopped."""
+
+    minutes: float | None = Field(
+        None, gt=0, description="longest time to run; empty: no limit", json_schema_extra={"when_empty": "no limit"}
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="most memory that the run's process may use; empty: no limit",
+        json_schema_extra={"when_empty": "no limit"},
+    )
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+class RunSpec(_Spec):
+    """One recipe on one model and one task with one seed."""
+
+    version: Literal[1] = 1
+    name: str = Field("", max_length=200)
+    model: ModelSpec
+    task: TaskSpec
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: Literal["any", "cpu", "gpu"] = "any"
+    recipe: Annotated[list[StepSpec], BeforeValidator(_listed)] = Field(default_factory=list, max_length=64)
+    reference: ModelSpec | None = None
+    measure: MeasureSpec = Field(default_factory=MeasureSpec)
+    limits: LimitSpec = Field(default_factory=LimitSpec)
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The spec in a mapping; raises SpecError that names each field, its value and the remedy."""
+        if not isinstance(value, dict):
+            raise SpecError.of("spec", value, "is not a mapping", "Start with the keys model, task and recipe.")
+        yaml_reader.check(value)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise SpecError([problem(e, "spec", _REMEDIES) for e in error.errors()]) from error
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """The spec in a YAML text; raises SpecError, with the line where the YAML itself is broken."""
+        return cls.parse(yaml_reader.read(text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain data, without what is at its default; `parse` reads it back."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        return {"version": self.version, **data}
+
+    def to_yaml(self) -> str:
+        """The spec as the YAML that `from_yaml` reads."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+
+    @property
+    def hash(self) -> str:
+        """Equal for specs that ask for the same; the name does not count."""
+        data = {key: value for key, value in self.to_dict().items() if key != "name"}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def techniques(self) -> list[str]:
+        """Names of all techniques used, methods inside a training included, in order of first use."""
+        names: dict[str, None] = {}
+        for step in self.recipe:
+            names[step.technique] = None
+            for method in step.settings.get("methods") or []:
+                names[StepSpec.model_validate(method).technique] = None
+        return list(names)
+
+
+_REMEDIES = {"value_error": "Write `- technique: {setting: value}`, one for each step."}

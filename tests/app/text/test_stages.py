@@ -1,0 +1,96 @@
+"""Stages and latencies in words."""
+
+import pandas as pd
+import pytest
+
+from app.text import formats, stages
+
+STAGE = {
+    "position": 2, "label": "rtn 8-bit", "stage_id": 7, "reference_stage_id": 5, "trained": True, "size_bytes": 250_000,
+    "reference_size_bytes": 1_000_000, "score": 96.5, "score_low": 95.0, "score_high": 98.0, "score_name": "accuracy",
+    "score_unit": "%", "score_delta": -0.5, "p_value": 0.02, "macs": 2_000_000, "parameters": 86_500, "nonzeros": 9,
+    "peak_memory_bytes": 400_000, "scores": {"accuracy": 96.5, "cross entropy": 0.123}, "seconds": 1.5, "reused": False,
+}  # fmt: skip
+TIMED = {
+    "position": 2, "phase": "forward", "batch": 1, "length": None, "runtime": "eager", "threads": 2, "dtype": "float32",
+    "p50_ms": 2.0, "p95_ms": 2.4, "ratio": 0.5, "ratio_low": 0.48, "ratio_high": 0.52, "kernel": "int8 onednn",
+    "disturbed": False, "reference_p50_ms": 4.0, "repeats": 30, "contention": 0.0, "energy_mj": None,
+}  # fmt: skip
+
+
+def line(stage=STAGE, timed=TIMED):
+    """The table's line of a stage."""
+    latencies = stages.with_conditions(pd.DataFrame([timed] if timed else []))
+    seen = "forward, batch 1, eager, 2 threads" if timed else None
+    known = stages.with_latency(pd.DataFrame([stage]), latencies, seen)
+    return stages.stage_table(known, {2} if timed else set()).iloc[0]
+
+
+def test_a_stage_reads_with_units_and_intervals():
+    assert line().to_dict() == {
+        "Stage": "2 · rtn 8-bit",
+        "Size": "250 kB (4.00× smaller)",
+        "Accuracy": "96.5 % (95.0 % to 98.0 %)",
+        "Against the reference": "−0.5 points, significant (p 0.020)",
+        "p50 / p95": "2.00 ms / 2.40 ms",
+        "Time × reference": "0.500× (0.480× to 0.520×)",
+        "Kernel": "int8 onednn",
+    }
+
+
+def test_a_stage_that_nothing_could_time_is_size_only():
+    assert line(timed=None)["p50 / p95"] == "size only, no kernel here"
+
+
+def test_an_untrained_stage_is_not_blamed_for_a_missing_time():
+    assert line({**STAGE, "trained": False, "score_delta": None, "p_value": None}, None)["p50 / p95"] == "–"
+
+
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [(0.2, "may be chance (p 0.200)"), (0.049, "significant (p 0.049)"), (1e-7, "significant (p < 0.001)")],
+)
+def test_significance_in_words(p_value, words):
+    assert formats.significance(p_value) == words
+
+
+def test_the_reference_says_that_it_is():
+    reference = {**STAGE, "stage_id": 5, "score_delta": None, "p_value": None}
+    assert line(reference)["Against the reference"] == "is the reference"
+
+
+def test_a_reference_from_elsewhere_has_no_place():
+    assert stages.name_of({**STAGE, "position": -1}) == "reference · rtn 8-bit"
+
+
+def test_a_disturbed_time_is_marked():
+    assert "disturbed" in line(timed={**TIMED, "disturbed": True})["p50 / p95"]
+
+
+def test_the_plainest_conditions_come_first():
+    rows = [{**TIMED, "phase": "decode", "length": 128}, {**TIMED, "batch": 64}, TIMED]
+    named = stages.with_conditions(pd.DataFrame(rows))
+    assert list(named["conditions"]) == [
+        "forward, batch 1, eager, 2 threads",
+        "forward, batch 64, eager, 2 threads",
+        "per generated token, batch 1, 128 tokens, eager, 2 threads",
+    ]
+
+
+def test_costs_have_units_and_leave_the_principal_score_out():
+    cost = stages.cost_table(pd.DataFrame([STAGE])).iloc[0]
+    assert cost["MACs"] == "2.00 M"
+    assert cost["Further scores"] == "cross entropy 0.123 nats"
+
+
+def test_layers_read_without_raw_floats():
+    [row] = stages.layer_table(
+        [{"name": "head", "shape": [10, 48], "sparsity": 0.5, "max_error": 1.234e-5, "mse": 1e-9}]
+    ).to_dict("records")
+    assert row == {"Layer": "head", "Shape": "10 × 48", "Sparsity": "50.00 %", "Max error": "0.0000123"}
+
+
+def test_a_curve_of_a_score_is_named_with_its_unit():
+    assert stages.curve_title("validation accuracy") == "validation accuracy (%)"
+    assert stages.curve_title("validation_bits per character") == "validation bits per character (bits)"
+    assert stages.curve_title("learning_rate") == "learning rate"

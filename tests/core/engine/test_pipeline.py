@@ -1,0 +1,251 @@
+"""The road of a recipe: stages, keys, reuse, references, resumption. One small model, a few updates."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.artifacts.artifact import PACKED, Manifest
+from core.artifacts.store import ArtifactStore
+from core.engine import pipeline, stage_key
+from core.engine.pipeline import execute
+from core.engine.recording import MemoryRecord
+from core.engine.stage_plan import bound_steps, stage_family
+from core.errors import Interrupted, SpecError
+from core.measure import stage as measuring_stage
+from core.measured import FoundRun, StageRecord
+from core.spec.model import RunSpec, StepSpec
+
+TRAIN = {"train": {"steps": 12, "batch_size": 32, "evaluations": 0}}
+DISTIL = {"distill_logits": {"teacher": "stage:0"}}
+MORE = {"train": {"steps": 6, "batch_size": 32, "evaluations": 0}}
+
+
+def spec(*recipe: object, **changes: object) -> RunSpec:
+    return RunSpec.parse(
+        {
+            "model": {"source": "builtin:vit", "dim": 16, "depth": 1, "heads": 2},
+            "task": "builtin:digits",
+            "recipe": list(recipe),
+            "measure": {"repeats": 5, "test_examples": 64, "memory": False},
+            **changes,
+        }
+    )
+
+
+def run(
+    folder: Path, asked: RunSpec, record: MemoryRecord | None = None, resume: Path | None = None
+) -> list[StageRecord]:
+    record = record or MemoryRecord()
+    return execute(asked, record, artifacts=ArtifactStore(str(folder), folder), resume=resume)
+
+
+def weights(folder: Path, stage: StageRecord) -> dict[str, torch.Tensor]:
+    return load_file(folder / stage.artifact / PACKED)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two trainings, computed without any reuse."""
+    folder = tmp_path_factory.mktemp("whole")
+    record = MemoryRecord()
+    return folder, run(folder, spec(TRAIN, MORE), record), record
+
+
+def test_every_stage_is_measured_and_the_first_trained_one_is_the_reference(whole):
+    folder, stages, _ = whole
+    assert [stage.measured.technique for stage in stages] == ["source", "train", "train"]
+    source, first, second = stages
+    assert not source.measured.trained and source.reference_key is None and source.latencies == []
+    assert first.reference_key == second.reference_key == first.measured.key
+    assert first.comparison is None and second.comparison is not None
+    assert first.latencies[0].ratio is None and second.latencies[0].ratio is not None
+    assert first.measured.reload_max_error == 0.0
+    payload = sum(tensor.numel() * tensor.element_size() for tensor in weights(folder, first).values())
+    assert first.measured.size_bytes == payload == 4 * first.measured.parameters
+
+
+def test_a_run_that_reuses_stages_equals_one_that_does_not(whole, tmp_path):
+    folder, alone, _ = whole
+    short = run(tmp_path, spec(TRAIN))
+    record = MemoryRecord()
+    record.stages = list(short)
+    reusing = run(tmp_path, spec(TRAIN, MORE), record)
+    assert [stage.reused for stage in reusing] == [True, True, False]
+    assert [s.measured.key for s in reusing] == [s.measured.key for s in alone]
+    assert same(weights(tmp_path, reusing[2]), weights(folder, alone[2]))
+    assert reusing[2].measured.score == alone[2].measured.score
+    assert "1/loss" not in record.curves and "2/loss" in record.curves
+
+
+def test_latency_of_a_found_stage_is_taken_over_under_the_same_conditions(whole):
+    folder, stages, _ = whole
+    again = MemoryRecord()
+    again.stages = [replace(s, latencies=[replace(row, disturbed=False) for row in s.latencies]) for s in stages]
+    known = run(folder, spec(TRAIN, MORE), again)
+    assert known[2].latencies == again.stages[2].latencies
+    other = run(
+        folder,
+        spec(TRAIN, MORE, measure={"repeats": 5, "test_examples": 64, "batch_sizes": [2], "memory": False}),
+        again,
+    )
+    assert [row.batch for row in other[2].latencies] == [2]
+
+
+def test_memory_of_a_found_stage_is_taken_over_from_the_same_machine_only(whole, monkeypatch):
+    folder, _, _ = whole
+    measuring = spec(TRAIN, measure={"repeats": 5, "test_examples": 64})
+    first = MemoryRecord()
+    run(folder, measuring, first)
+    again = MemoryRecord()
+    again.stages = [replace(s, measured=replace(s.measured, peak_memory_bytes=1)) for s in first.stages]
+    assert [s.measured.peak_memory_bytes for s in run(folder, measuring, again)] == [1, 1]
+    monkeypatch.setattr(measuring_stage, "hardware_name", lambda device: "another machine")
+    source, trained = run(folder, measuring, again)
+    assert source.measured.peak_memory_bytes == 1 and trained.reused  # an untrained one has no memory to measure
+    assert trained.measured.peak_memory_bytes > 1000
+    assert trained.measured.details["peak memory"]["hardware"] == "another machine"
+    without = run(folder, spec(TRAIN), again)[1]
+    assert without.reused and without.measured.peak_memory_bytes is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        spec(TRAIN, seed=1),
+        spec({"train": {**TRAIN["train"], "learning_rate": 0.002}}),
+        spec(TRAIN, model={"source": "builtin:vit", "dim": 16, "depth": 1, "heads": 1}),
+    ],
+)
+def test_whatever_determines_a_stage_changes_its_key(whole, changed):
+    folder, stages, _ = whole
+    execution = pipeline.Execution(
+        changed, MemoryRecord(), ArtifactStore(str(folder), folder), torch.device("cpu"), None
+    )
+    assert execution.main.keys[1] != stages[1].measured.key
+
+
+def test_another_release_and_another_measuring_draw_the_same(tmp_path, monkeypatch):
+    teacher = {"train": {**MORE["train"], "methods": [DISTIL]}}
+    folders = [tmp_path / name for name in ("now", "later")]
+    now = run(folders[0], spec(TRAIN, teacher))
+    monkeypatch.setattr(stage_key, "software", lambda: "a later release")
+    later = run(folders[1], spec(TRAIN, teacher, measure={"repeats": 5, "test_examples": 65, "memory": False}))
+    for position in (1, 2):
+        assert now[position].measured.key != later[position].measured.key
+        assert same(*(weights(folder, stages[position]) for folder, stages in zip(folders, (now, later), strict=True)))
+
+
+def test_another_seed_or_place_in_the_recipe_draws_other_numbers():
+    def draws(asked: RunSpec) -> list[str]:
+        return pipeline.Execution(
+            asked, MemoryRecord(), ArtifactStore("", Path()), torch.device("cpu"), None
+        ).main.draws
+
+    twice, other = draws(spec(TRAIN, TRAIN)), draws(spec(TRAIN, TRAIN, seed=1))
+    assert len({*twice, *other}) == 6
+
+
+def test_defaults_written_out_and_the_name_change_no_key(whole):
+    folder, stages, _ = whole
+    written = spec({"train": {**TRAIN["train"], "optimizer": "adamw"}}, name="mine")
+    execution = pipeline.Execution(
+        written, MemoryRecord(), ArtifactStore(str(folder), folder), torch.device("cpu"), None
+    )
+    assert execution.main.keys[:2] == [stage.measured.key for stage in stages[:2]]
+
+
+class Stopping(MemoryRecord):
+    """Interrupts the run in a step, at an update."""
+
+    def progress(self, fraction, text):
+        if self.place[0] == 2 and text.startswith("update 3 of"):
+            raise Interrupted
+
+
+def test_an_interrupted_run_goes_on_where_it_was(whole, tmp_path):
+    folder, alone, _ = whole
+    with pytest.raises(Interrupted):
+        run(tmp_path, spec(TRAIN, MORE), Stopping(), tmp_path / "resume")
+    record = MemoryRecord()
+    resumed = run(tmp_path, spec(TRAIN, MORE), record, tmp_path / "resume")
+    assert ("info", "taken up at update 3 of 6") in record.events
+    assert same(weights(tmp_path, resumed[2]), weights(folder, alone[2]))
+    assert list((tmp_path / "resume").iterdir()) == []
+    assert not list(tmp_path.glob("draft-*"))
+
+
+def test_an_explicit_reference_comes_first_and_is_measured(whole, tmp_path):
+    reference = {"source": "builtin:vit", "dim": 8, "depth": 1, "heads": 1, "recipe": [MORE]}
+    record = MemoryRecord()
+    stages = run(tmp_path, spec(TRAIN, reference=reference), record)
+    brought = record.stages[0]
+    assert brought.position == -1 and [stage.position for stage in stages] == [0, 1]
+    assert stages[1].reference_key == brought.measured.key
+    assert stages[1].latencies[0].ratio is not None
+
+
+class KnowsOneRun(MemoryRecord):
+    """A record in which run 7 is finished."""
+
+    def __init__(self, stages):
+        super().__init__()
+        self.stages = list(stages)
+        self.found = FoundRun(stages[-1].measured.key, stages[1].measured.key)
+
+    def find_run(self, run_id):
+        return self.found if run_id == 7 else None
+
+
+def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
+    folder, stages, _ = whole
+    record = KnowsOneRun(stages)
+    continued = run(folder, spec(MORE, model="run:7"), record)
+    assert continued[0].measured.score == stages[2].measured.score
+    assert continued[1].reference_key == stages[1].measured.key
+    with pytest.raises(SpecError, match="is no finished run"):
+        run(folder, spec(MORE, model="run:8"), record)
+
+
+def test_what_is_pruned_and_trained_again_counts_as_pruned(whole):
+    folder, _, _ = whole
+    pruned = run(folder, spec(TRAIN, {"magnitude_pruning": {"sparsity": 0.5}}, MORE))
+    told = [(stage.measured.technique, stage.measured.family) for stage in pruned]
+    assert told == [("source", "source"), ("train", "training"), ("magnitude_pruning", "pruning"), ("train", "pruning")]
+    continued = run(folder, spec(MORE, model="run:7"), KnowsOneRun(pruned))
+    assert [stage.measured.family for stage in continued] == ["source", "pruning"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    [
+        ([], "source"),
+        (["train"], "training"),
+        (["train", "rtn"], "quantization"),
+        (["svd", "train", "train"], "low rank"),
+        (["svd", "train", "rtn"], "quantization"),
+        (["nm_pruning", {"train": {"methods": [DISTIL]}}], "pruning"),
+        ([{"train": {"methods": [DISTIL]}}], "distillation"),
+        (["train", {"train": {"methods": [DISTIL]}}, "train"], "distillation"),
+        ([{"train": {"methods": ["sr_ste", DISTIL]}}], "sparse training"),
+        (["svd", {"train": {"methods": ["movement_pruning"]}}], "pruning"),
+        (["moe", "train"], "mixture of experts"),
+    ],
+)
+def test_a_training_counts_as_its_method_that_compresses_or_as_what_it_trains(recipe, family):
+    steps = [bound for _, bound in bound_steps([StepSpec.model_validate(step) for step in recipe], "recipe")]
+    assert stage_family(steps, "source") == family
+
+
+def test_an_artifact_of_another_format_is_refused_with_its_number(whole, tmp_path):
+    folder, stages, _ = whole
+    text = (folder / stages[1].artifact / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+    with pytest.raises(ValueError, match="format 99"):
+        Manifest.read(tmp_path)

@@ -1,0 +1,67 @@
+import pytest
+
+from core.errors import SpecError
+from core.spec.model import RunSpec
+
+EXAMPLE = """
+model: {source: builtin:vit, dim: 192, depth: 6}
+task: {source: builtin:digits}
+seed: 0
+recipe:
+  - train: {steps: 500}
+  - train: {steps: 200, methods: [{sr_ste: {n: 2, m: 4}}, {distill_logits: {temperature: 2, teacher: stage:1}}]}
+  - rtn: {bits: 8}
+  - cast
+measure: {batch_sizes: [1, 64]}
+"""
+
+
+def problem(text: str):
+    with pytest.raises(SpecError) as caught:
+        RunSpec.from_yaml(text)
+    return caught.value.problems[0]
+
+
+def test_yaml_survives_the_way_there_and_back():
+    spec = RunSpec.from_yaml(EXAMPLE)
+    assert RunSpec.from_yaml(spec.to_yaml()) == spec
+    assert spec.model.settings == {"dim": 192, "depth": 6}
+    assert spec.recipe[3].technique == "cast" and spec.recipe[3].settings == {}
+    assert spec.techniques() == ["train", "sr_ste", "distill_logits", "rtn", "cast"]
+    assert spec.to_dict()["version"] == 1
+
+
+def test_hash_is_of_what_is_asked_not_of_how_it_is_written_or_called():
+    spec = RunSpec.from_yaml(EXAMPLE)
+    assert RunSpec.parse({**spec.to_dict(), "name": "another", "seed": 0}).hash == spec.hash
+    assert RunSpec.parse({**spec.to_dict(), "seed": 1}).hash != spec.hash
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "words"),
+    [
+        ("task: builtin:digits", "model", "is missing"),
+        ("model: builtin:vit\ntask: builtin:digits\nrecipy: []", "recipy", "is not a known key"),
+        ("model: builtin:vit\ntask: builtin:digits\nseed: -1", "seed", "greater than or equal to 0"),
+        ("model: builtin:vit\ntask: builtin:digits\nversion: 2", "version", "input should be 1"),
+        (
+            "model: builtin:vit\ntask: builtin:digits\nmeasure: {batch_sizes: [0]}",
+            "measure.batch_sizes[0]",
+            "greater than",
+        ),
+        ("model: [\n", "line 2", "expected"),
+        ("model: 5\ntask: builtin:digits", "model", "is neither a name nor a mapping"),
+        ("model: builtin:vit\ntask: builtin:digits\nseed: true", "seed", "must be a whole number"),
+        ("model: builtin:vit\ntask: builtin:digits\nseed: '8'", "seed", "must be a whole number"),
+        ("model: builtin:vit\ntask: builtin:digits\nrecipe: [null]", "recipe[0]", "is neither a name nor a mapping"),
+        ("model: builtin:vit\ntask: builtin:digits\nrecipe: [{rtn: {}, svd: {}}]", "recipe[0]", "names 2 techniques"),
+        ("- a list", "spec", "is not a mapping"),
+    ],
+)
+def test_a_broken_spec_names_the_field_and_the_remedy(text, field, words):
+    found = problem(text)
+    assert found.field == field and words in found.message and found.remedy
+
+
+def test_yaml_can_construct_nothing_but_data():
+    assert "could not determine a constructor" in problem("model: !!python/object/apply:os.getcwd []").message
