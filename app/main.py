@@ -4,9 +4,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from app.queries import cache
 from app.web import identity
+from app.web.cache import streamlit_cache
 
 HERE = Path(__file__).parent
+
+cache.use(streamlit_cache)
 
 st.set_page_config(page_title="Slimboard", page_icon=HERE / "icon.png", layout="wide")
 st.logo(HERE / "logo.svg", size="large")

@@ -1,4 +1,4 @@
-"""The rules of the house: which room may know which."""
+"""The rules of the layout: what may import what, how long files are, what is documented."""
 
 import ast
 import json
@@ -11,16 +11,67 @@ import pytest
 from core.publish import DOCUMENT, catalogue, document
 from core.spec.catalogue import FILE
 from core.techniques.catalogue import TECHNIQUES
+from tests import layout
 
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
-    "core.spec.model", "core.errors", "core.settings", "core.families", "core.measured", "core.spec.catalogue", "core.spec.schema_validation",
-    "core.analysis.pareto", "core.artifacts.store", "core.store.engine", "core.store.listing", "core.store.tradeoffs.queries",
-    "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions.runs", "app.queries.common", "app.screens.submit.forms", "app.cli.main",
-    "app.actions.bundles", "app.exports.frames", "app.exports.html",
-    "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",
-    "app.charts.architectures", "core.complexity.report",
-]  # fmt: skip
+    "app.actions.bundles",
+    "app.actions.runs",
+    "app.charts.architectures",
+    "app.charts.curves",
+    "app.charts.tradeoffs",
+    "app.charts.waterfall",
+    "app.cli.main",
+    "app.exports.frames",
+    "app.exports.html",
+    "app.queries.runs",
+    "app.queries.tradeoffs",
+    "app.screens.submit.forms",
+    "core.analysis.pareto",
+    "core.artifacts.store",
+    "core.complexity.report",
+    "core.errors",
+    "core.families",
+    "core.measured",
+    "core.settings",
+    "core.spec.catalogue",
+    "core.spec.model",
+    "core.spec.schema_validation",
+    "core.store.engine",
+    "core.store.listing",
+    "core.store.tradeoffs.queries",
+    "core.tasks.preview",
+    "core.tasks.upload",
+    "worker.celery_app",
+]
+LAYERS = {  # from the bottom up: a package imports only from layers below its own
+    "app": [
+        {"text", "exports", "local"},
+        {"charts", "queries"},
+        {"actions"},
+        {"web"},
+        {"components"},
+        {"screens"},
+        {"cli", "main", "server"},
+    ],
+    "core": [
+        {"errors", "families", "measured", "plugins", "settings"},
+        {"paired_tests", "publish_settings", "software", "spec"},
+        {"analysis", "nn", "tasks"},
+        {"models", "store"},
+        {"calibration", "runtimes", "subject"},
+        {"artifacts", "context"},
+        {"algorithms", "bundle", "measure", "technique"},
+        {"training"},
+        {"techniques"},
+        {"engine", "publish"},
+        {"complexity"},
+    ],
+}
+SHARED_PAGES = {  # what a page shows of others: a report embeds their charts and tables
+    "app.screens.reports": {"app.screens.compare", "app.screens.runs", "app.screens.tradeoffs"},
+}
+FILE_LINES, TECHNIQUE_LINES, FUNCTION_LINES = 300, 200, 40
 
 
 def loaded_by(module: str) -> set[str]:
@@ -38,38 +89,65 @@ def test_core_loads_neither_streamlit_nor_celery():
     assert loaded_by("core.engine.pipeline").isdisjoint({"streamlit", "celery", "app", "worker"})
 
 
-def imports(file: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def all_modules() -> dict[str, Path]:
+    return {module: file for part in layout.PARTS for module, file in layout.modules(ROOT, part).items()}
 
 
-def test_imports_point_one_way():
-    for file in (ROOT / "core").rglob("*.py"):
-        assert not {name for name in imports(file) if name.split(".")[0] in {"app", "worker"}}, file
-    for file in (ROOT / "worker").rglob("*.py"):
-        assert not {name for name in imports(file) if name.split(".")[0] == "app"}, file
-    for file in (ROOT / "app").rglob("*.py"):
-        worker = {name for name in imports(file) if name.split(".")[0] == "worker"}
-        assert all(name.startswith("worker.celery_app") for name in worker), file
+def test_app_uses_worker_to_enqueue_and_both_use_core():
+    known = all_modules()
+    for module, file in known.items():
+        part = module.partition(".")[0]
+        for target in layout.imported(file, known):
+            used = target.partition(".")[0]
+            assert (
+                (part, used) in {("app", "core"), ("worker", "core")}
+                or part == used
+                or (part == "app" and target in ("worker", "worker.celery_app"))
+            ), f"{module} imports {target}"
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_point_down_the_layers(part):
+    layer = {name: index for index, names in enumerate(LAYERS[part]) for name in names}
+    found = layout.arrows(ROOT, part)
+    assert {package.split(".")[1] for package in layout.modules(ROOT, part) if "." in package} == layer.keys()
+    assert not layout.circles(found)
+    for package, targets in found.items():
+        for target, places in targets.items():
+            below = layer[target.split(".")[1]] < layer[package.split(".")[1]]
+            assert below or target in SHARED_PAGES.get(package, ()), sorted(places)
+
+
+def test_queries_and_actions_know_no_streamlit():
+    for folder in ("queries", "actions", "text", "charts"):
+        for file in (ROOT / "app" / folder).rglob("*.py"):
+            assert "streamlit" not in {name.partition(".")[0] for name in layout.imported_names(file)}, file
 
 
 def test_a_technique_knows_neither_the_store_nor_another_family():
-    for file in (ROOT / "core" / "techniques").glob("*/*.py"):
-        family = file.parent.name
-        for name in imports(file):
-            assert not name.startswith("core.store"), file
-            parts = name.split(".")
-            if parts[:2] == ["core", "techniques"] and len(parts) > 4:
-                assert parts[2] == family, f"{file} imports {name}"
+    known = layout.modules(ROOT, "core")
+    for module, file in known.items():
+        if module.startswith("core.techniques.") and module.count(".") == 3:
+            for target in layout.imported(file, known):
+                assert not target.startswith("core.store"), module
+                if target.startswith("core.techniques.") and target.count(".") == 3:
+                    assert target.rpartition(".")[0] == module.rpartition(".")[0], f"{module} imports {target}"
+
+
+def test_files_and_functions_are_short():
+    for module, file in all_modules().items():
+        lines = len(file.read_text().splitlines())
+        assert lines <= (TECHNIQUE_LINES if module.startswith("core.techniques.") else FILE_LINES), module
+        assert not [(name, n) for name, n in layout.functions(file) if n > FUNCTION_LINES], module
+
+
+def test_the_architecture_lists_every_module():
+    text = (ROOT / layout.DOCUMENT).read_text()
+    assert text == layout.with_list(text, layout.package_list(ROOT)), "run `python -m tests.layout --write`"
 
 
 def test_every_page_is_one_flat_script():
-    for file in (ROOT / "app" / "screens").glob("*.py"):
+    for file in (ROOT / "app" / "screens").glob("*/page.py"):
         assert not [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)], file
 
 

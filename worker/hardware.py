@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import torch
 
-from core.engine.stage_key import release
 from core.measure.hardware import hardware_name
 from core.publish import catalogue
+from core.software import release
 
 CPU_FEATURES = (
     "avx2",

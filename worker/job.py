@@ -2,8 +2,8 @@
 
 from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import execute
-from core.engine.stage_key import software
 from core.settings import settings
+from core.software import software
 from core.spec.model import RunSpec
 from core.store import runs
 from core.store.engine import read_session

@@ -4,13 +4,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.actions import runs
+from sqlalchemy.orm import Session
+
+from app.actions.actor import Actor, require_member
+from app.actions.runs import named_runs, needs
 from app.queries import artifacts
 from core.bundle import insert, write
 from core.bundle.errors import BundleError
 from core.bundle.read import Bundle
 from core.spec.catalogue import Catalogue
-from core.store.engine import read_session
+from core.store.engine import read_session, session
 
 
 def pieces(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
@@ -36,17 +39,40 @@ def save(run_id: int, file: Path, *, weights: bool) -> None:
         partial.unlink(missing_ok=True)
 
 
-def add(user_id: int, project_id: int, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> tuple[int, list[str]]:
-    """Import a bundle; returns the new run's number, and labels of stages of which other results were known and stand.
+def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> tuple[int, list[str]]:
+    """Import a bundle; returns the new run's number, and labels of stages whose known results differ and are kept.
 
     Files are written before the rows that lead to them, so that no row promises what is not there.
     """
     with read_session() as s:
-        runs.require_importable(s, user_id, project_id, bundle, again=again)
+        _require_importable(s, actor, bundle, again=again)
         differing = insert.list_differing(s, bundle)
     for key in bundle.names:
         place = artifacts.store() if bundle.has_weights(key) else artifacts.results()
         if not artifacts.store().has(key) and not place.has(key):
             with place.writing(key) as folder:
                 bundle.copy_files(key, folder)
-    return runs.import_bundle(user_id, project_id, bundle, catalogue, again=again), differing
+    return _add_run(actor, bundle, catalogue, again=again), differing
+
+
+def _add_run(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> int:
+    """Add a bundle's run as an ended one of the user and return its number.
+
+    What it needs to be queued again is what its spec needs here. A run that started from another one can never be
+    queued: that other run's number names something else here.
+    """
+    needed = [
+        *needs(bundle.spec, catalogue),
+        *(f"run:{n} of the store that it comes from" for n in named_runs(bundle.spec)),
+    ]
+    with session() as s:
+        _require_importable(s, actor, bundle, again=again)
+        return insert.add_run(s, bundle, project_id=actor.project.id, owner_id=actor.user.id, needs=needed)
+
+
+def _require_importable(s: Session, actor: Actor, bundle: Bundle, *, again: bool) -> None:
+    """Raise NotAllowed for a viewer, and BundleError where the run is in the project already, unless `again`."""
+    require_member(s, actor, actor.project.id, "import a run")
+    known = None if again else insert.find_identical(s, bundle, actor.project.id)
+    if known is not None:
+        raise BundleError(f"This run is in the project already, as run {known}. Use --again to add it once more.")

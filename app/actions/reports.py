@@ -1,6 +1,6 @@
-"""What a user may do with reports; like `app/actions/runs.py`, which keeps the roles."""
+"""Writing, changing and deleting reports."""
 
-from app.actions.runs import NotAllowed, require_member
+from app.actions.actor import Actor, NotAllowed, require_member
 from core.store import reports
 from core.store.engine import session
 from core.store.models import Role
@@ -8,31 +8,31 @@ from core.store.models import Role
 LONGEST_TITLE = 200
 
 
-def add_report(user_id: int, project_id: int, title: str) -> int:
+def add_report(actor: Actor, title: str) -> int:
     """Start a report and return its number; every member may."""
     with session() as s:
-        require_member(s, user_id, project_id, "write a report")
-        return int(reports.add_report(s, project_id=project_id, owner_id=user_id, title=_title(title)).id)
+        require_member(s, actor, actor.project.id, "write a report")
+        return int(reports.add_report(s, project_id=actor.project.id, owner_id=actor.user.id, title=_title(title)).id)
 
 
-def change_report(user_id: int, report_id: int, edition: int, title: str, text: str) -> None:
+def change_report(actor: Actor, report_id: int, edition: int, title: str, text: str) -> None:
     """Replace what a report says; every member may. Raises ChangedMeanwhileError for an edition that is past."""
     with session() as s:
         report = reports.find_report(s, report_id)
         if report is None:
             raise NotAllowed("There is no such report here.")
-        require_member(s, user_id, report.project_id, "change a report")
+        require_member(s, actor, report.project_id, "change a report")
         reports.change_report(s, report_id, edition, title=_title(title), text=text)
 
 
-def delete_report(user_id: int, report_id: int) -> None:
+def delete_report(actor: Actor, report_id: int) -> None:
     """Forget a report; its author and the project's owners may."""
     with session() as s:
         report = reports.find_report(s, report_id)
         if report is None:
             raise NotAllowed("There is no such report here.")
-        role = require_member(s, user_id, report.project_id, "delete a report")
-        if role != Role.OWNER and report.owner_id != user_id:
+        role = require_member(s, actor, report.project_id, "delete a report")
+        if role != Role.OWNER and report.owner_id != actor.user.id:
             raise NotAllowed("This report is someone else's; only they or an owner of the project can delete it.")
         reports.delete_report(s, report)
 

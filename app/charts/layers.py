@@ -14,7 +14,6 @@ CELL_HEIGHT = 26
 BAR_HEIGHT = 20
 LABEL_WIDTH = 170  # pixels
 MOST_WORDS = 160  # cells that still have room for their value
-SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
 _NO_QUANTITY = ("name", "weights", "shape", "mse")  # relative errors can be compared between layers
 _IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
 
@@ -36,7 +35,7 @@ def titled(quantity: str) -> str:
 
 def read(quantity: str, value: float) -> str:
     """The value as people read it, with its unit where it has one."""
-    if quantity in SHARES:
+    if quantity in formats.SHARES:
         return formats.percent(value)
     words = f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else formats.number(value)
     return words + (" %" if quantity.endswith("(%)") else "")
@@ -100,7 +99,7 @@ def _heat_map(
         y=alt.Y("block:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, labelBound=False)),
         tooltip=tooltip,
     )
-    axis_format = ".0%" if quantity in SHARES else "~s"
+    axis_format = ".0%" if quantity in formats.SHARES else "~s"
     colour = alt.Color(
         "value:Q",
         title=title,
@@ -117,7 +116,7 @@ def _heat_map(
 
 def _domain(values: pd.Series, quantity: str) -> list[float]:
     """Ends of the colour scale: the whole of a share, so that charts of several steps can be compared."""
-    whole = 1.0 if quantity in SHARES else 100.0 if quantity.endswith("(%)") else float(values.max())
+    whole = 1.0 if quantity in formats.SHARES else 100.0 if quantity.endswith("(%)") else float(values.max())
     return [min(0.0, float(values.min())), max(whole, float(values.max()))]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import output as terminal
+from app.cli import terminal
 from app.screens.architectures import table as shown
 from core.complexity import report as reports
 from core.errors import SpecError

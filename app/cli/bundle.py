@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli import context as shell
-from app.cli.context import CommandError, Who
+from app.cli import shell
+from app.cli.shell import CommandError, Who
 from core.bundle.errors import BundleError
 
 RunId = Annotated[int, typer.Argument(metavar="ID", help="number of a run that has ended")]
@@ -47,8 +47,8 @@ def import_run(
     from core.bundle import read
 
     with shell.store(), shell.acting(), _refused(), read.opened(file) as found:
-        user_id, project_id = Who(context.obj.user, project or context.obj.project).ids()
-        run_id, differing = bundles.add(user_id, project_id, found, shell.catalogue(), again=again)
+        actor = Who(context.obj.user, project or context.obj.project).actor()
+        run_id, differing = bundles.add(actor, found, shell.catalogue(), again=again)
     for label in differing:
         typer.echo(f"{label}: this store knows the same stage with another score or size, which stands", err=True)
     typer.echo(run_id)
@@ -65,8 +65,7 @@ def rerun(context: typer.Context, file: Source) -> None:
                 f"The recipe names run {others[0]} of the store that it comes from. Import that run with its weights "
                 "(slimboard bundle --artifacts), name it by its number here, and submit the recipe."
             )
-        user_id, project_id = context.obj.ids()
-        run_id = actions.submit(user_id, project_id, found.spec, shell.catalogue())
+        run_id = actions.submit(context.obj.actor(), found.spec, shell.catalogue())
     typer.echo(run_id)
 
 

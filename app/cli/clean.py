@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli import context
-from app.cli.context import CommandError
+from app.cli import shell
+from app.cli.shell import CommandError
 from app.text import formats
 
 
@@ -20,7 +20,7 @@ def clean(
     """
     from app.actions import cleaning
 
-    with context.store():
+    with shell.store():
         try:
             found = cleaning.find(days, last_too=last_too)
         except cleaning.RunsExecute as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app.actions import runs
-from app.cli import context
+from app.cli import shell
 from core.spec.model import RunSpec
 from core.store import engine
 from core.store.models import Run
@@ -15,12 +15,12 @@ RECIPES = Path(__file__).with_name("demo_recipes")
 
 def queue() -> int:
     """Queue the recipes that no run of the project is named after yet; returns how many."""
-    user_id, project_id = context.Who().ids()
-    catalogue = context.catalogue()
+    actor = shell.Who().actor()
+    catalogue = shell.catalogue()
     with engine.read_session() as s:
-        known = set(s.scalars(select(Run.name).where(Run.project_id == project_id)))
+        known = set(s.scalars(select(Run.name).where(Run.project_id == actor.project.id)))
     specs = [RunSpec.from_yaml(file.read_text()) for file in sorted(RECIPES.glob("*.yaml"))]
     new = [spec for spec in specs if spec.name not in known]
     for spec in new:
-        runs.submit(user_id, project_id, spec, catalogue)
+        runs.submit(actor, spec, catalogue)
     return len(new)

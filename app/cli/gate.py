@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import context, gate_champion, output
+from app.cli import gate_champion, shell, terminal
 from app.text import formats, stage_references
 from app.text.conditions import condition_name
 from core.analysis.decision.gate import Facts, Measured, Outcome, Verdict, hold
@@ -32,11 +32,11 @@ def gate(
 
     Exit status 0: it keeps every limit; 1: it does not; 2: a bad policy, or no such finished run.
     """
-    limits, item = Policy.from_yaml(context.read_text(policy, "policy")), _item(run)
+    limits, item = Policy.from_yaml(shell.read_text(policy, "policy")), _item(run)
     try:
-        with context.store():
+        with shell.store():
             gated = _read(item, limits)
-    except context.CommandError as error:
+    except shell.CommandError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(UNTOLD) from error
     verdicts = hold(limits, gated.facts, [champion.facts for champion in gated.champions])
@@ -172,7 +172,7 @@ def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
     failed = sum(verdict.outcome is not Outcome.PASS for verdict in verdicts)
     of = formats.plural(len(verdicts), "rule")
     told = f"{failed} of {of} {'is' if failed == 1 else 'are'} not kept." if failed else f"All {of} kept."
-    return f"{output.table(head, lines)}\n\n{told if len(verdicts) > 1 or failed else 'The rule is kept.'}"
+    return f"{terminal.table(head, lines)}\n\n{told if len(verdicts) > 1 or failed else 'The rule is kept.'}"
 
 
 def _line(verdict: Verdict, score_unit: str) -> list[str]:

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import architectures, bundle, clean, gate, output, services
-from app.cli import context as shell
-from app.cli.context import CommandError, Who
+from app.cli import architectures, bundle, clean, gate, services, shell, terminal
 from app.cli.services import Device
+from app.cli.shell import CommandError, Who
 from app.local.process import UpError
 from app.text import formats
 from core.errors import SpecError, TechniqueFailure
@@ -51,7 +50,7 @@ def run(
     device: Annotated[Device | None, typer.Option(help="cpu or gpu; as the spec says, by default")] = None,
 ) -> None:
     """Execute a recipe here and now, without queue or store, and print its stages."""
-    from app.cli import run as foreground
+    from app.cli import foreground
 
     try:
         result, units = foreground.execute(shell.read_spec(recipe), device and device.value)
@@ -60,7 +59,7 @@ def run(
     if as_json:
         _print_json(result)
         return
-    typer.echo(output.stage_table(result["stages"], units))
+    typer.echo(terminal.stage_table(result["stages"], units))
     difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
     if difference is not None:
@@ -76,8 +75,7 @@ def submit(
     """Queue a recipe and print the number of its run."""
     spec = shell.read_spec(recipe)
     with shell.store(), shell.acting() as actions:
-        user_id, project_id = context.obj.ids()
-        run_id = actions.submit(user_id, project_id, spec, shell.catalogue())
+        run_id = actions.submit(context.obj.actor(), spec, shell.catalogue())
         typer.echo(run_id)
         if wait and _wait_for(run_id) != RunStatus.DONE:
             _print_run(run_id)
@@ -94,7 +92,7 @@ def list_runs(
 ) -> None:
     """List the newest runs."""
     with shell.store():
-        _, project_id = context.obj.ids()
+        project_id = context.obj.actor().project.id
         chosen = listing.RunFilter(project_id, tuple(status or ()), text=text)
         with engine.read_session() as s:
             rows = listing.list_runs(s, chosen, page_size=limit)
@@ -115,7 +113,7 @@ def list_runs(
         ]
         for row in rows
     ]
-    typer.echo(output.table(head, cells))
+    typer.echo(terminal.table(head, cells))
 
 
 @cli.command()
@@ -134,7 +132,7 @@ def list_techniques(as_json: AsJson = False) -> None:
         return
     head = ("technique", "family", "used as", "what it does")
     rows = [[name, entry["family"], ", ".join(entry["forms"]), entry["summary"]] for name, entry in known.items()]
-    typer.echo(output.table(head, rows))
+    typer.echo(terminal.table(head, rows))
 
 
 @cli.command()
@@ -161,7 +159,7 @@ def export(
 def cancel(context: typer.Context, run_id: RunId) -> None:
     """Cancel a queued or running run."""
     with shell.store(), shell.acting() as actions:
-        stopped = actions.cancel(context.obj.ids()[0], [run_id])
+        stopped = actions.cancel(context.obj.actor(), [run_id])
     typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} had ended already")
 
 
@@ -169,7 +167,7 @@ def cancel(context: typer.Context, run_id: RunId) -> None:
 def requeue(context: typer.Context, run_id: RunId) -> None:
     """Queue an ended run again; its finished stages stand."""
     with shell.store(), shell.acting() as actions:
-        again = actions.requeue(context.obj.ids()[0], [run_id])
+        again = actions.requeue(context.obj.actor(), [run_id])
     typer.echo(f"run {run_id} is queued again" if again else f"run {run_id} has not ended yet")
 
 
@@ -218,7 +216,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
             "failure_message": row.Run.failure_message,
             "attempt": row.Run.attempt,
             "spec": row.Run.spec,
-            "stages": [output.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
+            "stages": [terminal.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
         }
         units = [stage.score_unit for at, stage in found if at >= 0]
     if as_json:
@@ -228,14 +226,14 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
     if described["failure"]:
         typer.echo(f"{described['failure']}: {described['failure_message']}")
     if units:
-        typer.echo(output.stage_table(described["stages"], units))
+        typer.echo(terminal.stage_table(described["stages"], units))
     for line in lines:
         typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
 
 
 def _wait_for(run_id: int) -> RunStatus:
     """Wait until a run has ended, its progress on stderr."""
-    shown = output.ProgressLine()
+    shown = terminal.ProgressLine()
     while True:
         with engine.read_session() as s:
             found = runs.get_run(s, run_id)

@@ -39,9 +39,16 @@ def up(
     demo: Annotated[bool, typer.Option("--demo", help="queue the demonstration recipes")] = False,
 ) -> None:
     """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
-    from app.local import up as local
+    from app.local import stack
 
-    local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
+    stack.up(port, host, workers, on_ready=_queue_demonstration if demo else None, say=typer.echo)
+
+
+def _queue_demonstration() -> None:
+    from app.cli import demo
+
+    count = demo.queue()
+    typer.echo(f"Queued {count} demonstration runs." if count else "The demonstration runs are in the store already.")
 
 
 def serve(
@@ -49,10 +56,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
 ) -> None:
     """Run the dashboard alone; queue, store and workers are elsewhere."""
-    from app.local import up as local
+    from app.local import stack
 
-    command = local.front_end_command(host or settings().host, port or settings().port)
-    os.chdir(local.ROOT)
+    command = stack.front_end_command(host or settings().host, port or settings().port)
+    os.chdir(stack.ROOT)
     os.execv(command[0], command)
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from app.actions.runs import NotAllowed
+from app.actions.actor import NotAllowed
 from app.text import formats
 
 

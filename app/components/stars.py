@@ -1,21 +1,12 @@
-"""The user's stars: read for what a page shows, and set by a click."""
+"""The user's stars: set by a click, and read anew."""
 
-import streamlit as st
-
-from app.actions import runs
-from core.store import favourites
-from core.store.engine import read_session
+from app.actions import annotations
+from app.actions.actor import Actor
+from app.queries.stars import load_stars
 
 
-@st.cache_data(ttl=10, show_spinner=False)
-def load_stars(user_id: int, run_ids: tuple[int, ...]) -> set[int]:
-    """Which of these runs bear the user's star."""
-    with read_session() as s:
-        return favourites.starred(s, user_id, run_ids)
-
-
-def set_stars(user_id: int, run_ids: list[int], *, starred: bool) -> int:
+def set_stars(actor: Actor, run_ids: list[int], *, starred: bool) -> int:
     """Give or take stars, and read them anew; returns for how many runs."""
-    changed = (runs.star if starred else runs.unstar)(user_id, run_ids)
+    changed = (annotations.star if starred else annotations.unstar)(actor, run_ids)
     load_stars.clear()
     return changed

@@ -5,11 +5,11 @@ from typing import Any
 
 import streamlit as st
 
-from app.actions import runs
+from app.actions import views
+from app.actions.actor import Actor
 from app.components import refusal_toast
 from app.queries.views import forget_views, load_views
 from app.text import formats
-from app.web.identity import Project, User
 from app.web.query_string import State, query_of
 from core.store.models import Role
 from core.store.views import NameTakenError
@@ -18,39 +18,39 @@ LONGEST_NAME = 100
 
 
 @st.fragment
-def show(page: str, state: State, user: User, project: Project) -> None:
+def show(page: str, state: State, actor: Actor) -> None:
     """The menu of a page's saved views; `state` is what the page is set to, by the names in its address."""
     menu = st.popover("Views", icon=":material/bookmarks:", key=f"views of {page}", on_change="rerun")
     if not menu.open:
         return  # its widgets take time to draw
     with menu:
-        found = [view for view in load_views(project.id, user.id) if view["page"] == page]
+        found = [view for view in load_views(actor.project.id, actor.user.id) if view["page"] == page]
         if not found:
             st.caption("No view of this page is saved yet. A view keeps its filters, limits and axes under a name.")
         for view in found:
-            _show_view(view, user, project)
-        _show_form(page, state, user, project)
+            _show_view(view, actor)
+        _show_form(page, state, actor)
 
 
-def _show_form(page: str, state: State, user: User, project: Project) -> None:
+def _show_form(page: str, state: State, actor: Actor) -> None:
     key = f"new view of {page}"
 
     def save() -> None:
         if st.session_state[key].strip():
-            _act(runs.save_view, user.id, project.id, page, st.session_state[key], query_of(state))
+            _act(views.save_view, actor, page, st.session_state[key], query_of(state))
 
     with st.form(f"save a view of {page}", border=False, clear_on_submit=True):
         st.text_input("Save what the page shows as", key=key, max_chars=LONGEST_NAME, placeholder="below 1 MB")
         st.form_submit_button("Save", type="primary", width="stretch", on_click=save)
 
 
-def _show_view(view: dict[str, Any], user: User, project: Project) -> None:
+def _show_view(view: dict[str, Any], actor: Actor) -> None:
     """A view's line: a link to it, and what its owner can do with it."""
-    own = view["owner_id"] == user.id
-    mine = own or (view["shared"] and project.role == Role.OWNER)
+    own = view["owner_id"] == actor.user.id
+    mine = own or (view["shared"] and actor.role == Role.OWNER)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if st.session_state.get("renamed view") == view["id"]:
-            _show_name(view, user)
+            _show_name(view, actor)
             return
         whose = "" if own else f" :small[:gray[{formats.plain(view['owner'])}]]"
         st.page_link(
@@ -61,20 +61,20 @@ def _show_view(view: dict[str, Any], user: User, project: Project) -> None:
             width="stretch",
         )
         if mine:
-            _show_buttons(view, user, project)
+            _show_buttons(view, actor)
 
 
-def _show_buttons(view: dict[str, Any], user: User, project: Project) -> None:
+def _show_buttons(view: dict[str, Any], actor: Actor) -> None:
     view_id, shared = view["id"], view["shared"]
     _button(
         f"share {view_id}",
         "lock" if shared else "group_add",
         "Keep it to its owner" if shared else "Share it with the project",
-        lambda: _act(runs.share_view, user.id, view_id, not shared),
-        disabled=not project.may_submit,
+        lambda: _act(views.share_view, actor, view_id, not shared),
+        disabled=not actor.may_submit,
     )
     _button(f"rename {view_id}", "edit", "Rename", lambda: st.session_state.update({"renamed view": view_id}))
-    _button(f"delete {view_id}", "delete", "Delete", lambda: _act(runs.delete_view, user.id, view_id))
+    _button(f"delete {view_id}", "delete", "Delete", lambda: _act(views.delete_view, actor, view_id))
 
 
 def _button(key: str, icon: str, words: str, act: Callable[[], None], *, disabled: bool = False) -> None:
@@ -83,13 +83,13 @@ def _button(key: str, icon: str, words: str, act: Callable[[], None], *, disable
     )
 
 
-def _show_name(view: dict[str, Any], user: User) -> None:
+def _show_name(view: dict[str, Any], actor: Actor) -> None:
     key = f"name of view {view['id']}"
 
     def rename() -> None:
         st.session_state.pop("renamed view")
         if st.session_state[key].strip():
-            _act(runs.rename_view, user.id, view["id"], st.session_state[key])
+            _act(views.rename_view, actor, view["id"], st.session_state[key])
 
     st.text_input(
         "New name", view["name"], key=key, max_chars=LONGEST_NAME, label_visibility="collapsed", on_change=rename

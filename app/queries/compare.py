@@ -1,12 +1,12 @@
-"""What the Compare page reads, cached like `app/queries/common.py`."""
+"""Queries of the Compare page."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
 from app.queries import artifacts
+from app.queries.cache import cached
 from app.text import stage_references
 from core.measured import Comparison
 from core.store import comparison, curves
@@ -17,7 +17,7 @@ LIVE = 5  # seconds: runs may still execute
 KEPT = 3600  # seconds: a stage's results do not change
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_items(project_id: int, text: str) -> pd.DataFrame:
     """A row an item that was found, in their order: columns of `compared_stages`, and `item`, its short name."""
     items = stage_references.parse(text)
@@ -33,21 +33,21 @@ def _last(last: dict[int, dict[str, object]], item: Item) -> dict[str, object] |
     return last.get(item.run_id) if item.position is None else None
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_latencies(run_stages: tuple[tuple[int, int], ...]) -> pd.DataFrame:
     """What these (run, stage) pairs measured of latency."""
     with read_session() as s:
         return pd.DataFrame([row._asdict() for row in comparison.latencies_of(s, run_stages)])
 
 
-@st.cache_data(ttl=KEPT, show_spinner=False)
+@cached(ttl=KEPT)
 def load_layers(stage_ids: tuple[int, ...]) -> dict[int, list[dict[str, object]]]:
     """What stages tell of their layers, by stage."""
     with read_session() as s:
         return comparison.details_of(s, stage_ids)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_curve_names(run_ids: tuple[int, ...]) -> pd.DataFrame:
     """The curves of runs: run_id, curve, n_points."""
     with read_session() as s:
@@ -65,7 +65,7 @@ def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comp
     }
 
 
-@st.cache_data(ttl=KEPT, show_spinner=False, max_entries=5000)
+@cached(ttl=KEPT, max_entries=5000)
 def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
     """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
     return artifacts.paired_scores(score, key, base_key)

@@ -1,10 +1,10 @@
-"""What the Provenance page reads, cached like `app/queries/common.py`."""
+"""Queries of the Provenance page."""
 
 from dataclasses import dataclass
 
 import pandas as pd
-import streamlit as st
 
+from app.queries.cache import cached
 from core.store import listing, provenance
 from core.store.engine import read_session
 
@@ -20,7 +20,7 @@ class Family:
     n_runs: int
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relatives: bool) -> Family:
     """These runs, what they were made from and, with `relatives`, what is made from them or shares their stages."""
     with read_session() as s:
@@ -30,7 +30,7 @@ def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relati
     return Family(stages, pd.DataFrame(sources, columns=["run_id", "source_id", "role", "position"]), n_runs)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_newest(chosen: listing.RunFilter, limit: int) -> tuple[int, ...]:
     """Numbers of the newest runs that a filter leaves."""
     with read_session() as s:

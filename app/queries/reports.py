@@ -1,23 +1,22 @@
-"""What the Reports page reads, cached like `app/queries/common.py`."""
+"""Queries of the Reports page."""
 
 from typing import Any
 
-import streamlit as st
-
+from app.queries.cache import cached
 from core.store import reports
 from core.store.engine import read_session
 
 LIVE = 5  # seconds: others write too
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_reports(project_id: int) -> list[dict[str, Any]]:
     """The project's reports without their texts, the last changed first."""
     with read_session() as s:
         return [row._asdict() for row in reports.list_reports(s, project_id)]
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_report(project_id: int, report_id: int) -> dict[str, Any] | None:
     """A report of the project with its text and author, None where there is none."""
     with read_session() as s:

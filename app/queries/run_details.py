@@ -1,12 +1,12 @@
-"""What the run page reads of one run, cached like `app/queries/common.py` and as plain data."""
+"""Queries of the run page: one run, its stages, curves, log and notes."""
 
 import json
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
 from app.queries import artifacts
+from app.queries.cache import cached
 from core.store import curves, events, runs, stages, waiting
 from core.store.engine import read_session
 from core.store.models import RunStatus
@@ -15,7 +15,7 @@ LIVE = 1  # seconds: what changes while a run executes
 KEPT = 600  # seconds: what a stage leaves does not change
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_run(run_id: int, project_id: int) -> dict[str, Any] | None:
     """A run of this project: its columns, `owner`, `worker`, the worker's `hardware`, tags, and `now`; else None."""
     with read_session() as s:
@@ -31,14 +31,14 @@ def load_run(run_id: int, project_id: int) -> dict[str, Any] | None:
         return {**columns, "environment": environment, **joined, "tags": runs.list_tags(s, run_id)}
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_waiting(run_id: int) -> str:
     """What a queued run waits for beyond its turn, in words; empty where a living worker can take it."""
     with read_session() as s:
         return waiting.waiting_for(s, [run_id], seen_within=60.0).get(run_id, "")
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_stages(run_id: int) -> pd.DataFrame:
     """A run's stages in order, a row each: columns of the stage, of its place in the run, and its artifact."""
     with read_session() as s:
@@ -55,21 +55,21 @@ def load_stages(run_id: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_latencies(run_id: int) -> pd.DataFrame:
     """What a run measured of latency: every column of `latency`, and the stage's position."""
     with read_session() as s:
         return pd.DataFrame([row._asdict() for row in stages.list_latencies(s, [run_id])])
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_curves(run_id: int) -> list[tuple[str, int]]:
     """(name, number of points) of a run's curves; a name is "<position>/<name>"."""
     with read_session() as s:
         return [(row.curve, row.n_points) for row in curves.list_curves(s, [run_id])]
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_curve(run_id: int, curve: str, most: int = 500) -> pd.DataFrame:
     """A curve in at most `most` rows: step, value (the bucket's mean), low and high."""
     with read_session() as s:
@@ -77,28 +77,21 @@ def load_curve(run_id: int, curve: str, most: int = 500) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"mean": "value"}).astype({"value": float})
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_log(run_id: int, levels: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
     """The log's last lines of these levels, the oldest first: at, level, attempt, message."""
     with read_session() as s:
         return [row._asdict() for row in events.last_events(s, run_id, limit, levels)]
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_notes(run_id: int) -> list[dict[str, Any]]:
     """A run's notes, the oldest first: text, author, created_at."""
     with read_session() as s:
         return [row._asdict() for row in runs.list_notes(s, run_id)]
 
 
-@st.cache_data(ttl=KEPT, show_spinner=False)
-def load_keys(stage_ids: tuple[int, ...]) -> dict[int, str]:
-    """Keys of stages by their ids."""
-    with read_session() as s:
-        return stages.list_keys(s, stage_ids)
-
-
-@st.cache_data(ttl=KEPT, show_spinner="Reading the artifact …", max_entries=50)
+@cached(ttl=KEPT, waiting="Reading the artifact …", max_entries=50)
 def load_mistakes(key: str, reference_key: str) -> list[dict[str, Any]] | None:
     """Inputs that a stage gets wrong and its reference right, the worst first; None where they were not kept."""
     try:

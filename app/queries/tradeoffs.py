@@ -1,7 +1,7 @@
 """What is read of the points of the trade-offs: by the page, by reports and for exports.
 
 Of very many points those up to the last multiple of 128 stages are kept (`_load_settled`), the others are read each
-time. Returns plain data, as `app/queries/common.py` does.
+time. Returns plain data.
 """
 
 from collections import Counter
@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
-from app.queries.common import LIVE, SLOW
+from app.queries.cache import LIVE, SLOW, cached
 from core.analysis.decision.choice import Decision, decide
 from core.analysis.decision.limits import Limit
 from core.store.engine import read_session
@@ -22,7 +21,7 @@ from core.store.tradeoffs.thinning import Logs
 KEPT = 600  # seconds: what is read anew as soon as it changes
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def _load_settled(project_id: int) -> tuple[int, tuple[int, ...]]:
     """The last stage up to which points are read once and kept, and what differs after a change to those."""
     with read_session() as s:
@@ -44,7 +43,7 @@ def load_tasks(project_id: int) -> pd.DataFrame:
     return counted.sort_values("n_stages", ascending=False, kind="stable").reset_index()
 
 
-@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
+@cached(ttl=KEPT, max_entries=20)
 def _load_tasks(project_id: int, upto: int, last_change: tuple[int, ...]) -> list[dict[str, Any]]:
     with read_session() as s:
         return [row._asdict() for row in queries.list_tasks(s, project_id, upto=upto)]
@@ -62,7 +61,7 @@ def load_conditions(project_id: int, task_hash: str) -> list[tuple[Conditions, i
     return counts.most_common()
 
 
-@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+@cached(ttl=KEPT, max_entries=100)
 def _load_conditions(chosen: PointFilter, last_change: tuple[int, ...]) -> list[tuple[Conditions, int]]:
     with read_session() as s:
         return queries.list_conditions(s, chosen)
@@ -85,7 +84,7 @@ def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool
         return pd.DataFrame(queries.list_with_recent(s, settled, chosen, x, y, upto=upto, as_one=as_one))
 
 
-@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+@cached(ttl=KEPT, max_entries=100)
 def _load_points(
     chosen: PointFilter, x: str, y: str, logs: Logs, as_one: bool, last_change: tuple[int, ...]
 ) -> list[dict[str, Any]]:
@@ -100,27 +99,27 @@ def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
         return _load_history(chosen, x, y, queries.last_change(s, chosen.project_id))
 
 
-@st.cache_data(ttl=KEPT, max_entries=20, show_spinner=False)
+@cached(ttl=KEPT, max_entries=20)
 def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, ...]) -> pd.DataFrame:
     with read_session() as s:
         return pd.DataFrame(queries.list_in_time(s, chosen, x, y))
 
 
-@st.cache_data(ttl=SLOW, show_spinner=False)
+@cached(ttl=SLOW)
 def load_makers(project_id: int, stage_ids: tuple[int, ...]) -> dict[int, dict[str, Any]]:
     """Label, model, run_id and owner of stages, as of the project's first run with each."""
     with read_session() as s:
         return queries.list_makers(s, project_id, stage_ids)
 
 
-@st.cache_data(ttl=SLOW, show_spinner=False)
+@cached(ttl=SLOW)
 def load_kinds(project_id: int, task_hash: str) -> list[tuple[str, str]]:
     """(family, model) pairs of a task's measured stages."""
     with read_session() as s:
         return queries.list_kinds(s, project_id, task_hash)
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_decision(
     chosen: PointFilter,
     limits: tuple[Limit, ...],
@@ -146,7 +145,7 @@ def load_decision(
     return decision, named, found[0] if found else None
 
 
-@st.cache_data(ttl=KEPT, max_entries=100, show_spinner=False)
+@cached(ttl=KEPT, max_entries=100)
 def _load_candidates(
     chosen: PointFilter, axes: tuple[str, ...], as_one: bool, last_change: tuple[int, ...]
 ) -> dict[str, list[Any]]:

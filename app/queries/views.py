@@ -1,16 +1,15 @@
-"""What is read of saved views, cached like `app/queries/common.py`."""
+"""Queries of saved views."""
 
 from typing import Any
 
-import streamlit as st
-
+from app.queries.cache import cached
 from core.store import views
 from core.store.engine import read_session
 
 LIVE = 10  # seconds: others share theirs
 
 
-@st.cache_data(ttl=LIVE, show_spinner=False)
+@cached(ttl=LIVE)
 def load_views(project_id: int, user_id: int) -> list[dict[str, Any]]:
     """The user's own views and those shared with the project, by name."""
     with read_session() as s:

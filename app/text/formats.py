@@ -7,6 +7,7 @@ import time
 from core.measured import SIGNIFICANT, difference_unit
 
 NOTHING = "–"
+SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from app.charts.layers import SHARES
 from app.text import formats
 from app.text.conditions import condition_name_within
 
@@ -177,7 +176,7 @@ def _layer_value(key: str, value: Any) -> str:
     if isinstance(value, list):
         return " × ".join(str(part) for part in value)
     if isinstance(value, float):
-        return formats.percent(value, 2) if key in SHARES else formats.number(value)
+        return formats.percent(value, 2) if key in formats.SHARES else formats.number(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return formats.count(value)
     return str(value)

@@ -2,42 +2,19 @@
 
 Where there are several projects, each page's address names the one that it shows, so that others see the same by it.
 With SLIMBOARD_AUTH=none everyone is the user "local". With oidc, Streamlit signs the user in (its
-secrets.toml names the provider); roles are ours, in SQL, and `app/actions/runs.py` checks them at every change.
+secrets.toml names the provider); roles are ours, in SQL, and every action of `app/actions` checks them.
 """
-
-from dataclasses import dataclass
 
 import streamlit as st
 
-from app.queries import common
+from app.actions.actor import Actor, Project, User
+from app.queries.projects import load_projects
 from app.text import formats
 from app.web import navigation, url_state
 from core.settings import settings
 from core.store import users
 from core.store.engine import session
 from core.store.models import Role
-
-
-@dataclass(frozen=True)
-class User:
-    """Who is signed in."""
-
-    id: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project and the user's role in it."""
-
-    id: int
-    name: str
-    role: Role
-
-    @property
-    def may_submit(self) -> bool:
-        """Viewers only look."""
-        return self.role in (Role.MEMBER, Role.OWNER)
 
 
 def user() -> User:
@@ -51,8 +28,8 @@ def user() -> User:
     return known
 
 
-def project() -> Project:
-    """The project that the page shows; ends the page where the user has a role in none."""
+def actor() -> Actor:
+    """The user in the project that the page shows; ends the page where the user has a role in none."""
     projects, _ = _projects()
     if not projects:
         st.title("No access yet")
@@ -63,13 +40,14 @@ def project() -> Project:
         _show_refused(refused, projects)
         st.stop()
     chosen = st.session_state.get("_project")
-    return next((p for p in projects if p.name == chosen), projects[0])
+    project, role = next(((p, role) for p, role in projects if p.name == chosen), projects[0])
+    return Actor(user(), project, role)
 
 
 def choose_project() -> None:
     """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
     projects, several = _projects()
-    names, asked = [p.name for p in projects], url_state.text(url_state.PROJECT)
+    names, asked = [project.name for project, _ in projects], url_state.text(url_state.PROJECT)
     refused = bool(asked) and asked not in names
     st.session_state["_refused_project"] = asked if refused else None
     if names and several and not refused:
@@ -92,11 +70,11 @@ def _show_choice(names: list[str], asked: str) -> None:
         navigation.correct(url_state.PROJECT, st.session_state["_project"])
 
 
-def _show_refused(name: str, projects: list[Project]) -> None:
+def _show_refused(name: str, projects: list[tuple[Project, Role]]) -> None:
     """That the address names a project in which the user has no role, and the ways to their own."""
     st.title("No access")
     st.info(f"You have no role in the project {formats.plain(name)}, or there is none of this name. Yours are below.")
-    for own in projects:
+    for own, _ in projects:
         if st.button(formats.plain(own.name), icon=":material/arrow_forward:", key=f"go to project {own.id}"):
             navigation.go("./", project=own.name)
 
@@ -110,7 +88,7 @@ def _signed_in_name() -> str:
     return str(name)
 
 
-def _projects() -> tuple[list[Project], bool]:
-    """The user's projects, and whether there are several at all."""
-    mine, several = common.load_projects(user().id)
-    return [Project(*row) for row in mine], several
+def _projects() -> tuple[list[tuple[Project, Role]], bool]:
+    """The user's projects and roles, and whether there are several projects at all."""
+    mine, several = load_projects(user().id)
+    return [(Project(project_id, name), role) for project_id, name, role in mine], several

@@ -1,1 +1,1 @@
-"""What measured stages tell together: Pareto frontier, dominance, replicates, differences and decisions. Loads no torch."""
+"""What measured stages tell together: frontier, dominance, replicates, differences, decisions. Loads no torch."""

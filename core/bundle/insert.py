@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 from core.bundle.contents import OperatingPointDocument, PlaceDocument, StageDocument
 from core.bundle.read import Bundle
 from core.measured import Comparison
-from core.store import curves as points
-from core.store import events, runs, stages
+from core.store import curves, events, runs, stages
 from core.store.clock import now
 from core.store.models import Artifact, Latency, Note, OperatingPoint, Run, RunStatus, Stage, User
 from core.store.upsert import upsert
@@ -74,8 +73,8 @@ def add_run(session: Session, bundle: Bundle, *, project_id: int, owner_id: int,
     operating = {stage.measured.key: stage.operating_points for stage in bundle.stages.stages}
     for place in bundle.stages.places:
         _add_place(session, run.id, place, ids, operating[place.key])
-    curves = bundle.curves.curves.items()
-    points.add_points(session, run.id, [(curve, step, value) for curve, pairs in curves for step, value in pairs])
+    drawn = bundle.curves.curves.items()
+    curves.add_points(session, run.id, [(curve, step, value) for curve, pairs in drawn for step, value in pairs])
     _add_log(session, bundle, run.id)
     session.flush()
     return int(run.id)

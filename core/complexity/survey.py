@@ -9,12 +9,12 @@ import torch
 from core.complexity import costs, subjects
 from core.complexity.report import Conditions, Costs, Measured, Report
 from core.complexity.subjects import Candidate
-from core.engine.stage_key import release
 from core.errors import SpecError
 from core.measure import lock
 from core.measure.contention import Watch
 from core.measure.hardware import hardware_name
 from core.measure.latency import Sample, sample_of
+from core.software import release
 
 TIMED = ("train_ms", "forward_ms", "decode_ms")
 

@@ -19,11 +19,11 @@ from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
-from core.engine.stage_key import software
 from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
 from core.measured import StageRecord
+from core.software import software
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
 from core.tasks.base import Task

@@ -4,17 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from core.plugins import packages
-
-CORE = Path(__file__).parents[1]
-_KEEPING = {"store", "bundle"}  # how results are kept does not change them
+from core.software import software
 
 
 @dataclass(frozen=True)
@@ -43,22 +35,3 @@ def draw_key(asked: Asked) -> str:
 
 def _hash(determining: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def software() -> str:
-    """What computes: the digest of `core/` (equal for every checkout of a release), torch's and plug-ins' versions."""
-    digest = hashlib.sha256()
-    for file in sorted(CORE.rglob("*.py")):
-        if not _KEEPING & set(file.relative_to(CORE).parts):
-            digest.update(file.relative_to(CORE).as_posix().encode())
-            digest.update(file.read_bytes())
-    return " ".join([f"slimboard {release()} {digest.hexdigest()[:16]} torch {torch.__version__}", *packages()])
-
-
-def release() -> str:
-    """Slimboard's version."""
-    try:
-        return distribution("slimboard").version
-    except PackageNotFoundError:
-        return "unreleased"

@@ -11,7 +11,6 @@ from torch import nn
 
 from core.artifacts import artifact
 from core.context import Record
-from core.engine.stage_key import release
 from core.errors import TechniqueFailure
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
 from core.measure.hardware import hardware_name
@@ -19,6 +18,7 @@ from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, Sta
 from core.models.batches import float_dtype, timed_batch
 from core.runtimes import RUNTIMES
 from core.runtimes.base import Refused, Runner
+from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
 

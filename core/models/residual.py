@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from core.errors import SpecError
-from core.models.anatomy import Anatomy, BlockNames, anatomy
+from core.models.anatomy import Anatomy, anatomy
+from core.models.block_names import BlockNames
 
 FEED_FORWARD: dict[str, list[str]] = {
     "Block": ["ffn"],

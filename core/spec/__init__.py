@@ -1,1 +1,1 @@
-"""What a run is asked to do: its specification, how it is read, and the schemas that it is checked against. Loads no torch."""
+"""What a run is asked to do: the spec, how it is read, and the schemas it is checked against. Loads no torch."""

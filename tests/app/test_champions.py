@@ -6,13 +6,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.actions import runs
-from core.store import champions, stages, users
+from app.actions import champions
+from app.actions.actor import NotAllowed
+from core.store import stages, users
 from core.store.champions import NotTimedError
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, RunStatus
 from core.store.tradeoffs.filters import Conditions
 from tests import factories
+from tests.actors import actor
 from tests.app import row_tables
 
 MAIN = Path(app.__file__).with_name("main.py")
@@ -57,16 +59,16 @@ def now() -> list[dict]:
 
 def test_members_name_champions_and_viewers_do_not(run_id):
     member, viewer = users_of(run_id)
-    with pytest.raises(runs.NotAllowed):
-        runs.crown(viewer, run_id, 1, DEVICE, "")
+    with pytest.raises(NotAllowed):
+        champions.crown(actor(viewer), run_id, 1, DEVICE, "")
     with pytest.raises(NotTimedError):
-        runs.crown(member, run_id, 0, DEVICE, "")
+        champions.crown(actor(member), run_id, 0, DEVICE, "")
     assert now() == []
-    runs.crown(member, run_id, 1, DEVICE, "  agreed  ")
+    champions.crown(actor(member), run_id, 1, DEVICE, "  agreed  ")
     assert [(row["run_id"], row["note"]) for row in now()] == [(run_id, "agreed")]
-    with pytest.raises(runs.NotAllowed):
-        runs.dethrone(viewer, 1, "0" * 64, DEVICE, "")
-    runs.dethrone(member, 1, "0" * 64, DEVICE, "")
+    with pytest.raises(NotAllowed):
+        champions.dethrone(actor(viewer), "0" * 64, DEVICE, "")
+    champions.dethrone(actor(member), "0" * 64, DEVICE, "")
     assert now() == []
 
 
@@ -87,8 +89,8 @@ def test_trade_offs_list_champions_and_their_history(run_id):
     member, _ = users_of(run_id)
     closed = page("tradeoffs")
     assert "No stage is a device's champion" not in " ".join(info.value for info in closed.info)  # not read yet
-    runs.crown(member, run_id, 1, DEVICE, "first")
-    runs.crown(member, run_id, 1, DEVICE, "second")
+    champions.crown(actor(member), run_id, 1, DEVICE, "first")
+    champions.crown(actor(member), run_id, 1, DEVICE, "second")
     at = page("tradeoffs")
     at.session_state["champions"] = True
     at.run()

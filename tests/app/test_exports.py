@@ -15,8 +15,9 @@ from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import AXES, score_axis
 from app.exports import files, frames, html, latex
-from app.queries import common as data
+from app.queries import runs as queried
 from app.queries import tradeoffs
+from app.queries.runs import count_runs, read_all_runs
 from app.screens.compare import tables
 from core.measured import Comparison
 from core.store.engine import read_session, session
@@ -62,7 +63,7 @@ def read_back(table: pd.DataFrame) -> None:
 
 
 def test_runs_are_exported_with_raw_numbers(filled):
-    everything = data.read_all_runs(RunFilter(1), "newest")
+    everything = read_all_runs(RunFilter(1), "newest")
     table = frames.listed(everything)
     read_back(table)
     assert len(table) == 120 and table["run"].tolist() == list(range(120, 0, -1))
@@ -87,15 +88,15 @@ def test_runs_are_exported_with_raw_numbers(filled):
 
 def test_only_the_runs_that_the_filter_leaves_are_exported(filled):
     chosen = RunFilter(1, model="builtin:gpt")
-    table = frames.listed(data.read_all_runs(chosen, "oldest"))
+    table = frames.listed(read_all_runs(chosen, "oldest"))
     assert set(table["model"]) == {"builtin:gpt"} and table["run"].is_monotonic_increasing
-    assert len(table) == data.count_runs(chosen)
+    assert len(table) == count_runs(chosen)
 
 
 def test_numbers_of_runs_pass_in_parts(filled, monkeypatch):
-    whole = frames.listed(data.read_all_runs(RunFilter(1), "newest"))
-    monkeypatch.setattr(data, "PART", 7)
-    pd.testing.assert_frame_equal(frames.listed(data.read_all_runs(RunFilter(1), "newest")), whole)
+    whole = frames.listed(read_all_runs(RunFilter(1), "newest"))
+    monkeypatch.setattr(queried, "PART", 7)
+    pd.testing.assert_frame_equal(frames.listed(read_all_runs(RunFilter(1), "newest")), whole)
 
 
 def points_of(task: str) -> tuple[pd.DataFrame, dict]:
@@ -220,7 +221,7 @@ def test_nothing_is_made_before_it_is_asked_for(filled, monkeypatch):
 
     for module, name in ((files, "csv"), (files, "parquet"), (latex, "table"), (html, "page")):
         monkeypatch.setattr(module, name, made)
-    monkeypatch.setattr(data, "read_all_runs", made)
+    monkeypatch.setattr(queried, "read_all_runs", made)
     opened(points_of="builtin:digits")
     runs_page()
 
@@ -228,6 +229,6 @@ def test_nothing_is_made_before_it_is_asked_for(filled, monkeypatch):
 def test_no_run_at_all_is_exported_as_no_row(store):
     with session() as s:
         factories.submit(s, name="only queued")
-    table = frames.listed(data.read_all_runs(RunFilter(1), "newest"))
+    table = frames.listed(read_all_runs(RunFilter(1), "newest"))
     read_back(table)
     assert table["name"].tolist() == ["only queued"]

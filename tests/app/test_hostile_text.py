@@ -12,7 +12,8 @@ from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.queries import artifacts, common, run_details
+from app.queries import artifacts, run_details
+from app.queries.runs import load_queue
 from core.store.engine import session
 from core.store.models import Run, RunNeed, RunStatus
 from tests import hostile
@@ -49,7 +50,7 @@ def _keep_mistakes() -> None:
 
 def opened(page: str, **query: str) -> AppTest:
     run_details.load_run.clear()
-    common.load_queue.clear()
+    load_queue.clear()
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
     at.switch_page(page)
     at.query_params.update(query)

@@ -6,8 +6,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.queries import common
 from app.screens.system import checks
+from app.text import workers as worker_words
 from core.store import workers
 from core.store.engine import session
 from tests.app.catalogues import CATALOGUE
@@ -24,7 +24,7 @@ NO_TROUBLE = {
 
 @pytest.fixture
 def catalogue(store, monkeypatch):
-    monkeypatch.setattr(common, "load_catalogue", lambda: CATALOGUE)
+    monkeypatch.setattr("app.queries.catalogue.built_in", lambda: CATALOGUE)
 
 
 def opened(page: str, **query: str) -> AppTest:
@@ -127,7 +127,7 @@ def test_each_trouble_is_named_with_its_remedy(changed, words):
 )
 def test_only_a_worker_that_runs_is_idle(changed, words):
     worker = {"run_id": None, "run_progress": None, "stopped_at": None, "lost": False}
-    assert checks.doing({**worker, **changed}) == words
+    assert worker_words.activity({**worker, **changed}) == words
 
 
 def test_the_schema_is_told_beside_what_this_version_needs():

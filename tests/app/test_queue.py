@@ -7,7 +7,7 @@ from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.queries import common
+from app.queries.projects import load_projects
 from core.store import listing, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, Run, RunStatus, Worker
@@ -93,6 +93,6 @@ def test_viewers_only_look(queued):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    common.load_projects.clear()
+    load_projects.clear()
     at = opened()
     assert all(button.disabled for button in at.button)

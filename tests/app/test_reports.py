@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.actions import reports as actions
 from app.actions import runs as board
+from app.actions import views
 from app.exports.document import Written, document
 from app.screens.reports import tradeoffs
 from app.screens.reports.parser import Embedded
@@ -18,6 +19,7 @@ from core.store.engine import read_session, session
 from core.store.models import Role
 from core.store.reports import ChangedMeanwhileError
 from tests import factories, hostile
+from tests.actors import actor
 
 MAIN = Path(app.__file__).with_name("main.py")
 PROJECT = 1
@@ -43,8 +45,8 @@ def people(store) -> dict[str, int]:
 
 
 def add(people, text: str, title: str = "Which to ship") -> int:
-    number = actions.add_report(people["local"], PROJECT, title)
-    actions.change_report(people["local"], number, 1, title, text)
+    number = actions.add_report(actor(people["local"], PROJECT), title)
+    actions.change_report(actor(people["local"]), number, 1, title, text)
     return number
 
 
@@ -73,7 +75,7 @@ def test_a_new_report_is_written_and_read(people):
 
 
 def test_a_saved_view_is_put_into_the_text(people):
-    view = board.save_view(people["local"], PROJECT, "compare", "two", "runs=1%2C3")
+    view = views.save_view(actor(people["local"], PROJECT), "compare", "two", "runs=1%2C3")
     number = add(people, "First.")
     at = opened(report=str(number), edit="yes")
     at.selectbox(key="inserted").set_value(view).run()
@@ -116,27 +118,27 @@ def test_nobody_overwrites_a_text_that_they_did_not_see(people):
     number = add(people, "mine")
     at = opened(report=str(number), edit="yes")
     at.text_area[0].set_value("theirs")
-    actions.change_report(people["member"], number, 2, "Which to ship", "meanwhile")
+    actions.change_report(actor(people["member"]), number, 2, "Which to ship", "meanwhile")
     button(at, "Save").click().run()
     assert "meanwhile" in at.error[0].value and at.text_area[0].value == "theirs"
     assert kept(number).text == "meanwhile"
     with pytest.raises(ChangedMeanwhileError):
-        actions.change_report(people["local"], number, 2, "x", "y")
+        actions.change_report(actor(people["local"]), number, 2, "x", "y")
 
 
 def test_who_may_write_and_delete(people):
     for who in ("viewer", "stranger"):
         with pytest.raises(board.NotAllowed):
-            actions.add_report(people[who], PROJECT, "x")
-    number = actions.add_report(people["local"], PROJECT, "x")
+            actions.add_report(actor(people[who], PROJECT), "x")
+    number = actions.add_report(actor(people["local"], PROJECT), "x")
     with pytest.raises(board.NotAllowed):
-        actions.change_report(people["viewer"], number, 1, "x", "y")
+        actions.change_report(actor(people["viewer"]), number, 1, "x", "y")
     with pytest.raises(board.NotAllowed, match="someone else's"):
-        actions.delete_report(people["member"], number)
-    of_member = actions.add_report(people["member"], PROJECT, "y")
-    actions.delete_report(people["local"], of_member)
+        actions.delete_report(actor(people["member"]), number)
+    of_member = actions.add_report(actor(people["member"], PROJECT), "y")
+    actions.delete_report(actor(people["local"]), of_member)
     with pytest.raises(board.NotAllowed):
-        actions.delete_report(people["local"], of_member)
+        actions.delete_report(actor(people["local"]), of_member)
 
 
 def test_a_report_of_another_project_is_not_there(people):

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.queries import common
+from app.queries.projects import load_projects
 from app.screens.runs import table
 from core.store import users
 from core.store.engine import read_session, session
@@ -103,7 +103,7 @@ def test_viewers_cannot_change_runs(runs):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    common.load_projects.clear()
+    load_projects.clear()
     at = select_rows(opened(), [0, 1])
     assert [b.disabled for b in at.button if b.label.startswith(("Cancel", "Requeue"))] == [True, True]
 

@@ -9,7 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.actions import runs
-from app.queries import common
+from app.queries.projects import load_projects
+from app.queries.runs import load_answer
 from core.spec.model import RunSpec
 from core.store import checks, users
 from core.store.engine import read_session, session
@@ -28,7 +29,7 @@ def yaml_field(at: AppTest) -> Any:
 @pytest.fixture
 def page(store, monkeypatch):
     """The submit page, opened with a small catalogue and YAML's spec in it."""
-    monkeypatch.setattr(common, "load_catalogue", lambda: CATALOGUE)
+    monkeypatch.setattr("app.queries.catalogue.built_in", lambda: CATALOGUE)
     at = AppTest.from_file(str(MAIN), default_timeout=30).run()
     at.switch_page("screens/submit/page.py").run()
     return typed(at, YAML)
@@ -231,7 +232,7 @@ def test_what_a_worker_finds_wrong_stands_at_the_field(page):
     spec = shown_spec(page)
     with session() as s:
         checks.answer(s, spec.hash, [runs.Problem("recipe[0].rtn.bits", 4, "is too few for this model", "Take 8.")])
-    common.load_answer.clear()
+    load_answer.clear()
     page.run()
     assert "Is too few for this model" in shown_text(page)
     assert submit_button(page).disabled
@@ -241,7 +242,7 @@ def test_what_is_wrong_with_a_whole_step_stands_in_it_and_names_it_as_the_form_d
     spec = shown_spec(page)
     with session() as s:
         checks.answer(s, spec.hash, [runs.Problem("recipe[0]", "rtn", "cannot follow itself", "Keep one.")])
-    common.load_answer.clear()
+    load_answer.clear()
     page.run()
     assert "**step 1** cannot follow itself" in page.error[0].value
     assert any("Cannot follow itself" in text.value for text in page.expander[2].markdown)
@@ -269,6 +270,6 @@ def test_viewers_cannot_submit(page):
     with session() as s:
         user = users.enrol(s, users.LOCAL_USER)
         s.get_one(Membership, (user.id, 1)).role = Role.VIEWER
-    common.load_projects.clear()
+    load_projects.clear()
     page.run()
     assert submit_button(page).disabled

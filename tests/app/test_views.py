@@ -7,6 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.actions import runs
+from app.actions.actor import NotAllowed
 from app.components import views_menu as menu_of_views
 from app.text import formats
 from app.web.query_string import parameters, query_of
@@ -15,6 +16,7 @@ from core.store.engine import read_session, session
 from core.store.models import Role
 from core.store.views import NameTakenError
 from tests import factories
+from tests.actors import actor
 from tests.app import redirects
 
 MAIN = Path(app.__file__).with_name("main.py")
@@ -86,27 +88,27 @@ def test_a_view_that_is_not_there_is_told(people, asked):
 
 
 def test_someone_elses_view_does_not_open_until_it_is_shared(people):
-    number = runs.save_view(people["member"], PROJECT, "runs", "theirs", "text=svd")
+    number = views.save_view(actor(people["member"], PROJECT), "runs", "theirs", "text=svd")
     assert "not shared with you" in opened("screens/view/page.py", view=str(number)).info[0].value
-    runs.share_view(people["member"], number, True)
+    views.share_view(actor(people["member"]), number, True)
     led = redirects.asked(opened("screens/view/page.py", view=str(number)))
     assert led == {"address": "runs?text=svd", "set": {}, "replace": True}
-    of_points = runs.save_view(people["local"], PROJECT, "tradeoffs", "small", "most_mb=1")
+    of_points = views.save_view(actor(people["local"], PROJECT), "tradeoffs", "small", "most_mb=1")
     assert redirects.asked(opened("screens/view/page.py", view=str(of_points)))["address"] == "./?most_mb=1"
 
 
 def test_the_menu_lists_the_pages_views_with_whose_they_are(people):
-    runs.save_view(people["local"], PROJECT, "runs", "**mine**", "")
-    shared = runs.save_view(people["member"], PROJECT, "runs", "theirs", "")
-    runs.share_view(people["member"], shared, True)
-    runs.save_view(people["local"], PROJECT, "compare", "elsewhere", "")
+    views.save_view(actor(people["local"], PROJECT), "runs", "**mine**", "")
+    shared = views.save_view(actor(people["member"], PROJECT), "runs", "theirs", "")
+    views.share_view(actor(people["member"]), shared, True)
+    views.save_view(actor(people["local"], PROJECT), "compare", "elsewhere", "")
     at = menu(opened("screens/runs/page.py"), "runs")
     labels = [link.proto.label for link in at.get("page_link")]
     assert labels == [formats.plain("**mine**"), "theirs :small[:gray[member]]"]
 
 
 def test_a_view_is_renamed_shared_and_deleted_from_the_menu(people):
-    number = runs.save_view(people["local"], PROJECT, "runs", "first", "text=svd")
+    number = views.save_view(actor(people["local"], PROJECT), "runs", "first", "text=svd")
     at = menu(opened("screens/runs/page.py"), "runs")
     at.button(key=f"view.share {number}").click().run()
     assert kept(people["viewer"]) == [("first", "text=svd")]
@@ -119,17 +121,17 @@ def test_a_view_is_renamed_shared_and_deleted_from_the_menu(people):
 
 def test_who_may_do_what_with_a_view(people):
     save, rename, share, delete = runs.save_view, runs.rename_view, runs.share_view, runs.delete_view
-    with pytest.raises(runs.NotAllowed):
+    with pytest.raises(NotAllowed):
         save(people["stranger"], PROJECT, "runs", "x", "")
     of_viewer = save(people["viewer"], PROJECT, "runs", "x", "")
-    with pytest.raises(runs.NotAllowed, match="must be a member"):
+    with pytest.raises(NotAllowed, match="must be a member"):
         share(people["viewer"], of_viewer, True)
     for act in (lambda: rename(people["member"], of_viewer, "y"), lambda: delete(people["local"], of_viewer)):
-        with pytest.raises(runs.NotAllowed, match="no such view"):
+        with pytest.raises(NotAllowed, match="no such view"):
             act()
     of_member = save(people["member"], PROJECT, "runs", "x", "")
     share(people["member"], of_member, True)
-    with pytest.raises(runs.NotAllowed, match="someone else's"):
+    with pytest.raises(NotAllowed, match="someone else's"):
         delete(people["viewer"], of_member)
     save(people["member"], PROJECT, "runs", "z", "")
     with pytest.raises(NameTakenError):
@@ -139,11 +141,11 @@ def test_who_may_do_what_with_a_view(people):
 
 
 def test_a_member_who_left_can_change_nothing(people):
-    number = runs.save_view(people["member"], PROJECT, "runs", "x", "")
+    number = views.save_view(actor(people["member"], PROJECT), "runs", "x", "")
     with session() as s:
         users.set_role(s, people["member"], PROJECT, None)
-    with pytest.raises(runs.NotAllowed):
-        runs.delete_view(people["member"], number)
+    with pytest.raises(NotAllowed):
+        views.delete_view(actor(people["member"]), number)
 
 
 def bound(at: AppTest) -> set[str]:

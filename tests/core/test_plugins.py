@@ -9,10 +9,10 @@ from core import models, tasks
 from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import check, execute
 from core.engine.recording import MemoryRecord
-from core.engine.stage_key import software
 from core.errors import SpecError
 from core.plugins import plugged
 from core.publish import catalogue
+from core.software import software
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec, TaskSpec
 from core.spec.schema_validation import validate

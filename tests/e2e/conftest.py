@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app.local import up
+from app.local.stack import ROOT, front_end_command
 from core.store import engine
 from tests import chromium, factories
 
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with engine.session(store_url) as s:
         factories.fill_store(s, 30)
     port = free_port()
-    with started(up.front_end_command("127.0.0.1", port), home, port) as url:
+    with started(front_end_command("127.0.0.1", port), home, port) as url:
         yield Server(url, store_url, home)
 
 
@@ -80,11 +80,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @contextmanager
 def started(command: list[str], home: Path, port: int) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIMBOARD_")}
-    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(up.ROOT)}
+    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(ROOT)}
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=up.ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until(lambda: _answers(url), lambda: f"{process.poll()}: {(home / 'server.log').read_text()}")

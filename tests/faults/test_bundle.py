@@ -12,6 +12,7 @@ from core.spec.model import RunSpec
 from core.store import engine, queue, stages, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Point, RunStatus
+from tests.actors import actor
 from worker import job
 from worker.claim import Claim
 from worker.recorder import Recorder
@@ -82,7 +83,7 @@ def found(run_id: int) -> tuple[list[tuple[object, ...]], list[tuple[object, ...
 @pytest.mark.parametrize("weights", [False, True])
 def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path, weights):
     user_id, project_id = move_to("here")
-    run_id = runs.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
+    run_id = runs.submit(actor(user_id, project_id), RunSpec.parse(RECIPE), built_in())
     execute(run_id)
     before = found(run_id)
     assert len(before[0]) == 3 and before[1]
@@ -90,8 +91,8 @@ def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path,
 
     user_id, project_id = move_to("there")
     with read.opened(tmp_path / "run.zip") as bundle:
-        imported, differing = bundles.add(user_id, project_id, bundle, built_in(), again=False)
-        again = runs.submit(user_id, project_id, bundle.spec, built_in())
+        imported, differing = bundles.add(actor(user_id, project_id), bundle, built_in(), again=False)
+        again = runs.submit(actor(user_id, project_id), bundle.spec, built_in())
     assert (differing, found(imported)) == ([], before)
     assert artifacts.store().has(before[0][1][0]) == weights
     execute(again)
@@ -103,13 +104,13 @@ def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path,
 
 def test_a_rerun_in_an_installation_of_its_own_measures_the_same(move_to, tmp_path):
     user_id, project_id = move_to("here")
-    run_id = runs.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
+    run_id = runs.submit(actor(user_id, project_id), RunSpec.parse(RECIPE), built_in())
     execute(run_id)
     before = found(run_id)
     bundles.save(run_id, tmp_path / "run.zip", weights=False)
 
     user_id, project_id = move_to("there")
     with read.opened(tmp_path / "run.zip") as bundle:
-        again = runs.submit(user_id, project_id, bundle.spec, built_in())
+        again = runs.submit(actor(user_id, project_id), bundle.spec, built_in())
     execute(again)
     assert found(again) == before

@@ -5,13 +5,13 @@ import streamlit as st
 
 from app.charts.architectures import AXES, growth, points
 from app.components import wrapped_table
-from app.queries import common
+from app.queries.catalogue import load_survey
 from app.screens.architectures import table
 from app.text import formats
 from app.web import identity
 from core.complexity.report import shipped
 
-identity.project()
+identity.actor()
 st.title("Architectures")
 st.caption(
     "What each architecture costs at growing lengths, and the power of the length that fits best at the longest four. "
@@ -20,7 +20,7 @@ st.caption(
 
 own = None
 try:
-    own = common.load_survey()
+    own = load_survey()
 except ValueError:
     st.warning("The survey of this installation cannot be read. Take it again: `slimboard architectures --save`.")
 origins = {"Shipped with Slimboard": shipped()}

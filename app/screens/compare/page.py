@@ -10,9 +10,10 @@ from app.charts.theme import SERIES
 from app.components import row_table, wrapped_table
 from app.components import views_menu as views
 from app.exports import buttons, frames, latex
-from app.queries import common
 from app.queries import compare as compared
+from app.queries.catalogue import load_catalogue
 from app.queries.run_details import load_curve
+from app.queries.runs import load_run_titles
 from app.screens.compare import latency, tables, warnings
 from app.text import formats, stage_references
 from app.text.stages import DISTURBED, curve_title
@@ -20,12 +21,12 @@ from app.web import identity
 
 FEW = 8  # runs
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Compare")
     st.space("stretch")
     corner = st.container(width="content")
-titles = dict(common.load_run_titles(project.id))
+titles = dict(load_run_titles(actor.project.id))
 
 
 def add() -> None:
@@ -40,7 +41,7 @@ def offer_views() -> None:
     quantity = st.session_state.get("quantity")
     chosen = {name: st.session_state.get(name) for name in ("conditions", "show", "curve", "log")}
     with corner:
-        views.show("compare", {"runs": text, **chosen, "quantity": quantity and titled(quantity)}, user, project)
+        views.show("compare", {"runs": text, **chosen, "quantity": quantity and titled(quantity)}, actor)
 
 
 def move_to_front() -> None:
@@ -82,7 +83,7 @@ if len(asked) < 2:
     st.page_link("screens/runs/page.py", label="Choose runs", icon=":material/table_rows:")
     offer_views()
     st.stop()
-items = compared.load_items(project.id, text)
+items = compared.load_items(actor.project.id, text)
 missing = [
     stage_references.name(item)
     for item in asked
@@ -170,7 +171,7 @@ def show_scores() -> None:
 
 def show_settings() -> None:
     """What the runs were asked for, and what they executed on, where that differs."""
-    differing = tables.settings_that_differ(items, common.load_catalogue())
+    differing = tables.settings_that_differ(items, load_catalogue())
     if differing.empty:
         st.info("These runs were asked for exactly the same.")
     else:

@@ -7,21 +7,21 @@ import streamlit as st
 from app.charts import provenance as charts
 from app.charts.provenance_tree import grow
 from app.components import views_menu as views
-from app.queries import common
 from app.queries.provenance import load_family, load_newest
+from app.queries.runs import load_choices
 from app.text import formats
 from app.web import identity, navigation
 from core.store.listing import RunFilter
 
 MOST = 9  # digits of a run's number
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Provenance")
     st.space("stretch")
     corner = st.container(width="content")
 
-if not common.load_choices(project.id)["models"]:
+if not load_choices(actor.project.id)["models"]:
     st.info("No run was submitted in this project yet. Runs appear here with the stages that they share.")
     st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
     st.stop()
@@ -46,7 +46,7 @@ limit = third.segmented_control(
     "Show at most", [50, 100, 200], default=50, required=True, key="most", bind="query-params"
 )
 with corner:
-    views.show("provenance", {"of": named, "words": text, "most": str(limit)}, user, project)
+    views.show("provenance", {"of": named, "words": text, "most": str(limit)}, actor)
 words = [word for word in re.split(r"[\s,;]+", named.strip()) if word]
 wrong = [word for word in words if not (word.isdecimal() and len(word) <= MOST)]
 if wrong:
@@ -55,10 +55,10 @@ if wrong:
 
 asked = tuple(dict.fromkeys(map(int, words)))
 if asked:
-    family = load_family(project.id, asked, limit, relatives=True)
+    family = load_family(actor.project.id, asked, limit, relatives=True)
 else:
-    newest = load_newest(RunFilter(project.id, text=text), limit)
-    family = load_family(project.id, newest, 2 * limit, relatives=False)
+    newest = load_newest(RunFilter(actor.project.id, text=text), limit)
+    family = load_family(actor.project.id, newest, 2 * limit, relatives=False)
 if family.stages.empty:
     st.info("No run of this project has such a number." if asked else "No run matches. Search for other words.")
     st.stop()

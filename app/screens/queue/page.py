@@ -7,15 +7,16 @@ import streamlit as st
 
 from app.actions import runs as actions
 from app.components import refusal_toast
-from app.queries import common as data
-from app.screens.system import checks
+from app.queries.runs import load_queue, load_waiting
+from app.queries.system import load_workers
 from app.text import formats
+from app.text import workers as worker_words
 from app.web import identity
 from core.store.models import RunStatus
 
 SHOWN = 40  # queued runs; each is a card with buttons
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 st.title("Queue")
 
 
@@ -27,13 +28,13 @@ def title_of(run: dict[str, Any]) -> str:
 def act(change: Any, *arguments: Any) -> None:
     """Do what a button asks for, or say why not."""
     with refusal_toast.told():
-        change(user.id, *arguments)
-    data.load_queue.clear()
+        change(actor, *arguments)
+    load_queue.clear()
 
 
 def button(label: str, icon: str, key: str, disabled: bool, change: Any, *arguments: Any) -> None:
     """A small button that is an icon; its label says what it does."""
-    off = disabled or not project.may_submit
+    off = disabled or not actor.may_submit
     change_it = partial(act, change, *arguments)
     st.button(f":material/{icon}:", key=key, help=label, type="tertiary", disabled=off, on_click=change_it)
 
@@ -84,7 +85,7 @@ def show_worker(worker: dict[str, Any]) -> None:
     state = f":red[:material/error: lost, {seen}]" if worker["lost"] else f":green[:material/check_circle:] {seen}"
     if worker["stopped_at"] is not None:
         state = f":gray[:material/stop_circle: stopped, {seen}]"
-    facts = [f"**{formats.plain(worker['name'])}**", worker["device"], checks.doing(worker)]
+    facts = [f"**{formats.plain(worker['name'])}**", worker["device"], worker_words.activity(worker)]
     with st.container(border=True):
         st.markdown(" · ".join(fact for fact in facts if fact != formats.NOTHING))
         st.caption(state)
@@ -95,10 +96,10 @@ def show_worker(worker: dict[str, Any]) -> None:
 @st.fragment(run_every="2s")
 def live() -> None:
     """The page's changing part."""
-    runs = data.load_queue(project.id)
+    runs = load_queue(actor.project.id)
     running = [run for run in runs if run["status"] == RunStatus.RUNNING]
     queued = [run for run in runs if run["status"] == RunStatus.QUEUED]
-    waiting = data.load_waiting()
+    waiting = load_waiting()
     left, right = st.columns([3, 1], gap="large")
     with left:
         st.subheader(f"Running ({len(running)})", anchor=False)
@@ -124,7 +125,7 @@ def live() -> None:
             st.page_link("screens/submit/page.py", label="Submit a run", icon=":material/add_circle:")
     with right:
         st.subheader("Workers", anchor=False)
-        workers = data.load_workers()
+        workers = load_workers()
         for worker in workers:
             show_worker(worker)
         if not workers:

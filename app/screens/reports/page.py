@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app.actions import reports
-from app.actions.runs import NotAllowed
+from app.actions.actor import NotAllowed
 from app.components import wrapped_table
 from app.exports.document import Written, document
 from app.queries.reports import forget_reports, load_report, load_reports
@@ -21,7 +21,7 @@ from core.store.reports import ChangedMeanwhileError
 LONGEST = 200_000
 HELP = "A view stands on a line of its own: {{compare?runs=3,7}}, or the address of a page in double braces."
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 
 
 def show_list() -> None:
@@ -29,12 +29,12 @@ def show_list() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.title("Reports")
         st.space("stretch")
-        if st.button("New report", icon=":material/add:", type="primary", disabled=not project.may_submit):
-            number = reports.add_report(user.id, project.id, "Untitled")
+        if st.button("New report", icon=":material/add:", type="primary", disabled=not actor.may_submit):
+            number = reports.add_report(actor, "Untitled")
             forget_reports()
             st.query_params.update(report=str(number), edit="yes")
             st.rerun()
-    found = load_reports(project.id)
+    found = load_reports(actor.project.id)
     if not found:
         st.info("No report is written yet. A report is text with charts and tables of the board in it, for the team.")
     for report in found:
@@ -54,7 +54,7 @@ def show_report(report: dict[str, Any]) -> None:
         st.title(formats.plain(report["title"]), anchor=False)
         st.space("stretch")
         st.page_link("screens/reports/page.py", label="All reports", icon=":material/list:", width="content")
-        if st.button("Edit", icon=":material/edit:", disabled=not project.may_submit):
+        if st.button("Edit", icon=":material/edit:", disabled=not actor.may_submit):
             st.query_params["edit"] = "yes"
             st.rerun()
         st.download_button(
@@ -80,7 +80,7 @@ def show_report(report: dict[str, Any]) -> None:
 def show_view(part: Embedded, number: int) -> None:
     """A view of the board at its place in a report, or why it cannot be shown."""
     try:
-        drawn = draw(part, project.id, st.context.theme.type or "light")
+        drawn = draw(part, actor.project.id, st.context.theme.type or "light")
     except NotShownError as reason:
         st.warning(f"{formats.plain(written(part.page, part.query))}: {formats.plain(str(reason))}")
         return
@@ -100,7 +100,7 @@ def exported(report: dict[str, Any]) -> bytes:
             blocks.append(Written(markdown.html(part)))
             continue
         try:
-            drawn = draw(part, project.id)
+            drawn = draw(part, actor.project.id)
         except NotShownError as reason:
             blocks.append(Written(markdown.html(f"*{formats.plain(str(reason))}*")))
             continue
@@ -114,7 +114,7 @@ def edit(report: dict[str, Any]) -> None:
     key = f"text of report {report['id']}.{report['edition']}"
     st.title("Edit a report")
     title = st.text_input("Title", report["title"], max_chars=reports.LONGEST_TITLE)
-    views = {view["id"]: view for view in load_views(project.id, user.id)}
+    views = {view["id"]: view for view in load_views(actor.project.id, actor.user.id)}
 
     def insert() -> None:
         view = views.get(st.session_state.pop("inserted", None))
@@ -135,14 +135,14 @@ def edit(report: dict[str, Any]) -> None:
     text = st.text_area("Text, in Markdown", report["text"], key=key, height=480, max_chars=LONGEST)
     with st.container(horizontal=True):
         if st.button("Save", type="primary"):
-            act(reports.change_report, user.id, report["id"], report["edition"], title, text)
+            act(reports.change_report, actor, report["id"], report["edition"], title, text)
         if st.button("Cancel"):
             leave()
         st.space("stretch")
         with st.popover("Delete", icon=":material/delete:"):
             st.caption("A deleted report is gone for everyone.")
             if st.button("Delete it"):
-                act(reports.delete_report, user.id, report["id"])
+                act(reports.delete_report, actor, report["id"])
 
 
 def act(change: Callable[..., None], *arguments: Any) -> None:
@@ -164,12 +164,12 @@ def leave() -> None:
 
 
 asked = st.query_params.get("report", "")
-report = load_report(project.id, int(asked)) if asked.isdecimal() else None
+report = load_report(actor.project.id, int(asked)) if asked.isdecimal() else None
 if report is None:
     if asked:
         st.info(f"There is no report {asked} in this project." if asked.isdecimal() else "No report is named.")
     show_list()
-elif st.query_params.get("edit") and project.may_submit:
+elif st.query_params.get("edit") and actor.may_submit:
     edit(report)
 else:
     show_report(report)

@@ -9,9 +9,9 @@ from app.charts import provenance as tree_chart
 from app.charts.deltas import deltas
 from app.charts.provenance_tree import grow
 from app.exports.document import Chart
-from app.queries import common
 from app.queries import compare as compared
 from app.queries.provenance import load_family
+from app.queries.runs import count_runs, load_runs
 from app.screens.compare import latency, tables
 from app.screens.reports import tradeoffs
 from app.screens.reports.parser import Embedded
@@ -99,11 +99,11 @@ def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
         text=_text(settings, "text"),
     )
     order: Order = next((order for order in ORDERS if order == _text(settings, "sort")), "newest")
-    runs = common.load_runs(chosen, order, 1, MOST_ROWS)
+    runs = load_runs(chosen, order, 1, MOST_ROWS)
     if not runs:
         raise NotShownError("No run matches.")
     heads = [column.name for column in runs_table.COLUMNS]
-    n_found = common.count_runs(chosen)
+    n_found = count_runs(chosen)
     words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
     table = pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)
     return Drawn([table.drop(columns=["Owner", "Duration"])], words=words)

@@ -6,34 +6,34 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.actions import runs
+from app.actions import champions
+from app.actions.actor import Actor
 from app.components import refusal_toast
-from app.queries import common
+from app.queries.champions import forget_champions, load_titles
 from app.text import formats
 from app.text.conditions import condition_name
 from app.text.stages import name_of
-from app.web.identity import Project, User
 from core.store.champions import NotTimedError
 from core.store.tradeoffs.filters import Conditions
 
 
-def show(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, user: User, project: Project) -> None:
+def show(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, actor: Actor) -> None:
     """The titles that the run's stages hold, and the form that gives one."""
-    for title in common.load_titles(run_id):
+    for title in load_titles(run_id):
         words = f"**Champion** of {formats.plain(condition_name(title['device']))}: {formats.plain(title['label'])}"
         note = f" · {formats.plain(title['note'])}" if title["note"] else ""
         who = f"{formats.plain(title['user'])}, {formats.ago(title['created_at'])}"
         st.markdown(f":material/trophy: {words}  \n:small[{who}{note}]")
     places = [] if latencies.empty else sorted({int(place) for place in latencies["position"] if place >= 0})
-    if not places or not project.may_submit:
+    if not places or not actor.may_submit:
         return
     box = st.popover("Make champion", icon=":material/trophy:", key="crown", on_change="rerun")
     if box.open:
         with box:
-            _show_form(run_id, stages, latencies, places, user)
+            _show_form(run_id, stages, latencies, places, actor)
 
 
-def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, places: list[int], user: User) -> None:
+def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, places: list[int], actor: Actor) -> None:
     names = {int(row["position"]): name_of(row) for row in stages.to_dict("records")}
     known = {condition_name(device): device for device in map(_device, latencies.to_dict("records"))}
     with st.form("crown form", border=False):
@@ -42,9 +42,9 @@ def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, place
         note = st.text_input("Why", max_chars=500, placeholder="what it was tested on, who agreed")
         if st.form_submit_button("Make champion", type="primary"):
             with refusal_toast.told(NotTimedError):
-                runs.crown(user.id, run_id, position, known[device], note)
+                champions.crown(actor, run_id, position, known[device], note)
                 st.toast("It is the champion now.", icon=":material/trophy:")
-            common.forget_champions()
+            forget_champions()
             st.rerun()
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.charts.layers import layer_chart, quantities, titled
 from app.queries import run_details
+from app.queries.stages import load_keys
 from app.text import formats
 from app.text.stages import layer_table, name_of
 from core.spec.model import RunSpec
@@ -48,7 +49,7 @@ def show_mistakes(stages: pd.DataFrame) -> None:
         return
     chosen = st.selectbox("Stage", list(compared), index=len(compared) - 1, key="mistakes_of")
     key, reference_id = compared[chosen]
-    items = run_details.load_mistakes(key, run_details.load_keys((reference_id,))[reference_id])
+    items = run_details.load_mistakes(key, load_keys((reference_id,))[reference_id])
     if items is None:
         st.info("Its artifact is not on this host any more, so the inputs cannot be shown.")
     elif not items:

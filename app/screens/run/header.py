@@ -7,13 +7,15 @@ from typing import Any, Literal
 import streamlit as st
 
 from app.actions import runs
+from app.actions.actor import Actor
 from app.components import refusal_toast
-from app.components.stars import load_stars, set_stars
-from app.queries import common, run_details
+from app.components.stars import set_stars
+from app.queries import run_details
+from app.queries.runs import forget_runs
+from app.queries.stars import load_stars
 from app.screens.run.failures import remedy
 from app.text import formats
 from app.web import navigation
-from app.web.identity import Project, User
 from core.store.models import RunStatus
 
 Colour = Literal["gray", "blue", "green", "red", "orange"]
@@ -26,18 +28,18 @@ BADGES: dict[RunStatus, tuple[Colour, str]] = {
 }
 
 
-def show_title(run: dict[str, Any], user: User, project: Project) -> None:
+def show_title(run: dict[str, Any], actor: Actor) -> None:
     """Name, status and the buttons; a viewer's are off."""
     st.title(formats.plain(run["name"] or run["recipe"]), anchor=False)
     colour, icon = BADGES[run["status"]]
     with st.container(horizontal=True, vertical_alignment="center"):
-        _star(run["id"], user)
+        _star(run["id"], actor)
         st.badge(f"Run {run['id']}", color="gray")
         st.badge(_status(run), color=colour, icon=icon)
         for name in run["tags"]:
             st.markdown(f":violet-badge[:material/sell: {formats.plain(name)}]", width="content")
         st.space("stretch")
-        _buttons(run, user, project)
+        _buttons(run, actor)
     st.caption(formats.plain(_facts(run)))
 
 
@@ -78,8 +80,8 @@ def _facts(run: dict[str, Any]) -> str:
     return " · ".join(facts)
 
 
-def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
-    off = not project.may_submit
+def _buttons(run: dict[str, Any], actor: Actor) -> None:
+    off = not actor.may_submit
     st.page_link(
         "screens/provenance/page.py",
         label="Provenance",
@@ -95,7 +97,7 @@ def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
             icon=":material/cancel:",
             disabled=off or run["cancel_requested"],
             on_click=act,
-            args=(runs.cancel, user.id, [run["id"]]),
+            args=(runs.cancel, actor, [run["id"]]),
         )
     else:
         st.button(
@@ -103,12 +105,12 @@ def _buttons(run: dict[str, Any], user: User, project: Project) -> None:
             icon=":material/replay:",
             disabled=off,
             on_click=act,
-            args=(runs.requeue, user.id, [run["id"]]),
+            args=(runs.requeue, actor, [run["id"]]),
         )
     with st.popover("Rename", icon=":material/edit:", disabled=off), st.form("rename", border=False):
         name = st.text_input("Name", run["name"], max_chars=200)
         if st.form_submit_button("Rename", type="primary"):
-            act(runs.rename, user.id, run["id"], name)
+            act(runs.rename, actor, run["id"], name)
             st.rerun()
 
 
@@ -117,12 +119,12 @@ def act(change: Callable[..., Any], *arguments: Any) -> None:
     with refusal_toast.told():
         change(*arguments)
     run_details.forget()
-    common.forget_runs()
+    forget_runs()
 
 
-def _star(run_id: int, user: User) -> None:
+def _star(run_id: int, actor: Actor) -> None:
     """The user's star, which a click gives or takes."""
-    starred = run_id in load_stars(user.id, (run_id,))
+    starred = run_id in load_stars(actor.user.id, (run_id,))
     st.button(
         "",
         icon="⭐" if starred else ":material/star:",
@@ -130,7 +132,7 @@ def _star(run_id: int, user: User) -> None:
         type="tertiary",
         key="star",
         on_click=act,
-        args=(partial(set_stars, starred=not starred), user.id, [run_id]),
+        args=(partial(set_stars, starred=not starred), actor, [run_id]),
     )
 
 

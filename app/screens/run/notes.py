@@ -4,18 +4,18 @@ from typing import Any
 
 import streamlit as st
 
-from app.actions import runs
+from app.actions import annotations
+from app.actions.actor import Actor
 from app.queries import run_details
 from app.screens.run.header import act
 from app.text import formats, markdown
-from app.web.identity import Project, User
 
 LONGEST_NOTE = 20_000
 
 
-def show(run: dict[str, Any], user: User, project: Project) -> None:
+def show(run: dict[str, Any], actor: Actor) -> None:
     """The notes with their authors, the tags, and fields to add a note or a tag."""
-    run_id, off = run["id"], not project.may_submit
+    run_id, off = run["id"], not actor.may_submit
     for note in run_details.load_notes(run_id):
         with st.chat_message("user"):
             st.html(markdown.html(note["text"]))
@@ -28,7 +28,7 @@ def show(run: dict[str, Any], user: User, project: Project) -> None:
             disabled=off,
         )
         if st.form_submit_button("Add", disabled=off) and text.strip():
-            act(runs.annotate, user.id, run_id, text)
+            act(annotations.annotate, actor, run_id, text)
             st.rerun()
     if run["tags"]:
         with st.container(horizontal=True):
@@ -40,10 +40,10 @@ def show(run: dict[str, Any], user: User, project: Project) -> None:
                     disabled=off,
                     key=f"untag {name}",
                     on_click=act,
-                    args=(runs.untag, user.id, run_id, name),
+                    args=(annotations.untag, actor, run_id, name),
                 )
     with st.form("tag", border=False, clear_on_submit=True):
         name = st.text_input("Add a tag", max_chars=60, disabled=off, placeholder="ship, baseline …")
         if st.form_submit_button("Tag", disabled=off) and name.strip():
-            act(runs.tag, user.id, run_id, name)
+            act(annotations.tag, actor, run_id, name)
             st.rerun()

@@ -7,9 +7,9 @@ from app.screens.run import artifact, champions, details, header, notes, progres
 from app.text import stages as words
 from app.web import identity, navigation
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 asked = st.query_params.get("run", "")
-run = run_details.load_run(int(asked), project.id) if asked.isdecimal() else None
+run = run_details.load_run(int(asked), actor.project.id) if asked.isdecimal() else None
 if run is None:
     st.title("Run")
     st.info(f"There is no run {asked} in this project." if asked else "No run is named in the address.")
@@ -28,12 +28,12 @@ if st.query_params.get("show") in TABS:  # what links called the tab, as Compare
 @st.fragment(run_every="2s" if was_unfinished else None)
 def show() -> None:
     """The whole page: read anew every 2 s while the run is unfinished."""
-    run = run_details.load_run(run_id, project.id)
+    run = run_details.load_run(run_id, actor.project.id)
     assert run is not None, "runs are never deleted"
     if was_unfinished and not run_details.is_unfinished(run):
         st.session_state["ended"] = (run_id, run["status"].value)
         st.rerun()
-    header.show_title(run, user, project)
+    header.show_title(run, actor)
     header.show_state(run)
     stages = run_details.load_stages(run_id)
     latencies = words.with_conditions(run_details.load_latencies(run_id))
@@ -46,7 +46,7 @@ def show() -> None:
     opened = next((name for name, tab in tabs.items() if tab.open), TABS[0])
     with tabs[opened]:
         if opened == "Stages":
-            champions.show(run_id, stages, latencies, user, project)
+            champions.show(run_id, stages, latencies, actor)
             results.show(stages, latencies, conditions, seen)
         elif opened == "Curves":
             progress.show_curves(run_id, stages)
@@ -61,7 +61,7 @@ def show() -> None:
         elif opened == "Artifacts":
             artifact.show(run, stages)
         elif opened == "Notes":
-            notes.show(run, user, project)
+            notes.show(run, actor)
 
 
 ended = st.session_state.pop("ended", None)

@@ -6,12 +6,15 @@ from functools import partial
 
 import streamlit as st
 
+from app.actions import annotations
 from app.actions import runs as actions
+from app.actions.actor import Actor
 from app.components import refusal_toast, row_table
 from app.components import views_menu as views
-from app.components.stars import load_stars, set_stars
+from app.components.stars import set_stars
 from app.exports import buttons, frames
-from app.queries import common
+from app.queries.runs import count_runs, forget_runs, load_choices, load_runs, read_all_runs
+from app.queries.stars import load_stars
 from app.screens.runs import table
 from app.text import formats
 from app.text.stage_references import MOST
@@ -21,15 +24,15 @@ from core.store.models import RunStatus
 
 FILTERS = {"model": "models", "task": "tasks", "technique": "techniques", "owner": "owners", "tag": "tags"}
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Runs")
     st.space("stretch")
     corner = st.container(width="content")
     if st.button("Refresh", icon=":material/refresh:"):
-        common.forget_runs()
+        forget_runs()
 
-choices = common.load_choices(project.id)
+choices = load_choices(actor.project.id)
 if not choices["models"]:
     st.info("No run was submitted in this project yet.")
     st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
@@ -66,7 +69,7 @@ if n_filters:
     st.caption("Only " + ", ".join([*told, *(["starred by you"] if starred else [])]) + ".")
 
 chosen = RunFilter(
-    project.id,
+    actor.project.id,
     statuses=tuple(map(RunStatus, statuses)),
     owner=filters["owner"],
     model=filters["model"],
@@ -74,13 +77,13 @@ chosen = RunFilter(
     technique=filters["technique"],
     tag=filters["tag"],
     text=text,
-    starred_by=user.id if starred else None,
+    starred_by=actor.user.id if starred else None,
 )
 order: Order = next((order for order in ORDERS if order == st.query_params.get("sort")), "newest")
 with corner:
     settings = {"text": text, "status": statuses, **filters, "starred": starred or None, "sort": order}
-    views.show("runs", settings, user, project)
-found = common.count_runs(chosen)
+    views.show("runs", settings, actor)
+found = count_runs(chosen)
 if not found:
     st.info("No run matches. Remove a filter.")
     st.stop()
@@ -95,8 +98,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     )
 n_pages = math.ceil(found / page_size)
 page = min(pages.pagination(n_pages, key="page", bind="query-params"), n_pages)
-runs = common.load_runs(chosen, order, page, page_size)
-stars = load_stars(user.id, tuple(run["id"] for run in runs))
+runs = load_runs(chosen, order, page, page_size)
+stars = load_stars(actor.user.id, tuple(run["id"] for run in runs))
 
 
 def sort(order: str) -> None:
@@ -120,18 +123,18 @@ unfinished = [run["id"] for run in selected if run["status"] in (RunStatus.QUEUE
 ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
 
-def act(change: Callable[[int, list[int]], int], words: str, run_ids: list[int]) -> None:
+def act(change: Callable[[Actor, list[int]], int], words: str, run_ids: list[int]) -> None:
     """Do what a button asks for, and say what came of it."""
     with refusal_toast.told():
-        changed = change(user.id, run_ids)
+        changed = change(actor, run_ids)
         st.toast(f"{formats.plural(changed, 'run')} {words}.", icon=":material/check_circle:")
-    common.forget_runs()
+    forget_runs()
 
 
-def tag(name: str, user_id: int, run_ids: list[int]) -> int:
+def tag(name: str, actor: Actor, run_ids: list[int]) -> int:
     """Tag runs, which makes them a group."""
     for run_id in run_ids:
-        actions.tag(user_id, run_id, name)
+        annotations.tag(actor, run_id, name)
     return len(run_ids)
 
 
@@ -157,7 +160,7 @@ with bar:
             on_click=partial(act, partial(set_stars, starred=star), "starred" if star else "no longer starred", ids),
         )
         with (
-            st.popover(f"Tag {len(ids)}", icon=":material/sell:", disabled=not project.may_submit),
+            st.popover(f"Tag {len(ids)}", icon=":material/sell:", disabled=not actor.may_submit),
             st.form("tag", border=False, clear_on_submit=True),
         ):
             name = st.text_input(
@@ -175,13 +178,13 @@ with bar:
             st.button(
                 f"{label} {len(ids)}" if ids else label,
                 icon=f":material/{icon}:",
-                disabled=not ids or not project.may_submit,
+                disabled=not ids or not actor.may_submit,
                 on_click=partial(act, what, words, ids),
             )
     else:
         st.caption("A number opens its run. Select rows to compare, star, cancel or requeue them.", width="content")
     buttons.show(
         "slimboard-runs",
-        buttons.tables(lambda: frames.listed(common.read_all_runs(chosen, order))),
+        buttons.tables(lambda: frames.listed(read_all_runs(chosen, order))),
         f"All {formats.plural(found, 'run')} that the filters leave, with raw numbers.",
     )

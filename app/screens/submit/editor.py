@@ -9,7 +9,9 @@ from pathlib import Path
 import streamlit as st
 
 from app.actions import runs
-from app.queries import common
+from app.actions.actor import Actor, NotAllowed
+from app.queries.catalogue import load_catalogue
+from app.queries.runs import forget_runs, load_answer, load_spec
 from app.screens.submit.draft import Draft, Unread
 from app.screens.submit.widgets import Place
 from app.text import formats
@@ -62,7 +64,7 @@ def start_from_preset(draft: Draft, key: str) -> None:
 
 def clone(run_id: int, project_id: int) -> None:
     """Replace the draft by an earlier run's spec."""
-    found = common.load_spec(run_id, project_id)
+    found = load_spec(run_id, project_id)
     if found is None:
         st.toast(f"There is no run {run_id} in this project.", icon=":material/error:")
     else:
@@ -83,7 +85,7 @@ def write(place: Place, name: str, key: str) -> None:
 def add_step(draft: Draft, key: str) -> None:
     """Add the chosen technique."""
     technique = st.session_state[key]
-    draft.add(technique, starting_settings(common.load_catalogue().techniques[technique]["schema"]))
+    draft.add(technique, starting_settings(load_catalogue().techniques[technique]["schema"]))
 
 
 def take_yaml(draft: Draft, shown: str, key: str) -> None:
@@ -102,20 +104,20 @@ def take_yaml(draft: Draft, shown: str, key: str) -> None:
         st.session_state["draft"] = Draft.of(spec, draft.cloned_from)
 
 
-def submit(user_id: int, project_id: int, draft: Draft, last: int | None) -> None:
+def submit(actor: Actor, draft: Draft, last: int | None) -> None:
     """Queue the draft as it is now, once for each click on a page that shows the `last` run."""
-    catalogue = common.load_catalogue()
+    catalogue = load_catalogue()
     spec, problems = draft.check(catalogue)
     if draft is not current() or draft.submitted != last or draft.unread or problems or spec is None:
         return
-    if common.load_answer(spec.hash):
+    if load_answer(spec.hash):
         return  # the page is drawn again, with the worker's objections at their fields
     draft.refused = ""
     try:
-        draft.submitted = runs.submit(user_id, project_id, spec, catalogue, draft.cloned_from)
-    except (runs.NotAllowed, SpecError) as error:
+        draft.submitted = runs.submit(actor, spec, catalogue, draft.cloned_from)
+    except (NotAllowed, SpecError) as error:
         draft.refused = str(error)
-    common.forget_runs()
+    forget_runs()
 
 
 def show_problems(problems: Sequence[Problem]) -> None:
@@ -132,7 +134,7 @@ def _in_words(field: str) -> str:
 
 def show_answer(spec: RunSpec, may_ask: bool) -> None:
     """Whether the model takes this recipe, which only a worker can tell."""
-    if common.load_answer(spec.hash) is None:
+    if load_answer(spec.hash) is None:
         _await_answer(spec, may_ask)
     else:
         _tell_answer(spec)
@@ -141,18 +143,18 @@ def show_answer(spec: RunSpec, may_ask: bool) -> None:
 @st.fragment(run_every="2s")
 def _await_answer(spec: RunSpec, may_ask: bool) -> None:
     """Wait in a fragment of its own: a run of the whole page that nobody asked for could stop an upload."""
-    if common.load_answer(spec.hash) is not None:
+    if load_answer(spec.hash) is not None:
         _tell_answer(spec)
         return
     st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
     asked, at = st.session_state.get("asked", ("", 0.0))
     if may_ask and (asked != spec.hash or time.monotonic() - at > ASK_AGAIN_SECONDS):
         st.session_state["asked"] = (spec.hash, time.monotonic())
-        runs.ask(spec)
+        runs.request_check(spec)
 
 
 def _tell_answer(spec: RunSpec) -> None:
-    if problems := common.load_answer(spec.hash):
+    if problems := load_answer(spec.hash):
         show_problems(problems)
     else:
         st.caption(":green[:material/check_circle: The model takes this recipe.]")

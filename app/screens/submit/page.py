@@ -5,7 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.queries import common
+from app.queries.catalogue import load_catalogue
+from app.queries.runs import load_answer, load_estimate, load_identical, load_run_titles
 from app.screens.submit import editor, forms, uploads
 from app.screens.submit.draft import Part, Step, dense_companion
 from app.screens.submit.widgets import Place, show_problem
@@ -15,19 +16,19 @@ from core.spec.model import LimitSpec, MeasureSpec
 
 DEVICES = ["any", "cpu", "gpu"]
 
-user, project = identity.user(), identity.project()
-catalogue = common.load_catalogue()
-done_runs = common.load_run_titles(project.id, only_done=True)
+actor = identity.actor()
+catalogue = load_catalogue()
+done_runs = load_run_titles(actor.project.id, only_done=True)
 
 wanted = st.query_params.get("clone", "")
 if wanted.isdecimal() and st.session_state.get("cloned") != wanted:
     st.session_state["cloned"] = wanted
-    editor.clone(int(wanted), project.id)
+    editor.clone(int(wanted), actor.project.id)
 
 draft = editor.current()
 spec, problems = draft.check(catalogue)
 if spec is not None and not problems:
-    problems = common.load_answer(spec.hash) or []
+    problems = load_answer(spec.hash) or []
 
 
 def place(part: Part, name: str, field: str = "", stages: int | None = None) -> Place:
@@ -62,7 +63,7 @@ def step_buttons(index: int, step: Step) -> None:
 
 st.title("Submit a run")
 presets = {preset.title: preset for preset in editor.presets()}
-titles = dict(common.load_run_titles(project.id))
+titles = dict(load_run_titles(actor.project.id))
 preset_key, clone_key = f"{draft.edition}.preset", f"{draft.edition}.clone"
 start, clone = st.columns([5, 3], gap="large")
 start.selectbox(
@@ -84,7 +85,7 @@ clone.selectbox(
     disabled=not titles,
     key=clone_key,
     on_change=editor.clone_chosen,
-    args=(draft, clone_key, project.id),
+    args=(draft, clone_key, actor.project.id),
     label_visibility="collapsed",
 )
 if draft.cloned_from is not None:
@@ -173,13 +174,13 @@ with right, st.container(key="summary"):
     elif problems:
         editor.show_problems(problems)
     elif spec is not None:
-        editor.show_answer(spec, project.may_submit)
-        estimate = common.load_estimate(spec.to_dict(), spec.hash)
+        editor.show_answer(spec, actor.may_submit)
+        estimate = load_estimate(spec.to_dict(), spec.hash)
         if estimate is not None:
             st.caption(
                 f":material/schedule: About {formats.duration(estimate)}, by earlier runs; reused stages take none."
             )
-        identical = [row for row in common.load_identical(project.id, spec.hash) if row[0] != draft.submitted]
+        identical = [row for row in load_identical(actor.project.id, spec.hash) if row[0] != draft.submitted]
         for run_id, status, created_at in identical[:1]:
             st.info(
                 f"Run {run_id} asks for exactly this ({status}, {formats.ago(created_at)}).",
@@ -201,10 +202,10 @@ with right, st.container(key="summary"):
         type="primary",
         icon=":material/send:",
         width="stretch",
-        disabled=bool(draft.unread or problems) or spec is None or not project.may_submit,
-        help=None if project.may_submit else "You are a viewer of this project; its owners can make you a member.",
+        disabled=bool(draft.unread or problems) or spec is None or not actor.may_submit,
+        help=None if actor.may_submit else "You are a viewer of this project; its owners can make you a member.",
         on_click=editor.submit,
-        args=(user.id, project.id, draft, draft.submitted),
+        args=(actor, draft, draft.submitted),
     )
     if draft.refused:
         st.error(formats.plain(draft.refused), icon=":material/error:")

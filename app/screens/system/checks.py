@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from app.text import formats
+from app.text import workers as worker_words
 
 PACKAGES = ("slimboard", "streamlit", "celery", "redis", "sqlalchemy", "alembic", "pydantic", "altair")
 QUEUES = ("cpu", "gpu")
@@ -98,7 +99,7 @@ def troubles(
     if revision[0] != revision[1]:
         what = f"The store's schema is {revision[0] or 'empty'}, this version needs {revision[1]}."
         found.append(Trouble(what, "Run `slimboard migrate`, then restart the front end and the workers."))
-    if not any(worker_state(worker) == "running" for worker in workers):
+    if not any(worker_words.state(worker) == "running" for worker in workers):
         what = "No worker is running, so queued runs wait."
         found.append(Trouble(what, "Start one: `slimboard worker --device cpu`."))
     for worker in workers:
@@ -118,34 +119,7 @@ def troubles(
     return found
 
 
-def worker_state(worker: Mapping[str, Any]) -> str:
-    """How a worker stands, in a word."""
-    if worker["stopped_at"] is not None:
-        return "stopped"
-    return "lost" if worker["lost"] else "running"
-
-
-def doing(worker: Mapping[str, Any]) -> str:
-    """What a worker computes: "run 12 (40 %)", "idle"; nothing is said of one that does not work."""
-    if worker["run_id"]:
-        return f"run {worker['run_id']} ({formats.percent(worker['run_progress'], 0)})"
-    return "idle" if worker_state(worker) == "running" else formats.NOTHING
-
-
 def schema_line(found: str | None, expected: str | None) -> str:
     """The store's revision, and whether this version can work with it."""
     told = found or "empty"
     return f"{told}, as this version needs" if found == expected else f"{told}, this version needs {expected}"
-
-
-def hardware_line(hardware: Mapping[str, Any]) -> str:
-    """A worker's processor or GPU in a line."""
-    memory = hardware.get("memory_bytes")
-    parts = [hardware.get("name"), memory and formats.size(memory)]
-    return ", ".join(str(part) for part in parts if part) or formats.NOTHING
-
-
-def software_line(hardware: Mapping[str, Any]) -> str:
-    """A worker's versions in a line."""
-    found = hardware.get("versions") or {}
-    return ", ".join(f"{name} {found[name]}" for name in ("slimboard", "torch") if name in found) or formats.NOTHING

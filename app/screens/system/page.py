@@ -5,26 +5,29 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.actions import runs
+from app.actions import members
 from app.components import wrapped_table
-from app.queries import common
+from app.queries.projects import load_members, load_projects
+from app.queries.runs import load_waiting
+from app.queries.system import forget_system, load_store_state, load_workers
 from app.screens.system import checks
 from app.text import formats
+from app.text import workers as worker_words
 from app.web import identity
 from core.settings import settings
 from core.store.models import Role
 
-user, project = identity.user(), identity.project()
-store = common.load_store_state()
-workers = common.load_workers()
+actor = identity.actor()
+store = load_store_state()
+workers = load_workers()
 queue = checks.ask_queue(settings().redis_url)
 disk = checks.look_at_disk(settings().artifacts_url)
-troubles = checks.troubles(queue, disk, store["revision"], workers, common.load_waiting())
+troubles = checks.troubles(queue, disk, store["revision"], workers, load_waiting())
 
 head, again = st.columns([6, 1], vertical_alignment="bottom")
 head.title("System")
 if again.button("Refresh", icon=":material/refresh:", width="stretch"):
-    common.forget_system()
+    forget_system()
     st.rerun()
 
 if not troubles:
@@ -51,11 +54,11 @@ if workers:
         {
             "Worker": worker["name"],
             "Device": worker["device"],
-            "State": checks.worker_state(worker),
-            "Doing": checks.doing(worker),
+            "State": worker_words.state(worker),
+            "Doing": worker_words.activity(worker),
             "Last seen": f"{formats.duration(worker['age'])} ago",
-            "Hardware": checks.hardware_line(worker["hardware"]),
-            "Software": checks.software_line(worker["hardware"]),
+            "Hardware": worker_words.hardware_line(worker["hardware"]),
+            "Software": worker_words.software_line(worker["hardware"]),
             "Techniques": str(sum(name.startswith("technique:") for name in worker["offers"])),
         }
         for worker in workers
@@ -89,9 +92,9 @@ with right:
     st.subheader("Versions of the front end")
     st.table(checks.versions(), border="horizontal")
 
-if project.role == Role.OWNER and settings().auth != "none":
-    st.subheader(f"Members of {project.name}")
-    for member_id, name, role in common.load_members(project.id):
+if actor.role == Role.OWNER and settings().auth != "none":
+    st.subheader(f"Members of {actor.project.name}")
+    for member_id, name, role in load_members(actor.project.id):
         who, what = st.columns([3, 1])
         who.text(name)
         roles = [None, *Role]
@@ -104,9 +107,9 @@ if project.role == Role.OWNER and settings().auth != "none":
         )
         if chosen != role:
             try:
-                runs.set_role(user.id, project.id, member_id, chosen)
-                common.load_members.clear()
-                common.load_projects.clear()
+                members.set_role(actor, member_id, chosen)
+                load_members.clear()
+                load_projects.clear()
                 st.toast(f"{formats.plain(name)} is now {chosen.value if chosen else 'without a role'}.")
             except ValueError as error:
                 st.error(str(error))

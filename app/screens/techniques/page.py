@@ -4,14 +4,14 @@ import pandas as pd
 import streamlit as st
 
 from app.components import wrapped_table
-from app.queries import common
+from app.queries.catalogue import load_catalogue, load_offers
 from app.text.formats import NOTHING
 from app.text.schema import Field, fields, in_words
 from app.web import identity
 
-identity.project()
-catalogue = common.load_catalogue()
-offers = common.load_offers()
+identity.actor()
+catalogue = load_catalogue()
+offers = load_offers()
 
 st.title("Techniques")
 st.caption(

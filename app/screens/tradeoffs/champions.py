@@ -5,24 +5,24 @@ from typing import Any
 
 import streamlit as st
 
-from app.actions import runs
+from app.actions import champions
+from app.actions.actor import Actor, NotAllowed
 from app.components import row_table
-from app.queries import common
+from app.queries.champions import forget_champions, load_champions
 from app.text import formats
 from app.text.conditions import condition_name
-from app.web.identity import Project, User
 
 HEADS = ("Device", "Stage", "Model", "Size", "Score", "Latency p50", "By", "When", "Note")
 TEXTS = ("Device", "Stage", "Note")  # which may be long
 
 
-def show(task_hash: str, user: User, project: Project) -> None:
+def show(task_hash: str, actor: Actor) -> None:
     """A closed box with the champions, whose titles members may take away."""
     box = st.expander("Champions", icon=":material/trophy:", key="champions", on_change="rerun")
     if not box.open:
         return  # its tables take time to draw
     with box:
-        now, history = common.load_champions(project.id, task_hash)
+        now, history = load_champions(actor.project.id, task_hash)
         if not history:
             st.info("No stage is a device's champion yet. A run's page names one, under Stages.")
             return
@@ -30,8 +30,8 @@ def show(task_hash: str, user: User, project: Project) -> None:
             _table(now, "champions now", "Champions")
         else:
             st.info("No device has a champion now.")
-        if now and project.may_submit:
-            _show_dethrone(now, task_hash, user, project)
+        if now and actor.may_submit:
+            _show_dethrone(now, task_hash, actor)
         if len(history) > len(now):
             st.markdown("**History**")
             _table(history, "champions before", "History of the champions")
@@ -63,15 +63,15 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _show_dethrone(now: list[dict[str, Any]], task_hash: str, user: User, project: Project) -> None:
+def _show_dethrone(now: list[dict[str, Any]], task_hash: str, actor: Actor) -> None:
     titles = {condition_name(entry["device"]): entry["device"] for entry in now}
     with st.popover("Take a title away", icon=":material/remove_moderator:"), st.form("dethrone", border=False):
         device = st.selectbox("Device", list(titles))
         note = st.text_input("Why", max_chars=500)
         if st.form_submit_button("Take away", type="primary"):
             try:
-                runs.dethrone(user.id, project.id, task_hash, titles[device], note)
-            except runs.NotAllowed as refusal:
+                champions.dethrone(actor, task_hash, titles[device], note)
+            except NotAllowed as refusal:
                 st.toast(str(refusal), icon=":material/block:")
-            common.forget_champions()
+            forget_champions()
             st.rerun()

@@ -14,13 +14,13 @@ from app.screens.tradeoffs.plot import ACROSS, TASK, UP, plot_of, task_names
 from app.web import identity, url_state
 
 CHART = "chart"
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Trade-offs")
     st.space("stretch")
     corner = st.container(width="content")
 
-tasks = tradeoffs.load_tasks(project.id)
+tasks = tradeoffs.load_tasks(actor.project.id)
 if tasks.empty:
     st.info(
         "Nothing is measured yet. Submit a recipe: a model, a task, and techniques that make the model smaller or "
@@ -42,12 +42,12 @@ with st.container(horizontal=True):
     url_state.menu("Up", UP, score_first, y.title)
     url_state.menu("Chart", CHART, charts.CHARTS, view)
 
-timed = [conditions for conditions, _ in tradeoffs.load_conditions(project.id, task["task_hash"])]
-asked = filters.show(plot, partial(tradeoffs.load_kinds, project.id, task["task_hash"]), timed)
-chosen = asked.points_of(project.id, task["task_hash"])
+timed = [conditions for conditions, _ in tradeoffs.load_conditions(actor.project.id, task["task_hash"])]
+asked = filters.show(plot, partial(tradeoffs.load_kinds, actor.project.id, task["task_hash"]), timed)
+chosen = asked.points_of(actor.project.id, task["task_hash"])
 with corner:
     settings = {TASK: plot.task_name, ACROSS: x.title, UP: y.title, CHART: view, **asked.state}
-    views.show("tradeoffs", settings, user, project)
+    views.show("tradeoffs", settings, actor)
 points = tradeoffs.load_points(chosen, x.column, y.column, asked.logs, as_one=asked.as_one)
 if points.empty:
     st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
@@ -73,7 +73,7 @@ def every_point() -> pd.DataFrame:
     return frames.points(everything, task["score_name"], task["score_unit"])
 
 
-chart_title = f"{project.name}: {task['task']}"
+chart_title = f"{actor.project.name}: {task['task']}"
 buttons.show(
     "slimboard-tradeoffs",
     [
@@ -83,6 +83,6 @@ buttons.show(
     "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )
 
-champions.show(task["task_hash"], user, project)
+champions.show(task["task_hash"], actor)
 history.show(chosen, x, y, asked.logs)
 table.show(shown, picked_ids, plot, bounded=bool(asked.limits))

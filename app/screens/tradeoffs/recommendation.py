@@ -7,8 +7,9 @@ import streamlit as st
 
 from app.charts.annotated import errors
 from app.charts.axes import Axis
-from app.queries import artifacts, common, tradeoffs
+from app.queries import artifacts, tradeoffs
 from app.queries.compare import load_paired
+from app.queries.stages import load_keys
 from app.screens.tradeoffs import explanation
 from app.screens.tradeoffs.filters import Filters
 from app.screens.tradeoffs.plot import Plot
@@ -89,6 +90,6 @@ def _paired(second: dict[str, Any], best: dict[str, Any], score_name: str) -> Co
     """The paired test of two stages' scores, where the results by example of both are on this host."""
     if not artifacts.store().is_local:
         return None  # a page does not wait for weights to be copied here
-    keys = common.load_keys((second["stage_id"], best["stage_id"]))
+    keys = load_keys((second["stage_id"], best["stage_id"]))
     found = load_paired(score_name, keys[second["stage_id"]], keys[best["stage_id"]])
     return None if isinstance(found, str) else found

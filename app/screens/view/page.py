@@ -6,9 +6,9 @@ from app.queries.views import read_view
 from app.web import identity, navigation
 from app.web.query_string import PAGES
 
-user, project = identity.user(), identity.project()
+actor = identity.actor()
 asked = st.query_params.get("view", "")
-view = read_view(int(asked), project.id, user.id) if asked.isdecimal() else None
+view = read_view(int(asked), actor.project.id, actor.user.id) if asked.isdecimal() else None
 if view is None:
     st.title("View")
     st.info(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from core.algorithms.structured.stream import beginning
 from core.algorithms.structured.structure import Masks, Structure
 from core.algorithms.structured.units import Units, keep_
-from core.models.anatomy import BlockNames
+from core.models.block_names import BlockNames
 from core.nn.attention.base import Attention
 from core.subject import Subject
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.models.anatomy import anatomy
+
 TAUGHT = 4  # layers of the teacher: 3, 6, 9 and 12 of 12
 
 
@@ -49,6 +51,34 @@ def layer_loss(
     distances = torch.stack([torch.stack([(x - goal).square().mean() for x in own]) for goal in goals])
     matched = torch.tensor(match(distances, alive), device=distances.device)
     return distances.gather(1, matched[:, None]).sum()
+
+
+class TaughtLayers:
+    """The layers of a teacher that a student's layers learn from, and the transform between their widths."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, device: torch.device):
+        blocks = anatomy(teacher).blocks
+        self.names = [blocks[index].name for index in taught_layers(len(blocks))] if blocks else []
+        self.transform = nn.Parameter(torch.eye(_width(teacher), _width(student), device=device))
+
+    def loss(
+        self,
+        batch: Mapping[str, Tensor],
+        student: Sequence[Tensor],
+        teacher: Mapping[str, Tensor],
+        alive: Sequence[bool],
+    ) -> Tensor:
+        """`layer_loss` of the student's layers [B, T, width], where the batch says so of the tokens that count."""
+        tokens = batch.get("attention_mask")
+        known = tokens is not None and tokens.shape == student[0].shape[:2]
+        counted = tokens.bool() if known and tokens is not None else None
+        return layer_loss(student, [teacher[name] for name in self.names], self.transform, alive, counted)
+
+
+def _width(model: nn.Module) -> int:
+    """Width of the residual stream; 0 where the blocks are not known."""
+    blocks = anatomy(model).blocks
+    return model.get_parameter(f"{blocks[0].q}.weight").shape[1] if blocks else 0
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from core.algorithms.structured.gates import gated
 from core.algorithms.structured.masked_norms import mask_norm
 from core.algorithms.structured.stream import norms_of, stream_units, tied_heads
 from core.algorithms.structured.units import Units, ffn_units, head_units
-from core.models.anatomy import BlockNames, anatomy
+from core.models.anatomy import anatomy
+from core.models.block_names import BlockNames
 
 
 @dataclass(frozen=True)

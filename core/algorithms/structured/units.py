@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import SpecError
-from core.models.anatomy import Anatomy, BlockNames, heads_of
+from core.models.anatomy import Anatomy, heads_of
+from core.models.block_names import BlockNames
 from core.models.resnet import BasicBlock
 from core.subject import Subject
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.models.anatomy import Anatomy, BlockNames
+from core.models.anatomy import Anatomy
+from core.models.block_names import BlockNames
 from core.models.channels.slots import Channels, Network, Slot
 from core.nn.packing import rows_of
 

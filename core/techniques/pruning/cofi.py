@@ -1,12 +1,11 @@
-"""CoFi: learn which heads, FFN units, whole layers and channels to keep, while a teacher is imitated layer by layer.
+"""CoFi: learn which heads, FFN units, whole layers and channels to keep, while imitating a teacher layer by layer.
 
-Paper: https://arxiv.org/abs/2204.00408. Every part has an L0 mask (hard concrete); the expected share of the blocks'
-weights that goes is held to a target by a Lagrangian, lambda1 (s - t) + lambda2 (s - t)^2, whose multipliers climb; the
-target rises linearly from 0. Teacher: logits and matched layers, in the place of the labels. In the end the masks are
-settled, folded into the weights and cut out, so that a plain, smaller model remains; train again after it.
-Here heads that share keys and values (GQA) are one mask; weights are counted without biases; widths end as multiples
-of `round_to`. Of a post-norm layer that is switched off the norm stays (the authors drop it too), of an attention of
-transformers one head that gives nothing.
+Paper: https://arxiv.org/abs/2204.00408. Every part has an L0 mask (hard concrete). A Lagrangian, lambda1 (s - t) +
+lambda2 (s - t)^2 with rising multipliers, holds the expected share of removed block weights to a target that rises
+linearly from 0. The teacher's logits and matched layers replace the labels. In the end the masks are settled, folded
+into the weights and cut out, which leaves a plain, smaller model; train again after it.
+Here heads that share keys and values (GQA) have one mask, biases are not counted, and widths end as multiples of
+`round_to`. The norm of a post-norm layer that is switched off stays, and so does one silent head of its attention.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,13 +19,12 @@ from torch import Tensor, nn
 from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss
 from core.algorithms.structured.fold import fold_
 from core.algorithms.structured.lagrangian import lagrangian, ramp
-from core.algorithms.structured.layer_matching import layer_loss, outputs_of, taught_layers
+from core.algorithms.structured.layer_matching import TaughtLayers, outputs_of
 from core.algorithms.structured.log_alphas import LogAlphas, whole
 from core.algorithms.structured.structure import Masks, Structure, masked, structure_of
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.models.anatomy import anatomy
 from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import logits_of
@@ -45,7 +43,6 @@ from core.technique import (
 from core.techniques.parts import FEWER_HEADS, NEEDS_BOTH_HALVES, NEEDS_PLAIN_HEAD
 
 FAR = 0.05  # from the target: worth a warning
-
 
 class Cofi(TrainingMethod):
     """Learn masks of heads, FFN units, layers and channels under a target size, and cut out what they drop."""
@@ -90,8 +87,7 @@ class Cofi(TrainingMethod):
     _hooks: ExitStack = PrivateAttr()
     _multipliers: nn.Parameter = PrivateAttr()
     _teacher: nn.Module = PrivateAttr()
-    _transform: nn.Parameter = PrivateAttr()
-    _taught: list[str] = PrivateAttr()
+    _taught: TaughtLayers = PrivateAttr()
     _progress: float = PrivateAttr(0.0)
 
     def label(self) -> str:
@@ -114,9 +110,10 @@ class Cofi(TrainingMethod):
         self._masks = whole(self._structure, context.device)
         self._hooks = masked(subject.model, self._structure, lambda: self._masks)
         self._teacher = context.resolve(ModelSpec.model_validate(self.teacher)).eval().requires_grad_(False)
-        self._taught = self._layers_of_teacher()
-        goal, own = _width(self._teacher), _width(subject.model)
-        self._transform = nn.Parameter(torch.eye(goal, own, device=context.device))
+        self._taught = TaughtLayers(self._teacher, subject.model, context.device)
+        if self.layer_weight and not self._taught.names:
+            message = f"is a {type(self._teacher).__name__}, whose blocks are not known"
+            raise SpecError.of("teacher", self.teacher, message, "Set layer_weight to 0, or choose a Transformer.")
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Masks go down and multipliers up, at a rate of their own."""
@@ -124,7 +121,7 @@ class Cofi(TrainingMethod):
         return [
             {"params": self._alphas.parameters(), **own},
             {"params": [self._multipliers], "maximize": True, **own},
-            {"params": [self._transform], "weight_decay": 0.0},
+            {"params": [self._taught.transform], "weight_decay": 0.0},
         ]
 
     def taps(self) -> Iterable[str]:
@@ -139,13 +136,15 @@ class Cofi(TrainingMethod):
 
     def losses(self, batch: Mapping[str, Tensor], logits: Tensor, taps: Mapping[str, Tensor]) -> Losses:
         """The teacher's terms and the Lagrangian; the labels count no more."""
-        with torch.no_grad(), outputs_of(self._teacher, self._taught if self.layer_weight else []) as layers:
+        with torch.no_grad(), outputs_of(self._teacher, self._taught.names if self.layer_weight else []) as layers:
             expected = logits_of(self._teacher, dict(batch))
         check_answers(self.teacher, expected, logits)
         imitation = distillation_loss(logits, expected, self.temperature, counted_positions(batch, logits))
         terms = {"distillation": (1 - self.layer_weight) * imitation}
         if self.layer_weight:
-            terms["layer distillation"] = self.layer_weight * self._layer_term(batch, taps, layers)
+            own = [taps[block.name] for block in self._structure.blocks]
+            alive = (self._masks.attention_layers + self._masks.feed_layers > 0).tolist()
+            terms["layer distillation"] = self.layer_weight * self._taught.loss(batch, own, layers, alive)
         if self._learning:
             terms["sparsity constraint"] = lagrangian(self._alphas.expected_sparsity(), self._target, self._multipliers)
         return Losses(terms, task_weight=0.0)
@@ -170,7 +169,7 @@ class Cofi(TrainingMethod):
         return {
             "alphas": [own.detach() for own in self._alphas.parameters()],
             "multipliers": self._multipliers.detach(),
-            "transform": self._transform.detach(),
+            "transform": self._taught.transform.detach(),
             "progress": self._progress,
         }
 
@@ -179,7 +178,7 @@ class Cofi(TrainingMethod):
         """Take them up."""
         self._alphas.load(state["alphas"])
         self._multipliers.copy_(state["multipliers"])
-        self._transform.copy_(state["transform"])
+        self._taught.transform.copy_(state["transform"])
         self._progress = state["progress"]
 
     def end(self, subject: Subject) -> None:
@@ -190,7 +189,7 @@ class Cofi(TrainingMethod):
             message = f"masks reached a sparsity of {reached:.0%} of {self.sparsity:.0%}: more steps, or a higher"
             self._context.record.event("warning", f"{message} mask_learning_rate (now {self.mask_learning_rate:g})")
         subject.details["layers"] = fold_(subject, self._structure, self._alphas.settled(self.round_to))
-        del self._teacher, self._transform
+        del self._teacher, self._taught
 
     @property
     def _learning(self) -> bool:
@@ -199,31 +198,3 @@ class Cofi(TrainingMethod):
     @property
     def _target(self) -> float:
         return ramp(self._progress, self.start, self.rise, self.sparsity)
-
-    def _layer_term(
-        self, batch: Mapping[str, Tensor], own: Mapping[str, Tensor], taught: Mapping[str, Tensor]
-    ) -> Tensor:
-        student, teacher = [own[block.name] for block in self._structure.blocks], [taught[n] for n in self._taught]
-        layers = self._masks.attention_layers + self._masks.feed_layers
-        tokens = batch.get("attention_mask")
-        known = tokens is not None and tokens.shape == student[0].shape[:2]
-        return layer_loss(
-            student,
-            teacher,
-            self._transform,
-            (layers > 0).tolist(),
-            tokens.bool() if known and tokens is not None else None,
-        )
-
-    def _layers_of_teacher(self) -> list[str]:
-        blocks = anatomy(self._teacher).blocks
-        if not blocks and self.layer_weight:
-            message = f"is a {type(self._teacher).__name__}, whose blocks are not known"
-            raise SpecError.of("teacher", self.teacher, message, "Set layer_weight to 0, or choose a Transformer.")
-        return [blocks[index].name for index in taught_layers(len(blocks))] if blocks else []
-
-
-def _width(model: nn.Module) -> int:
-    """Width of the stream; 0 where the blocks are not known."""
-    blocks = anatomy(model).blocks
-    return model.get_parameter(f"{blocks[0].q}.weight").shape[1] if blocks else 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from core.calibration.hidden_states import HiddenStates
-from core.models.anatomy import BlockNames
+from core.models.block_names import BlockNames
 from core.models.residual import FEED_FORWARD, Residual, dropout_of
 from core.models.resize import resize_
 from core.nn.sliced import SlicedBlock, SlicedNorm

@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from core.errors import SpecError
-from core.models.anatomy import BlockNames, anatomy
+from core.models.anatomy import anatomy
+from core.models.block_names import BlockNames
 from core.nn.replacement import Replacement
 from core.nn.sliced import SlicedBlock
 from core.nn.tokens.block import ReducingBlock

@@ -23,7 +23,8 @@ from core.families import Family
 from core.subject import Subject
 from core.technique import INTEGER_CODES, KEPT_WEIGHTS, MASK, TrainingMethod, Update
 from core.techniques.sparse_training.active_sets import sparse_weights, take_masks_over
-from core.techniques.sparse_training.top_kast_layers import MaskedLayer, SparseBackward, SparseLayer
+from core.techniques.sparse_training.top_kast_layers import MaskedLayer, SparseLayer
+from core.techniques.sparse_training.top_kast_sparse_backward import SparseBackward
 
 Sets = tuple[Tensor, Tensor]  # the masks A and B, A within B
 

@@ -3,13 +3,15 @@
 import pytest
 from kombu.exceptions import OperationalError
 
-from app.actions import runs
+from app.actions import members, runs
+from app.actions.actor import NotAllowed
 from core.errors import SpecError
 from core.spec.catalogue import built_in
 from core.spec.model import RunSpec
 from core.store import users
 from core.store.engine import read_session, session
 from core.store.models import Membership, Project, Role, Run, RunNeed, RunStatus
+from tests.actors import actor
 from tests.app.catalogues import CATALOGUE
 
 SPEC = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": ["train", {"rtn": {"bits": 4}}]})
@@ -34,7 +36,7 @@ def status(run_id):
 def test_submit_commits_and_then_wakes_the_workers(people, store, monkeypatch):
     seen = []
     monkeypatch.setattr(runs, "enqueue", lambda device: seen.append((device, status(1))))
-    assert runs.submit(people["member"], people["project"], SPEC, CATALOGUE) == 1
+    assert runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE) == 1
     assert seen == [("any", RunStatus.QUEUED)]
 
 
@@ -43,12 +45,12 @@ def test_a_broker_that_is_down_loses_no_run(people, monkeypatch):
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(runs, "enqueue", refuse)
-    run_id = runs.submit(people["member"], people["project"], SPEC, CATALOGUE)
+    run_id = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
     assert status(run_id) == RunStatus.QUEUED
 
 
 def test_a_run_needs_its_techniques_as_they_were_published(people):
-    run_id = runs.submit(people["member"], people["project"], SPEC, CATALOGUE)
+    run_id = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
     with read_session() as s:
         needs = set(s.query(RunNeed.need).where(RunNeed.run_id == run_id).all())
     assert needs == {("technique:train#train",), ("technique:rtn#rtn",)}
@@ -57,41 +59,41 @@ def test_a_run_needs_its_techniques_as_they_were_published(people):
 def test_a_spec_that_cannot_run_is_refused(people):
     wrong = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": [{"rtn": {"bits": 9}}]})
     with pytest.raises(SpecError, match=r"recipe\[0\]\.rtn\.bits"):
-        runs.submit(people["member"], people["project"], wrong, CATALOGUE)
+        runs.submit(actor(people["member"], people["project"]), wrong, CATALOGUE)
 
 
 @pytest.mark.parametrize("who", ["viewer", "stranger"])
 def test_only_members_submit(people, who):
-    with pytest.raises(runs.NotAllowed):
-        runs.submit(people[who], people["project"], SPEC, CATALOGUE)
+    with pytest.raises(NotAllowed):
+        runs.submit(actor(people[who], people["project"]), SPEC, CATALOGUE)
 
 
 @pytest.mark.parametrize(("who", "allowed"), [("owner", True), ("member", False), ("viewer", False)])
 def test_who_may_cancel_the_owners_run(people, who, allowed):
-    run_id = runs.submit(people["owner"], people["project"], SPEC, CATALOGUE)
+    run_id = runs.submit(actor(people["owner"], people["project"]), SPEC, CATALOGUE)
     if allowed:
-        assert runs.cancel(people[who], [run_id]) == 1
+        assert runs.cancel(actor(people[who]), [run_id]) == 1
         assert status(run_id) == RunStatus.CANCELLED
     else:
-        with pytest.raises(runs.NotAllowed):
-            runs.cancel(people[who], [run_id])
+        with pytest.raises(NotAllowed):
+            runs.cancel(actor(people[who]), [run_id])
         assert status(run_id) == RunStatus.QUEUED
 
 
 def test_one_forbidden_run_cancels_none(people):
-    own = runs.submit(people["member"], people["project"], SPEC, CATALOGUE)
-    other = runs.submit(people["owner"], people["project"], SPEC, CATALOGUE)
-    with pytest.raises(runs.NotAllowed):
-        runs.cancel(people["member"], [own, other])
+    own = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
+    other = runs.submit(actor(people["owner"], people["project"]), SPEC, CATALOGUE)
+    with pytest.raises(NotAllowed):
+        runs.cancel(actor(people["member"]), [own, other])
     assert status(own) == RunStatus.QUEUED
 
 
 def test_requeue_wakes_and_tells_how_many_had_ended(people, store):
-    first = runs.submit(people["member"], people["project"], SPEC, CATALOGUE)
-    second = runs.submit(people["member"], people["project"], SPEC, CATALOGUE)
-    runs.cancel(people["member"], [first])
+    first = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
+    second = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
+    runs.cancel(actor(people["member"]), [first])
     store.clear()
-    assert runs.requeue(people["member"], [first, second]) == 1
+    assert runs.requeue(actor(people["member"]), [first, second]) == 1
     assert status(first) == RunStatus.QUEUED
     assert store == ["any"]
 
@@ -106,11 +108,11 @@ def test_the_first_user_owns_the_project_and_later_ones_have_no_role(store):
 
 def test_a_project_keeps_an_owner(people):
     with pytest.raises(ValueError, match="at least one owner"):
-        runs.set_role(people["owner"], people["project"], people["owner"], Role.MEMBER)
-    with pytest.raises(runs.NotAllowed):
-        runs.set_role(people["member"], people["project"], people["member"], Role.OWNER)
-    runs.set_role(people["owner"], people["project"], people["member"], Role.OWNER)
-    runs.set_role(people["owner"], people["project"], people["owner"], None)
+        members.set_role(actor(people["owner"], people["project"]), people["owner"], Role.MEMBER)
+    with pytest.raises(NotAllowed):
+        members.set_role(actor(people["member"], people["project"]), people["member"], Role.OWNER)
+    members.set_role(actor(people["owner"], people["project"]), people["member"], Role.OWNER)
+    members.set_role(actor(people["owner"], people["project"]), people["owner"], None)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_run_of_a_foreign_project_cannot_be_named(people, changes):
         s.add(Membership(user_id=people["stranger"], project_id=project.id, role=Role.OWNER))
         elsewhere = project.id
     spec = RunSpec.parse({**SPEC.to_dict(), **changes})
-    assert runs.submit(people["member"], people["project"], SPEC, built_in()) == 1
-    with pytest.raises(SpecError, match=r"run:1.*is no run of a project of yours"):
-        runs.submit(people["stranger"], elsewhere, spec, built_in())
-    assert runs.submit(people["member"], people["project"], spec, built_in()) == 2
+    assert runs.submit(actor(people["member"], people["project"]), SPEC, built_in()) == 1
+    with pytest.raises(SpecError, match=r"run:1.*is not a run of one of your projects"):
+        runs.submit(actor(people["stranger"], elsewhere), spec, built_in())
+    assert runs.submit(actor(people["member"], people["project"]), spec, built_in()) == 2

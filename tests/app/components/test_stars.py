@@ -6,13 +6,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.actions import runs
-from app.components.stars import load_stars, set_stars
+from app.actions import annotations, runs
+from app.actions.actor import NotAllowed
+from app.components.stars import set_stars
+from app.queries.stars import load_stars
 from app.screens.runs import table
 from core.store import favourites, users
 from core.store.engine import read_session, session
 from core.store.models import Role, RunStatus
 from tests import factories
+from tests.actors import actor
 
 MAIN = Path(app.__file__).with_name("main.py")
 
@@ -49,8 +52,8 @@ def test_a_click_on_the_run_page_gives_and_takes_the_star(people):
 
 
 def test_the_list_shows_stars_and_filters_by_them(people):
-    runs.star(people["local"], [3, 9])
-    runs.star(people["viewer"], [4])
+    annotations.star(actor(people["local"]), [3, 9])
+    annotations.star(actor(people["viewer"]), [4])
     at = opened("screens/runs/page.py", starred="true")
     assert [text.value for text in at.markdown if "2 runs" in text.value]
     assert "starred by you" in at.caption[0].value
@@ -68,14 +71,14 @@ def test_a_starred_run_bears_its_star_in_the_table(people):
 
 
 def test_viewers_star_for_themselves_and_strangers_nothing(people):
-    assert runs.star(people["viewer"], [3]) == 1
+    assert annotations.star(actor(people["viewer"]), [3]) == 1
     assert (starred(people["viewer"]), starred(people["local"])) == ({3}, set())
     for act in (runs.star, runs.unstar):
-        with pytest.raises(runs.NotAllowed):
+        with pytest.raises(NotAllowed):
             act(people["stranger"], [3])
 
 
 def test_stars_are_read_anew_after_ones_own_click(people):
     assert load_stars(people["local"], (3,)) == set()
-    assert set_stars(people["local"], [3], starred=True) == 1
+    assert set_stars(actor(people["local"]), [3], starred=True) == 1
     assert load_stars(people["local"], (3,)) == {3}

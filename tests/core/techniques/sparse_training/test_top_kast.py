@@ -13,7 +13,8 @@ from core.models.resnet import Resnet
 from core.subject import Subject
 from core.technique import Update
 from core.techniques.sparse_training.top_kast import TopKast, choose_sets
-from core.techniques.sparse_training.top_kast_layers import SparseBackward, exploration_gradient
+from core.techniques.sparse_training.top_kast_layers import exploration_gradient
+from core.techniques.sparse_training.top_kast_sparse_backward import SparseBackward
 from core.techniques.training.train import Train
 from core.training.loop import Training
 from tests.core.fakes import PlaneTask, context, taken_up

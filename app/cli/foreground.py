@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.cli.output import ProgressLine, stage_object
+from app.cli.terminal import ProgressLine, stage_object
 from core.artifacts.store import ArtifactStore
 from core.errors import SpecError
 from core.measure import lock

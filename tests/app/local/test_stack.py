@@ -14,8 +14,7 @@ import psutil
 import pynvml
 import pytest
 
-from app.local import redis
-from app.local import up as local
+from app.local import redis, stack
 from app.local.process import UpError
 from core.settings import LONGEST_SOCKET_PATH, Settings
 from tests.app.local.test_process import eventually
@@ -138,18 +137,18 @@ def test_the_next_free_port_is_taken_when_none_was_asked_for(monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         first = taken.getsockname()[1]
-        monkeypatch.setattr(local, "settings", lambda: Settings(port=first))
+        monkeypatch.setattr(stack, "settings", lambda: Settings(port=first))
         said: list[str] = []
-        assert local.free_port("127.0.0.1", None, said.append) > first
+        assert stack.free_port("127.0.0.1", None, said.append) > first
         assert said[0].startswith(f"Port {first} is taken; using ")
         with pytest.raises(UpError, match=f"Port {first} on 127.0.0.1 is taken"):
-            local.free_port("127.0.0.1", first, said.append)
+            stack.free_port("127.0.0.1", first, said.append)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_refused_with_the_reason(host):
     with pytest.raises(UpError, match=f"{host} is no address of this machine"):
-        local.free_port(host, 8501, lambda line: None)
+        stack.free_port(host, 8501, lambda line: None)
 
 
 def test_a_home_that_is_too_long_for_a_socket_keeps_it_in_a_private_folder(tmp_path):
@@ -196,10 +195,10 @@ def test_each_visible_gpu_has_a_worker(monkeypatch, n_gpus, visible, build, expe
     monkeypatch.setattr(pynvml, "nvmlInit", init)
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: n_gpus)
-    monkeypatch.setattr(local, "version", lambda name: build)
+    monkeypatch.setattr(stack, "version", lambda name: build)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     said: list[str] = []
-    assert local.cuda_devices(said.append) == expected
+    assert stack.cuda_devices(said.append) == expected
     assert bool(said) == (build.endswith("+cpu") and n_gpus > 0)

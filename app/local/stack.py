@@ -31,8 +31,8 @@ START_SECONDS = 120  # for the page to answer; a cold disk needs its time to rea
 WORKER_GRACE = 75.0  # longer than the worker's own soft shutdown, in which it saves and gives its run back
 
 
-def up(port: int | None, host: str | None, workers: int, demo: bool, say: Say) -> None:
-    """Run everything until a signal; raises UpError with the remedy when something stands in the way."""
+def up(port: int | None, host: str | None, workers: int, on_ready: Callable[[], None] | None, say: Say) -> None:
+    """Run everything until a signal, and call `on_ready` once; raises UpError, with the remedy, if it cannot start."""
     chosen = settings()
     home = chosen.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,9 @@ def up(port: int | None, host: str | None, workers: int, demo: bool, say: Say) -
             _start(services, chosen, host, port, workers, stop, say)
             address = f"http://{_reachable(host)}:{port}"
             announce(address)
-            if demo and not stop.asked:
-                _queue_demonstration(say)
             if not stop.asked:
+                if on_ready is not None:
+                    on_ready()
                 _greet(address, host, home, services, say)
             while not stop.wait(0.3):
                 for service in services:
@@ -232,13 +232,6 @@ def _stop(services: list[Service], stop: Stop, say: Say) -> None:
             service.ask_to_stop()
     for service in reversed(services):
         service.stop(lambda: stop.in_a_hurry)
-
-
-def _queue_demonstration(say: Say) -> None:
-    from app.cli import demo as demonstration  # needed only when it is asked for
-
-    count = demonstration.queue()
-    say(f"{count} demonstration runs queued." if count else "The demonstration runs are in the store already.")
 
 
 def _greet(address: str, host: str, home: Path, services: list[Service], say: Say) -> None:

@@ -1,4 +1,4 @@
-"""What the shell's commands stand on: for whom they act, and whether the store is there. Loads no torch."""
+"""What commands share: for whom they act, and whether the store is there. Loads no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from typing import TextIO
 import sqlalchemy
 from sqlalchemy.exc import NoResultFound, OperationalError
 
+from app.actions.actor import Actor, NotAllowed, Project, User
 from core.errors import SpecError
 from core.settings import settings
 from core.spec.catalogue import Catalogue, built_in
@@ -28,15 +29,15 @@ class Who:
     user: str = users.LOCAL_USER
     project: str = ""
 
-    def ids(self) -> tuple[int, int]:
-        """The user's id and the project's; raises CommandError where the user has no role in it."""
+    def actor(self) -> Actor:
+        """The user in the project; raises CommandError where they have no role in it."""
         with engine.session() as s:
-            user_id = users.enrol(s, self.user).id
-            projects = users.list_projects(s, user_id)
-        found = [row.id for row in projects if self.project in ("", row.name)]
+            user = User(users.enrol(s, self.user).id, self.user)
+            projects = users.list_projects(s, user.id)
+        found = [row for row in projects if self.project in ("", row.name)]
         if not found:
             raise CommandError(f"The user {self.user} has no role in {self.project or 'any project'}.")
-        return user_id, found[0]
+        return Actor(user, Project(found[0].id, found[0].name), found[0].role)
 
 
 def read_text(file: TextIO, document: str) -> str:
@@ -60,7 +61,7 @@ def acting() -> Iterator[ModuleType]:
 
     try:
         yield runs
-    except runs.NotAllowed as error:
+    except NotAllowed as error:
         raise CommandError(str(error)) from error
 
 
