@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 import app
 from app.actions import champions
 from app.actions.actor import NotAllowed
+from core.store import champions as stored_champions
 from core.store import stages, users
 from core.store.champions import NotTimedError
 from core.store.engine import read_session, session
@@ -54,7 +55,7 @@ def page(name: str, **query: str) -> AppTest:
 
 def now() -> list[dict]:
     with read_session() as s:
-        return champions.list_champions(s, 1, "0" * 64)
+        return stored_champions.list_champions(s, 1, "0" * 64)
 
 
 def test_members_name_champions_and_viewers_do_not(run_id):

@@ -20,6 +20,7 @@ from core.store.engine import session
 from core.store.models import Latency, RunStatus, Stage
 from tests import factories
 from tests.app import row_tables
+from tests.app.navigation import go_to
 
 MAIN = Path(app.__file__).with_name("main.py")
 
@@ -27,7 +28,7 @@ MAIN = Path(app.__file__).with_name("main.py")
 def opened(**query: str) -> AppTest:
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at.query_params.update(query)
-    at.switch_page("screens/compare/page.py")
+    go_to(at, "compare")
     at.run()
     assert not at.exception
     return at

@@ -6,15 +6,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.actions import runs
+from app.actions import views
 from app.actions.actor import NotAllowed
 from app.components import views_menu as menu_of_views
 from app.text import formats
 from app.web.query_string import parameters, query_of
-from core.store import users, views
+from core.store import users
 from core.store.engine import read_session, session
 from core.store.models import Role
-from core.store.views import NameTakenError
+from core.store.views import NameTakenError, list_views
 from tests import factories
 from tests.actors import actor
 from tests.app import redirects
@@ -51,7 +51,7 @@ def people(store) -> dict[str, int]:
 
 def kept(user_id: int) -> list[tuple[str, str]]:
     with read_session() as s:
-        return [(row.name, row.query) for row in views.list_views(s, PROJECT, user_id)]
+        return [(row.name, row.query) for row in list_views(s, PROJECT, user_id)]
 
 
 @pytest.mark.parametrize(
@@ -120,23 +120,26 @@ def test_a_view_is_renamed_shared_and_deleted_from_the_menu(people):
 
 
 def test_who_may_do_what_with_a_view(people):
-    save, rename, share, delete = runs.save_view, runs.rename_view, runs.share_view, runs.delete_view
+    save, rename, share, delete = views.save_view, views.rename_view, views.share_view, views.delete_view
     with pytest.raises(NotAllowed):
-        save(people["stranger"], PROJECT, "runs", "x", "")
-    of_viewer = save(people["viewer"], PROJECT, "runs", "x", "")
+        save(actor(people["stranger"]), "runs", "x", "")
+    of_viewer = save(actor(people["viewer"]), "runs", "x", "")
     with pytest.raises(NotAllowed, match="must be a member"):
-        share(people["viewer"], of_viewer, True)
-    for act in (lambda: rename(people["member"], of_viewer, "y"), lambda: delete(people["local"], of_viewer)):
+        share(actor(people["viewer"]), of_viewer, True)
+    for act in (
+        lambda: rename(actor(people["member"]), of_viewer, "y"),
+        lambda: delete(actor(people["local"]), of_viewer),
+    ):
         with pytest.raises(NotAllowed, match="no such view"):
             act()
-    of_member = save(people["member"], PROJECT, "runs", "x", "")
-    share(people["member"], of_member, True)
+    of_member = save(actor(people["member"]), "runs", "x", "")
+    share(actor(people["member"]), of_member, True)
     with pytest.raises(NotAllowed, match="someone else's"):
-        delete(people["viewer"], of_member)
-    save(people["member"], PROJECT, "runs", "z", "")
+        delete(actor(people["viewer"]), of_member)
+    save(actor(people["member"]), "runs", "z", "")
     with pytest.raises(NameTakenError):
-        rename(people["member"], of_member, "z")
-    delete(people["local"], of_member)  # the project's owner clears up what is shared
+        rename(actor(people["member"]), of_member, "z")
+    delete(actor(people["local"]), of_member)  # the project's owner clears up what is shared
     assert [name for name, _ in kept(people["member"])] == ["z"]
 
 

@@ -102,7 +102,7 @@ def test_an_identical_run_is_refused_unless_again(run_id, elsewhere, tmp_path, c
     file = tmp_path / "run.zip"
     assert slimboard("bundle", str(run_id), str(file)) == 0
     assert slimboard("import", str(file)) == 1
-    assert f"Run {run_id} of this project is this run already" in capsys.readouterr().err
+    assert f"This run is in the project already, as run {run_id}" in capsys.readouterr().err
     elsewhere()
     assert slimboard("import", str(file)) == 0
     assert slimboard("import", str(file)) == 1

@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app.actions import annotations, runs
+from app.actions import annotations
 from app.actions.actor import NotAllowed
 from app.components.stars import set_stars
 from app.queries.stars import load_stars
@@ -73,9 +73,9 @@ def test_a_starred_run_bears_its_star_in_the_table(people):
 def test_viewers_star_for_themselves_and_strangers_nothing(people):
     assert annotations.star(actor(people["viewer"]), [3]) == 1
     assert (starred(people["viewer"]), starred(people["local"])) == ({3}, set())
-    for act in (runs.star, runs.unstar):
+    for act in (annotations.star, annotations.unstar):
         with pytest.raises(NotAllowed):
-            act(people["stranger"], [3])
+            act(actor(people["stranger"]), [3])
 
 
 def test_stars_are_read_anew_after_ones_own_click(people):

@@ -13,6 +13,7 @@ from core.store.engine import read_session, session
 from core.store.models import Role, User
 from tests import factories
 from tests.app import redirects, row_tables
+from tests.app.navigation import go_to
 
 MAIN = Path(app.__file__).with_name("main.py")
 
@@ -36,7 +37,7 @@ def page(name: str, **query: str) -> AppTest:
     """A page of the local user at an address."""
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at.query_params.update(query)
-    at.switch_page(f"screens/{name}/page.py")
+    go_to(at, name)
     at.run()
     assert not at.exception
     return at
