@@ -44,6 +44,7 @@ from core.techniques.parts import FEWER_HEADS, NEEDS_BOTH_HALVES, NEEDS_PLAIN_HE
 
 FAR = 0.05  # from the target: worth a warning
 
+
 class Cofi(TrainingMethod):
     """Learn masks of heads, FFN units, layers and channels under a target size, and cut out what they drop."""
 
