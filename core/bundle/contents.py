@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from core.bundle.errors import BundleError
 from core.measured import LatencyRow, MeasuredStage
+from core.spec.pydantic_errors import problems
 from core.store.models import FailureClass, RunStatus
 
 FORMAT = 1
@@ -191,9 +192,8 @@ def parse(name: str, data: bytes, kind: type[Document]) -> Document:
     try:
         return kind.model_validate(plain_json(name, data))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise BundleError(f"{name} is not what this release reads: {place}: {first['msg']}") from error
+        first = problems(error, whole="the whole document")[0]
+        raise BundleError(f"{name} is not what this release reads: {first.field} {first.message}") from error
 
 
 def plain_json(name: str, data: bytes) -> Any:

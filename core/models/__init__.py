@@ -12,12 +12,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from core.errors import Problem, SpecError
+from core.errors import SpecError
 from core.models import huggingface, zoo
 from core.models.base import Architecture, ModelSettings
 from core.models.catalogue import entry_of, sources
 from core.models.loaded import Described, Loaded
 from core.spec.model import ModelSpec
+from core.spec.pydantic_errors import problems
 from core.tasks.base import Kind, Task
 
 __all__ = ["Described", "Loaded", "build", "describe", "load", "longest"]
@@ -77,16 +78,7 @@ def _settings(spec: ModelSpec) -> ModelSettings:
     try:
         return settings(**spec.settings)
     except ValidationError as error:
-        raise SpecError([_problem(settings, e) for e in error.errors()]) from error
-
-
-def _problem(settings: type[ModelSettings], error: Any) -> Problem:
-    name = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, settings.model_fields, n=1)
-        remedy = f"Did you mean {near[0]}?" if near else "Remove it."
-        return Problem(f"model.{name}", error["input"], "is not a known setting", remedy)
-    return Problem(f"model.{name}", error["input"], error["msg"].lower(), "Change it to a value that is allowed.")
+        raise SpecError(problems(error, whole="model", inside="model", settings=settings.model_fields)) from error
 
 
 def _require_kind(source: str, settings: Architecture, task: Task) -> None:

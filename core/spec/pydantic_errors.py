@@ -1,9 +1,12 @@
-"""What pydantic refuses, in the words of the house. Loads no torch."""
+"""Pydantic's validation errors as `Problem`s, in our words. Loads no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from core.errors import Problem, SpecError
+from core.spec.catalogue import nearest
 
 _REMEDIES = {
     "extra_forbidden": "Remove it, or check its spelling.",
@@ -23,20 +26,48 @@ _MESSAGES = {
 }
 
 
-def problem(error: Any, document: str, remedies: Mapping[str, str] | None = None) -> Problem:
-    """One of a ValidationError's `errors()` as a Problem; `remedies` are by type of error.
+_INPUT = "Input should be "
 
-    `document` ("spec") is the field's name where the whole is wrong. A validator's SpecError keeps its words.
+
+def problems(
+    error: ValidationError,
+    *,
+    whole: str,
+    inside: str = "",
+    remedies: Callable[[tuple[int | str, ...]], Mapping[str, str]] = lambda location: {},
+    settings: Iterable[str] = (),
+) -> list[Problem]:
+    """Every error as a Problem.
+
+    `whole` ("spec") names the field where the whole document is wrong, and `inside` ("task") is put before each field.
+    `remedies` says for a location what to do about each of pydantic's types of error; for an unknown key the nearest of
+    `settings` is offered. A SpecError that a validator raised keeps its words.
     """
-    field = ""
-    for part in error["loc"]:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    field = field or document
+    return [_problem(each, whole, inside, remedies(each["loc"]), list(settings)) for each in error.errors()]
+
+
+def _problem(error: Any, whole: str, inside: str, remedies: Mapping[str, str], settings: list[str]) -> Problem:
+    field = _field(inside, error["loc"]) or whole
     raised = error.get("ctx", {}).get("error")
     if isinstance(raised, SpecError):
         found = raised.problems[0]
         return Problem(f"{field}.{found.field}" if found.field else field, found.value, found.message, found.remedy)
-    value = "" if error["type"] == "missing" else error["input"]
-    message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, ").lower())
-    remedy = {**_REMEDIES, **(remedies or {})}.get(error["type"], "Change it to a value that is allowed.")
-    return Problem(field, value, message, remedy)
+    kind = error["type"]
+    value = "" if kind == "missing" else error["input"]
+    remedy = remedies.get(kind) or _REMEDIES.get(kind, "Change it to a value that is allowed.")
+    if kind == "extra_forbidden" and settings:
+        remedy = nearest(str(error["loc"][-1]), settings)
+    return Problem(field, value, _MESSAGES.get(kind) or _in_our_words(error["msg"]), remedy)
+
+
+def _field(inside: str, location: Iterable[int | str]) -> str:
+    field = inside
+    for part in location:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
+    return field
+
+
+def _in_our_words(message: str) -> str:
+    """Pydantic's message as it reads after a field's name: "must be less than or equal to 8"."""
+    text = message.removeprefix("Value error, ")
+    return f"must be {text.removeprefix(_INPUT)}" if text.startswith(_INPUT) else text[:1].lower() + text[1:]

@@ -1,11 +1,12 @@
 """Every source of tasks by its name: the one table to add a line to. Loads no torch."""
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from core.errors import Problem, SpecError
+from core.errors import SpecError
 from core.plugins import plugged
 from core.spec.catalogue import nearest
 from core.spec.model import TaskSpec
+from core.spec.pydantic_errors import problems
 from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
 from core.tasks.sources.file import File
@@ -41,18 +42,10 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
     try:
         return known.model_validate(spec.settings), name
     except ValidationError as error:
-        raise SpecError([_problem(each, known) for each in error.errors()]) from error
+        raise SpecError(problems(error, whole="task", inside="task", settings=known.model_fields)) from error
 
 
 def read(spec: TaskSpec) -> Data:
     """The task's data, split. Raises SpecError where it cannot be read."""
     source, name = source_of(spec)
     return source.read(name)
-
-
-def _problem(error: object, source: type[BaseModel]) -> Problem:
-    loc, kind, message, value = (error[key] for key in ("loc", "type", "msg", "input"))  # type: ignore[index]
-    field = ".".join(["task", *map(str, loc)])
-    if kind == "extra_forbidden":
-        return Problem(field, value, "is not a setting of this task", f"Choose from {', '.join(source.model_fields)}.")
-    return Problem(field, value, message.lower(), "Change it to a value that is allowed.")

@@ -2,10 +2,11 @@
 
 from pydantic import ValidationError
 
-from core.errors import Problem, SpecError
+from core.errors import SpecError
 from core.plugins import plugged
 from core.spec.catalogue import nearest
 from core.spec.model import StepSpec
+from core.spec.pydantic_errors import problems
 from core.technique import Technique
 from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.linear_attention import LinearAttentionStep
@@ -100,10 +101,5 @@ def technique(step: StepSpec, field: str) -> Technique:
     try:
         return offered[step.technique].model_validate(step.settings)
     except ValidationError as error:
-        raise SpecError([_problem(e, f"{field}.{step.technique}") for e in error.errors()]) from error
-
-
-def _problem(error: object, field: str) -> Problem:
-    path = ".".join([field, *(str(part) for part in error["loc"])])  # type: ignore[index]
-    message = error["msg"].removeprefix("Value error, ")  # type: ignore[index]
-    return Problem(path, error["input"], message, "Change it to a value that is allowed.")  # type: ignore[index]
+        place, settings = f"{field}.{step.technique}", offered[step.technique].model_fields
+        raise SpecError(problems(error, whole=place, inside=place, settings=settings)) from error

@@ -113,7 +113,7 @@ def test_steps_are_added_moved_copied_and_removed(page):
 def test_a_trainings_updates_are_no_steps(page):
     typed(page, YAML + "- train: {steps: 7}\n")
     updates = field(page, "train.steps")
-    assert updates.label == "updates" and "In YAML: steps." in updates.help
+    assert updates.label == "updates :small[:gray[at least 1]]" and "In YAML: steps." in updates.help
     assert any("updates 7" in expander.label for expander in page.expander)
     updates.set_value(9).run()
     assert shown_spec(page).recipe[1].settings == {"steps": 9}
@@ -273,3 +273,10 @@ def test_viewers_cannot_submit(page):
     load_projects.clear()
     page.run()
     assert submit_button(page).disabled
+
+
+def test_number_fields_take_what_is_out_of_range_and_the_page_refuses_it(page):
+    typed(page, YAML + "- train: {steps: 7}\n- rtn: {bits: 4}\n")
+    assert not any(number.proto.has_min or number.proto.has_max for number in page.number_input)
+    field(page, "rtn.bits").set_value(99).run()
+    assert "must be at most 8" in shown_text(page).lower() and submit_button(page).disabled

@@ -59,7 +59,7 @@ def test_form_and_yaml_stay_in_step_and_the_run_is_queued(page, server):
     type_yaml(page, RTN)
     expect_yaml(page, "version: 1")  # as the form writes it: both have taken it up
     page.get_by_text("2 · rtn").click()
-    bits = page.get_by_label("bits", exact=True)
+    bits = page.get_by_role("spinbutton", name=re.compile("^bits"))
     bits.fill("3")
     bits.press("Enter")
     expect_yaml(page, "bits: 3")
@@ -71,6 +71,22 @@ def test_form_and_yaml_stay_in_step_and_the_run_is_queued(page, server):
         assert run.status == RunStatus.QUEUED
     page.get_by_role("link", name=f"Open run {run.id}").last.click()
     expect(page).to_have_url(re.compile(rf"/run\?run={run.id}$"))
+
+
+def test_a_number_out_of_range_is_not_dropped_but_refused(page, server):
+    open_submit(page, server.url)
+    type_yaml(page, RTN)
+    expect_yaml(page, "version: 1")
+    page.get_by_text("2 · rtn").click()
+    bits = page.get_by_role("spinbutton", name=re.compile("^bits"))
+    bits.fill("99")
+    bits.press("Enter")
+    expect_yaml(page, "bits: 99")
+    expect(page.get_by_text("Must be at most 8").first).to_be_visible()
+    expect(page.get_by_role("button", name="Submit", exact=True)).to_be_disabled()
+    page.get_by_label("Seed").fill("-1")
+    page.get_by_label("Seed").press("Enter")
+    expect_yaml(page, "seed: -1")
 
 
 def test_a_mistake_is_told_at_its_field_and_blocks_submitting(page, server):

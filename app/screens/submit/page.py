@@ -166,7 +166,7 @@ with right, st.container(key="summary"):
         whose = "the preset" if draft.cloned_from is None else f"run {draft.cloned_from}"
         st.caption(f":material/edit: Still the name of {whose}, from which this differs.")
     seed, device = st.columns(2)
-    seed.number_input("Seed", 0, 2**31 - 1, values["seed"], **general("seed"))
+    seed.number_input("Seed", value=values["seed"], step=1, **general("seed"))
     device.selectbox("Device", DEVICES, DEVICES.index(values["device"]), **general("device"))
 
     if draft.unread:

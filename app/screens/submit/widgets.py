@@ -1,5 +1,10 @@
-"""One widget for each kind of setting. Each writes its value into the draft in a callback."""
+"""One widget for each kind of setting. Each writes its value into the draft in a callback.
 
+Number fields have no bounds of their own: a browser keeps what is out of bounds to itself, and the run would start
+with the value before. The draft takes what was typed, and its validation names the range and disables Submit.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,6 +105,8 @@ def draw(field: Field, place: Place) -> None:
     key = f"{place.key}.{field.name}"
     value = place.values.get(field.name, None if field.required else field.default)
     label = field.label + (" *" if field.required else "")
+    if field.kind in ("integer", "number") and field.range:
+        label += f" :small[:gray[{field.range}]]"
     _WIDGETS.get(field.kind, _any)(
         field, value, label=label, key=key, help=_help(field), on_change=place.edit, args=(_write, place, field, key)
     )
@@ -132,42 +139,25 @@ def _as_it_is(field: Field, value: Any) -> Any:
 
 
 def _integer(field: Field, value: Any, **widget: Any) -> None:
-    low = field.minimum if field.minimum is not None else None if field.above is None else field.above + 1
-    high = field.maximum if field.maximum is not None else None if field.below is None else field.below - 1
-    whole = int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    low, high = _covering(whole, low, high)
-    low, high = low and int(low), high and int(high)
-    st.number_input(value=whole, min_value=low, max_value=high, step=1, placeholder=field.when_empty, **widget)
+    whole = int(value) if _is_finite(value) else None
+    st.number_input(value=whole, step=1, placeholder=field.when_empty, **widget)
 
 
 def _number(field: Field, value: Any, **widget: Any) -> None:
+    real = float(value) if _is_finite(value) else None
     low = field.minimum if field.minimum is not None else field.above
     high = field.maximum if field.maximum is not None else field.below
-    real = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    low, high = _covering(real, low, high)
     step = 0.05 if low is not None and high is not None and high - low <= 1 else 10.0 ** _order(real)
-    st.number_input(
-        value=real,
-        min_value=None if low is None else float(low),
-        max_value=None if high is None else float(high),
-        step=step,
-        format="%g",
-        placeholder=field.when_empty,
-        **widget,
-    )
+    st.number_input(value=real, step=step, format="%g", placeholder=field.when_empty, **widget)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _order(value: float | None) -> int:
     """Exponent of the decimal place in which a number is stepped: its own leading digit's."""
     return int(f"{value:e}".rpartition("e")[2]) if value else -1
-
-
-def _covering(value: float | None, low: float | None, high: float | None) -> tuple[float | None, float | None]:
-    """Bounds widened to a value that pasted YAML put outside, which the validation then names."""
-    if value is not None:
-        low = low if low is None else min(low, value)
-        high = high if high is None else max(high, value)
-    return low, high
 
 
 def _boolean(field: Field, value: Any, **widget: Any) -> None:

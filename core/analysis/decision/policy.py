@@ -15,7 +15,7 @@ from core.analysis.decision.limits import Limit
 from core.analysis.decision.units import BYTES, COUNTS, MILLISECONDS, Amount, read, scaled
 from core.errors import Problem, SpecError
 from core.spec import yaml_reader
-from core.spec.pydantic_errors import problem
+from core.spec.pydantic_errors import problems
 
 
 def _amount(value: Any) -> Any:
@@ -195,7 +195,7 @@ class Policy(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            found = SpecError([problem(e, "policy", _remedies(e["loc"])) for e in error.errors()])
+            found = SpecError(problems(error, whole="policy", remedies=_remedies))
             for name in ("latency", "champion"):
                 found = found.moved(f"{name}[0]", name) if isinstance(value.get(name), dict) else found
             raise found from error

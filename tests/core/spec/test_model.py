@@ -43,7 +43,7 @@ def test_hash_is_of_what_is_asked_not_of_how_it_is_written_or_called():
         ("task: builtin:digits", "model", "is missing"),
         ("model: builtin:vit\ntask: builtin:digits\nrecipy: []", "recipy", "is not a known key"),
         ("model: builtin:vit\ntask: builtin:digits\nseed: -1", "seed", "greater than or equal to 0"),
-        ("model: builtin:vit\ntask: builtin:digits\nversion: 2", "version", "input should be 1"),
+        ("model: builtin:vit\ntask: builtin:digits\nversion: 2", "version", "must be 1"),
         (
             "model: builtin:vit\ntask: builtin:digits\nmeasure: {batch_sizes: [0]}",
             "measure.batch_sizes[0]",
