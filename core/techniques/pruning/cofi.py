@@ -99,8 +99,7 @@ class Cofi(TrainingMethod):
         """The model's parts are known, and masks have time to settle."""
         structure_of(subject.model, stream=self.residual)
         if self.start + self.rise >= 1:
-            message = f"leaves no update at the target after start, which is {self.start:g}"
-            raise SpecError.of("rise", self.rise, message, "Choose a smaller one.")
+            raise SpecError.of("rise", self.rise, f"ends after the training (start {self.start:g})", "Choose less.")
 
     def begin(self, subject: Subject, context: Context) -> None:
         """Load the teacher, make the masks and let the model be multiplied with them."""
@@ -178,17 +177,17 @@ class Cofi(TrainingMethod):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them up."""
         self._alphas.load(state["alphas"])
+        self._progress = state["progress"]
         self._multipliers.copy_(state["multipliers"])
         self._taught.transform.copy_(state["transform"])
-        self._progress = state["progress"]
 
     def end(self, subject: Subject) -> None:
         """Fold the settled masks in and cut; let go of the teacher."""
         self._hooks.close()
         reached = float(self._alphas.expected_sparsity().detach())
         if abs(reached - self.sparsity) > FAR:
-            message = f"masks reached a sparsity of {reached:.0%} of {self.sparsity:.0%}: more steps, or a higher"
-            self._context.record.event("warning", f"{message} mask_learning_rate (now {self.mask_learning_rate:g})")
+            message = f"masks reached a sparsity of {reached:.0%}, not {self.sparsity:.0%}; train longer or raise"
+            self._context.record.event("warning", f"{message} mask_learning_rate ({self.mask_learning_rate:g})")
         subject.details["layers"] = fold_(subject, self._structure, self._alphas.settled(self.round_to))
         del self._teacher, self._taught
 
