@@ -70,6 +70,7 @@ class Manifest:
     trained: bool
     compressed: bool
     input_format: dict[str, Any]
+    class_names: list[str] = field(default_factory=list)  # of a classifier's outputs, in their order
     format: int = FORMAT
 
     @classmethod
@@ -114,8 +115,15 @@ def save(subject: Subject, folder: Path, source: Described) -> str:
     for name, content in source.tokenizer_files.items():
         (folder / TOKENIZER).mkdir(exist_ok=True)
         (folder / TOKENIZER / name).write_bytes(content)
-    input_format = _describe_format(source.input_format)
-    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed, input_format).write(folder)
+    return Manifest(
+        configs=subject.configs,
+        packed=packed,
+        working=working,
+        trained=subject.trained,
+        compressed=subject.compressed,
+        input_format=_describe_format(source.input_format),
+        class_names=list(subject.task.class_names),
+    ).write(folder)
 
 
 def _describe_format(input_format: InputFormat) -> dict[str, Any]:
@@ -206,6 +214,12 @@ def _write_probe(model: nn.Module, task: Task, folder: Path) -> None:
     outputs = logits_of(model, batch).float()
     probe = {**{f"input.{key}": value for key, value in batch.items()}, "output": outputs}
     save_file({key: value.cpu().contiguous() for key, value in probe.items()}, folder / PROBE)
+
+
+def load_probe(folder: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The stored probe inputs, as a model's keyword arguments."""
+    tensors = load_file(folder / PROBE, device=str(device))
+    return {name.removeprefix("input."): tensor for name, tensor in tensors.items() if name != "output"}
 
 
 def probe_shapes(folder: Path) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ from core.errors import SpecError
 from core.settings import settings
 from core.tasks.archive import copy_at_most, unpack
 from core.tasks.sources.image_folder import check_pictures, list_pictures
-from core.tasks.sources.table import TABLE_SUFFIXES, read_columns
+from core.tasks.sources.table import TABLE_SUFFIXES, read_table
 from core.tasks.sources.text_file import read_text
 
 RUNS_CODE = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".h5", ".keras"})
@@ -34,9 +34,9 @@ def save_upload(name: str, stream: BinaryIO, home: Path) -> str:
         received = content = _receive(name, stream, incoming / "received")
         if received.suffix.lower() == ".zip":
             content = unpack(received, incoming / "unpacked" / received.stem)
-            check_pictures(content, list_pictures(content))
+            check_pictures(list_pictures(content))
         elif received.suffix.lower() in TABLE_SUFFIXES:
-            read_columns(content)
+            read_table(content)
         else:
             read_text(content)
         return f"file:{_keep(incoming, content, _digest([received]), home)}"

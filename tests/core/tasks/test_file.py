@@ -82,7 +82,7 @@ def test_missing_column_is_named_with_those_that_there_are(data):
     [
         (b"text,label\nfine,x\nbroken\n", "line 3 has 1 fields instead of 2"),
         (b"text,label\n", "no rows"),
-        (b"text,label\na,x\nb,\n", "empty in row 2"),
+        (b"text,label\na,x\nb,\n", "empty in line 3"),
         (b"text,label\na,x\nb,x\n", "1 different"),
         (b"text,label\na,\xff\n", "not text in UTF-8"),
         (b'text,label\n"never closed,x\n', "line"),
@@ -97,7 +97,7 @@ def test_broken_json_line_says_where(data):
     (data / "t.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n')
     assert "line 2 is not JSON" in problem("file:t.jsonl").message
     (data / "t.jsonl").write_text('{"text": "a", "label": 1}\n{"text": 7, "label": 2}\n')
-    assert "7 in row 2" in problem("file:t.jsonl").message
+    assert "7 in line 2" in problem("file:t.jsonl").message
 
 
 def test_class_folders_are_an_image_task(data):
