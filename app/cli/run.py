@@ -47,9 +47,8 @@ class TerminalRecord:
         """Curves are for the store."""
 
     def event(self, level: str, message: str) -> None:
-        """Show warnings and errors."""
-        if level in ("warning", "error"):
-            self.shown.line(f"{level}: {message}")
+        """Show what would be in the run's log."""
+        self.shown.line(f"{level}: {message}")
 
     def find_stage(self, key: str) -> FoundStage | None:
         """Nothing was recorded before; weights of equal stages are still taken from the artifacts."""

@@ -135,18 +135,24 @@ def _describe_format(input_format: InputFormat) -> dict[str, Any]:
 def load_source(folder: Path) -> Loaded:
     """An artifact as a model to start from: its packed weights, and the tokenizer and format it came with."""
     manifest = Manifest.read(folder)
-    described = dict(manifest.input_format)
-    kind = described.pop("tokenizer")
-    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
-    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if kind == "files" else {}
+    is_saved = manifest.input_format["tokenizer"] == "files"
+    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if is_saved else {}
     return Loaded(
         config=manifest.configs["main"],
-        input_format=InputFormat(tokenizer=tokenizer, **described),
+        input_format=load_format(folder),
         trained=manifest.trained,
         tokenizer_files=files,
         module=load_models(folder)["main"],
         content_hash=manifest_digest(folder),
     )
+
+
+def load_format(folder: Path) -> InputFormat:
+    """How the models of an artifact want their inputs, with the tokenizer."""
+    described = dict(Manifest.read(folder).input_format)
+    kind = described.pop("tokenizer")
+    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
+    return InputFormat(tokenizer=tokenizer, **described)
 
 
 def deploy(subject: Subject) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ from core.engine.stage_plan import is_run, model_references
 from core.errors import Problem, SpecError
 from core.models.loaded import Described
 from core.models.meta import empty_weights
+from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
@@ -95,9 +96,6 @@ def _reference_problems(reference: ModelSpec, field: str, task: Task, main: Desc
     yield from _recipe_problems(reference.recipe, f"{field}.recipe", task, subject, described)
     if main is None or described is None:
         return
-    own, other = (d.input_format.tokenizer for d in (main, described))
-    if own is not None and other is not None and own.vocabulary() != other.vocabulary():
-        message = f"reads {other.vocab_size} tokens, and the run's model {own.vocab_size}"
-        if own.vocab_size == other.vocab_size:
-            message = f"has another vocabulary of {other.vocab_size} tokens than the run's model"
+    message = describe_difference(main.input_format.tokenizer, described.input_format.tokenizer)
+    if message is not None:
         yield Problem(f"{field}.source", reference.source, message, "Choose a model with the same tokenizer.")

@@ -20,6 +20,7 @@ from core.engine.stage_key import Asked, draw_key, stage_key
 from core.errors import SpecError
 from core.measured import FoundRun
 from core.models.classes import ClassMatch, reorder_outputs_, require_match, require_reordered
+from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
@@ -172,7 +173,17 @@ class Roads:
         if reference.source.startswith("stage:"):
             return road, int(reference.source.removeprefix("stage:"))
         other = self.road(reference, reference.recipe)
+        difference = describe_difference(self._tokenizer(self.spec.model), self._tokenizer(reference))
+        if difference is not None:
+            raise SpecError.of("model.source", reference.source, difference, "Choose a model with the same tokenizer.")
         return other, len(other.steps)
+
+    def _tokenizer(self, source: ModelSpec) -> Any:
+        """The tokenizer of a source; None for pictures, and for an earlier run whose artifact is not at hand."""
+        if not is_run(source):
+            return self.source(source).input_format.tokenizer
+        key = self.run(source).last_key
+        return artifact.load_format(self.artifacts.open(key)).tokenizer if self.artifacts.has(key) else None
 
     def _source_hash(self, source: ModelSpec) -> str:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash

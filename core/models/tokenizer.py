@@ -69,6 +69,15 @@ class PretrainedTokenizer:
         return {**saved, _OPTIONS: json.dumps({"length": self._length}).encode()}
 
 
+def describe_difference(own: Any, other: Any) -> str | None:
+    """How the vocabulary of another model's tokenizer differs from the run's own; None where both read equal tokens."""
+    if own is None or other is None or own.vocabulary() == other.vocabulary():
+        return None
+    if own.vocab_size == other.vocab_size:
+        return f"has another vocabulary of {other.vocab_size} tokens than the run's model"
+    return f"reads {other.vocab_size} tokens, and the run's model {own.vocab_size}"
+
+
 def load_tokenizer(folder: Path) -> PretrainedTokenizer:
     """The tokenizer that `PretrainedTokenizer.files` left in a folder."""
     options = json.loads((folder / _OPTIONS).read_text())

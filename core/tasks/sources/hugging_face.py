@@ -13,17 +13,18 @@ from pydantic import Field
 from core.errors import SpecError
 from core.settings import settings
 from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, find_column, get_column, row_of
-from core.tasks.data import CorpusData, Data, ImageData, TextData
+from core.tasks.data import DATA_SPLITS, CorpusData, Data, ImageData, TextData
 from core.tasks.kinds import Kind
 from core.tasks.paths import find_permitted, refuse_escapes
 from core.tasks.pictures import common_shape, header_of, pixels_of, require_reasonable, value_range
 from core.tasks.sources.hugging_face_labels import is_unlabelled, labels_of
 from core.tasks.sources.own_data import OwnData, corpus_data, image_data, text_data
+from core.tasks.sources.split_folders import SPLIT_WORDS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
 
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+SPLIT_NAMES = {split: [word for word, of in SPLIT_WORDS.items() if of == split] for split in DATA_SPLITS}
 MOST_CHARACTERS = 128 * 2**20
 # Of a folder's files `datasets` reads many more formats, some of which hold or unpack objects of Python.
 DATA_SUFFIXES = frozenset({".parquet", ".arrow", ".csv", ".jsonl", ".json", ".txt", ".png", ".jpg", ".jpeg"})
