@@ -69,7 +69,7 @@ def list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LISTED]) + more
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def reorder_outputs_(
     model: nn.Module, order: Sequence[int], batch: Mapping[str, Tensor], select: Callable[[str, int, Tensor], None]
 ) -> bool:
