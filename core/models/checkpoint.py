@@ -1,7 +1,7 @@
 """Finding a Hugging Face checkpoint's files: in the user's folders or on the Hub, safetensors only.
 
-A server takes folders only from below those that `SLIMBOARD_DATA` names (and the uploads), see `core.tasks.paths`. Nothing
-that can run code is read: no pickle, no repository's own Python.
+A server takes folders only from below those that `SLIMBOARD_DATA` names (and the uploads), see `core.tasks.paths`.
+Nothing that can run code is read: no pickle, no repository's own Python.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ def task_upload(draft: Draft) -> None:
     with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
         st.file_uploader(
             "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures; "
-            "or one file for each of train, validation and test, named so",
+            "or separate files whose names say train, validation or test",
             type=["txt", "md", "csv", "tsv", "jsonl", "ndjson", "zip"],
             accept_multiple_files=True,
             max_upload_size=settings().upload_mb,
