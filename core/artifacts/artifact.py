@@ -70,6 +70,7 @@ class Manifest:
     trained: bool
     compressed: bool
     input_format: dict[str, Any]
+    class_names: list[str] = field(default_factory=list)  # of a classifier's outputs, in their order
     format: int = FORMAT
 
     @classmethod
@@ -114,8 +115,15 @@ def save(subject: Subject, folder: Path, source: Described) -> str:
     for name, content in source.tokenizer_files.items():
         (folder / TOKENIZER).mkdir(exist_ok=True)
         (folder / TOKENIZER / name).write_bytes(content)
-    input_format = _describe_format(source.input_format)
-    return Manifest(subject.configs, packed, working, subject.trained, subject.compressed, input_format).write(folder)
+    return Manifest(
+        configs=subject.configs,
+        packed=packed,
+        working=working,
+        trained=subject.trained,
+        compressed=subject.compressed,
+        input_format=_describe_format(source.input_format),
+        class_names=list(subject.task.class_names),
+    ).write(folder)
 
 
 def _describe_format(input_format: InputFormat) -> dict[str, Any]:
@@ -127,18 +135,24 @@ def _describe_format(input_format: InputFormat) -> dict[str, Any]:
 def load_source(folder: Path) -> Loaded:
     """An artifact as a model to start from: its packed weights, and the tokenizer and format it came with."""
     manifest = Manifest.read(folder)
-    described = dict(manifest.input_format)
-    kind = described.pop("tokenizer")
-    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
-    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if kind == "files" else {}
+    is_saved = manifest.input_format["tokenizer"] == "files"
+    files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if is_saved else {}
     return Loaded(
         config=manifest.configs["main"],
-        input_format=InputFormat(tokenizer=tokenizer, **described),
+        input_format=load_format(folder),
         trained=manifest.trained,
         tokenizer_files=files,
         module=load_models(folder)["main"],
         content_hash=manifest_digest(folder),
     )
+
+
+def load_format(folder: Path) -> InputFormat:
+    """How the models of an artifact want their inputs, with the tokenizer."""
+    described = dict(Manifest.read(folder).input_format)
+    kind = described.pop("tokenizer")
+    tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
+    return InputFormat(tokenizer=tokenizer, **described)
 
 
 def deploy(subject: Subject) -> dict[str, nn.Module]:
@@ -206,6 +220,12 @@ def _write_probe(model: nn.Module, task: Task, folder: Path) -> None:
     outputs = logits_of(model, batch).float()
     probe = {**{f"input.{key}": value for key, value in batch.items()}, "output": outputs}
     save_file({key: value.cpu().contiguous() for key, value in probe.items()}, folder / PROBE)
+
+
+def load_probe(folder: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The stored probe inputs, as a model's keyword arguments."""
+    tensors = load_file(folder / PROBE, device=str(device))
+    return {name.removeprefix("input."): tensor for name, tensor in tensors.items() if name != "output"}
 
 
 def probe_shapes(folder: Path) -> dict[str, list[int]]:

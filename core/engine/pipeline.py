@@ -22,7 +22,7 @@ from core.engine.recording import RunRecord
 from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
-from core.measured import StageRecord
+from core.measured import FoundRun, StageRecord
 from core.software import software
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
@@ -140,10 +140,9 @@ class Execution:
         return None if self.resume is None else self.resume / f"{key}.safetensors"
 
     def _source_subject(self, source: ModelSpec) -> Subject:
-        loaded = self.roads.source(source)
         if is_run(source):
-            folder = self.artifacts.open(self.roads.run(source).last_key)
-            return artifact.load_subject(folder, self.task, self.device)
+            return self.roads.subject(source)
+        loaded = self.roads.source(source)
         module = loaded.module.to(self.device).eval()
         return Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
 
@@ -164,7 +163,16 @@ class Execution:
             except SpecError as error:
                 raise error.moved("model", "reference") from error
         if is_run(self.spec.model):
-            self.reference_key = self.roads.run(self.spec.model).reference_key
+            self.reference_key = self._inherited_reference(self.roads.run(self.spec.model))
+        return None
+
+    def _inherited_reference(self, earlier: FoundRun) -> str | None:
+        """The reference of the run that this one starts from; None where it was scored on other data."""
+        last = self.record.find_stage(earlier.last_key)
+        if last is None or last.measured.task_hash == self.task.content_hash:
+            return earlier.reference_key
+        message = f"{self.spec.model.source} was scored on other data than {self.task.name}: its reference is not used."
+        self.record.event("info", message)
         return None
 
     def _bring_reference(self, road: Road, position: int) -> list[StageRecord]:

@@ -7,6 +7,7 @@ from core.engine.stage_plan import is_run, model_references
 from core.errors import Problem, SpecError
 from core.models.loaded import Described
 from core.models.meta import empty_weights
+from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
@@ -39,7 +40,7 @@ def _problems(spec: RunSpec, task: Task, found: Subject | None) -> Iterator[Prob
         yield from _length_problems(spec, task, subject)
     yield from _recipe_problems(spec.recipe, "recipe", task, subject, described)
     if spec.reference is not None:
-        yield from _reference_problems(spec.reference, "reference", task, None)
+        yield from _reference_problems(spec.reference, "reference", task, described)
 
 
 def _subject(described: Described, task: Task) -> Subject:
@@ -82,8 +83,8 @@ def _step_problems(
         yield from _reference_problems(reference, f"{place}.{name}", task, main)
 
 
-def _reference_problems(reference: ModelSpec, field: str, task: Task, student: Described | None) -> Iterator[Problem]:
-    """Problems of a model that is named beside the run's own; a `student` must be able to learn from it."""
+def _reference_problems(reference: ModelSpec, field: str, task: Task, main: Described | None) -> Iterator[Problem]:
+    """Problems of a model that is named beside the run's own; both are given the same tokens."""
     if reference.source.startswith("stage:"):
         return
     described = None
@@ -93,9 +94,8 @@ def _reference_problems(reference: ModelSpec, field: str, task: Task, student: D
         yield from error.moved("model", field).problems
     subject = None if described is None else _subject(described, task)
     yield from _recipe_problems(reference.recipe, f"{field}.recipe", task, subject, described)
-    if student is None or described is None:
+    if main is None or described is None:
         return
-    own, other = (d.input_format.tokenizer for d in (student, described))
-    if own is not None and other is not None and own.vocab_size != other.vocab_size:
-        message = f"reads {other.vocab_size} tokens, and the model that it teaches {own.vocab_size}"
+    message = describe_difference(main.input_format.tokenizer, described.input_format.tokenizer)
+    if message is not None:
         yield Problem(f"{field}.source", reference.source, message, "Choose a model with the same tokenizer.")

@@ -19,7 +19,10 @@ from core.engine.recording import RunRecord
 from core.engine.stage_key import Asked, draw_key, stage_key
 from core.errors import SpecError
 from core.measured import FoundRun
+from core.models.classes import ClassMatch, reorder_outputs_, require_match, require_reordered
+from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
+from core.subject import Subject
 from core.tasks.base import Kind, Task
 from core.technique import Family, Technique
 from core.techniques.catalogue import technique
@@ -100,6 +103,7 @@ class Roads:
     def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
         self._sources: dict[str, models.Loaded] = {}
+        self._matches: dict[str, ClassMatch] = {}  # last key of an earlier run -> how its classes fit the task's
 
     def source(self, spec: ModelSpec) -> models.Loaded:
         """The model as it comes, loaded once."""
@@ -110,6 +114,8 @@ class Roads:
             else:
                 seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
                 self._sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
+            for note in self._sources[name].notes:
+                self.record.event("info", note)
         return self._sources[name]
 
     def run(self, spec: ModelSpec) -> FoundRun:
@@ -118,9 +124,32 @@ class Roads:
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
             raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
-        if self.artifacts.has(found.last_key):
-            _require_fit(spec, self.artifacts.open(found.last_key), self.task)
+        if self.artifacts.has(found.last_key) and found.last_key not in self._matches:
+            self._fit(spec, found.last_key)
         return found
+
+    def subject(self, spec: ModelSpec) -> Subject:
+        """What the finished run that `run:<id>` names left, its outputs in the order of this task's classes."""
+        key = self.run(spec).last_key
+        folder = self.artifacts.open(key)
+        if key not in self._matches:  # its artifact was not at hand before
+            self._fit(spec, key)
+        subject = artifact.load_subject(folder, self.task, self.device)
+        match = self._matches[key]
+        if match.is_permuted:
+            batch = artifact.load_probe(folder, self.device)
+            require_reordered(reorder_outputs_(subject.model, match.order, batch, subject.shrink), spec.source)
+        return subject
+
+    def _fit(self, spec: ModelSpec, key: str) -> None:
+        """Match the classes of an earlier run with the task's; raises SpecError where its model does not fit."""
+        folder = self.artifacts.open(key)
+        _require_fit(spec, folder, self.task)
+        self._matches[key] = match = _match_classes(spec, folder, self.task)
+        if match.note:
+            self.record.event("info", match.note)
+        if match.is_permuted:
+            self.subject(spec)  # refuses an output layer that cannot be permuted
 
     def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
         """The road that a recipe takes from a source, with the key of every stage."""
@@ -144,7 +173,17 @@ class Roads:
         if reference.source.startswith("stage:"):
             return road, int(reference.source.removeprefix("stage:"))
         other = self.road(reference, reference.recipe)
+        difference = describe_difference(self._tokenizer(self.spec.model), self._tokenizer(reference))
+        if difference is not None:
+            raise SpecError.of("model.source", reference.source, difference, "Choose a model with the same tokenizer.")
         return other, len(other.steps)
+
+    def _tokenizer(self, source: ModelSpec) -> Any:
+        """The tokenizer of a source; None for pictures, and for an earlier run whose artifact is not at hand."""
+        if not is_run(source):
+            return self.source(source).input_format.tokenizer
+        key = self.run(source).last_key
+        return artifact.load_format(self.artifacts.open(key)).tokenizer if self.artifacts.has(key) else None
 
     def _source_hash(self, source: ModelSpec) -> str:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash
@@ -186,3 +225,11 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
         message = f"reads images of {sizes[0]} pixels, and {task.name} has {sizes[1]}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on images of the same size.")
+
+
+def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:
+    """How the classes of an earlier run's model fit the task's; older artifacts do not name them."""
+    if not task.class_names:
+        return ClassMatch()
+    outputs = artifact.Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]
+    return require_match(spec.source, outputs, task.class_names, "Choose a run on data with the same classes.")

@@ -1,7 +1,7 @@
 """Finding a Hugging Face checkpoint's files: in the user's folders or on the Hub, safetensors only.
 
-A folder is taken only from below the folders that `SLIMBOARD_DATA` names (and the uploads). Nothing that
-can run code is read: no pickle, no repository's own Python.
+A server takes folders only from below those that `SLIMBOARD_DATA` names (and the uploads), see `core.tasks.paths`.
+Nothing that can run code is read: no pickle, no repository's own Python.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from core.errors import SpecError
-from core.settings import settings
+from core.tasks.paths import find_permitted, refuse_escapes
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,7 +28,7 @@ def locate(source: str, revision: str | None, *, weights: bool) -> Path:
     name = source.removeprefix("hf:")
     folder = _own_folder(name)
     if folder is not None:
-        _refuse_escapes(source, folder, folder)
+        refuse_escapes("model.source", source, folder)
     elif not _REPOSITORY.fullmatch(name):
         raise SpecError.of(
             "model.source",
@@ -38,7 +38,8 @@ def locate(source: str, revision: str | None, *, weights: bool) -> Path:
         )
     else:
         folder = _download(source, name, revision, _SMALL + _LARGE if weights else _SMALL)
-        _refuse_escapes(source, folder, folder.parents[1])  # the Hub's cache links to files beside the snapshots
+        cache = folder.parents[1]  # whose snapshots link to files beside them
+        refuse_escapes("model.source", source, folder, cache)
     if not (folder / "config.json").is_file():
         raise SpecError.of("model.source", source, "has no config.json", "Choose a model saved by save_pretrained.")
     return folder
@@ -82,19 +83,8 @@ def content_hash(config: dict[str, object], files: list[Path]) -> str:
 
 
 def _own_folder(name: str) -> Path | None:
-    for root in settings().data_folders:
-        root = root.resolve()
-        folder = (root / name).resolve()  # an absolute name stands for itself
-        if folder != root and folder.is_relative_to(root) and folder.is_dir():
-            return folder
-    return None
-
-
-def _refuse_escapes(source: str, folder: Path, root: Path) -> None:
-    for file in folder.iterdir():
-        if file.is_symlink() and not file.resolve().is_relative_to(root):
-            message = f"has a link, {file.name}, that leads out of it"
-            raise SpecError.of("model.source", source, message, "Put the file itself there.")
+    folder = find_permitted(name)
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def _download(source: str, name: str, revision: str | None, patterns: list[str]) -> Path:

@@ -5,6 +5,7 @@ the whole of transformers' config, so that it is built again without the reposit
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ from pydantic import Field
 from torch import nn
 
 from core.errors import SpecError
-from core.models.anatomy import anatomy
 from core.models.base import ModelSettings
 from core.models.checkpoint import check_weights, content_hash, locate, weight_files
+from core.models.classes import reorder_outputs_, require_reordered
+from core.models.classification_head import fit_classes, initialize_head_, is_head
 from core.models.conv1d import convert_conv1d_
 from core.models.loaded import Described, Loaded
+from core.models.resize import select_
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
 from core.tasks.base import InputFormat, Kind, Task
 
@@ -48,6 +51,10 @@ class HuggingFaceSettings(ModelSettings):
         json_schema_extra={"when_empty": "the task's"},
     )
     new_head: bool = Field(False, description="put a new, untrained classification head on the model")
+    match_classes: Literal["name", "number"] = Field(
+        "name",
+        description="how outputs are matched with the data's classes: by the checkpoint's class names, or in order",
+    )
 
 
 def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Described:
@@ -56,13 +63,14 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
     check_weights(source)
     hf_config = _read_config(source, folder)
     model_class = _model_class(source, hf_config, task, settings.new_head)
-    _fit_labels(source, hf_config, task, settings.new_head)
+    match = fit_classes(source, hf_config, task, new_head=settings.new_head, by=settings.match_classes)
     tokenizer = None
     if task.kind is Kind.IMAGE_CLASSIFICATION:
         input_format = _image_format(folder, hf_config)
     else:
         length = _length(hf_config, settings, task)
         tokenizer = _read_tokenizer(source, folder, length if task.kind is Kind.TEXT_CLASSIFICATION else None)
+        _require_embedded(source, hf_config, tokenizer)
         input_format = InputFormat(tokenizer=tokenizer, length=length)
         if task.kind is Kind.TEXT_CLASSIFICATION and hf_config.pad_token_id is None:
             hf_config.pad_token_id = tokenizer.pad_id  # decoders look for the last token before the padding
@@ -78,7 +86,14 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "conv1d_as_linear": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
-    return Described(config=config, input_format=input_format, trained=not settings.new_head, tokenizer_files=files)
+    return Described(
+        config=config,
+        input_format=input_format,
+        trained=not settings.new_head,
+        tokenizer_files=files,
+        class_order=match.order if match.is_permuted else (),
+        notes=(match.note,) if match.note else (),
+    )
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -96,13 +111,29 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     files = weight_files(source, folder)
     model, missing = _from_pretrained(source, folder, described.config, settings.new_head)
     if settings.new_head:
-        _initialize_head_(model, missing, generator)
+        initialize_head_(model, missing, generator)
     elif missing:
         message = f"has no trained {', '.join(missing[:4])}"
-        remedy = "Set new_head: true to train a new head." if _is_head(model, missing) else "Save the model again."
+        remedy = "Set new_head: true to train a new head." if is_head(model, missing) else "Save the model again."
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
-    return Loaded(**vars(described), module=model.eval(), content_hash=content_hash(described.config, files))
+    model.eval()
+    if described.class_order:
+        batch = _sample_batch(described)
+        is_reordered = reorder_outputs_(model, described.class_order, batch, partial(select_, model))
+        require_reordered(is_reordered, source)
+    content = {**described.config, "class_order": described.class_order}
+    return Loaded(**vars(described), module=model, content_hash=content_hash(content, files))
+
+
+def _sample_batch(described: Described) -> dict[str, torch.Tensor]:
+    """One input of any content that the model takes."""
+    wanted = described.input_format
+    if wanted.tokenizer is not None:
+        tokens = torch.arange(1, 1 + min(8, wanted.length or 8)).remainder(wanted.tokenizer.vocab_size)[None]
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    size, channels = wanted.image_size or 64, wanted.channels or 3
+    return {"pixel_values": torch.linspace(-1, 1, channels * size * size).view(1, channels, size, size)}
 
 
 def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head: bool) -> tuple[nn.Module, list[str]]:
@@ -176,14 +207,18 @@ def _model_class(source: str, hf_config: Any, task: Task, new_head: bool) -> typ
     return classes[0]
 
 
-def _fit_labels(source: str, hf_config: Any, task: Task, new_head: bool) -> None:
-    if task.kind is Kind.LANGUAGE_MODELLING or hf_config.num_labels == task.n_classes:
-        return
-    if not new_head:
-        message = f"has {hf_config.num_labels} classes, and {task.name} has {task.n_classes}"
-        remedy = "Set new_head: true to train a new head, or choose a model made for these classes."
+def _require_embedded(source: str, hf_config: Any, tokenizer: PretrainedTokenizer) -> None:
+    """Raise SpecError where the tokenizer has tokens that the embedding has no row for."""
+    n_rows = getattr(hf_config.get_text_config(), "vocab_size", None)
+    beyond = [] if n_rows is None else tokenizer.list_beyond(n_rows)
+    if beyond:
+        token, number = beyond[0]
+        message = (
+            f"has a tokenizer of {tokenizer.vocab_size:,} tokens and an embedding of {n_rows:,} rows: "
+            f"there is none for the token {token!r} (number {number:,})"
+        )
+        remedy = "Resize the model's embedding (resize_token_embeddings) and save it again, or remove these tokens."
         raise SpecError.of("model.source", source, message, remedy)
-    hf_config.num_labels = task.n_classes
 
 
 def longest(config: dict[str, Any]) -> int | None:
@@ -236,22 +271,3 @@ def _image_format(folder: Path, hf_config: Any) -> InputFormat:
 def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value] * channels
     return tuple(map(float, values))
-
-
-def _is_head(model: nn.Module, names: list[str]) -> bool:
-    heads = (*anatomy(model).outputs, "pooler")
-    return all(any(head in name for head in heads) for name in names)
-
-
-@torch.no_grad()
-def _initialize_head_(model: nn.Module, missing: list[str], generator: torch.Generator) -> None:
-    """Fresh weights for the output layer and for what else the checkpoint does not hold."""
-    if not _is_head(model, missing):
-        raise ValueError(f"the checkpoint lacks more than a head: {', '.join(missing)}")
-    std = getattr(model.config, "initializer_range", 0.02)
-    fresh = {*missing, *(f"{name}.{kind}" for name in anatomy(model).outputs for kind in ("weight", "bias"))}
-    for name, parameter in model.named_parameters():
-        if name in fresh and parameter.ndim > 1:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
-        elif name in fresh:
-            parameter.zero_()

@@ -16,6 +16,8 @@ class Described:
     input_format: InputFormat
     trained: bool
     tokenizer_files: dict[str, bytes] = field(default_factory=dict)  # by name; saved beside the weights
+    class_order: tuple[int, ...] = ()  # output of the checkpoint for each class of the task, where they are permuted
+    notes: tuple[str, ...] = ()  # what the run's log should tell
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ class ByteTokenizer:
     pad_id = 256
     vocab_size = 257
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its number: bytes as two hexadecimal digits."""
+        return {"[PAD]": self.pad_id, **{f"{byte:02x}": byte for byte in range(256)}}
+
     def encode(self, text: str) -> list[int]:
         """The bytes of `text`."""
         return list(text.encode())
@@ -48,12 +52,30 @@ class PretrainedTokenizer:
         """The text of these tokens."""
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its number."""
+        return dict(self._tokenizer.get_vocab())
+
+    def list_beyond(self, n_rows: int) -> list[tuple[str, int]]:
+        """Tokens with their numbers, ascending, that an embedding of `n_rows` rows has no row for."""
+        beyond = [(token, number) for token, number in self.vocabulary().items() if number >= n_rows]
+        return sorted(beyond, key=lambda pair: pair[1])
+
     def files(self) -> dict[str, bytes]:
         """The files that `load_tokenizer` makes an equal tokenizer from, by name."""
         with tempfile.TemporaryDirectory() as folder:
             self._tokenizer.save_pretrained(folder)
             saved = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
         return {**saved, _OPTIONS: json.dumps({"length": self._length}).encode()}
+
+
+def describe_difference(own: Any, other: Any) -> str | None:
+    """How the vocabulary of another model's tokenizer differs from the run's own; None where both read equal tokens."""
+    if own is None or other is None or own.vocabulary() == other.vocabulary():
+        return None
+    if own.vocab_size == other.vocab_size:
+        return f"has another vocabulary of {other.vocab_size} tokens than the run's model"
+    return f"reads {other.vocab_size} tokens, and the run's model {own.vocab_size}"
 
 
 def load_tokenizer(folder: Path) -> PretrainedTokenizer:

@@ -42,7 +42,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def _write_entries(archive: Path, packed: zipfile.ZipFile, folder: Path) -> None:
-    entries = [entry for entry in packed.infolist() if not entry.is_dir() and not _is_litter(entry.filename)]
+    entries = [entry for entry in packed.infolist() if not entry.is_dir() and not is_litter(entry.filename)]
     if len(entries) > MOST_FILES:
         raise _bad_archive(archive, f"has more than {MOST_FILES:,} files", "Send fewer.")
     left = MOST_UNPACKED
@@ -53,10 +53,11 @@ def _write_entries(archive: Path, packed: zipfile.ZipFile, folder: Path) -> None
             left -= copy_at_most(left, stream, file, entry.filename)
 
 
-def _is_litter(name: str) -> bool:
-    """Whether a file is one of those that operating systems leave in archives."""
+def is_litter(name: str) -> bool:
+    """Whether a file is one of those that operating systems leave in folders and archives."""
     parts = [part for part in name.replace("\\", "/").split("/") if part != ".."]
-    return parts[-1] == "Thumbs.db" or any(part.startswith((".", "__MACOSX")) for part in parts)
+    is_hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+    return is_hidden or parts[-1].lower() in ("thumbs.db", "desktop.ini")
 
 
 def _inside(archive: Path, entry: zipfile.ZipInfo) -> PurePosixPath:

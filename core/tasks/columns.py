@@ -1,6 +1,9 @@
 """Finding the columns of a table, and the classes in one. Loads no torch."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +13,9 @@ TEXT_COLUMNS = ("text", "sentence", "content", "review", "body", "document", "ti
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "coarse_label", "intent")
 IMAGE_COLUMNS = ("image", "img", "picture", "pixels")
 MOST_CLASSES = 10_000
+COMPOUND = (list, tuple, set, dict, bytes, np.ndarray)
+
+Place = Callable[[int], str]  # index of an example -> where it is: "line 7"
 
 
 def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str]) -> str | None:
@@ -32,20 +38,72 @@ def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], 
     return column
 
 
-def classes_of(labels: Sequence[object]) -> tuple[tuple[str, ...], np.ndarray]:
+def row_of(index: int) -> str:
+    """Where an example is, in data that has rows."""
+    return f"row {index + 1:,}"
+
+
+def classes_of(labels: Sequence[object], place: Place = row_of) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes in order (numbers by value), and each example's class [N].
 
-    Raises SpecError for a missing label, for a single class and for so many that they are no classes.
+    Where all labels are numbers, equal values are one class in any notation (1, "1", 1.0). Raises SpecError, naming
+    the place, for a label that is missing or not a single one; also for one class and for so many that they are none.
     """
-    for row, label in enumerate(labels, start=1):
-        if label is None or not str(label).strip():
-            raise SpecError.of("task.label_column", label, f"is empty in row {row:,}", "Give every row a label.")
+    for index, label in enumerate(labels):
+        _require_single(label, place, index)
     names = [str(label).strip() for label in labels]
-    distinct = set(names)
+    numbers = _numbers(names, place)
+    keys: Sequence[Any] = names if numbers is None else numbers  # all text or all numbers
+    distinct = set(keys)
     if not 2 <= len(distinct) <= MOST_CLASSES:
         message = f"are {len(distinct):,} different ones, where 2 to {MOST_CLASSES:,} make classes"
         raise SpecError.of("task.label_column", f"{len(names):,} labels", message, "Choose the column of the classes.")
-    numeric = all(name.removeprefix("-").isdecimal() for name in distinct)
-    class_names = sorted(distinct, key=int) if numeric else sorted(distinct)
-    index = {name: i for i, name in enumerate(class_names)}
-    return tuple(class_names), np.array([index[name] for name in names], dtype=np.int64)
+    ordered = sorted(distinct)
+    index_of = {key: i for i, key in enumerate(ordered)}
+    class_names = [str(key) for key in ordered] if numbers is None else _notations(names, numbers, ordered)
+    return tuple(class_names), np.array([index_of[key] for key in keys], dtype=np.int64)
+
+
+def number_of(name: str) -> Decimal | None:
+    """The finite number that a name writes, None where it is something else: "1", "1.0" and "1e0" are equal."""
+    try:
+        number = Decimal(name)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _require_single(label: object, place: Place, index: int) -> None:
+    if isinstance(label, COMPOUND):
+        message = f"holds {_shortened(label)} in {place(index)}, which is not a single label"
+        raise SpecError.of("task.label_column", type(label).__name__, message, "Give exactly one label in each row.")
+    is_nan = isinstance(label, float) and math.isnan(label)
+    if label is None or is_nan or not str(label).strip():
+        raise SpecError.of("task.label_column", label, f"is empty in {place(index)}", "Give every row a label.")
+
+
+def _numbers(names: Sequence[str], place: Place) -> list[Decimal] | None:
+    """The labels as numbers, None where they are names. A "nan" among numbers is a label that is missing."""
+    number_by_name = {name: number_of(name) for name in set(names)}
+    odd = {name for name, number in number_by_name.items() if number is None}
+    if odd and all(name.lower() == "nan" for name in odd) and len(odd) < len(number_by_name):
+        index = next(i for i, name in enumerate(names) if name in odd)
+        message = f"is not a number in {place(index)}, as the other labels are"
+        raise SpecError.of("task.label_column", names[index], message, "Give every row a label.")
+    return None if odd else [number for name in names if (number := number_by_name[name]) is not None]
+
+
+def _notations(names: Sequence[str], numbers: Sequence[Decimal], ordered: Sequence[Decimal]) -> list[str]:
+    """How each number is written in the data; where in several ways, in the shortest one."""
+    written: dict[Decimal, set[str]] = {}
+    for name, number in zip(names, numbers, strict=True):
+        written.setdefault(number, set()).add(name)
+    return [
+        next(iter(written[number])) if len(written[number]) == 1 else format(number.normalize(), "f")
+        for number in ordered
+    ]
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]} …"

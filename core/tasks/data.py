@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -78,6 +78,7 @@ class TaskSource(BaseModel):
     """The settings of one source of tasks; its key in the catalogue is the source's name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    places: ClassVar[frozenset[str]] = frozenset()  # settings that say only where data lies, not what it is
 
     def read(self, name: str) -> Data:
         """The data that `name` names: what follows "file:" or "hf:", else the builtin's own name."""
@@ -85,9 +86,8 @@ class TaskSource(BaseModel):
 
     def identity(self, *content: Any) -> str:
         """Hash of the settings and of what was read; equal only for equal examples in equal splits."""
-        digest = hashlib.sha256(
-            json.dumps([type(self).__name__, self.model_dump(mode="json")], sort_keys=True).encode()
-        )
+        settings = self.model_dump(mode="json", exclude=set(self.places))
+        digest = hashlib.sha256(json.dumps([type(self).__name__, settings], sort_keys=True).encode())
         for part in content:
             digest.update(part if isinstance(part, bytes) else str(part).encode())
             digest.update(b"\0")

@@ -1,16 +1,37 @@
-"""Which of the machine's files a spec may name: those in the uploads and in SLIMBOARD_DATA. Loads no torch."""
+"""Which of the machine's files a spec may name. Loads no torch.
 
+On a server those in the uploads and in the folders of SLIMBOARD_DATA; in the foreground all that its user may read.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from core.errors import SpecError
 from core.settings import settings
+
+_is_restricted: ContextVar[bool] = ContextVar("is_restricted", default=True)
+
+
+@contextmanager
+def permit_all() -> Iterator[None]:
+    """Let specs name every file while this lasts: for a user who runs them in a process of their own."""
+    token = _is_restricted.set(False)
+    try:
+        yield
+    finally:
+        _is_restricted.reset(token)
 
 
 def find_permitted(name: str) -> Path | None:
     """The file or folder of this name in one of the data folders, symbolic links followed; None where there is none.
 
     A relative name is looked up in each folder in turn. What lies outside of all of them is as if it did not exist.
+    Where all files are permitted, a name is a path first: relative to the working directory, "~" is the home.
     """
+    if not _is_restricted.get() and (own := Path(name).expanduser()).exists():
+        return own.resolve()
     for folder in settings().data_folders:
         root = folder.resolve()
         path = (root / name).resolve()
@@ -22,20 +43,26 @@ def find_permitted(name: str) -> Path | None:
 def get_permitted(field: str, source: str, name: str) -> Path:
     """The file or folder; raises SpecError, naming the folders' setting, where it is missing or lies elsewhere."""
     path = find_permitted(name)
-    if path is None:
-        raise SpecError.of(
-            field,
-            source,
-            "is not a file or folder in the data folders of this server",
-            "Upload it, or ask whoever runs the server to list its folder in SLIMBOARD_DATA.",
-        )
-    return path
+    if path is not None:
+        return path
+    if _is_restricted.get():
+        message = "is not a file or folder in the data folders of this server"
+        remedy = "Upload it, or ask whoever runs the server to list its folder in SLIMBOARD_DATA."
+    else:
+        message = "is not a file or folder"
+        remedy = f"Check the path; a relative one starts at {Path.cwd()} or at a folder in SLIMBOARD_DATA."
+    raise SpecError.of(field, source, message, remedy)
 
 
-def refuse_escapes(field: str, source: str, folder: Path) -> None:
-    """Raise SpecError where a symbolic link in the folder leads out of it."""
+def refuse_escapes(field: str, source: str, folder: Path, root: Path | None = None) -> None:
+    """Raise SpecError where a symbolic link in the folder leads out of `root`, the folder itself by default.
+
+    Links of one's own lead where they may where all files are permitted.
+    """
+    if not _is_restricted.get():
+        return
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder):
+        if path.is_symlink() and not path.resolve().is_relative_to(root or folder):
             name = str(path.relative_to(folder))
             message = f"has a symbolic link that leads out of it: {name}"
             raise SpecError.of(field, source, message, "Put the file itself there.")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,7 +13,38 @@ SMALLEST_SHOWN = 128  # pixels; smaller images are enlarged by a whole factor, w
 SIZE_OF_MIXED = 64  # pixels that pictures of different sizes are brought to unless told otherwise
 LARGEST_PICTURE = 50_000_000  # pixels; more is taken for an attack on memory
 MOST_PIXEL_BYTES = 4 * 2**30  # of all pictures together, once read
-GREY_MODES = frozenset({"1", "L", "I;16", "LA"})
+WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})  # grey, with values that may exceed 8 bits
+GREY_MODES = frozenset({"1", "L", "LA"}) | WIDE_MODES
+WHOLE_BITS = (8, 10, 12, 14, 16)  # depths that cameras and scanners have
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before its pixels are kept."""
+
+    name: str  # for people: its file or row
+    size: tuple[int, int]  # width, height in pixels
+    mode: str  # Pillow's
+    low: float = 0.0  # of its values, where the mode is one of WIDE_MODES
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """What counts as white, the same for all pictures of a data set, so that brightness still compares."""
+
+    bits: int = 8  # of whole numbers: white is 2^bits - 1
+    white: float = 1.0  # of floating-point numbers
+
+    def warnings(self, headers: Sequence[Header]) -> list[str]:
+        """What a user should know of how values were read."""
+        told = []
+        if any(header.mode in WIDE_MODES - {"F"} for header in headers):
+            white = 2**self.bits - 1
+            told.append(f"Pictures with whole numbers beyond 8 bits are read as {self.bits} bits: 0 to {white:,}.")
+        if any(header.mode == "F" for header in headers):
+            told.append(f"Pictures with floating-point numbers are read as 0 to {self.white:g}.")
+        return told
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -33,35 +65,72 @@ def require_reasonable(size: tuple[int, int], name: str) -> None:
         raise SpecError.of("task.source", name, message, f"Scale it to at most {LARGEST_PICTURE // 10**6} megapixels.")
 
 
-def common_shape(
-    sizes: Sequence[tuple[int, int]], modes: Sequence[str], image_size: int | None
-) -> tuple[int, int, int]:
+def header_of(image: Image.Image, name: str) -> Header:
+    """Size and mode, and where the mode is a wide one the range of its values, for which it is decoded.
+
+    Raises SpecError for a picture that is too large, or whose values no brightness can be told from.
+    """
+    require_reasonable(image.size, name)
+    if image.mode not in WIDE_MODES:
+        return Header(name, image.size, image.mode)
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(values).all() and low >= 0 and high < 2**16):
+        message = f"is a picture of mode {image.mode} with values from {low:g} to {high:g}"
+        remedy = "Save it with whole numbers of at most 16 bits, or with floating-point numbers from 0 to 1."
+        raise SpecError.of("task.source", name, message, remedy)
+    return Header(name, image.size, image.mode, low, high)
+
+
+def value_range(headers: Sequence[Header]) -> ValueRange:
+    """The smallest usual range that holds the values of all pictures.
+
+    Raises SpecError, naming the picture, for floating-point values beyond 255.
+    """
+    brightest = max((h for h in headers if h.mode == "F"), key=lambda h: h.high, default=None)
+    if brightest is not None and brightest.high > 255:
+        message = f"is a picture of floating-point numbers up to {brightest.high:g}"
+        raise SpecError.of("task.source", brightest.name, message, "Scale them to 0 to 1, or save whole numbers.")
+    highest = max((h.high for h in headers if h.mode in WIDE_MODES and h.mode != "F"), default=0.0)
+    bits = next(bits for bits in WHOLE_BITS if highest < 2**bits)
+    return ValueRange(bits, 1.0 if brightest is None or brightest.high <= 1 else 255.0)
+
+
+def common_shape(headers: Sequence[Header], image_size: int | None) -> tuple[int, int, int]:
     """Channels, height and width that all pictures are brought to.
 
-    `sizes` are (width, height). Their own size if they share one, else squares. Raises SpecError where all of
-    them together would not fit into memory.
+    Their own size if they share one, else squares. Raises SpecError where all of them together would not fit into
+    memory.
     """
-    channels = 1 if all(mode in GREY_MODES for mode in modes) else 3
+    channels = 1 if all(header.mode in GREY_MODES for header in headers) else 3
     if image_size is not None:
         height = width = image_size
-    elif len(set(sizes)) == 1:
-        width, height = sizes[0]
+    elif len({header.size for header in headers}) == 1:
+        width, height = headers[0].size
     else:
         height = width = SIZE_OF_MIXED
-    n_bytes = len(sizes) * channels * height * width
+    n_bytes = len(headers) * channels * height * width
     if n_bytes > MOST_PIXEL_BYTES:
-        message = f"makes {len(sizes):,} pictures take {n_bytes / 2**30:.1f} GiB"
+        message = f"makes {len(headers):,} pictures take {n_bytes / 2**30:.1f} GiB"
         remedy = f"Choose a smaller image_size or fewer pictures; {MOST_PIXEL_BYTES // 2**30} GiB is the most."
         raise SpecError.of("task.image_size", image_size, message, remedy)
     return channels, height, width
 
 
-def pixels_of(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def pixels_of(image: Image.Image, shape: tuple[int, int, int], values: ValueRange) -> np.ndarray:
     """The picture as uint8 [H, W, C]: upright, its middle cut to the proportions and scaled to the size of `shape`."""
     channels, height, width = shape
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in WIDE_MODES:  # `convert` would cut values off instead of scaling them
+        upright = _in_8_bits(upright, values)
+    upright = upright.convert("L" if channels == 1 else "RGB")
     if upright.size != (width, height):
         upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(upright, dtype=np.uint8).reshape(height, width, channels)
+
+
+def _in_8_bits(image: Image.Image, values: ValueRange) -> Image.Image:
+    wide = np.asarray(image)
+    if image.mode == "F":
+        return Image.fromarray((wide * (255 / values.white)).round().astype(np.uint8))
+    return Image.fromarray((wide >> (values.bits - 8)).astype(np.uint8))

@@ -17,11 +17,14 @@ from safetensors import SafetensorError, safe_open
 from core.errors import SpecError
 from core.settings import settings
 from core.tasks.archive import copy_at_most, unpack
+from core.tasks.data import DATA_SPLITS
 from core.tasks.sources.image_folder import check_pictures, list_pictures
-from core.tasks.sources.table import TABLE_SUFFIXES, read_columns
+from core.tasks.sources.split_folders import SPLIT_WORDS
+from core.tasks.sources.table import TABLE_SUFFIXES, read_table
 from core.tasks.sources.text_file import read_text
 
 RUNS_CODE = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".h5", ".keras"})
+_NAMING = "Name the files train, validation and test, or choose a single one."
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})
 
 
@@ -34,12 +37,40 @@ def save_upload(name: str, stream: BinaryIO, home: Path) -> str:
         received = content = _receive(name, stream, incoming / "received")
         if received.suffix.lower() == ".zip":
             content = unpack(received, incoming / "unpacked" / received.stem)
-            check_pictures(content, list_pictures(content))
+            check_pictures(list_pictures(content))
         elif received.suffix.lower() in TABLE_SUFFIXES:
-            read_columns(content)
+            read_table(content)
         else:
             read_text(content)
         return f"file:{_keep(incoming, content, _digest([received]), home)}"
+
+
+def save_data_uploads(files: Sequence[tuple[str, BinaryIO]], home: Path) -> dict[str, str]:
+    """Keep one file, or several that are named as splits (train.csv, dev.csv, test.csv); returns the task's settings.
+
+    Raises SpecError where names do not say which file is which split.
+    """
+    if len(files) == 1:
+        return {"source": save_upload(*files[0], home)}
+    named = [(_split_in(name), name, stream) for name, stream in files]
+    for split in DATA_SPLITS:
+        found = [name for word, name, _ in named if word == split]
+        if len(found) > 1:
+            raise SpecError.of("upload", ", ".join(found), f"are all named as the {split} split", _NAMING)
+        if split == "train" and not found:
+            names = ", ".join(name for _, name, _ in named)
+            raise SpecError.of("upload", names, "have no file to train on among them", _NAMING)
+    saved = {split: save_upload(name, stream, home) for split, name, stream in named}
+    return {("source" if split == "train" else f"{split}_file"): source for split, source in saved.items()}
+
+
+def _split_in(name: str) -> str:
+    """The split that a file's name says: "reviews_dev.csv" is for validation."""
+    words = re.split(r"[\W_]+", Path(name).stem.casefold())
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    if len(splits) != 1:
+        raise SpecError.of("upload", name, "is not named as one split, and there are several files", _NAMING)
+    return splits.pop()
 
 
 def save_model_upload(files: Sequence[tuple[str, BinaryIO]], home: Path) -> str:

@@ -14,7 +14,7 @@ from core.errors import SpecError
 from core.settings import settings
 from core.spec.model import TaskSpec
 from core.tasks.preview import Preview, preview
-from core.tasks.upload import save_model_upload, save_upload
+from core.tasks.upload import save_data_uploads, save_model_upload
 
 Files = Sequence[tuple[str, BinaryIO]]
 
@@ -34,23 +34,25 @@ def task_upload(draft: Draft) -> None:
     """Bring data: a text, a table, or a zip of class folders of pictures."""
     with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
         st.file_uploader(
-            "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures",
-            type=["txt", "md", "csv", "jsonl", "zip"],
+            "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures; "
+            "or separate files whose names say train, validation or test",
+            type=["txt", "md", "csv", "tsv", "jsonl", "ndjson", "zip"],
+            accept_multiple_files=True,
             max_upload_size=settings().upload_mb,
             key=key,
         )
 
 
-def _save_model(files: Files) -> str:
-    return save_model_upload(files, settings().home)
+def _save_model(files: Files) -> dict[str, str]:
+    return {"source": save_model_upload(files, settings().home)}
 
 
-def _save_data(files: Files) -> str:
-    return save_upload(*files[0], settings().home)
+def _save_data(files: Files) -> dict[str, str]:
+    return save_data_uploads(files, settings().home)
 
 
 @contextmanager
-def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files], str]) -> Iterator[str]:
+def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files], dict[str, str]]) -> Iterator[str]:
     """A form around an uploader, whose key it yields: its files come with the click, and no run of the page between.
 
     Streamlit forgets to tell the browser where to send a file when a run of the page starts just then.
@@ -65,20 +67,19 @@ def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files],
             st.error(formats.plain(told), icon=":material/error:")
 
 
-def _use(key: str, name: str, save: Callable[[Files], str]) -> None:
+def _use(key: str, name: str, save: Callable[[Files], dict[str, str]]) -> None:
     """Save what was uploaded and make it the draft's model or task; what is wrong is told below the uploader."""
-    given = st.session_state[key] or []
-    files = [(file.name, file) for file in (given if isinstance(given, list) else [given])]
+    files = [(file.name, file) for file in st.session_state[key] or []]
     try:
         if not files:
             raise SpecError.of(name, "", "No file is chosen", "Choose one first.")
-        source = save(files)
+        values = save(files)
     except SpecError as error:
         st.session_state[f"{key}.problems"] = error.problems
         return
     draft = editor.current()
     part: Part = getattr(draft, name)
-    part.values = {"source": source}
+    part.values = dict(values)
     part.redraw()
     draft.unread = None
 

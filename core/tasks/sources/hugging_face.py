@@ -12,18 +12,19 @@ from pydantic import Field
 
 from core.errors import SpecError
 from core.settings import settings
-from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, classes_of, find_column, get_column
-from core.tasks.data import CorpusData, Data, ImageData, TextData
+from core.tasks.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, find_column, get_column, row_of
+from core.tasks.data import DATA_SPLITS, CorpusData, Data, ImageData, TextData
 from core.tasks.kinds import Kind
 from core.tasks.paths import find_permitted, refuse_escapes
-from core.tasks.pictures import common_shape, pixels_of, require_reasonable
-from core.tasks.sources.own_data import Labelled, OwnData, corpus_data, image_data, text_data
+from core.tasks.pictures import common_shape, header_of, pixels_of, require_reasonable, value_range
+from core.tasks.sources.hugging_face_labels import is_unlabelled, labels_of
+from core.tasks.sources.own_data import OwnData, corpus_data, image_data, text_data
+from core.tasks.sources.split_folders import SPLIT_WORDS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
 
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-UNLABELLED = -1  # what the Hub's data sets put where a test's labels are secret
+SPLIT_NAMES = {split: [word for word, of in SPLIT_WORDS.items() if of == split] for split in DATA_SPLITS}
 MOST_CHARACTERS = 128 * 2**20
 # Of a folder's files `datasets` reads many more formats, some of which hold or unpack objects of Python.
 DATA_SUFFIXES = frozenset({".parquet", ".arrow", ".csv", ".jsonl", ".json", ".txt", ".png", ".jpg", ".jpeg"})
@@ -74,7 +75,7 @@ class HuggingFaceData(OwnData):
         if kind is Kind.LANGUAGE_MODELLING:
             return self._corpus(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"))
         label = get_column(columns, self.label_column, LABEL_COLUMNS, "label")
-        splits = {split: rows for split, rows in splits.items() if not _is_unlabelled(rows, label)}
+        splits = {split: rows for split, rows in splits.items() if not is_unlabelled(rows, label)}
         if kind is Kind.IMAGE_CLASSIFICATION:
             return self._images(splits, get_column(columns, self.image_column, IMAGE_COLUMNS, "image"), label)
         return self._texts(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"), label)
@@ -114,17 +115,17 @@ class HuggingFaceData(OwnData):
 
     def _texts(self, splits: Mapping[str, "Dataset"], text: str, label: str) -> TextData:
         texts = [each for rows in splits.values() for each in _texts_of(rows, text)]
-        return text_data(self, texts, _labelled(splits, label))
+        return text_data(self, texts, labels_of(splits, label))
 
     def _images(self, splits: Mapping[str, "Dataset"], image: str, label: str) -> ImageData:
-        examples = _labelled(splits, label)
-        headers = [(picture.size, picture.mode) for picture in _pictures_of(splits, image)]
-        shape = common_shape([size for size, _ in headers], [mode for _, mode in headers], self.image_size)
+        examples = labels_of(splits, label)
+        headers = [header_of(picture, name) for name, picture in _pictures_of(splits, image)]
+        shape, values = common_shape(headers, self.image_size), value_range(headers)
         channels, height, width = shape
         pixels = np.empty((len(headers), height, width, channels), dtype=np.uint8)
-        for i, picture in enumerate(_pictures_of(splits, image)):
-            pixels[i] = pixels_of(picture, shape)
-        return image_data(self, pixels, examples)
+        for i, (_, picture) in enumerate(_pictures_of(splits, image)):
+            pixels[i] = pixels_of(picture, shape, values)
+        return image_data(self, pixels, examples, values.warnings(headers))
 
 
 def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "Dataset"]:
@@ -205,10 +206,6 @@ def _refuse_other_formats(source: str, folder: Path) -> None:
         raise SpecError.of("task.source", source, message, remedy)
 
 
-def _is_unlabelled(rows: "Dataset", label: str) -> bool:
-    return label in rows.column_names and set(rows.unique(label)) == {UNLABELLED}
-
-
 def _texts_of(rows: "Dataset", column: str) -> list[str]:
     texts = rows[column][:]
     for row, text in enumerate(texts, start=1):
@@ -218,24 +215,25 @@ def _texts_of(rows: "Dataset", column: str) -> list[str]:
     return texts
 
 
-def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[Image.Image]:
-    """The pictures of all splits, one after the other. Raises SpecError for what is none, naming its row."""
+def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[tuple[str, Image.Image]]:
+    """The pictures of all splits with their places ("test row 3"). Raises SpecError for what is none."""
     import datasets
 
     for split, rows in splits.items():
         if isinstance(rows.features[column], datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))  # opened by us, see `_opened`
         for row in range(len(rows)):
+            place = f"{split} {row_of(row)}"
             try:
                 picture = _opened(rows[row][column])
                 if picture is not None:
-                    require_reasonable(picture.size, f"{split} row {row:,}")
+                    require_reasonable(picture.size, place)
                     picture.load()
             except (OSError, Image.DecompressionBombError) as error:
-                raise _no_picture(column, split, row) from error
+                raise _no_picture(column, place) from error
             if picture is None:
-                raise _no_picture(column, split, row)
-            yield picture
+                raise _no_picture(column, place)
+            yield place, picture
 
 
 def _opened(stored: object) -> Image.Image | None:
@@ -252,22 +250,5 @@ def _opened(stored: object) -> Image.Image | None:
     return None if path is None else Image.open(io.BytesIO(path.read_bytes()))
 
 
-def _no_picture(column: str, split: str, row: int) -> SpecError:
-    return SpecError.of(
-        "task.image_column", column, f"has no readable picture in row {row:,} of {split}", "Mend the data."
-    )
-
-
-def _labelled(splits: Mapping[str, "Dataset"], label: str) -> Labelled:
-    """Classes by the names that the data set gives them, else by the labels themselves."""
-    raw = [value for rows in splits.values() for value in rows[label][:]]
-    names = getattr(splits["train"].features[label], "names", None)
-    if names:
-        unlabelled = [row for row, value in enumerate(raw, start=1) if value is None or value == UNLABELLED]
-        if unlabelled:
-            message = f"has no label in {len(unlabelled):,} rows, the first is {unlabelled[0]:,}"
-            raise SpecError.of("task.label_column", label, message, "Choose splits whose examples are all labelled.")
-    class_names, labels = (tuple(names), np.array(raw, dtype=np.int64)) if names else classes_of(raw)
-    ends = np.cumsum([len(rows) for rows in splits.values()])
-    given = {split: np.arange(end - len(splits[split]), end) for split, end in zip(splits, ends, strict=True)}
-    return Labelled(labels, class_names, given)
+def _no_picture(column: str, place: str) -> SpecError:
+    return SpecError.of("task.image_column", column, f"has no readable picture in {place}", "Correct the data.")

@@ -51,8 +51,8 @@ class Labelled:
     given: Mapping[str, np.ndarray]  # split -> indices; always "train", the others where the data has them
 
 
-def image_data(source: OwnData, pixels: np.ndarray, examples: Labelled) -> ImageData:
-    """Pictures, uint8 [N, H, W, C], in splits."""
+def image_data(source: OwnData, pixels: np.ndarray, examples: Labelled, warnings: Sequence[str] = ()) -> ImageData:
+    """Pictures, uint8 [N, H, W, C], in splits; `warnings` are those that reading them gave."""
     splits, digests = _split(source, [picture.tobytes() for picture in pixels], examples)
     _, height, width, channels = pixels.shape
     return ImageData(
@@ -61,7 +61,7 @@ def image_data(source: OwnData, pixels: np.ndarray, examples: Labelled) -> Image
         labels={split: examples.labels[indices] for split, indices in splits.items()},
         pixels=lambda split: pixels[splits[split]],
         content_hash=_identity(source, splits, digests, examples),
-        warnings=tuple(_warnings(splits, digests, examples)),
+        warnings=(*warnings, *_warnings(splits, digests, examples)),
     )
 
 

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +13,47 @@ from core.errors import SpecError
 from core.tasks.sources.text_file import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+DELIMITERS = (",", ";", "\t", "|")
 MOST_ROWS = 2_000_000
+MOST_COLUMNS = 1_000
 
 
-def read_columns(path: Path) -> dict[str, list[Any]]:
-    """The table by column. Raises SpecError, naming the line, where it cannot be read."""
-    lines = _json_rows(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows(path)
-    columns: dict[str, list[Any]] = {}
-    for n_rows, (line, row) in enumerate(lines, start=1):
-        if n_rows > MOST_ROWS:
-            message = f"has more than {MOST_ROWS:,} rows"
-            raise SpecError.of("task.source", path.name, message, "Give a part of it.")
-        columns = columns or {name: [] for name in row}
-        if row.keys() != columns.keys():
-            raise _broken(path, line, f"has the columns {', '.join(row)} instead of {', '.join(columns)}")
-        for name, value in row.items():
-            columns[name].append(value)
-    if not columns:
+@dataclass(frozen=True)
+class Table:
+    """A file's rows by column; what a row of JSON Lines does not have is None."""
+
+    columns: dict[str, list[Any]]
+    lines: list[int]  # where each row ends in the file, from 1
+
+
+def read_table(path: Path) -> Table:
+    """The table. Raises SpecError, naming the line, where it cannot be read."""
+    rows = _json_rows(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows(path)
+    table = Table({}, [])
+    for line, row in rows:
+        if len(table.lines) == MOST_ROWS:
+            raise SpecError.of("task.source", path.name, f"has more than {MOST_ROWS:,} rows", "Give a part of it.")
+        for name in row:
+            table.columns.setdefault(name, [None] * len(table.lines))
+        if len(table.columns) > MOST_COLUMNS:
+            raise _broken(path, line, f"brings the table to more than {MOST_COLUMNS:,} columns")
+        for name, values in table.columns.items():
+            values.append(row.get(name))
+        table.lines.append(line)
+    if not table.lines:
         raise SpecError.of("task.source", path.name, "has no rows", "Choose a file with examples.")
-    return columns
+    return table
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = _delimiter(path, first)
+    padded = f"{delimiter} " in first  # "text, label": the blanks belong to the separator
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=padded, strict=True)
     try:
-        header = next(reader)
+        header = [name.strip() for name in next(reader)]
+        _require_once(path, reader.line_num, [name for name in header if name])
         for row in reader:
             if not row:
                 continue
@@ -47,18 +64,46 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise _broken(path, reader.line_num, str(error)) from error
 
 
+def _delimiter(path: Path, header: str) -> str:
+    """What separates the most names in the header; the usual one of the file's kind where it is as good as another."""
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    return max((usual, *DELIMITERS), key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
+
+        def to_object(pairs: list[tuple[str, Any]], line: int = line) -> dict[str, Any]:
+            _require_once(path, line, [name for name, _ in pairs])
+            return dict(pairs)
+
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=to_object)
         except json.JSONDecodeError as error:
             raise _broken(path, line, f"is not JSON ({error.msg})") from error
         if not isinstance(row, dict):
             raise _broken(path, line, "is not an object with named values")
+        if "\\u" in text:
+            _require_characters(path, line, row)
         yield line, row
 
 
+def _require_once(path: Path, line: int, names: list[str]) -> None:
+    """Raise SpecError where a column appears twice: only one of the two could be read."""
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise _broken(path, line, f"has the column {twice[0]!r} twice")
+
+
+def _require_characters(path: Path, line: int, row: dict[str, Any]) -> None:
+    """Raise SpecError for half of a surrogate pair, which JSON can write and no text can hold."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _broken(path, line, "holds half of a surrogate pair (\\ud800 to \\udfff), not a character") from error
+
+
 def _broken(path: Path, line: int, message: str) -> SpecError:
-    return SpecError.of("task.source", path.name, f"line {line:,} {message}", "Mend the file there.")
+    return SpecError.of("task.source", path.name, f"line {line:,} {message}", "Correct the file there.")

@@ -21,6 +21,7 @@ class Shape:
     n_classes: int | None = None
     image_shape: tuple[int, int, int] | None = None
     length: int | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @pytest.fixture

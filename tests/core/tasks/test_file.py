@@ -82,7 +82,7 @@ def test_missing_column_is_named_with_those_that_there_are(data):
     [
         (b"text,label\nfine,x\nbroken\n", "line 3 has 1 fields instead of 2"),
         (b"text,label\n", "no rows"),
-        (b"text,label\na,x\nb,\n", "empty in row 2"),
+        (b"text,label\na,x\nb,\n", "empty in line 3"),
         (b"text,label\na,x\nb,x\n", "1 different"),
         (b"text,label\na,\xff\n", "not text in UTF-8"),
         (b'text,label\n"never closed,x\n', "line"),
@@ -97,7 +97,7 @@ def test_broken_json_line_says_where(data):
     (data / "t.jsonl").write_text('{"text": "a", "label": 1}\n{"text": \n')
     assert "line 2 is not JSON" in problem("file:t.jsonl").message
     (data / "t.jsonl").write_text('{"text": "a", "label": 1}\n{"text": 7, "label": 2}\n')
-    assert "7 in row 2" in problem("file:t.jsonl").message
+    assert "7 in line 2" in problem("file:t.jsonl").message
 
 
 def test_class_folders_are_an_image_task(data):
@@ -198,3 +198,44 @@ def test_deep_grey_is_scaled_not_cut_off(data):
     read_data = read(TaskSpec(source="file:pets"))
     pixels = np.concatenate([read_data.pixels(split) for split in read_data.labels])
     assert read_data.shape == (1, 8, 8) and any((picture == 0x40).all() for picture in pixels)
+
+
+def test_validation_and_test_may_have_files_of_their_own(data):
+    write_csv(data / "train.csv", ROWS)
+    write_csv(data / "dev.csv", [("dev a", "even"), ("dev b", "odd")])
+    (data / "test.jsonl").write_text('\n{"text": "test a", "label": "odd"}\n{"text": "test b", "label": "even"}')
+    found = read(TaskSpec(source="file:train.csv", validation_file="dev.csv", test_file="file:test.jsonl"))
+    assert len(found.texts["train"]) == 40 and set(found.texts["validation"]) == {"dev a", "dev b"}
+    assert dict(zip(found.texts["test"], found.labels["test"].tolist(), strict=True)) == {"test a": 1, "test b": 0}
+    only_test = read(TaskSpec(source="file:train.csv", test_file="test.jsonl"))
+    assert [len(only_test.texts[split]) for split in ("train", "validation", "test")] == [36, 4, 2]
+
+
+def test_where_the_files_lie_is_no_part_of_the_datas_identity(data):
+    write_csv(data / "train.csv", ROWS)
+    for name in ("a.csv", "b.csv"):
+        write_csv(data / name, [("test a", "even"), ("test b", "odd")])
+    a, b = (read(TaskSpec(source="file:train.csv", test_file=f"{name}.csv")) for name in "ab")
+    assert a.content_hash == b.content_hash != read(TaskSpec(source="file:train.csv")).content_hash
+
+
+def test_a_broken_label_is_named_with_its_file_and_line(data):
+    write_csv(data / "train.csv", ROWS)
+    (data / "test.jsonl").write_text('{"text": "a", "label": "odd"}\n\n{"text": "b", "label": ["even"]}')
+    assert "in line 3 of test.jsonl" in problem("file:train.csv", test_file="test.jsonl").message
+
+
+def test_running_text_and_pictures_take_splits_of_their_own(data):
+    for name in ("train", "test"):
+        (data / f"{name}.txt").write_text(f"A line of {name}.\n" * 500)
+    corpus = read(TaskSpec(source="file:train.txt", test_file="test.txt"))
+    assert corpus.texts["test"] == "A line of test.\n" * 500 and "test" not in corpus.texts["validation"]
+    save_classes(data / "pets", 20)
+    save_classes(data / "more", 3)
+    found = read(TaskSpec(source="file:pets", validation_file="more"))
+    assert [len(found.labels[split]) for split in ("train", "validation", "test")] == [32, 6, 8]
+    for name in ("train", "test"):
+        save_classes(data / "split" / name, 3)
+    assert problem("file:pets", test_file="split").field == "task.test_file"
+    assert "SLIMBOARD_DATA" in problem("file:pets", test_file="../pets").remedy
+    assert problem("file:pets", test_file="test.txt").field == "task.test_file"

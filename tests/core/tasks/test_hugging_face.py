@@ -164,3 +164,29 @@ def test_folder_of_the_workers_own_is_not_taken_for_a_repository(data, tmp_path,
     for name in ("own/secrets", "own/../own/secrets", "../own", "csv", "text"):
         with pytest.raises(SpecError, match="SLIMBOARD_DATA"):
             read(TaskSpec(source=f"hf:{name}"))
+
+
+def test_a_list_of_labels_is_refused_with_its_row(data):
+    rows = {"text": [f"text {i}" for i in range(20)], "label": [["a"] if i % 2 else ["a", "b"] for i in range(20)]}
+    Dataset.from_dict(rows).save_to_disk(str(data / "saved"))
+    with pytest.raises(SpecError, match="in train row 1, which is not a single label"):
+        read(TaskSpec(source="hf:saved"))
+
+
+def test_a_split_that_lists_the_classes_in_another_order_keeps_their_names(data):
+    other = Features({"sentence": Value("string"), "label": ClassLabel(names=["good", "bad"])})
+    test = Dataset.from_dict({"sentence": ["fine", "awful"], "label": ["good", "bad"]}, features=other)
+    DatasetDict(train=texts(100), test=test).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    names = [found.class_names[label] for label in found.labels["test"]]
+    assert dict(zip(found.texts["test"], names, strict=True)) == {"fine": "good", "awful": "bad"}
+
+
+def test_pictures_of_12_bits_keep_their_contrast(data):
+    pictures = [Pillow.fromarray(np.full((6, 6), 80 * i, dtype=np.uint16)) for i in range(50)]
+    features = Features({"img": Image(), "label": ClassLabel(names=["even", "odd"])})
+    rows = {"img": pictures, "label": [i % 2 for i in range(50)]}
+    Dataset.from_dict(rows, features=features).save_to_disk(str(data / "saved"))
+    found = read(TaskSpec(source="hf:saved"))
+    values = sorted(int(p[0, 0, 0]) for split in found.labels for p in found.pixels(split))
+    assert values == [80 * i // 16 for i in range(50)]

@@ -12,7 +12,7 @@ from core.settings import settings
 from core.spec.model import TaskSpec
 from core.tasks import archive
 from core.tasks.catalogue import read
-from core.tasks.upload import save_model_upload, save_upload
+from core.tasks.upload import save_data_uploads, save_model_upload, save_upload
 from tests.core.tasks.pictures import save_classes
 
 WEIGHTS = save({"weight": np.ones((2, 2), dtype=np.float32)})
@@ -140,3 +140,32 @@ def test_incomplete_or_damaged_model_is_refused(home):
     assert ".safetensors" in refused(save_model_upload, [("config.json", io.BytesIO(b"{}"))], home)
     files = [("config.json", io.BytesIO(b"{}")), ("model.safetensors", io.BytesIO(WEIGHTS[:-3]))]
     assert "damaged" in refused(save_model_upload, files, home)
+
+
+def table(*rows: str) -> io.BytesIO:
+    return io.BytesIO("\n".join(["text,label", *rows]).encode())
+
+
+def test_several_files_become_the_splits_that_they_are_named_after(home):
+    train = [f"text {i},{'ab'[i % 2]}" for i in range(40)]
+    files = [
+        ("my_Test.csv", table("x,a", "y,b")),
+        ("reviews-train.csv", table(*train)),
+        ("dev.csv", table("z,a", "u,b")),
+    ]
+    data = read(TaskSpec(**save_data_uploads(files, home)))
+    assert len(data.texts["train"]) == 40
+    assert set(data.texts["test"]) == {"x", "y"} and set(data.texts["validation"]) == {"z", "u"}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["train.csv", "more.csv"], "more.csv"),
+        (["train.csv", "train_test.csv"], "train_test.csv"),
+        (["train.csv", "val.csv", "dev.csv"], "val.csv, dev.csv"),
+        (["val.csv", "test.csv"], "no file to train on"),
+    ],
+)
+def test_files_that_no_split_can_be_told_from_are_refused(home, names, words):
+    assert words in refused(save_data_uploads, [(name, table("x,a", "y,b")) for name in names], home)
