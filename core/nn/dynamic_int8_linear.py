@@ -29,7 +29,11 @@ class QuantizedRows(NamedTuple):
 
 
 def quantize_rows(x: Tensor) -> QuantizedRows:
-    """Round each row to 255 levels, symmetric about zero; NaN or infinity makes the row's scale so too."""
+    """Round each row to the codes -127..127; a row with NaN or infinity gets such a scale too.
+
+    The code -128 stays unused, unlike in weights. With the scale max / 127.5 of all 256 levels the largest value could
+    round to 128, which int8 cannot hold, so every call would have to clamp. 127 never overflows.
+    """
     x = x.float()
     largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
     scales = largest.div_(127).clamp_min_(SMALLEST_SCALE)
@@ -83,13 +87,12 @@ class DynamicInt8Linear(IntegerLinear):
 
     @classmethod
     @torch.no_grad()
-    def from_linear(cls, linear: nn.Linear) -> Self:
-        """The layer whose weights are those of `linear`, rounded row by row."""
+    def of(cls, linear: nn.Linear, codes: Tensor, scales: Tensor) -> Self:
+        """The layer that replaces `linear`: codes int8 [out, in], scales [out, 1]."""
         has_bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bias=has_bias, dtype=dtype_name(linear.weight.dtype))
         layer = layer.to(linear.weight.device)
-        rows = quantize_rows(linear.weight)
-        layer.codes, layer.scales = rows.codes, rows.scales[:, 0].contiguous()
+        layer.codes, layer.scales = codes.contiguous(), scales[:, 0].float().contiguous()
         if layer.bias is not None:
             layer.bias.data.copy_(linear.bias.data)
         return layer
@@ -180,12 +183,12 @@ def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:
 
 @cache
 def has_onednn() -> bool:
-    """Whether oneDNN's integer linear is here and exact: without VNNI its 16-bit sums of large codes saturate."""
+    """Whether oneDNN's integer linear is available and exact: without VNNI its 16-bit sums of large codes saturate."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
         return False
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    codes = torch.full((64, 64), 127, dtype=torch.int8)
-    codes[1::2] = -127
-    exact = (codes.double() @ codes.double().t()).float()
-    return torch.equal(onednn_multiply(codes, torch.ones(64))(codes), exact)
+    x, weight = (torch.full((64, 64), 127, dtype=torch.int8) for _ in range(2))
+    x[1::2], weight[1::2] = -127, -128
+    exact = (x.double() @ weight.double().t()).float()
+    return torch.equal(onednn_multiply(weight, torch.ones(64))(x), exact)

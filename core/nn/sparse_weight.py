@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from core.nn.packing import Layout, make_layout, rows_of, smallest_layout, weight_of
+from core.nn.packing import Layout, make_layout, rows_of, smallest_layout, weight_from_rows
 from core.nn.packing.layout import matrix_shape
 from core.nn.replacement import Replacement, WeightCount
 
@@ -55,7 +55,7 @@ class SparseWeight(Replacement):
         """The weight, zeros included, in its own shape."""
         rows = self.values.new_zeros(matrix_shape(self.shape))
         rows.masked_scatter_(self.layout.decode(self.places), self.values)
-        return weight_of(rows, self.shape)
+        return weight_from_rows(rows, self.shape)
 
     def prepare(self) -> None:
         """Keep the weight unpacked: without a kernel for it, executing takes as much memory as the dense layer."""

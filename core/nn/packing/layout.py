@@ -42,8 +42,8 @@ def rows_of(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 2 else weight.movedim(1, -1).movedim(0, -2).flatten(0, -2)
 
 
-def weight_of(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """The weight of this shape that `rows_of` made the rows of."""
+def weight_from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of this shape from its rows: the inverse of `rows_of`."""
     if len(shape) == 2:
         return rows
     outputs, inputs, *kernel = shape
