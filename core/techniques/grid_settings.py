@@ -18,12 +18,12 @@ class GridSettings(BaseModel):
     granularity: Literal["channel", "group"] = Field("channel", description="what shares a scale")
     group_size: int = Field(128, ge=8, le=4096, description="inputs that share a scale, where granularity is group")
     symmetric: bool = Field(True, description="grid symmetric about zero; an affine grid fits skewed weights better")
-    observer: RangeEstimatorName = Field("min-max", description="range estimator: how the range of the grid is chosen")
+    observer: RangeEstimatorName = Field("min-max", description="range estimator that fits the grid")
     percentile: float = Field(
         99.9,
         gt=50,
         le=100,
-        description="percent of weights below the upper end, where observer is percentile",
+        description="percent of weights below the upper end of the range, for the estimator percentile",
     )
 
     def scheme(self, bits: int) -> QuantizationScheme:

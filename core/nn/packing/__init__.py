@@ -1,4 +1,4 @@
-"""How the places of a sparse matrix's kept weights are written down, and which way is the smallest."""
+"""Layouts: encodings of the positions of a sparse matrix's kept weights, and the choice of the smallest."""
 
 from core.nn.packing.bitmap import Bitmap
 from core.nn.packing.elias_fano import EliasFano

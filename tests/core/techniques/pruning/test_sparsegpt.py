@@ -1,6 +1,7 @@
 """SparseGPT on whole models: the solver's weights on sequential inputs, masks, patterns, and codes in the same pass."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -181,16 +182,19 @@ def test_codes_of_the_same_pass_are_stored_without_the_zeros(has_old):
 
 
 def test_quantizing_in_the_same_pass_loses_less_than_afterwards():
-    errors = {}
-    for joint in (True, False):
-        subject = subject_of("builtin:gpt")
+    errors = {True: 0.0, False: 0.0}
+    for seed, joint in itertools.product(range(3), errors):
+        subject = subject_of("llama")
         with torch.no_grad():
+            for name, weight in prunable_weights(subject.model).items():  # one draw of weights proves little
+                order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed + len(name)))
+                weight.copy_(weight[:, order])
             dense = logits_of(subject.model, whole_batch(subject))
             Sparsegpt(structure="n:m", bits=3 if joint else None).apply(subject, context(subject))
             if not joint:
                 Rtn(bits=3).apply(subject, context(subject))
-            errors[joint] = float((logits_of(subject.model, whole_batch(subject)) - dense).square().mean())
-    assert errors[True] < errors[False]
+            errors[joint] += float((logits_of(subject.model, whole_batch(subject)) - dense).square().mean())
+    assert errors[True] < 0.95 * errors[False]
 
 
 def test_convolutions_of_a_model_with_linear_layers_are_pruned_and_stay_dense():
