@@ -1,9 +1,9 @@
 """torch's kernels for packed weights and bfloat16 activations, and the layouts that they need.
 
 For a few rows (decoding, single examples) they are faster than unpacking the weight. Their time grows with the number
-of rows, so inputs of more than MAX_ROWS rows use the unpacked weight. In float32 the kernels are reference loops, slower
-than unpacking, and are not used. The 4-bit kernels take group scales and the offset of an affine zero point in bfloat16:
-with them a pruned weight is zero only up to that rounding.
+of rows, so inputs of more than MAX_ROWS rows use the unpacked weight. In float32 the kernels are reference loops,
+slower than unpacking, and are not used. The 4-bit kernels take group scales and the offset of an affine zero point in
+bfloat16: with them a pruned weight is zero only up to that rounding.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """N kept weights in every M consecutive inputs, as one number for each group.
 
-The number is the rank of the group's pattern among the C(M, N) possible ones in the combinatorial number system (Lehmer,
-https://en.wikipedia.org/wiki/Combinatorial_number_system). It takes ceil(log2 C(M, N)) bits: 3 for 2:4, where two plain
-indices take 4.
+The number is the rank of the group's pattern among the C(M, N) possible ones in the combinatorial number system
+(Lehmer, https://en.wikipedia.org/wiki/Combinatorial_number_system). It takes ceil(log2 C(M, N)) bits: 3 for 2:4, where
+two plain indices take 4.
 """
 
 import math
