@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from core.models.encoder import Encoder
-from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.techniques.quantization.dynamic_int8 import quantize
 
 Forward = Callable[[Tensor], Tensor]
 FLAGS = ("avx512f", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
@@ -67,7 +67,7 @@ def dynamic_int8(encoder: Encoder) -> Forward:
     """Ours: every linear of the blocks swapped and prepared."""
     model = copy.deepcopy(encoder)
     for name, module in [(n, m) for n, m in model.named_modules() if is_block_linear(n, m)]:
-        packed = DynamicInt8Linear.from_linear(module)
+        packed = quantize(module)
         packed.prepare()
         model.set_submodule(name, packed)
     return model

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core.errors import SpecError
 from core.models.anatomy import prunable
 from core.nn.experts.linear import ExpertLinear
-from core.nn.packing import rows_of, weight_of
+from core.nn.packing import rows_of, weight_from_rows
 from core.subject import Subject
 
 
@@ -71,7 +71,7 @@ def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
             before[j] += first
             before[i] += ~first
     kept = (before < n).t().reshape(rows.shape)
-    return weight_of(kept, scores.shape)
+    return weight_from_rows(kept, scores.shape)
 
 
 def check_pattern(model: nn.Module, n: int, m: int, indivisible: Literal["refuse", "skip"]) -> None:

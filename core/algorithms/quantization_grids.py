@@ -1,16 +1,20 @@
-"""Observers: which uniform grid a row of values is rounded to.
+"""Uniform grids for weights, and the range estimators that fit them to rows of values.
 
-A grid has the codes 0..2**bits-1 and stands for `scale * (code - zero_point)`. Zero is always one of its
-values, so that pruned weights stay exactly zero. Symmetric grids leave code 0 out: the largest is then the
-negative of the smallest. Rounding is half-to-even everywhere.
+A grid has the codes 0..2**bits - 1. A code means `scale * (code - zero_point)`. Zero is always on the grid, so pruned
+weights stay exactly zero. A symmetric grid has its zero point at 2**(bits - 1), hence one level more below zero than
+above, and for a range of [-r, r] the scale r / (2**(bits - 1) - 0.5): half a step is cut off at the upper end and half
+a step is spare at the lower end. `torch.ao.quantization` and compressed-tensors do the same. Rounding is half to even.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from core.nn.quant_linear import QuantLinear
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 MSE_FACTORS = tuple(step / 50 for step in range(1, 61))  # 0.02 .. 1.2, with 1.0 itself
@@ -18,29 +22,26 @@ MSE_FACTORS = tuple(step / 50 for step in range(1, 61))  # 0.02 .. 1.2, with 1.0
 
 @dataclass(frozen=True)
 class Grid:
-    """One grid for each row: scale and zero point [rows, 1], both of float values."""
+    """One grid for each row: scale and zero point, both float32 [rows, 1]."""
 
     scale: Tensor
     zero_point: Tensor
     bits: int
-    symmetric: bool
-
-    @property
-    def code_range(self) -> tuple[int, int]:
-        """Smallest and largest code."""
-        return (1 if self.symmetric else 0), 2**self.bits - 1
 
     def quantize(self, x: Tensor) -> Tensor:
         """Codes [rows, n], as floats, of values x [rows, n]."""
-        return torch.clamp(torch.round(x / self.scale) + self.zero_point, *self.code_range)
+        return torch.clamp(torch.round(x / self.scale) + self.zero_point, 0, 2**self.bits - 1)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Values of codes [rows, n]."""
         return self.scale * (codes - self.zero_point)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """The grid's values nearest to x [rows, n]."""
+        """The values on the grid that are nearest to x [rows, n]."""
         return self.dequantize(self.quantize(x))
+
+
+Fit = Callable[[Tensor], Grid]  # rows of values [rows, n] -> a grid for each
 
 
 class QuantizedWeight(NamedTuple):
@@ -52,14 +53,14 @@ class QuantizedWeight(NamedTuple):
 
 
 def grid_between(low: Tensor, high: Tensor, bits: int, symmetric: bool, dtype: torch.dtype = torch.float32) -> Grid:
-    """The grid from `low` to `high` [rows, 1], widened to hold zero; its scales are values of `dtype`.
+    """The grid for the range from `low` to `high` [rows, 1], widened to include zero; scales are rounded to `dtype`.
 
-    A symmetric grid reaches as far as the larger of the two. Where both are zero the scale is 1. A scale that
-    `dtype` cannot hold becomes 0 or infinite there.
+    A symmetric grid covers the larger of the two on both sides. Where both are zero, the scale is 1. A scale that
+    `dtype` cannot represent becomes 0 or infinite.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
     if symmetric:
-        scale = torch.maximum(high, -low) / (2 ** (bits - 1) - 1)
+        scale = torch.maximum(high, -low) / (2 ** (bits - 1) - 0.5)
     else:
         scale = (high - low) / (2**bits - 1)
     scale = torch.where(scale < _SMALLEST, 1.0, scale).to(dtype).float()
@@ -67,16 +68,16 @@ def grid_between(low: Tensor, high: Tensor, bits: int, symmetric: bool, dtype: t
         zero_point = torch.full_like(scale, 2 ** (bits - 1))
     else:
         zero_point = torch.round(-low / scale).clamp(0, 2**bits - 1)
-    return Grid(scale, zero_point, bits, symmetric)
+    return Grid(scale, zero_point, bits)
 
 
 def min_max(x: Tensor, bits: int, symmetric: bool, dtype: torch.dtype = torch.float32) -> Grid:
-    """The grid that holds all of each row of x [rows, n]."""
+    """The grid for the whole range of each row of x [rows, n]."""
     return grid_between(x.amin(1, keepdim=True), x.amax(1, keepdim=True), bits, symmetric, dtype)
 
 
 def percentile(x: Tensor, bits: int, symmetric: bool, dtype: torch.dtype = torch.float32, share: float = 99.9) -> Grid:
-    """The grid between the two quantiles that leave `100 - share` percent outside, on each side, of each row."""
+    """The grid between the quantiles `100 - share` % and `share` % of each row of x [rows, n]."""
     ordered = x.sort(dim=1).values
     last = x.shape[1] - 1
     low, high = (_interpolated(ordered, last * q) for q in (1 - share / 100, share / 100))
@@ -84,31 +85,73 @@ def percentile(x: Tensor, bits: int, symmetric: bool, dtype: torch.dtype = torch
 
 
 def mean_squared_error(x: Tensor, bits: int, symmetric: bool, dtype: torch.dtype = torch.float32) -> Grid:
-    """Of the min-max grid shrunk and stretched by MSE_FACTORS, the one of least squared error, row by row."""
+    """Of several multiples of the min-max range, the one whose grid has the least squared error, row by row.
+
+    The multiples are MSE_FACTORS and, for a symmetric grid, the two that put its largest or smallest code exactly on
+    the end of the range.
+    """
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     best = grid_between(low, high, bits, symmetric, dtype)
     scale, zero_point = best.scale, best.zero_point
     least = (best.nearest(x) - x).square().sum(1, keepdim=True)
-    for factor in MSE_FACTORS:
+    for factor in (*MSE_FACTORS, *(_factors_of_exact_ends(bits) if symmetric else ())):
         grid = grid_between(factor * low, factor * high, bits, symmetric, dtype)
         error = (grid.nearest(x) - x).square().sum(1, keepdim=True)
         better = error < least
         least = torch.where(better, error, least)
         scale = torch.where(better, grid.scale, scale)
         zero_point = torch.where(better, grid.zero_point, zero_point)
-    return Grid(scale, zero_point, bits, symmetric)
+    return Grid(scale, zero_point, bits)
 
 
-def quantize_groups(weight: Tensor, group_size: int | None, observe: Callable[[Tensor], Grid]) -> QuantizedWeight:
-    """Weight [out, in] on the grids that `observe` finds for each group of inputs, or each whole row (None).
+RangeEstimatorName = Literal["min-max", "percentile", "mse"]
+RANGE_ESTIMATORS: dict[str, Callable[..., Grid]] = {
+    "min-max": min_max,
+    "percentile": percentile,
+    "mse": mean_squared_error,
+}
 
-    Where the group size does not divide the inputs, the last group is shorter.
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """How the weights of a linear layer are quantized: bits, what shares a scale, and the range estimator."""
+
+    bits: int
+    symmetric: bool = True
+    group_size: int | None = None  # consecutive inputs that share a scale; None: all inputs of an output channel
+    range_estimator: RangeEstimatorName = "min-max"
+    percentile: float = 99.9  # for the range estimator of that name
+
+    def fit(self, rows: Tensor, dtype: torch.dtype = torch.float32) -> Grid:
+        """The grid of each row of values [rows, n]; scales are rounded to `dtype`."""
+        more = {"share": self.percentile} if self.range_estimator == "percentile" else {}
+        return RANGE_ESTIMATORS[self.range_estimator](rows, self.bits, self.symmetric, dtype, **more)
+
+    def pack(self, linear: nn.Linear, quantize: Callable[[Fit, int | None], QuantizedWeight]) -> QuantLinear:
+        """The layer that replaces `linear`, with what `quantize` makes of its weight.
+
+        `quantize` is given a function that fits grids to rows, and the group size (None: one group). Scales are
+        float16; where that is not precise enough, `quantize` is called again for float32.
+        """
+        group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
+        for dtype in (torch.float16, torch.float32):
+            codes, scales, zero_points = quantize(partial(self.fit, dtype=dtype), group_size)
+            if is_precise(scales, dtype):
+                break
+        offsets = None if self.symmetric else zero_points
+        return QuantLinear.of(linear, codes, scales.to(dtype), offsets, bits=self.bits, group_size=group_size)
+
+
+def quantize_groups(weight: Tensor, fit: Fit, group_size: int | None) -> QuantizedWeight:
+    """Round a weight [out, in] to the grids that `fit` chooses for each group of inputs, or each whole row (None).
+
+    Where the group size does not divide the number of inputs, the last group is shorter.
     """
     out_features, in_features = weight.shape
     size = group_size or in_features
     whole = in_features // size * size
     parts = [part for part in (weight[:, :whole].reshape(-1, size), weight[:, whole:]) if part.numel()]
-    grids = [observe(part) for part in parts]
+    grids = [fit(part) for part in parts]
 
     def by_row(tensors: list[Tensor]) -> Tensor:
         return torch.cat([tensor.reshape(out_features, -1) for tensor in tensors], dim=1)
@@ -118,7 +161,7 @@ def quantize_groups(weight: Tensor, group_size: int | None, observe: Callable[[T
 
 
 def is_precise(scales: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `dtype` holds all scales at its full precision: none is too large, none among its subnormals."""
+    """Whether `dtype` represents all scales with its full precision: none overflows, none is subnormal."""
     limits = torch.finfo(dtype)
     return bool(((scales >= limits.tiny) & (scales <= limits.max)).all())
 
@@ -130,8 +173,10 @@ def _interpolated(ordered: Tensor, position: float) -> Tensor:
     return torch.lerp(ordered[:, below : below + 1], ordered[:, above : above + 1], position - below)
 
 
-OBSERVERS: dict[str, Callable[..., Grid]] = {
-    "min-max": min_max,
-    "percentile": percentile,
-    "mse": mean_squared_error,
-}
+def _factors_of_exact_ends(bits: int) -> tuple[float, float]:
+    """Multiples of a range [-r, r] at which r is the symmetric grid's largest value, or -r its smallest.
+
+    The first gives the scale r / (2**(bits - 1) - 1) of a grid of 2**bits - 1 levels.
+    """
+    half = 2 ** (bits - 1)
+    return (half - 0.5) / (half - 1), (half - 0.5) / half

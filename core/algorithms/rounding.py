@@ -1,31 +1,30 @@
-"""Rounds a weight column by column to uniform grids, each fitted to its group of columns when it is reached."""
-
-from collections.abc import Callable
+"""Round a weight column by column to uniform grids, each fitted when its group of columns is reached."""
 
 import torch
 from torch import Tensor
 
-from core.algorithms.quantization_grids import Grid, QuantizedWeight
+from core.algorithms.quantization_grids import Fit, Grid, QuantizedWeight
 
 
 class Rounding:
-    """Grids that `observe` fits to rows of values, one for each row and group of columns.
+    """The grids of a weight, one for each row and group of columns, and the codes of the columns so far.
 
-    `group_size` None means one group, the whole row. Columns come in order; zero stays exactly zero.
+    `fit` chooses the grids. `group_size` None means one group, the whole row. Columns come in order; zero stays
+    exactly zero.
     """
 
-    def __init__(self, observe: Callable[[Tensor], Grid], group_size: int | None = None):
+    def __init__(self, fit: Fit, group_size: int | None = None):
         self.group_size = group_size
-        self._observe = observe
+        self._fit = fit
         self._grids: list[Grid] = []
         self._codes: list[Tensor] = []
 
     def begin(self, group: Tensor) -> None:
         """Fit the grids of the group [rows, n] whose first column comes next."""
-        self._grids.append(self._observe(group.float()))
+        self._grids.append(self._fit(group.float()))
 
     def round(self, column: Tensor) -> Tensor:
-        """The grid's values nearest to a column [rows]."""
+        """The values on the grid that are nearest to a column [rows]."""
         grid = self._grids[-1]
         codes = grid.quantize(column.float()[:, None])
         self._codes.append(codes)

@@ -3,8 +3,8 @@
 `Context.blocks` is the way in.
 """
 
-from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_of
+from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_from_matrices
 from core.calibration.sequential import Block, walk
 from core.calibration.statistics import Hessian, InputNorms
 
-__all__ = ["Block", "Hessian", "InputNorms", "groups_of", "input_rows", "matrices_of", "walk", "weight_of"]
+__all__ = ["Block", "Hessian", "InputNorms", "groups_of", "input_rows", "matrices_of", "walk", "weight_from_matrices"]

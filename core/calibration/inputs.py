@@ -21,8 +21,8 @@ def matrices_of(weight: Tensor, groups: int = 1) -> Tensor:
     return columns.unflatten(0, (groups, -1))
 
 
-def weight_of(matrices: Tensor, shape: Sequence[int]) -> Tensor:
-    """The weight of this shape that `matrices_of` made the matrices of."""
+def weight_from_matrices(matrices: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of this shape from its matrices: the inverse of `matrices_of`."""
     rows = matrices.flatten(0, 1)
     if len(shape) == 2:
         return rows

@@ -1,7 +1,7 @@
-"""Codes of 1 to 32 bits, one after the other without gaps, in bytes.
+"""Pack codes of 1 to 32 bits into bytes without gaps, and unpack them.
 
-Bit order is little-endian throughout: code 0 begins at the lowest bit of byte 0, so that 4-bit codes lie
-two to a byte, the first in the low half.
+The bit order is little-endian: code 0 begins at the lowest bit of byte 0. So a byte holds two 4-bit codes, the first in
+its low half.
 """
 
 import math
@@ -11,12 +11,15 @@ from torch import Tensor
 
 
 def packed_length(n: int, bits: int) -> int:
-    """Bytes that `n` codes of `bits` bits take."""
+    """The number of bytes of `n` codes of `bits` bits."""
     return (n * bits + 7) // 8
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
-    """Codes in 0..2**bits-1, integer [..., n] -> uint8 [..., packed_length(n, bits)]; `bits` is 1 to 32."""
+    """Pack codes in 0..2**bits - 1, integer [..., n], into uint8 [..., packed_length(n, bits)].
+
+    `bits` is 1 to 32; raises ValueError otherwise.
+    """
     n_codes, n_bytes = _period(bits)
     n = codes.shape[-1]
     n_periods = -(-n // n_codes)
@@ -32,7 +35,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
-    """The `n` codes [..., n] that `pack_bits` put into `packed`: uint8 up to 8 bits, int32 up to 16, else int64."""
+    """The `n` codes [..., n] that `pack_bits` packed: uint8 up to 8 bits, int32 up to 16, else int64."""
     n_codes, n_bytes = _period(bits)
     n_periods = -(-n // n_codes)
     padded = torch.nn.functional.pad(packed, (0, n_periods * n_bytes - packed.shape[-1]))
@@ -49,12 +52,12 @@ def unpack_bits(packed: Tensor, bits: int, n: int) -> Tensor:
 
 
 def _word(bits: int) -> torch.dtype:
-    """Holds a code shifted by up to 7 bits."""
+    """The integer type that holds a code shifted by up to 7 bits."""
     return torch.int32 if bits <= 16 else torch.int64
 
 
 def _period(bits: int) -> tuple[int, int]:
-    """Fewest codes that fill whole bytes, and those bytes."""
+    """The fewest codes that fill whole bytes, and the number of those bytes."""
     if not 1 <= bits <= 32:
         raise ValueError(f"bits must be 1 to 32, not {bits}")
     shared = math.gcd(bits, 8)

@@ -2,7 +2,7 @@
 
 Papers: https://arxiv.org/abs/2206.01861 (ZeroQuant: activations token by token), https://arxiv.org/abs/2208.07339
 (LLM.int8: the outer product of row and column scales). Weights have one scale for each output, activations one for
-each row, found when the row arrives. The product is exact in int32, so every way to compute it gives the same result.
+each row, computed when the row arrives. The product is exact in int32, so all kernels give the same result.
 """
 
 import threading
@@ -29,7 +29,11 @@ class QuantizedRows(NamedTuple):
 
 
 def quantize_rows(x: Tensor) -> QuantizedRows:
-    """Round each row to 255 levels, symmetric about zero; NaN or infinity makes the row's scale so too."""
+    """Round each row to the codes -127..127; a row with NaN or infinity gets such a scale too.
+
+    The code -128 stays unused, unlike in weights. With the scale max / 127.5 of all 256 levels the largest value could
+    round to 128, which int8 cannot hold, so every call would have to clamp. 127 never overflows.
+    """
     x = x.float()
     largest = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
     scales = largest.div_(127).clamp_min_(SMALLEST_SCALE)
@@ -37,7 +41,7 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
 
 
 class _Shared(threading.local):
-    """The input that several layers are being called with, and what it was rounded to."""
+    """The input that several layers are called with, and its codes once one of them has rounded it."""
 
     source: Tensor | None = None
     rows: QuantizedRows | None = None
@@ -48,7 +52,7 @@ _shared = _Shared()
 
 @contextmanager
 def shared_input(x: Tensor) -> Iterator[None]:
-    """Inside, layers that are called with x round it once (q, k and v); nothing may write to x meanwhile."""
+    """Inside, layers that are called with x (q, k and v) round it only once; nothing may write to x meanwhile."""
     before = _shared.source, _shared.rows
     _shared.source, _shared.rows = x, None
     try:
@@ -58,7 +62,7 @@ def shared_input(x: Tensor) -> Iterator[None]:
 
 
 def _rounded(x: Tensor) -> QuantizedRows:
-    """`quantize_rows(x)` of x [rows, in], taken over from a layer before that had the same input."""
+    """`quantize_rows(x)` of x [rows, in], reused from an earlier layer with the same input."""
     source = _shared.source
     if source is None or not _is_same(x, source):
         return quantize_rows(x)
@@ -68,13 +72,13 @@ def _rounded(x: Tensor) -> QuantizedRows:
 
 
 def _is_same(x: Tensor, source: Tensor) -> bool:
-    """Whether x [rows, in] is `source` [..., in] with its leading axes put together."""
+    """Whether x [rows, in] is `source` [..., in] with its leading axes flattened."""
     same_memory = x.data_ptr() == source.data_ptr() and x.numel() == source.numel()
     return same_memory and x.is_contiguous() and source.is_contiguous()
 
 
 class DynamicInt8Linear(IntegerLinear):
-    """Weights int8 [out, in] with float32 scales [out]; what `prepare` lays out for the kernel is not saved."""
+    """Weights int8 [out, in] with float32 scales [out]; the layout that `prepare` makes for a kernel is not saved."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dtype: str = "float32"):
         super().__init__(in_features, out_features, bias=bias, dtype=dtype)
@@ -83,13 +87,12 @@ class DynamicInt8Linear(IntegerLinear):
 
     @classmethod
     @torch.no_grad()
-    def from_linear(cls, linear: nn.Linear) -> Self:
-        """The layer whose weights are those of `linear`, rounded row by row."""
+    def of(cls, linear: nn.Linear, codes: Tensor, scales: Tensor) -> Self:
+        """The layer that replaces `linear`: codes int8 [out, in], scales [out, 1]."""
         has_bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bias=has_bias, dtype=dtype_name(linear.weight.dtype))
         layer = layer.to(linear.weight.device)
-        rows = quantize_rows(linear.weight)
-        layer.codes, layer.scales = rows.codes, rows.scales[:, 0].contiguous()
+        layer.codes, layer.scales = codes.contiguous(), scales[:, 0].float().contiguous()
         if layer.bias is not None:
             layer.bias.data.copy_(linear.bias.data)
         return layer
@@ -137,7 +140,7 @@ class DynamicInt8Linear(IntegerLinear):
         return WeightCount(weights=self.in_features * self.out_features, nonzeros=nonzeros, bits=8.0)
 
     def _multiply_with_gradient(self, x: Tensor) -> Tensor:
-        """The same product, whose gradient passes the rounding of x straight through."""
+        """The same product; the gradient passes straight through the rounding of x."""
         with torch.no_grad():
             rows = quantize_rows(x)
             error = rows.scales * rows.codes.float() - x
@@ -152,22 +155,22 @@ class DynamicInt8Linear(IntegerLinear):
 
 
 def cuda_multiply(codes: Tensor, scales: Tensor) -> Multiply:
-    """The product with weights [out, in] of `scales` [out] by cuBLASLt."""
+    """The product with codes [out, in] of scales [out] by cuBLASLt."""
 
     def run(x: Tensor) -> Tensor:
-        padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - len(x))))  # the kernel wants more than 16 rows
+        padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - len(x))))  # the kernel needs more than 16 rows
         return torch._int_mm(padded, codes.t())[: len(x)].float().mul_(scales)
 
     return run
 
 
 def float_multiply(codes: Tensor, scales: Tensor) -> Multiply:
-    """Where there is no integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
+    """The product without an integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
     return lambda x: (x.double() @ codes.t().double()).float().mul_(scales)
 
 
 def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:
-    """The product with weights [out, in] of `scales` [out], packed for oneDNN (AMX or VNNI where there is one)."""
+    """The product with codes [out, in] of scales [out], packed for oneDNN (with AMX or VNNI where available)."""
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
     zero_points = torch.zeros(len(codes), dtype=torch.int32)
     multiply = torch.ops.onednn.qlinear_pointwise.default
@@ -180,12 +183,12 @@ def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:
 
 @cache
 def has_onednn() -> bool:
-    """Whether oneDNN's integer linear is here and exact: without VNNI its 16-bit sums of large codes saturate."""
+    """Whether oneDNN's integer linear is available and exact: without VNNI its 16-bit sums of large codes saturate."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")):
         return False
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    codes = torch.full((64, 64), 127, dtype=torch.int8)
-    codes[1::2] = -127
-    exact = (codes.double() @ codes.double().t()).float()
-    return torch.equal(onednn_multiply(codes, torch.ones(64))(codes), exact)
+    x, weight = (torch.full((64, 64), 127, dtype=torch.int8) for _ in range(2))
+    x[1::2], weight[1::2] = -127, -128
+    exact = (x.double() @ weight.double().t()).float()
+    return torch.equal(onednn_multiply(weight, torch.ones(64))(x), exact)

@@ -1,4 +1,4 @@
-"""What linear layers with integer weights share: a bias, any leading axes, and scales that no cast rounds."""
+"""The base of linear layers with integer weights: a bias, any leading axes, and scales that casts do not change."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -12,14 +12,15 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name that DTYPES knows a dtype by."""
+    """The key of a dtype in DTYPES."""
     return str(dtype).removeprefix("torch.")
 
 
 class IntegerLinear(Replacement):
     """Base of a linear layer [out, in] whose weights are integer `codes` times `scales`.
 
-    `dtype` is that of the bias and of the layer that `dense` gives. Casting the model changes it, not the scales.
+    `dtype` is the dtype of the bias and of the layer that `dense` returns. A cast of the model changes it, but not the
+    dtype of the scales.
     """
 
     codes: Tensor
@@ -32,14 +33,14 @@ class IntegerLinear(Replacement):
         self.out_features = out_features
         self.dtype = DTYPES[dtype]
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
-        self._kernel: Callable[[Tensor], Tensor] | None = None  # what `prepare` laid out; never saved or copied
+        self._kernel: Callable[[Tensor], Tensor] | None = None  # set by `prepare`; never saved or copied
 
     def weight(self) -> Tensor:
-        """The weights [out, in] that the codes stand for, float32."""
+        """The dequantized weights, float32 [out, in]."""
         raise NotImplementedError(type(self).__name__)
 
     def multiply(self, x: Tensor) -> Tensor:
-        """x [rows, in] -> [rows, out], bias included; there is at least one row."""
+        """x [rows, in] -> [rows, out] with the bias; `rows` is at least 1."""
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class IntegerLinear(Replacement):
 
     @torch.no_grad()
     def dense(self) -> nn.Linear:
-        """An ordinary linear layer with the rounded weights."""
+        """An ordinary linear layer with the dequantized weights."""
         has_bias = self.bias is not None
         linear = nn.Linear(self.in_features, self.out_features, has_bias, device="meta")
         linear.weight = nn.Parameter(self.weight().to(self.dtype))

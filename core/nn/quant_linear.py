@@ -1,6 +1,6 @@
-"""Linear layer with weights of 2 to 8 bits, packed without gaps and unpacked, or run by a kernel, when it is used.
+"""Linear layer with packed weights of 2 to 8 bits, unpacked for each call or multiplied by a kernel.
 
-Paper: https://arxiv.org/abs/1712.05877 (section 2.1: scales and zero points), here for weights alone.
+Paper: https://arxiv.org/abs/1712.05877 (section 2.1: scales and zero points), here for weights only.
 """
 
 from typing import Any, Self
@@ -18,8 +18,8 @@ from core.nn.weight_only import MAX_ROWS, WeightOnlyFormat, find_kernel, lay_out
 class QuantLinear(IntegerLinear):
     """Weights `scale * (code - zero_point)`, one scale for each output channel or each group of its inputs.
 
-    `group_size` None means one group, the whole row; the last group is shorter where it does not divide. Symmetric
-    weights have the fixed zero point 2**(bits-1); the others store theirs, packed like the codes. Activations
+    `group_size` None means one group, the whole row; the last group is shorter where it does not divide the inputs.
+    Symmetric weights have the fixed zero point 2**(bits - 1); others store theirs, packed like the codes. Activations
     keep their precision.
     """
 
@@ -61,7 +61,8 @@ class QuantLinear(IntegerLinear):
     ) -> Self:
         """The layer that replaces `linear`.
 
-        Codes [out, in] lie in 0..2**bits-1; scales and zero points are [out, n_groups]; no zero points: symmetric.
+        Codes [out, in] are in 0..2**bits - 1; scales and zero points are [out, n_groups]. Without zero points the
+        layer is symmetric.
         """
         layer = cls(
             linear.in_features,
@@ -106,7 +107,7 @@ class QuantLinear(IntegerLinear):
         return grouped.flatten(1)[:, : self.in_features].contiguous()
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes [out, in], scales [out, n_groups] and zero points, the same or, if symmetric, [1, 1]."""
+        """Codes [out, in], scales [out, n_groups], and zero points [out, n_groups] or, if symmetric, [1, 1]."""
         codes = self.codes if self.bits == 8 else unpack_bits(self.codes, self.bits, self.in_features)
         return codes, self.scales, self.unpacked_zero_points()
 
@@ -117,7 +118,7 @@ class QuantLinear(IntegerLinear):
         return unpack_bits(self.zero_points, self.bits, self.n_groups)
 
     def zero_codes(self) -> Tensor:
-        """The codes [out, in] of weights that are all zero."""
+        """The codes [out, in] of a weight of zeros."""
         zero_points, size = self.unpacked_zero_points(), self.group_size or self.in_features
         if self.zero_points is None:
             return zero_points.expand(self.out_features, self.in_features)
@@ -138,7 +139,7 @@ class QuantLinear(IntegerLinear):
         )
 
     def _offsets(self) -> Tensor:
-        """Codes less zero points, float32 [out, n_groups, group]."""
+        """Codes minus zero points, float32 [out, n_groups, group]."""
         codes, _, zero_points = self.unpacked()
         group_size = self.group_size or self.in_features
         padded = F.pad(codes, (0, self.n_groups * group_size - self.in_features))

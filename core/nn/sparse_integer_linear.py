@@ -1,7 +1,7 @@
-"""Integer layers of pruned weights: the codes of the kept weights, and their places in the smallest layout.
+"""Integer layers of pruned weights: the codes of the kept weights, and their positions in the smallest layout.
 
-They compute what the layers with all codes do, by the same kernels: `prepare` lays the weights out with their
-zeros, since no kernel here multiplies sparse codes. What is saved is the small form.
+They compute the same as the layers with all codes, with the same kernels: `prepare` restores the zeros, since no kernel
+here multiplies sparse codes. Only the small form is saved.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from core.nn.quant_linear import QuantLinear
 
 
 class SparseQuantLinear(QuantLinear):
-    """A `QuantLinear` whose `codes` [n_bytes] are those at `places` alone; the others are their zero points."""
+    """A `QuantLinear` that stores only the `codes` [n_bytes] at `places`; all others equal their zero points."""
 
     places: Tensor  # uint8 [n_bytes]
 
@@ -42,7 +42,7 @@ class SparseQuantLinear(QuantLinear):
     @classmethod
     @torch.no_grad()
     def pack(cls, layer: QuantLinear) -> Self:
-        """The same layer, storing only codes of weights that are not zero."""
+        """The same layer with only the codes of nonzero weights stored."""
         codes = layer.unpacked()[0]
         kept = codes != layer.zero_codes()
         layout = smallest_layout(kept, layer.bits / 8)
@@ -64,7 +64,7 @@ class SparseQuantLinear(QuantLinear):
 
 
 class SparseDynamicInt8Linear(DynamicInt8Linear):
-    """A `DynamicInt8Linear` whose `codes` [n_values] are those at `places` alone; the others are zero."""
+    """A `DynamicInt8Linear` that stores only the `codes` [n_values] at `places`; all others are zero."""
 
     places: Tensor  # uint8 [n_bytes]
 
@@ -87,7 +87,7 @@ class SparseDynamicInt8Linear(DynamicInt8Linear):
     @classmethod
     @torch.no_grad()
     def pack(cls, layer: DynamicInt8Linear) -> Self:
-        """The same layer, storing only codes that are not zero."""
+        """The same layer with only the nonzero codes stored."""
         codes = layer.unpacked()
         layout = smallest_layout(codes != 0, 1)
         packed = cls(**layer.arguments(), **layout.arguments()).to(codes.device)
@@ -106,7 +106,7 @@ class SparseDynamicInt8Linear(DynamicInt8Linear):
 
 
 def without_zeros(layer: IntegerLinear) -> IntegerLinear:
-    """The layer that stores only the codes that are not zero, where this takes fewer bytes; else `layer` itself."""
+    """The layer with only its nonzero codes stored, where this takes fewer bytes; otherwise `layer` itself."""
     pack = _PACKERS.get(type(layer))
     if pack is None:
         return layer

@@ -1,4 +1,4 @@
-"""What layers with packed sparse weights share: the values in order, the places in the smallest layout."""
+"""The base of layers with packed sparse weights: values in order, positions in the smallest layout."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -6,16 +6,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from core.nn.packing import Layout, make_layout, rows_of, smallest_layout, weight_of
+from core.nn.packing import Layout, make_layout, rows_of, smallest_layout, weight_from_rows
 from core.nn.packing.layout import matrix_shape
 from core.nn.replacement import Replacement, WeightCount
 
 
 class SparseWeight(Replacement):
-    """Base of a layer whose weight of this shape is stored as `values` and `places`.
+    """Base of a layer whose weight is stored as `values` and the encoded positions `places`.
 
-    The layout looks along input channels: see `rows_of` for convolutions. Kept weights that happen to be zero
-    stay stored.
+    Layouts group consecutive input channels: see `rows_of` for convolutions. Kept weights that happen to be zero are
+    stored too.
     """
 
     values: Tensor  # [n_values], row by row
@@ -36,17 +36,17 @@ class SparseWeight(Replacement):
         self.layout: Layout = make_layout(layout, *matrix_shape(shape), nnz=nnz, n=n, m=m)
         self.register_buffer("values", torch.zeros(self.layout.n_values, dtype=getattr(torch, dtype)))
         self.register_buffer("places", torch.zeros(self.layout.n_bytes, dtype=torch.uint8))
-        self._laid_out: Tensor | None = None  # what `prepare` made; never saved or copied
+        self._laid_out: Tensor | None = None  # set by `prepare`; never saved or copied
 
     @staticmethod
     def layout_arguments(weight: Tensor, mask: Tensor) -> dict[str, Any]:
-        """The constructor's arguments that hold this weight in the fewest bytes."""
+        """The arguments of the constructor that store this weight in the fewest bytes."""
         layout = smallest_layout(rows_of(mask), weight.element_size())
         return {**layout.arguments(), "dtype": str(weight.dtype).removeprefix("torch.")}
 
     @torch.no_grad()
     def store(self, weight: Tensor, mask: Tensor) -> None:
-        """Take over the values of `weight` where `mask` is True."""
+        """Store the values of `weight` where `mask` is True."""
         stored = self.layout.fill(rows_of(mask.bool()))
         self.values = rows_of(weight * mask).masked_select(stored)
         self.places = self.layout.encode(stored)
@@ -55,10 +55,10 @@ class SparseWeight(Replacement):
         """The weight, zeros included, in its own shape."""
         rows = self.values.new_zeros(matrix_shape(self.shape))
         rows.masked_scatter_(self.layout.decode(self.places), self.values)
-        return weight_of(rows, self.shape)
+        return weight_from_rows(rows, self.shape)
 
     def prepare(self) -> None:
-        """Keep the weight unpacked: without a kernel for it, executing takes as much memory as the dense layer."""
+        """Keep the weight unpacked: without a kernel, execution takes as much memory as the dense layer."""
         self._laid_out = self.weight()
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -72,7 +72,7 @@ class SparseWeight(Replacement):
         )
 
     def stored_arguments(self) -> dict[str, Any]:
-        """The part of `arguments` that tells how the weight is stored."""
+        """The part of `arguments` that describes how the weight is stored."""
         return {**self.layout.arguments(), "dtype": str(self.values.dtype).removeprefix("torch.")}
 
     def extra_repr(self) -> str:

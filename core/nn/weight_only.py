@@ -1,9 +1,9 @@
-"""torch's own kernels for packed weights and bfloat16 activations, and the layouts that they want.
+"""torch's kernels for packed weights and bfloat16 activations, and the layouts that they need.
 
-They multiply a few rows (decoding, single examples) faster than unpacking does; from MAX_ROWS on the matrix is
-unpacked, since the kernels' time grows with the rows. In float32 they are reference loops, slower than
-unpacking, and are not used. Group scales go to the 4-bit kernels in bfloat16, and so does what makes up for an
-affine zero point: there a pruned weight is zero up to that rounding.
+For a few rows (decoding, single examples) they are faster than unpacking the weight. Their time grows with the number
+of rows, so inputs of more than MAX_ROWS rows use the unpacked weight. In float32 the kernels are reference loops,
+slower than unpacking, and are not used. The 4-bit kernels take group scales and the offset of an affine zero point in
+bfloat16: with them a pruned weight is zero only up to that rounding.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _INNER_K_TILES = 8  # how the CUDA kernel tiles the inputs
 
 @dataclass(frozen=True)
 class WeightOnlyFormat:
-    """What decides whether a kernel takes a matrix."""
+    """The properties of a weight that decide which kernel supports it."""
 
     in_features: int
     out_features: int
@@ -29,7 +29,7 @@ class WeightOnlyFormat:
 
 
 def find_kernel(format: WeightOnlyFormat, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Name of the kernel that multiplies this format on this device with activations of `dtype`; None: unpack."""
+    """The name of the kernel for this format, device and dtype of activations; None where weights are unpacked."""
     if dtype != torch.bfloat16:
         return None
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
@@ -40,7 +40,7 @@ def find_kernel(format: WeightOnlyFormat, device: torch.device, dtype: torch.dty
 
 
 def lay_out(format: WeightOnlyFormat, codes: Tensor, scales: Tensor, zero_points: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product with x [rows, in] bfloat16 as a function, its weights laid out for the kernel `find_kernel` named."""
+    """A function x [rows, in] bfloat16 -> [rows, out], with the weights laid out for the kernel of `find_kernel`."""
     if format.bits == 8:
         return _int8(codes, scales)
     scales_and_zeros = _tinygemm_scales(scales, zero_points)

@@ -10,7 +10,7 @@ from core.nn.bitpack import pack_bits, packed_length, unpack_bits
 
 @dataclass(frozen=True)
 class Bitmap:
-    """A bit for every weight, 1 where it is kept."""
+    """One bit for each weight, 1 where it is kept."""
 
     rows: int
     columns: int

@@ -1,8 +1,8 @@
-"""The ascending places of the few kept weights, in about 2 + log2(weights / kept) bits each.
+"""The ascending positions of the kept weights, in about 2 + log2(weights / kept) bits each.
 
-Elias-Fano coding (Vigna, https://arxiv.org/abs/1206.4300): of each place in the flattened matrix the low bits
-as they are, the high ones in unary. Within half a bit a kept weight of the least possible, and smaller than the
-row pointers and column indices of CSR at every sparsity, so CSR is only a way to execute, never to store.
+Elias-Fano coding (Vigna, https://arxiv.org/abs/1206.4300) stores the low bits of each position in the flattened matrix
+as they are, and the high bits in unary. It is within half a bit per kept weight of the optimum, and smaller than the
+row pointers and column indices of CSR at every sparsity. So CSR is only used to execute, never to store.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ from core.nn.bitpack import pack_bits, packed_length, unpack_bits
 
 @dataclass(frozen=True)
 class EliasFano:
-    """Low bits of the `nnz` places, then a bit vector: before each place's 1 as many 0 as its high bits grew."""
+    """The low bits of the `nnz` positions, then a bit vector with a 1 for each position.
+
+    Before each 1 stand as many 0s as the high bits grew since the position before.
+    """
 
     rows: int
     columns: int

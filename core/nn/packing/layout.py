@@ -1,4 +1,4 @@
-"""What a layout is, and the matrix that it sees of a weight."""
+"""The interface of layouts, and the matrix of a weight that they encode."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,42 +8,42 @@ from torch import Tensor
 
 
 class Layout(Protocol):
-    """A way to write down which weights of a matrix [rows, columns] are kept. Values follow in row-major order."""
+    """An encoding of which weights of a matrix [rows, columns] are kept. Their values are in row-major order."""
 
     @property
     def n_values(self) -> int:
-        """Values to store: one for each kept weight (and for what a group must be filled up with)."""
+        """The number of stored values: one for each kept weight, and for each weight that fills up a group."""
         ...
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the packed places."""
+        """The number of bytes of the encoded positions."""
         ...
 
     def arguments(self) -> dict[str, Any]:
-        """What `make_layout` needs beside the matrix's shape."""
+        """The arguments of `make_layout` besides the shape of the matrix."""
         ...
 
     def fill(self, mask: Tensor) -> Tensor:
-        """The mask [rows, columns] of the stored weights: the kept ones, and what groups are filled up with."""
+        """The mask [rows, columns] of the stored weights: the kept ones, and those that fill up groups."""
         ...
 
     def encode(self, mask: Tensor) -> Tensor:
-        """A filled mask [rows, columns] as uint8 [n_bytes]."""
+        """Encode a filled mask [rows, columns] as uint8 [n_bytes]."""
         ...
 
     def decode(self, packed: Tensor) -> Tensor:
-        """The filled mask back."""
+        """The filled mask [rows, columns] that was encoded."""
         ...
 
 
 def rows_of(weight: Tensor) -> Tensor:
-    """A linear's [K, C] as it is; a convolution's [K, C, R, S] as rows (R, S, K) of input channels [R*S*K, C]."""
+    """The weight of a linear layer [K, C] unchanged; of a convolution [K, C, R, S] as rows (R, S, K), [R*S*K, C]."""
     return weight if weight.dim() == 2 else weight.movedim(1, -1).movedim(0, -2).flatten(0, -2)
 
 
-def weight_of(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """The weight of this shape that `rows_of` made the rows of."""
+def weight_from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of this shape from its rows: the inverse of `rows_of`."""
     if len(shape) == 2:
         return rows
     outputs, inputs, *kernel = shape

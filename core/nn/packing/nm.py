@@ -1,8 +1,8 @@
-"""N kept weights in every M consecutive inputs, as one number a group.
+"""N kept weights in every M consecutive inputs, as one number for each group.
 
-A group's pattern is its rank among the C(M, N) possible ones in the combinatorial number system (Lehmer,
-https://en.wikipedia.org/wiki/Combinatorial_number_system), in ceil(log2 C(M, N)) bits: 3 for 2:4, where two
-plain indices take 4.
+The number is the rank of the group's pattern among the C(M, N) possible ones in the combinatorial number system
+(Lehmer, https://en.wikipedia.org/wiki/Combinatorial_number_system). It takes ceil(log2 C(M, N)) bits: 3 for 2:4, where
+two plain indices take 4.
 """
 
 import math
@@ -20,13 +20,13 @@ _MAX_TABLED_M = 16
 
 
 def pattern_bits(n: int, m: int) -> int:
-    """Bits that tell the C(m, n) patterns of a group apart."""
+    """The bits of a number that identifies one of the C(m, n) patterns of a group."""
     return (math.comb(m, n) - 1).bit_length()
 
 
 @dataclass(frozen=True)
 class NM:
-    """At most `n` of every `m` consecutive columns are kept; groups with fewer are filled up with their first."""
+    """At most `n` of every `m` consecutive columns are kept; groups with fewer are filled up with pruned ones."""
 
     rows: int
     columns: int
@@ -53,7 +53,7 @@ class NM:
         if not lacking.any():
             return mask
         groups = mask.reshape(-1, self.m)
-        spare = (~groups).cumsum(1) <= lacking[:, None]  # the first pruned ones, as many as lack
+        spare = (~groups).cumsum(1) <= lacking[:, None]  # as many of the first pruned ones as are missing
         return (groups | spare).view_as(mask)
 
     def encode(self, mask: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class NM:
 
 
 def rank(groups: Tensor) -> Tensor:
-    """Rank of each pattern [n_groups, m] of equally many kept weights: sum of C(place, how many up to it)."""
+    """The rank of each pattern [n_groups, m] of equally many kept weights: the sum of C(position, kept up to it)."""
     m = groups.shape[1]
     binomials = _binomials(m).to(groups.device)
     counts = groups.cumsum(1)  # [n_groups, m]
@@ -80,7 +80,7 @@ def rank(groups: Tensor) -> Tensor:
 
 
 def unrank(ranks: Tensor, n: int, m: int) -> Tensor:
-    """The patterns [n_groups, m] of these ranks: the largest place whose binomial fits, again and again."""
+    """The patterns [n_groups, m] of these ranks: repeatedly the largest position whose binomial fits."""
     binomials = _binomials(m).to(ranks.device)
     left = ranks.long()
     wanted = torch.full_like(left, n)
@@ -108,7 +108,7 @@ def _patterns(n: int, m: int) -> Tensor:
 
 @cache
 def _ranks(n: int, m: int) -> Tensor:
-    """Rank of each pattern by the number that its bits make, 0 for what is none."""
+    """The rank of each pattern, indexed by the number that its bits make; 0 where the bits are no such pattern."""
     patterns = _patterns(n, m)
     ranks = torch.zeros(1 << m, dtype=torch.int32)
     ranks[_as_numbers(patterns)] = torch.arange(len(patterns), dtype=torch.int32)
@@ -116,7 +116,7 @@ def _ranks(n: int, m: int) -> Tensor:
 
 
 def _as_numbers(groups: Tensor) -> Tensor:
-    """Patterns [n_groups, m] as numbers, the first place the lowest bit."""
+    """Patterns [n_groups, m] as numbers; the first position is the lowest bit."""
     numbers = torch.zeros(len(groups), dtype=torch.int64, device=groups.device)
     for place in range(groups.shape[1]):
         numbers |= groups[:, place].long() << place
@@ -124,7 +124,7 @@ def _as_numbers(groups: Tensor) -> Tensor:
 
 
 def kept_in_groups(mask: Tensor, m: int) -> Tensor:
-    """How many of every m consecutive columns a mask keeps, uint8 [n_groups]; several times faster than sum."""
+    """The number of kept weights in every m consecutive columns, uint8 [n_groups]; several times faster than sum."""
     groups = mask.reshape(-1, m)
     counts = torch.zeros(len(groups), dtype=torch.uint8, device=mask.device)
     for place in range(m):

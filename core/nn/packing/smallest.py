@@ -1,4 +1,4 @@
-"""Which layout writes a given mask down in the fewest bytes."""
+"""The choice of the layout that encodes a given mask in the fewest bytes."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from core.nn.packing.nm import MAX_M, NM, kept_in_groups
 def make_layout(
     name: str, rows: int, columns: int, *, nnz: int | None = None, n: int | None = None, m: int | None = None
 ) -> Layout:
-    """The layout of this name: nm wants n and m, bitmap and elias_fano want nnz."""
+    """The layout of this name. "nm" needs n and m, "bitmap" and "elias_fano" need nnz; raises ValueError without."""
     if name == "nm" and n is not None and m is not None:
         return NM(rows, columns, n, m)
     if name in ("bitmap", "elias_fano") and nnz is not None:
@@ -22,7 +22,7 @@ def make_layout(
 
 
 def smallest_layout(mask: Tensor, value_bytes: float) -> Layout:
-    """The layout with the smallest sum of values (of `value_bytes` each) and places for a mask [rows, columns]."""
+    """The layout of a mask [rows, columns] with the fewest bytes of values (`value_bytes` each) and positions."""
     rows, columns = mask.shape
     nnz = int(mask.sum())
     candidates: list[Layout] = [Bitmap(rows, columns, nnz), EliasFano(rows, columns, nnz), *_patterns(mask)]
@@ -30,7 +30,7 @@ def smallest_layout(mask: Tensor, value_bytes: float) -> Layout:
 
 
 def _patterns(mask: Tensor) -> Iterator[Layout]:
-    """The N:M layouts that hold the mask: for every M the fewest that the fullest group needs."""
+    """The N:M layouts that can hold the mask: for each M, the N of its fullest group."""
     rows, columns = mask.shape
     for m in range(2, MAX_M + 1):
         if columns % m == 0:

@@ -14,11 +14,11 @@ from pydantic import Field
 
 from core.algorithms.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.algorithms.second_order import NOfM
+from core.algorithms.second_order_layers import prune_by_hessians
 from core.context import Context
 from core.families import Family
 from core.subject import Subject
 from core.technique import INTEGER_CODES, MASK, NM_PATTERN, OneShot
-from core.techniques.pruning.sparsegpt_layers import prune_by_hessians
 from core.techniques.pruning.wanda_layers import prune_by_input_norms
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from core.calibration import groups_of, matrices_of, weight_of
+from core.calibration import groups_of, matrices_of, weight_from_matrices
 from core.context import Context
 from core.subject import Subject
 
@@ -33,5 +33,5 @@ def prune_by_input_norms(
                 if old is not None:
                     scores.masked_fill_(~matrices_of(old, groups_of(layer)), -1.0)
                 kept = choose(scores.flatten(0, 1)).view_as(scores)
-                mask = weight_of(kept, weight.shape)
+                mask = weight_from_matrices(kept, weight.shape)
                 subject.constrain(f"{name}.weight", mask=mask if old is None else mask & old)

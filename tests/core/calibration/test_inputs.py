@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.calibration import groups_of, input_rows, matrices_of, weight_of
+from core.calibration import groups_of, input_rows, matrices_of, weight_from_matrices
 from core.nn.packing import rows_of
 
 CONVS = [
@@ -27,7 +27,7 @@ def test_matrices_times_vectors_are_what_a_convolution_computes(options):
     expected = conv(x)
     found = outputs.unflatten(1, (3, -1)).permute(1, 0, 3, 2).reshape(expected.shape)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.equal(weight_of(matrices, conv.weight.shape), conv.weight)
+    assert torch.equal(weight_from_matrices(matrices, conv.weight.shape), conv.weight)
 
 
 def test_matrices_times_vectors_are_what_a_linear_layer_computes():

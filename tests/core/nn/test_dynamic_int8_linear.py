@@ -16,6 +16,7 @@ from core.nn.dynamic_int8_linear import (
     quantize_rows,
     shared_input,
 )
+from core.techniques.quantization.dynamic_int8 import quantize as quantize_int8
 
 
 def oracle(layer, x):
@@ -37,8 +38,8 @@ def test_rows_by_hand():
 
 def test_a_product_by_hand():
     linear = nn.Linear(2, 1)
-    linear.weight.data, linear.bias.data = torch.tensor([[127.0, -20.4]]), torch.tensor([0.5])
-    layer = DynamicInt8Linear.from_linear(linear)
+    linear.weight.data, linear.bias.data = torch.tensor([[127.5, -20.4]]), torch.tensor([0.5])
+    layer = quantize_int8(linear)
     assert layer.codes.tolist() == [[127, -20]]
     assert layer(torch.tensor([[1.27, 0.33]])).item() == pytest.approx(0.01 * (127 * 127 - 20 * 33) + 0.5)
 
@@ -50,7 +51,7 @@ def test_a_product_by_hand():
 )
 def test_every_way_equals_the_oracle(prepared, bias, rows, in_features, out_features):
     torch.manual_seed(rows)
-    layer = DynamicInt8Linear.from_linear(nn.Linear(in_features, out_features, bias=bias))
+    layer = quantize_int8(nn.Linear(in_features, out_features, bias=bias))
     if prepared:
         layer.prepare()
     x = torch.randn(rows, in_features) * torch.logspace(-3, 3, rows)[:, None]
@@ -58,18 +59,26 @@ def test_every_way_equals_the_oracle(prepared, bias, rows, in_features, out_feat
     assert torch.allclose(layer(x).double(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
-def test_largest_codes_do_not_saturate():
+def test_weights_use_all_levels_and_activations_one_less():
+    linear = nn.Linear(2, 1)
+    linear.weight.data = torch.tensor([[-127.5, 127.5]])
+    assert quantize_int8(linear).codes.tolist() == [[-128, 127]]
+    assert quantize_rows(torch.tensor([[-127.5, 127.5]])).codes.tolist() == [[-127, 127]]
+
+
+@pytest.mark.parametrize("code", [127, -128])
+def test_largest_codes_do_not_saturate(code):
     layer = DynamicInt8Linear(4096, 8, bias=False)
-    layer.codes.fill_(127)
+    layer.codes.fill_(code)
     layer.prepare()
     x = torch.full((2, 4096), 5.0)
-    assert torch.allclose(layer(x), torch.full((2, 8), 4096 * 127 * 5.0))
-    assert torch.allclose(layer(-x), torch.full((2, 8), -4096 * 127 * 5.0))
+    assert torch.allclose(layer(x), torch.full((2, 8), 4096 * code * 5.0))
+    assert torch.allclose(layer(-x), torch.full((2, 8), -4096 * code * 5.0))
 
 
 def test_a_row_does_not_depend_on_the_others():
     torch.manual_seed(0)
-    layer = DynamicInt8Linear.from_linear(nn.Linear(32, 8))
+    layer = quantize_int8(nn.Linear(32, 8))
     layer.prepare()
     x = torch.randn(5, 32)
     louder = x.clone()
@@ -80,7 +89,8 @@ def test_a_row_does_not_depend_on_the_others():
 @pytest.mark.skipif(not has_onednn(), reason="this processor has no exact integer kernel")
 def test_kernel_equals_the_unprepared_product():
     torch.manual_seed(0)
-    layer = DynamicInt8Linear.from_linear(nn.Linear(96, 48))
+    layer = quantize_int8(nn.Linear(96, 48))
+    layer.codes[0] = -128
     x = torch.randn(2, 7, 96)
     plain = layer(x)
     layer.prepare()
@@ -94,7 +104,7 @@ def test_kernel_equals_the_unprepared_product():
 
 def test_without_an_engine_no_kernel_is_claimed(monkeypatch):
     monkeypatch.setattr("core.nn.dynamic_int8_linear.has_onednn", lambda: False)
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8))
+    layer = quantize_int8(nn.Linear(16, 8))
     layer.prepare()
     assert layer._kernel is None
     assert layer.kernel(torch.device("cpu"), torch.float32) is None
@@ -105,7 +115,7 @@ def test_without_an_engine_no_kernel_is_claimed(monkeypatch):
 @pytest.mark.parametrize("shape", [(16,), (0, 16), (2, 0, 16), (2, 3, 16)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_any_leading_axes_and_types(shape, dtype):
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8).to(dtype))
+    layer = quantize_int8(nn.Linear(16, 8).to(dtype))
     layer.prepare()
     y = layer(torch.randn(shape, dtype=dtype))
     assert y.shape == (*shape[:-1], 8)
@@ -114,7 +124,7 @@ def test_any_leading_axes_and_types(shape, dtype):
 
 
 def test_nan_is_not_hidden():
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8))
+    layer = quantize_int8(nn.Linear(16, 8))
     layer.prepare()
     x = torch.zeros(2, 16)
     x[0, 3] = torch.nan
@@ -124,7 +134,7 @@ def test_nan_is_not_hidden():
 
 
 def test_state_is_int8_weights_float32_scales_and_the_bias():
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8))
+    layer = quantize_int8(nn.Linear(16, 8))
     layer.prepare()
     layer(torch.randn(1, 16))
     state = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in layer.state_dict().items()}
@@ -142,7 +152,7 @@ def test_state_is_int8_weights_float32_scales_and_the_bias():
 
 
 def test_a_prepared_layer_can_be_copied_and_moved():
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8))
+    layer = quantize_int8(nn.Linear(16, 8))
     layer.prepare()
     x = torch.randn(3, 16)
     assert torch.allclose(copy.deepcopy(layer)(x), layer(x), atol=1e-6)
@@ -152,7 +162,7 @@ def test_a_prepared_layer_can_be_copied_and_moved():
 
 
 def test_gradient_passes_the_rounding_straight_through():
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8))
+    layer = quantize_int8(nn.Linear(16, 8))
     x = torch.randn(3, 16, requires_grad=True)
     y = layer(x)
     assert torch.allclose(y, layer(x.detach()), atol=1e-5)
@@ -163,7 +173,7 @@ def test_gradient_passes_the_rounding_straight_through():
 def test_dense_and_count():
     linear = nn.Linear(16, 8)
     linear.weight.data[:, ::2] = 0
-    layer = DynamicInt8Linear.from_linear(linear)
+    layer = quantize_int8(linear)
     assert (layer.dense().weight[:, ::2] == 0).all()
     assert torch.allclose(layer.dense().weight, linear.weight, atol=0.01)
     assert layer.count().nonzeros <= 64
@@ -186,7 +196,7 @@ def test_attention_rounds_the_input_of_q_k_and_v_once(roundings):
     torch.manual_seed(0)
     attention = FullAttention(16, 2)
     for name in ("q", "k", "v", "o"):
-        attention.set_submodule(name, DynamicInt8Linear.from_linear(attention.get_submodule(name)))
+        attention.set_submodule(name, quantize_int8(attention.get_submodule(name)))
     roundings.clear()
     x = torch.randn(2, 3, 16)
     with torch.inference_mode():
@@ -199,7 +209,7 @@ def test_attention_rounds_the_input_of_q_k_and_v_once(roundings):
 
 
 def test_only_the_shared_input_is_shared(roundings):
-    layer = DynamicInt8Linear.from_linear(nn.Linear(16, 8, bias=False))
+    layer = quantize_int8(nn.Linear(16, 8, bias=False))
     roundings.clear()
     x, other = torch.randn(16, 16), torch.randn(16, 16)
     with shared_input(x):

@@ -46,6 +46,16 @@ def test_bytes_by_hand():
     assert layer.codes.tolist() == [[1 + 4 * 3 + 16 * 3 + 64 * 0]]  # four to a byte
 
 
+def test_a_symmetric_layer_saved_with_one_level_less_keeps_its_weights():
+    saved = {  # what 4-bit rtn of [[7.0, -3.6, 0.5, -7.0]] left before symmetric grids used the code 0
+        "codes": torch.tensor([[0x4F, 0x18]], dtype=torch.uint8),
+        "scales": torch.tensor([[1.0]], dtype=torch.float16),
+    }
+    layer = QuantLinear(4, 1, bits=4, scale_dtype="float16", bias=False)
+    layer.load_state_dict(saved)
+    assert layer.weight().tolist() == [[7.0, -4.0, 0.0, -7.0]]
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("in_features", "group_size"), [(24, None), (24, 8), (21, 8), (7, None)])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear, without_zeros
+from core.techniques.quantization.dynamic_int8 import quantize as quantize_int8
 from core.techniques.quantization.rtn import Rtn
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_weights_and_products_are_those_of_all_codes(bits, symmetric, in_feature
 @pytest.mark.parametrize("bias", [True, False])
 def test_int8_layers_are_those_of_all_codes_prepared_or_not(kind, bias):
     linear, mask = pruned(kind=kind, bias=bias)
-    layer = DynamicInt8Linear.from_linear(linear)
+    layer = quantize_int8(linear)
     packed = SparseDynamicInt8Linear.pack(layer)
     x = torch.randn(7, 64)
     assert torch.equal(packed(x), layer(x))
@@ -86,7 +86,7 @@ def test_int8_layers_are_those_of_all_codes_prepared_or_not(kind, bias):
 
 
 def test_kernels_are_those_of_the_layer_with_all_codes():
-    layer = DynamicInt8Linear.from_linear(pruned()[0])
+    layer = quantize_int8(pruned()[0])
     packed = SparseDynamicInt8Linear.pack(layer)
     assert packed.kernel(CPU, torch.float32) == layer.kernel(CPU, torch.float32)
     for bits, group_size in ((8, None), (4, 32), (3, None)):
@@ -125,7 +125,7 @@ def test_few_bits_are_rather_filled_up_than_told_apart():
 
 def test_layers_without_enough_zeros_are_left_alone():
     torch.manual_seed(0)
-    dense = DynamicInt8Linear.from_linear(nn.Linear(64, 48))
+    dense = quantize_int8(nn.Linear(64, 48))
     assert without_zeros(dense) is dense
     layer, _ = quantized(4, kind="0.9")
     assert without_zeros(layer) is layer
@@ -147,7 +147,7 @@ def test_casting_and_moving_keep_the_scales():
 def test_nothing_kept_is_nothing_stored():
     linear = nn.Linear(16, 8)
     nn.init.zeros_(linear.weight)
-    packed = SparseDynamicInt8Linear.pack(DynamicInt8Linear.from_linear(linear))
+    packed = SparseDynamicInt8Linear.pack(quantize_int8(linear))
     assert packed.codes.numel() == 0
     x = torch.randn(3, 16)
     assert torch.equal(packed(x), linear.bias.expand(3, 8))

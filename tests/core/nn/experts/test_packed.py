@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
 from core.nn.experts.segments import Segments
+from core.techniques.quantization.dynamic_int8 import quantize as quantize_int8
 
 COUNTS = torch.tensor([3, 0, 4, 1])
 EXPERT = torch.arange(4).repeat_interleave(COUNTS)
@@ -35,8 +35,8 @@ def test_an_expert_has_its_own_rows_of_the_weight_and_the_bias():
 
 def test_each_row_meets_the_integer_layer_of_its_expert():
     made, x = layer()
-    packed = PackedExpertLinear.of([DynamicInt8Linear.from_linear(linear) for linear in made.linears()])
-    rows = [DynamicInt8Linear.from_linear(made.linears()[e])(row[None])[0] for e, row in zip(EXPERT, x, strict=True)]
+    packed = PackedExpertLinear.of([quantize_int8(linear) for linear in made.linears()])
+    rows = [quantize_int8(made.linears()[e])(row[None])[0] for e, row in zip(EXPERT, x, strict=True)]
     torch.testing.assert_close(packed(x, Segments(COUNTS)), torch.stack(rows))
     assert packed(x[:0], Segments(0 * COUNTS)).shape == (0, 5)
 

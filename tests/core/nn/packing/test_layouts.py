@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.nn.packing import NM, Bitmap, EliasFano, make_layout, rows_of, smallest_layout, weight_of
+from core.nn.packing import NM, Bitmap, EliasFano, make_layout, rows_of, smallest_layout, weight_from_rows
 from core.nn.packing.nm import pattern_bits, rank, unrank
 
 
@@ -90,7 +90,7 @@ def test_a_convolution_is_seen_as_rows_of_input_channels():
     assert rows.shape == (8, 3)
     assert torch.equal(rows[1], weight[1, :, 0, 0])  # rows run over (R, S, K)
     assert torch.equal(rows[2], weight[0, :, 0, 1])
-    assert torch.equal(weight_of(rows, weight.shape), weight)
+    assert torch.equal(weight_from_rows(rows, weight.shape), weight)
 
 
 def test_unknown_layouts_are_refused():

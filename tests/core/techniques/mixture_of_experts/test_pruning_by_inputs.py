@@ -116,7 +116,7 @@ def test_sparsegpt_has_the_hessian_and_the_factor_of_one_expert_at_a_time(bits, 
         return factor
 
     subject = with_experts("builtin gpt")
-    monkeypatch.setattr("core.techniques.pruning.sparsegpt_layers.factorize", counted)
+    monkeypatch.setattr("core.algorithms.second_order_layers.factorize", counted)
     Sparsegpt(sparsity=0.5, bits=bits).apply(subject, context(subject))
     assert len(alive) > 2 * 4  # both layers of four experts, and what is no expert's
     assert max(alive) <= 4  # two of each, while the next takes the place of the last one

@@ -31,10 +31,10 @@ def quantized(subject, **settings):
 
 def test_a_layer_by_hand():
     linear = nn.Linear(4, 2)
-    linear.weight.data = torch.tensor([[7.0, -3.6, 0.5, 0.0], [-3.5, 1.75, 0.3, 0.1]])
+    linear.weight.data = torch.tensor([[7.5, -3.6, 0.5, 0.0], [-3.75, 1.75, 0.3, 0.1]])
     packed = Rtn(bits=4).quantize(linear)  # scales 1 and 0.5; 0.3 / 0.5 and 1.75 / 0.5 (half to even: 4)
     assert packed.scales.tolist() == [[1.0], [0.5]]
-    assert packed.weight().tolist() == [[7.0, -4.0, 0.0, 0.0], [-3.5, 2.0, 0.5, 0.0]]
+    assert packed.weight().tolist() == [[7.0, -4.0, 0.0, 0.0], [-4.0, 2.0, 0.5, 0.0]]
     assert torch.equal(packed.bias, linear.bias)
 
 

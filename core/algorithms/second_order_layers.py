@@ -1,48 +1,21 @@
-"""The walk over a model that prunes each block by second order, on the inputs that the pruned ones before it give."""
+"""Walk over a model and prune or quantize each block by second order, on the inputs that the changed blocks give it."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.algorithms.quantization_grids import is_precise, min_max
+from core.algorithms.quantization_grids import Fit, QuantizationScheme, QuantizedWeight
 from core.algorithms.rounding import Rounding
 from core.algorithms.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
-from core.calibration import groups_of, matrices_of, weight_of
+from core.calibration import groups_of, matrices_of, weight_from_matrices
 from core.context import Context
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
-
-
-@dataclass(frozen=True)
-class Grids:
-    """The grids that kept weights are rounded to: one for each row, or for each group of its inputs."""
-
-    bits: int
-    symmetric: bool
-    group_size: int | None
-
-    def pack(
-        self, linear: nn.Linear, factor: Factor, mask: Tensor | None, pattern: Pattern
-    ) -> tuple[Solution, QuantLinear]:
-        """Prune and round a linear layer in one sweep. Scales are float16, or float32 where that cannot hold them."""
-        group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
-        for dtype in (torch.float16, torch.float32):
-            observe = partial(min_max, bits=self.bits, symmetric=self.symmetric, dtype=dtype)
-            rounding = Rounding(observe, group_size)
-            solution = solve(linear.weight, factor, pattern=pattern, mask=mask, rounding=rounding)
-            codes, scales, zero_points = rounding.result()
-            if is_precise(scales, dtype):
-                break
-        offsets = None if self.symmetric else zero_points
-        packed = QuantLinear.of(linear, codes, scales.to(dtype), offsets, bits=self.bits, group_size=group_size)
-        return solution, packed
 
 
 @torch.no_grad()
@@ -55,17 +28,18 @@ def prune_by_hessians(
     *,
     damping: float = DAMPING,
     sequential: bool = False,
-    grids: Grids | None = None,
+    scheme: QuantizationScheme | None = None,
 ) -> list[dict[str, Any]]:
-    """Prune each of `layers` and update what is kept; a row for each.
+    """Prune each of `layers`, update the weights that are kept, and return one row of the report for each layer.
 
-    With `grids`, linear layers and experts' ones are quantized too. What was pruned stays so, and counts. `sequential`
-    takes inputs anew after each group of layers in a block.
+    With a `scheme`, linear layers and those of experts are quantized in the same sweep. Weights that were pruned
+    before stay zero and count towards the pattern. `sequential` computes a block's inputs again after each group of
+    its layers.
     """
     rows: dict[str, dict[str, Any]] = {}
     for block in context.blocks(subject, n_examples, layers):
         for names, hessians in block.hessians(sequential=sequential):
-            sweeps = [_LayerSweep(subject, name, pattern, grids) for name in names]
+            sweeps = [_LayerSweep(subject, name, pattern, scheme) for name in names]
             for hessian in hessians:
                 factor = factorize(hessian, damping)
                 for sweep in sweeps:
@@ -75,26 +49,26 @@ def prune_by_hessians(
 
 
 class _LayerSweep:
-    """A layer whose matrices are solved one after another: a linear layer has one, experts' one each."""
+    """A layer whose matrices are solved one after another: one of a linear layer, or one for each expert."""
 
-    def __init__(self, subject: Subject, name: str, pattern: Pattern, grids: Grids | None):
+    def __init__(self, subject: Subject, name: str, pattern: Pattern, scheme: QuantizationScheme | None):
         self.subject, self.name, self.pattern = subject, name, pattern
         self.layer = subject.model.get_submodule(name)
         self.weight = self.layer.get_parameter("weight").detach()
         mask, groups = subject.mask(f"{name}.weight"), groups_of(self.layer)
         self.matrices = matrices_of(self.weight, groups)
         self.masks = [None] * groups if mask is None else list(matrices_of(mask, groups))
-        self.grids, self.linears = grids, _linears(self.layer)
+        self.scheme, self.linears = scheme, _linears(self.layer)
         self.solutions: list[Solution] = []
         self.packed: list[QuantLinear] = []
-        self.error = self.size = 0.0  # of the outputs: twice the mean squares
+        self.error = self.size = 0.0  # twice the mean square of the outputs' error, and of the outputs
 
     def solve_next(self, hessian: Tensor, factor: Factor) -> None:
-        """The next matrix, with the Hessian of its inputs."""
+        """Solve the next matrix with the Hessian of its inputs."""
         index = len(self.solutions)
         before, mask = self.matrices[index], self.masks[index]
-        if self.grids is not None and self.linears:
-            solution, packed = self.grids.pack(self.linears[index], factor, mask, self.pattern)
+        if self.scheme is not None and self.linears:
+            solution, packed = _solve_and_pack(self.linears[index], factor, mask, self.pattern, self.scheme)
             self.packed.append(packed)
         else:
             solution = solve(before, factor, pattern=self.pattern, mask=mask)
@@ -103,18 +77,18 @@ class _LayerSweep:
         self.size += float(exact_error(before.float(), hessian))
 
     def finish(self) -> dict[str, Any]:
-        """Put what was found into the model; what the run page shows of the layer.
+        """Put the solution into the model, and return the layer's row on the run page.
 
-        The error is that of the layer's outputs, as a share of their own size.
+        `output_error` is the root mean square error of the layer's outputs over their root mean square.
         """
-        found = weight_of(torch.stack([solution.weight for solution in self.solutions]), self.weight.shape)
-        mask = weight_of(torch.stack([solution.mask for solution in self.solutions]), self.weight.shape)
+        found = weight_from_matrices(torch.stack([solution.weight for solution in self.solutions]), self.weight.shape)
+        mask = weight_from_matrices(torch.stack([solution.mask for solution in self.solutions]), self.weight.shape)
         self.weight.copy_(found)
         self.subject.constrain(f"{self.name}.weight", mask=mask)
         if isinstance(self.layer, ExpertLinear) and self.packed:
             self.subject.replace(self.name, PackedExpertLinear.of([without_zeros(packed) for packed in self.packed]))
         elif self.packed:
-            self.subject.replace(self.name, self.packed[0])  # which stores no zeros, by the mask
+            self.subject.replace(self.name, self.packed[0])  # stored without the zeros, because there is a mask
         return {
             "name": self.name,
             "shape": list(found.shape),
@@ -124,8 +98,23 @@ class _LayerSweep:
         }
 
 
+def _solve_and_pack(
+    linear: nn.Linear, factor: Factor, mask: Tensor | None, pattern: Pattern, scheme: QuantizationScheme
+) -> tuple[Solution, QuantLinear]:
+    """Prune and round a linear layer in one sweep."""
+    solutions: list[Solution] = []
+
+    def sweep(fit: Fit, group_size: int | None) -> QuantizedWeight:
+        rounding = Rounding(fit, group_size)
+        solutions.append(solve(linear.weight, factor, pattern=pattern, mask=mask, rounding=rounding))
+        return rounding.result()
+
+    packed = scheme.pack(linear, sweep)
+    return solutions[-1], packed
+
+
 def _linears(layer: nn.Module) -> list[nn.Linear]:
-    """A layer's matrices as linear layers; convolutions have none."""
+    """A layer's matrices as linear layers; a convolution gives none."""
     if isinstance(layer, ExpertLinear):
         return layer.linears()
     return [layer] if isinstance(layer, nn.Linear) else []
