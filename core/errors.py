@@ -1,7 +1,8 @@
 """What can be wrong with what a user asked for. Loads no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,10 @@ class Interrupted(Exception):
 
 class TechniqueFailure(RuntimeError):
     """A technique could not do its work on this subject (a loss that is not finite, a singular matrix)."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A remedy that proposes the known name nearest to a misspelt one, or lists them all."""
+    known = sorted(names)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(known)}."

@@ -17,7 +17,7 @@ class LatencyRow:
 
     hardware: str
     software: str
-    runtime: str  # eager, compile, onnxruntime
+    runtime: str  # with the settings that differ from their defaults: "eager", "compile mode max-autotune"
     kernel: str
     dtype: str
     threads: int

@@ -1,6 +1,6 @@
 """Write the catalogue of the built-in techniques for the front end, and its page in the documentation.
 
-Run as `python -m core.publish` after a technique, model or task has changed; a test compares.
+Run as `python -m core.publish` after a technique, model, task or runtime has changed; a test compares.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from core.models.base import Architecture
 from core.models.catalogue import MODELS
 from core.plugins import plugged
+from core.runtimes.base import Runtime
+from core.runtimes.catalogue import RUNTIMES
 from core.spec.catalogue import FILE
 from core.tasks.catalogue import TASKS
 from core.tasks.data import TaskSource
@@ -31,6 +33,8 @@ def entry(settings: type[BaseModel]) -> dict[str, Any]:
     described = {"summary": text.partition("\n\n")[0].replace("\n", " "), "doc": text, "schema": schema}
     if issubclass(settings, Technique):
         described |= _technique(settings)
+    if issubclass(settings, Runtime):
+        described["requires"] = sorted(settings.requires)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return {"hash": digest[:16], **described}
 
@@ -51,14 +55,20 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
 
 
 def catalogue(plugins: bool = True) -> dict[str, dict[str, Any]]:
-    """All techniques, models and tasks of this installation, by kind and name."""
+    """All techniques, models, tasks and runtimes of this installation, by kind and name."""
     tables: dict[str, dict[str, type[BaseModel]]] = {
         "techniques": {**TECHNIQUES},
         "models": {**MODELS},
         "tasks": {**TASKS},
+        "runtimes": {**RUNTIMES},
     }
     if plugins:
-        bases: dict[str, type[BaseModel]] = {"techniques": Technique, "models": Architecture, "tasks": TaskSource}
+        bases: dict[str, type[BaseModel]] = {
+            "techniques": Technique,
+            "models": Architecture,
+            "tasks": TaskSource,
+            "runtimes": Runtime,
+        }
         tables = {kind: plugged(kind, bases[kind]) | table for kind, table in tables.items()}
     return {kind: {name: entry(table[name]) for name in sorted(table)} for kind, table in tables.items()}
 

@@ -17,7 +17,6 @@ NOT_COMPUTING = (  # files and folders of core/ that only read, keep, check or p
     "complexity",
     "publish.py",
     "publish_settings.py",
-    "spec/labels.py",
     "spec/run_references.py",
     "spec/schema_validation.py",
     "store",

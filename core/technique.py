@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from core.families import Family as Family  # technique files take it from here
+from core.spec.labels import changed_settings
 
 if TYPE_CHECKING:
     from core.context import Context
@@ -53,8 +54,7 @@ class Technique(BaseModel):
 
     def label(self) -> str:
         """A few words for charts: the settings that tell this step from others of its name."""
-        changed = self.model_dump(exclude_defaults=True)
-        return " ".join(f"{key} {value}" for key, value in changed.items() if isinstance(value, (int, float, str)))
+        return changed_settings(self)
 
 
 class OneShot(Technique):

@@ -62,7 +62,7 @@ LAYERS = {  # from the bottom up: a package imports only from layers below its o
         {"calibration", "runtimes", "subject"},
         {"artifacts", "context"},
         {"algorithms", "bundle", "measure", "technique"},
-        {"training"},
+        {"provides", "training"},
         {"techniques"},
         {"engine", "publish"},
         {"complexity"},

@@ -4,6 +4,7 @@ import re
 import types
 from pathlib import Path
 
+import pytest
 import torch
 
 from core.analysis.decision.policy import Policy
@@ -11,9 +12,14 @@ from core.context import Context
 from core.engine.preflight import check
 from core.engine.recording import MemoryRecord
 from core.models import load
+from core.publish import entry
+from core.runtimes.base import Refused
 from core.spec.model import ModelSpec, RunSpec, TaskSpec
 from core.subject import Subject
 from core.tasks import load as load_task
+from core.techniques.quantization.rtn import Rtn
+from tests.core.fakes import context
+from tests.core.techniques.pruning.families import subject_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +49,22 @@ def test_the_technique_that_is_added_as_an_example_prunes_rows():
     assert (~mask.any(1)).float().mean() == 0.25
     assert not mask[:, 0].any()  # what was pruned before stays pruned
     assert torch.count_nonzero(weight) <= mask.sum()
+
+
+def test_the_runtime_that_is_added_as_an_example_computes_in_16_bits():
+    module = types.ModuleType("autocast")
+    exec(compile(example("docs/add-a-runtime.md", "python"), "autocast", "exec"), module.__dict__)
+    assert entry(module.Autocast)["summary"] == "Plain PyTorch under automatic mixed precision."
+
+    cpu, subject = torch.device("cpu"), subject_of("builtin vit", depth=1)
+    batch = subject.task.batch(torch.arange(2))
+    runtime = module.Autocast(computed="bfloat16")
+    runner = runtime.load(subject.model, cpu, torch.float32, batch)
+    assert runner(batch).dtype == torch.bfloat16
+    assert module.Autocast(computed="float16").label() == "computed float16"
+    Rtn(bits=8).apply(subject, context(subject))
+    with pytest.raises(Refused, match="kernels of their own"):
+        runtime.load(subject.model, cpu, torch.float32, batch)
 
 
 def test_the_recipe_in_the_readme_can_run():

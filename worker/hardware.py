@@ -11,22 +11,11 @@ from typing import Any
 import psutil
 import torch
 
-from core.measure.hardware import hardware_name
+from core.measure.hardware import cpu_features, hardware_name
+from core.provides import provides
 from core.publish import catalogue
 from core.software import release
 
-CPU_FEATURES = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_bf16",
-    "amx_int8",
-    "asimddp",
-    "i8mm",
-    "sve",
-)
 VERSIONS = ("torch", "transformers", "datasets", "onnxruntime", "triton", "safetensors")
 
 
@@ -35,22 +24,21 @@ class Description:
     """A worker as it is published."""
 
     hardware: dict[str, Any]
-    provides: list[str]  # what techniques may require: "cpu" or "gpu", "cuda", CPU features
+    provides: list[str]  # what techniques and runtimes may require; see `core.provides`
     offers: dict[str, str]  # "technique:rtn" -> schema hash
     entries: list[tuple[str, str, str, dict[str, Any]]]  # kind, name, hash, entry of all that it offers
 
 
 def describe(device: str) -> Description:
-    """This host with its device, and the techniques, models and tasks of this installation."""
+    """This host with its device, and the techniques, models, tasks and runtimes of this installation."""
     gpu = _gpu() if device == "gpu" else {}
-    features = _cpu_features()
     hardware = {
         "name": hardware_name("cuda" if device == "gpu" else "cpu"),
         "host": platform.node(),
         "cpu": hardware_name("cpu"),
         "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "features": features,
+        "features": cpu_features(),
         "memory_bytes": memory_bytes(),
         **gpu,
         "kernels": _kernels(device),
@@ -64,7 +52,7 @@ def describe(device: str) -> Description:
         for name, entry in table.items()
     ]
     offers = {f"{kind}:{name}": digest for kind, name, digest, _ in entries}
-    return Description(hardware, [device, *(["cuda"] if gpu else []), *features], offers, entries)
+    return Description(hardware, provides(device), offers, entries)
 
 
 def memory_bytes() -> int:
@@ -99,18 +87,6 @@ def _gpu() -> dict[str, Any]:
         "gpu_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
     }
-
-
-def _cpu_features() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return []
-    for line in info.read_text().splitlines():
-        name, _, flags = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            found = set(flags.split())
-            return [feature for feature in CPU_FEATURES if feature in found]
-    return []
 
 
 def _kernels(device: str) -> list[str]:

@@ -45,15 +45,12 @@ def submit(actor: Actor, spec: RunSpec, catalogue: Catalogue, cloned_from: int |
 
 
 def needs(spec: RunSpec, catalogue: Catalogue) -> list[str]:
-    """What a worker must provide: the techniques, each as its form was published, and what they require."""
-    techniques = spec.techniques()
+    """What a worker must provide: techniques and runtimes, each as its form was published, and what they require."""
     named = [
-        f"technique:{name}#{catalogue.techniques[name]['hash']}"
-        if name in catalogue.techniques
-        else f"technique:{name}"
-        for name in techniques
+        f"{kind}:{name}#{entry['hash']}" if entry else f"{kind}:{name}"
+        for kind, name, entry in catalogue.named_by(spec)
     ]
-    return [*named, *sorted(catalogue.requires(techniques))]
+    return [*dict.fromkeys(named), *sorted(catalogue.requires(spec))]
 
 
 def request_check(spec: RunSpec) -> list[Problem] | None:

@@ -3,12 +3,13 @@
 import contextlib
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from app.cli.terminal import ProgressLine, stage_object
 from core.artifacts.store import ArtifactStore
-from core.errors import SpecError
+from core.errors import Problem, SpecError
 from core.measure import lock
 from core.measured import FoundStage, StageRecord
 from core.settings import settings
@@ -77,11 +78,14 @@ def execute(spec: RunSpec, device: str | None) -> tuple[dict[str, Any], list[str
 
         from core import publish
         from core.engine import pipeline
+        from core.provides import provides
 
-        validate(spec, Catalogue(**publish.catalogue()))
+        catalogue = Catalogue(**publish.catalogue())
+        validate(spec, catalogue)
         chosen = device or (spec.device if spec.device != "any" else "gpu" if torch.cuda.is_available() else "cpu")
         if chosen == "gpu" and not torch.cuda.is_available():
             raise SpecError.of("device", "gpu", "is not there: PyTorch sees no CUDA device", "Choose cpu.")
+        _require_all(spec, catalogue, provides(chosen))
         artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
         record = TerminalRecord(spec.limits.minutes)
         if spec.limits.memory_gb is not None:
@@ -91,6 +95,16 @@ def execute(spec: RunSpec, device: str | None) -> tuple[dict[str, Any], list[str
         finally:
             record.shown.clear()
     return _result(stages, artifacts), [stage.measured.score_unit for stage in stages]
+
+
+def _require_all(spec: RunSpec, catalogue: Catalogue, provided: Collection[str]) -> None:
+    """Raise SpecError where a technique or runtime requires what this machine does not provide."""
+    missing = {need: user for need, user in catalogue.requires(spec).items() if need not in provided}
+    if missing:
+        remedy = "Install it here, or queue the run for a worker that has it."
+        raise SpecError(
+            [Problem("spec", user, f"requires {need}, which is not here", remedy) for need, user in missing.items()]
+        )
 
 
 def _result(stages: list[StageRecord], artifacts: ArtifactStore) -> dict[str, Any]:

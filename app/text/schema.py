@@ -15,7 +15,7 @@ class Field:
     """One setting: what kind of value it takes, and within which bounds."""
 
     name: str
-    kind: str  # integer | number | boolean | string | choice | choices | list | model | methods | object | any
+    kind: str  # integer, number, boolean, string, choice, choices, list, model, methods, runtimes, object or any
     description: str = ""
     default: Any = MISSING
     nullable: bool = False
@@ -124,7 +124,8 @@ def _field(name: str, prop: Mapping[str, Any], required: bool, root: Mapping[str
     )
 
 
-_EMPTY: dict[str, Any] = {"list": [], "choices": [], "methods": [], "object": {}}  # where a factory makes the default
+# Defaults that a factory makes.
+_EMPTY: dict[str, Any] = {"list": [], "choices": [], "methods": [], "runtimes": [], "object": {}}
 
 
 def _choices(inner: Mapping[str, Any]) -> list[Any]:
@@ -132,7 +133,7 @@ def _choices(inner: Mapping[str, Any]) -> list[Any]:
 
 
 def _kind(inner: Mapping[str, Any], alternatives: bool) -> str:
-    if inner.get("role") in ("model", "methods"):
+    if inner.get("role") in ("model", "methods", "runtimes"):
         return str(inner["role"])
     if "enum" in inner or "const" in inner:
         return "choice"

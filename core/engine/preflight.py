@@ -8,6 +8,7 @@ from core.errors import Problem, SpecError
 from core.models.loaded import Described
 from core.models.meta import empty_weights
 from core.models.tokenizer import describe_difference
+from core.runtimes.catalogue import bind_runtime
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
@@ -39,6 +40,7 @@ def _problems(spec: RunSpec, task: Task, found: Subject | None) -> Iterator[Prob
     if subject is not None:
         yield from _length_problems(spec, task, subject)
     yield from _recipe_problems(spec.recipe, "recipe", task, subject, described)
+    yield from _runtime_problems(spec)
     if spec.reference is not None:
         yield from _reference_problems(spec.reference, "reference", task, described)
 
@@ -54,6 +56,14 @@ def _length_problems(spec: RunSpec, task: Task, subject: Subject) -> Iterator[Pr
     if task.kind is not Kind.IMAGE_CLASSIFICATION and asked is not None and longest is not None and asked > longest:
         message = f"is more than the {longest} tokens that the model takes"
         yield Problem("measure.length", asked, message, f"Choose at most {longest}.")
+
+
+def _runtime_problems(spec: RunSpec) -> Iterator[Problem]:
+    for index, runtime in enumerate(spec.measure.runtimes):
+        try:
+            bind_runtime(runtime, f"measure.runtimes[{index}]")
+        except SpecError as error:
+            yield from error.problems
 
 
 def _recipe_problems(

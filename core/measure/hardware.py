@@ -7,6 +7,19 @@ from pathlib import Path
 import psutil
 import torch
 
+CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
+
 
 @cache
 def hardware_name(device_type: str) -> str:
@@ -23,3 +36,16 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return " ".join(line.partition(":")[2].split())
     return platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """Those of CPU_FEATURES that this CPU has; none where Linux does not say."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return []
+    for line in info.read_text().splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            found = set(flags.split())
+            return [feature for feature in CPU_FEATURES if feature in found]
+    return []

@@ -46,10 +46,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Where and how a timing was taken; `length` is None for a model that does not read tokens."""
+    """Where and how a timing was taken."""
 
     hardware: str
     software: str
+    runtime: str  # with its settings: "eager", "compile mode max-autotune"
     dtype: str
     threads: int
     repeats: int = 30
@@ -260,7 +261,7 @@ def _row(
     return LatencyRow(
         hardware=conditions.hardware,
         software=conditions.software,
-        runtime=stage.name,
+        runtime=conditions.runtime,
         kernel=stage.kernel,
         dtype=conditions.dtype,
         threads=conditions.threads,

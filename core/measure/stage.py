@@ -16,8 +16,8 @@ from core.measure import compute, energy, latency, lock, memory, regressions, sc
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
 from core.models.batches import float_dtype, timed_batch
-from core.runtimes import RUNTIMES
 from core.runtimes.base import Refused, Runner
+from core.runtimes.catalogue import BoundRuntime, bind_runtime
 from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
@@ -33,6 +33,7 @@ class StageMeasurer:
     def __init__(self, spec: MeasureSpec, task: Task, device: torch.device, record: Record):
         self.spec, self.task, self.device, self.record = spec, task, device, record
         self.threads = spec.threads or torch.get_num_threads()
+        self.runtimes = [bind_runtime(named, f"measure.runtimes[{i}]") for i, named in enumerate(spec.runtimes)]
 
     def environment(self) -> dict[str, Any]:
         """What the run executes on."""
@@ -171,14 +172,17 @@ class StageMeasurer:
             return []
         tokens = timed_batch(self.task, 1, self.spec.length).get("input_ids")
         length = None if tokens is None else tokens.shape[1]
-        here = (hardware_name(self.device.type), _software(), self.threads, length)
+        here = (hardware_name(self.device.type), self.threads, length)
+        software = {bound.title: self._software(bound) for bound in self.runtimes}
+        wanted = {(title, batch) for title in software for batch in self.spec.batch_sizes}
         rows = [
             row
             for known_reference, row in found.latencies
-            if (row.hardware, row.software, row.threads, row.length) == here and known_reference == reference_key
+            if (row.runtime, row.batch) in wanted
+            and (row.hardware, row.threads, row.length) == here
+            and row.software == software[row.runtime]
+            and known_reference == reference_key
         ]
-        wanted = {(runtime, batch) for runtime in self.spec.runtimes for batch in self.spec.batch_sizes}
-        rows = [row for row in rows if (row.runtime, row.batch) in wanted]
         if any(row.disturbed or row.repeats < self.spec.repeats for row in rows):
             return []
         return rows if wanted <= {(row.runtime, row.batch) for row in rows} else []
@@ -186,25 +190,26 @@ class StageMeasurer:
     def _latencies(self, model: nn.Module, reference_folder: Path | None) -> list[LatencyRow]:
         reference = artifact.load_models(reference_folder, self.device)["main"] if reference_folder else None
         rows = []
-        for name in self.spec.runtimes:
+        for bound in self.runtimes:
             for index, batch_size in enumerate(self.spec.batch_sizes):
                 share = index / len(self.spec.batch_sizes)
-                text = f"timing, {name}, batch {batch_size}"
+                text = f"timing, {bound.title}, batch {batch_size}"
                 self.record.progress(RELOADED + (1 - RELOADED) * share, text)
-                rows += self._timed(name, model, reference, batch_size, text)
+                rows += self._timed(bound, model, reference, batch_size, text)
         return rows
 
     def _timed(
-        self, runtime: str, model: nn.Module, reference: nn.Module | None, batch_size: int, text: str
+        self, bound: BoundRuntime, model: nn.Module, reference: nn.Module | None, batch_size: int, text: str
     ) -> list[LatencyRow]:
         """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
-        runner, compared = (self._runner(runtime, m, batch, text) for m in (model, reference))
+        runner, compared = (self._runner(bound, m, batch, text) for m in (model, reference))
         if runner is None:
             return []
         conditions = latency.Conditions(
             hardware=hardware_name(self.device.type),
-            software=_software(),
+            software=self._software(bound),
+            runtime=bound.title,
             dtype=str(float_dtype(model)).removeprefix("torch."),
             threads=self.threads,
             repeats=self.spec.repeats,
@@ -222,16 +227,21 @@ class StageMeasurer:
             )
 
     def _runner(
-        self, runtime: str, model: nn.Module | None, batch: dict[str, torch.Tensor], text: str
+        self, bound: BoundRuntime, model: nn.Module | None, batch: dict[str, torch.Tensor], text: str
     ) -> Runner | None:
         """The model in a runtime; None, with the reason in the log, where the runtime refuses it."""
         if model is None:
             return None
         try:
-            return RUNTIMES[runtime](model, self.device, float_dtype(model), batch)
+            return bound.runtime.load(model, self.device, float_dtype(model), batch)
         except Refused as refusal:
             self.record.event("info", f"{text}: {refusal}")
             return None
+
+    def _software(self, bound: BoundRuntime) -> str:
+        """What executes a model in a runtime here: a time under other software is taken again."""
+        beside_torch = bound.software("gpu" if self.device.type == "cuda" else "cpu")
+        return f"{_software()}, {beside_torch}" if beside_torch else _software()
 
     def _comparison(
         self, folder: Path, examples: score.Examples, reference_folder: Path, reference_key: str | None

@@ -1,24 +1,28 @@
-"""How a subject is executed while it is timed."""
+"""What a runtime is: typed settings, what it requires of a worker, and how it executes a model while it is timed."""
 
-from typing import Protocol
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from typing import ClassVar, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from core.nn.replacement import Replacement
 from core.runtimes.decode import Decoder
+from core.spec.labels import changed_settings
 
 Batch = dict[str, Tensor]
+DEVICES = frozenset({"cpu", "gpu", "cuda"})  # what a worker provides by its device, whatever is installed
 
 
 class Refused(Exception):
-    """A runtime cannot execute this model here; the message says why, for the page."""
+    """A runtime cannot execute this model; the message says why, for the page."""
 
 
 class Runner(Protocol):
     """A loaded model in one runtime."""
 
-    name: str  # eager, compile, onnxruntime
     kernel: str  # which kernel executes the weights
     device: torch.device
     dtype: torch.dtype  # of its floating-point inputs
@@ -30,6 +34,55 @@ class Runner(Protocol):
     def decoder(self) -> Decoder | None:
         """The model as a generator of tokens; None where this runtime does not time decoding."""
         ...
+
+
+class Runtime(BaseModel):
+    """What executes a model while it is timed. Its fields are its settings; its name is its key in the catalogue."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cpu", "cuda", a package's name, ...
+
+    @classmethod
+    def provided(cls, device: str) -> frozenset[str]:
+        """Those of `requires` that this installation provides on `device` (cpu or gpu) by itself.
+
+        By default the names of installed packages. A worker's device and its CPU's features need not be among them.
+        """
+        return frozenset(name for name in cls.requires - DEVICES if installed_version(name))
+
+    @classmethod
+    def software(cls, device: str) -> str:
+        """Names and versions of what executes the model beside PyTorch; a time under another version is measured anew.
+
+        By default the installed packages that it requires: "onnx 1.17.0, onnxruntime 1.20.1".
+        """
+        found = {name: installed_version(name) for name in sorted(cls.requires - DEVICES)}
+        return ", ".join(f"{name} {number}" for name, number in found.items() if number)
+
+    def label(self) -> str:
+        """A few words for charts: the settings that differ from their defaults."""
+        return changed_settings(self)
+
+    def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> Runner:
+        """The model ready to execute inputs like `example` on `device`; raises Refused for a model it cannot execute.
+
+        `dtype` is that of the model's floating-point inputs.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a Python package by the name that it is installed or imported by; None where it is not installed.
+
+    So `onnxruntime` is also what `onnxruntime-gpu` installs.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        importable = package.isidentifier() and find_spec(package) is not None
+        distributions = packages_distributions().get(package, []) if importable else []
+        return version(distributions[0]) if distributions else None
 
 
 def kernel_of(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -3,15 +3,13 @@
 import torch
 from torch import nn
 
-from core.runtimes.base import Batch, Refused, kernel_of
+from core.runtimes.base import Batch, Refused, Runtime, kernel_of
 from core.runtimes.decode import Decoder, decoder_of
 from core.tasks.base import inputs
 
 
 class EagerRunner:
     """The model called as it is."""
-
-    name = "eager"
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, kernel: str):
         self.model = model
@@ -34,3 +32,10 @@ def eager(model: nn.Module, device: torch.device, dtype: torch.dtype, example: B
     if kernel is None:
         raise Refused("size only, no kernel here")
     return EagerRunner(model.to(device).eval(), device, dtype, kernel)
+
+
+class Eager(Runtime):
+    """Plain PyTorch, one operator after the other."""
+
+    def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> EagerRunner:
+        return eager(model, device, dtype, example)

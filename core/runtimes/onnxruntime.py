@@ -4,18 +4,26 @@ import importlib.util
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from core.models.batches import place
 from core.nn.replacement import Replacement
-from core.runtimes.base import Batch, Refused, kernel_of
+from core.runtimes.base import Batch, Refused, Runtime, kernel_of
 from core.runtimes.decode import Decoder
 from core.tasks.base import inputs, logits_of
 
 OPSET = 17
+Optimization = Literal["none", "basic", "extended", "all"]
+LEVELS: dict[Optimization, str] = {
+    "none": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 TOLERANCE = 1e-3  # of the largest output: what else differs was lost when the model was traced
 EXPORT_ERRORS = (  # the conversions of single operators raise whatever occurs to them
     torch.onnx.OnnxExporterError,
@@ -44,11 +52,11 @@ class _Logits(nn.Module):
 class OnnxRuntimeRunner:
     """An exported graph for one shape of inputs; its session has as many threads as PyTorch has when it is called."""
 
-    name = "onnxruntime"
     kernel = "dense"
 
-    def __init__(self, graph: bytes):
+    def __init__(self, graph: bytes, optimization: Optimization = "all"):
         self.graph = graph
+        self.optimization = optimization
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         self._session: Any = None
@@ -71,6 +79,7 @@ class OnnxRuntimeRunner:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
             options.log_severity_level = 3
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[self.optimization])
             # Threads that go on spinning after a run would slow what is timed next.
             options.add_session_config_entry("session.force_spinning_stop", "1")
             self._session = onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
@@ -78,7 +87,20 @@ class OnnxRuntimeRunner:
         return self._session
 
 
-def exported(model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> OnnxRuntimeRunner:
+class OnnxRuntime(Runtime):
+    """ONNX Runtime, for float32 models of ordinary layers on a CPU."""
+
+    requires = frozenset({"cpu", "onnx", "onnxruntime"})
+
+    optimization: Optimization = Field("all", description="which of its optimizations of the graph it applies")
+
+    def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> OnnxRuntimeRunner:
+        return exported(model, device, dtype, example, self.optimization)
+
+
+def exported(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch, optimization: Optimization = "all"
+) -> OnnxRuntimeRunner:
     """The model as an ONNX graph for the example's shapes; raises Refused, with the reason, for what has none."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
         raise Refused("ONNX Runtime is not installed on this worker (pip install 'slimboard[onnx]')")
@@ -92,7 +114,7 @@ def exported(model: nn.Module, device: torch.device, dtype: torch.dtype, example
         raise Refused(f"it cannot be exported to ONNX: {obstacle}")
     model = model.to(device).eval()
     example = place(inputs(example), device, dtype)
-    runner = OnnxRuntimeRunner(_graph(model, example))
+    runner = OnnxRuntimeRunner(_graph(model, example), optimization)
     for batch in (example, {name: tensor.flip(-1) for name, tensor in example.items()}):  # what depends on the data too
         with torch.inference_mode():
             expected, found = logits_of(model, batch), runner(batch)

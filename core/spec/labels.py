@@ -1,5 +1,7 @@
 """How settings read where people see them: their names as words, which in YAML stay as they are published."""
 
+from pydantic import BaseModel
+
 READ_AS = {
     "steps": "updates",  # a recipe has steps; a training has updates
     "observer": "range estimator",
@@ -10,3 +12,9 @@ _UNITS = {"gb": "GB"}
 def label(name: str) -> str:
     """A setting's name as words: "batch size", "memory GB"; READ_AS has those that read otherwise."""
     return READ_AS.get(name) or " ".join(_UNITS.get(word, word) for word in name.split("_"))
+
+
+def changed_settings(settings: BaseModel) -> str:
+    """The settings that differ from their defaults, in a line, without lists and objects: "bits 4 group_size 64"."""
+    changed = settings.model_dump(exclude_defaults=True)
+    return " ".join(f"{key} {value}" for key, value in changed.items() if isinstance(value, (int, float, str)))

@@ -38,6 +38,18 @@ class _Source(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _from_short_form(value: Any, key: str, message: str) -> Any:
+    """`name` or `{name: settings}` as the fields `key` and `settings`; ValueError for a mapping of several names."""
+    if isinstance(value, str):
+        return {key: value}
+    if not isinstance(value, dict) or key in value:
+        return value
+    if len(value) != 1:
+        raise ValueError(message.format(len(value)))
+    name, settings = next(iter(value.items()))
+    return {key: name, "settings": {} if settings is None else settings}
+
+
 class StepSpec(_Spec):
     """A technique with its settings: `{rtn: {bits: 8}}`, or the bare name `rtn`."""
 
@@ -47,14 +59,7 @@ class StepSpec(_Spec):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"technique": value}
-        if isinstance(value, dict) and len(value) == 1 and "technique" not in value:
-            name, settings = next(iter(value.items()))
-            return {"technique": name, "settings": {} if settings is None else settings}
-        if isinstance(value, dict) and "technique" not in value:
-            raise ValueError(f"names {len(value)} techniques; a step is one technique and its settings")
-        return value
+        return _from_short_form(value, "technique", "names {} techniques; a step is one technique and its settings")
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
@@ -71,6 +76,22 @@ class TaskSpec(_Source):
     """A task: builtin:<name>, file:<path> or hf:<dataset>, with its settings."""
 
 
+class RuntimeSpec(_Spec):
+    """A runtime with its settings: `{compile: {mode: max-autotune}}`, or the bare name `eager`."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return _from_short_form(value, "name", "names {} runtimes; an entry is one runtime and its settings")
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        return {self.name: self.settings} if self.settings else self.name
+
+
 class MeasureSpec(_Spec):
     """What is measured, and how thoroughly."""
 
@@ -85,8 +106,12 @@ class MeasureSpec(_Spec):
         json_schema_extra={"when_empty": "the task's"},
     )
     decode_tokens: int = Field(32, ge=0, le=4096, description="tokens generated when decoding is timed; 0 to skip")
-    runtimes: list[Literal["eager", "compile", "onnxruntime"]] = Field(
-        default=["eager"], min_length=1, description="what executes the model while it is timed"
+    runtimes: list[RuntimeSpec] = Field(
+        default=[RuntimeSpec(name="eager")],
+        min_length=1,
+        max_length=8,
+        description="what executes the model while it is timed",
+        json_schema_extra={"role": "runtimes"},
     )
     repeats: int = Field(30, ge=5, le=1000, description="timed rounds of stage and reference in turn")
     threads: int | None = Field(

@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.errors import Problem, SpecError
-from core.spec.catalogue import nearest
+from core.errors import Problem, SpecError, nearest
 
 _REMEDIES = {
     "extra_forbidden": "Remove it, or check its spelling.",

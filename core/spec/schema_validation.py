@@ -6,9 +6,9 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from core.errors import Problem, SpecError
-from core.spec.catalogue import Catalogue, nearest
-from core.spec.model import ModelSpec, RunSpec, StepSpec, TaskSpec
+from core.errors import Problem, SpecError, nearest
+from core.spec.catalogue import Catalogue
+from core.spec.model import ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
 
 
 def validate(spec: RunSpec, catalogue: Catalogue) -> None:
@@ -23,6 +23,8 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
     for index, step in enumerate(spec.recipe):
         problems += _step_problems(step, f"recipe[{index}]", "step", catalogue, index)
     problems += _order_problems(spec.recipe, catalogue)
+    problems += _runtime_problems(spec.measure.runtimes, catalogue)
+    problems += _device_problems(spec, catalogue)
     if problems:
         raise SpecError(problems)
 
@@ -43,6 +45,30 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)
         for part, entry in zip(parts, entries, strict=True):
             left |= {name: step.technique for name, _ in _as_set(part, entry, "leaves")}
+
+
+def _runtime_problems(runtimes: Sequence[RuntimeSpec], catalogue: Catalogue) -> Iterator[Problem]:
+    for index, runtime in enumerate(runtimes):
+        place = f"measure.runtimes[{index}]"
+        entry = catalogue.runtimes.get(runtime.name)
+        if entry is None:
+            remedy = nearest(runtime.name, catalogue.runtimes)
+            yield Problem(place, runtime.name, "is not a known runtime", remedy)
+            continue
+        if runtime in runtimes[:index]:
+            yield Problem(place, runtime.name, "is there twice with the same settings", "Remove one of them.")
+        yield from _schema_problems(runtime.settings, entry["schema"], f"{place}.{runtime.name}")
+
+
+_EXCLUDED = {"any": (), "cpu": ("gpu", "cuda"), "gpu": ("cpu",)}  # what workers with this device do not provide
+
+
+def _device_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
+    """A device on which a technique or runtime of the spec cannot run: the run would wait for ever."""
+    for need, user in catalogue.requires(spec).items():
+        if need in _EXCLUDED[spec.device]:
+            remedy = f"Choose the device {'gpu' if spec.device == 'cpu' else 'cpu'} or any, or remove {user}."
+            yield Problem("device", spec.device, f"cannot run {user}, which requires {need}", remedy)
 
 
 def _as_set(step: StepSpec, entry: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from core.store.upsert import upsert
 
 
 def publish(session: Session, entries: Iterable[tuple[str, str, str, Mapping[str, Any]]]) -> None:
-    """Publish (kind, name, hash, entry) of techniques, models and tasks; what is published already stays."""
+    """Publish (kind, name, hash, entry) of techniques, models, tasks and runtimes; what is already published stays."""
     rows = [{"kind": kind, "name": name, "hash": digest, "entry": dict(entry)} for kind, name, digest, entry in entries]
     upsert(session, Technique, rows, ["kind", "name", "hash"])
 

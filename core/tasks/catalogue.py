@@ -2,9 +2,8 @@
 
 from pydantic import ValidationError
 
-from core.errors import SpecError
+from core.errors import SpecError, nearest
 from core.plugins import plugged
-from core.spec.catalogue import nearest
 from core.spec.model import TaskSpec
 from core.spec.pydantic_errors import problems
 from core.tasks.data import Data, TaskSource

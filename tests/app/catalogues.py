@@ -38,6 +38,10 @@ class Vit(_Settings):
     dim: int = Field(192, ge=8)
 
 
+class OnnxRuntime(_Settings):
+    optimization: Literal["none", "all"] = "all"
+
+
 class Nothing(_Settings):
     pass
 
@@ -63,4 +67,8 @@ CATALOGUE = Catalogue(
     },
     models={"builtin:vit": entry(Vit), "hf": entry(Nothing), "run": entry(Nothing)},
     tasks={"builtin:digits": entry(Nothing), "file": entry(Nothing)},
+    runtimes={
+        "eager": entry(Nothing, requires=[]),
+        "onnxruntime": entry(OnnxRuntime, requires=["cpu", "onnxruntime"]),
+    },
 )

@@ -129,6 +129,35 @@ def test_methods_have_forms_of_their_own(page):
     assert [next(iter(method)) for method in shown_spec(page).recipe[1].settings["methods"]] == ["distill_logits"]
 
 
+def test_runtimes_come_from_the_catalogue_and_have_forms_of_their_own(page):
+    chosen = field(page, "measure.runtimes", "multiselect")
+    assert (chosen.value, len(chosen.options)) == (["eager"], 2)
+    chosen.set_value(["eager", "onnxruntime"]).run()
+    assert shown_spec(page).to_dict()["measure"] == {"runtimes": ["eager", "onnxruntime"]}
+    field(page, "onnxruntime.optimization", "selectbox").set_value("none").run()
+    assert shown_spec(page).to_dict()["measure"]["runtimes"] == ["eager", {"onnxruntime": {"optimization": "none"}}]
+    field(page, "measure.runtimes", "multiselect").set_value(["onnxruntime"]).run()
+    assert shown_spec(page).to_dict()["measure"]["runtimes"] == [{"onnxruntime": {"optimization": "none"}}]
+    field(page, "measure.runtimes", "multiselect").set_value(["eager"]).run()
+    assert "measure" not in shown_spec(page).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "shown"),
+    [
+        ("[eagre]", "Did you mean eager?"),
+        ("[{onnxruntime: {optimization: some}}]", "Choose none or all."),
+        ("[eager, eager]", "Is there twice"),
+        ("[]", "at least 1"),
+    ],
+)
+def test_a_problem_of_a_runtime_stands_once_at_its_field(page, runtimes, shown):
+    typed(page, f"{YAML}measure: {{runtimes: {runtimes}}}\n")
+    at_fields = [line for line in shown_text(page).splitlines() if line.startswith(":small[:red[")]
+    assert [shown in line for line in at_fields] == [True]
+    assert submit_button(page).disabled
+
+
 def test_another_model_drops_the_settings_of_the_first(page):
     field(page, ".model.source", "selectbox").set_value("hf").run()
     assert "Is not named yet" in shown_text(page)

@@ -104,9 +104,8 @@ def plane_subject(seed: int = 0) -> Subject:
 
 def context(subject: Subject, record: MemoryRecord | None = None, **options: object) -> Context:
     return Context(
-        device=torch.device("cpu"),
         task=subject.task,
         seed_material="test",
         record=record or MemoryRecord(),
-        **{"resolve": lambda reference: copy.deepcopy(subject.model), **options},
+        **{"device": torch.device("cpu"), "resolve": lambda reference: copy.deepcopy(subject.model), **options},
     )

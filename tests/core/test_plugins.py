@@ -1,4 +1,4 @@
-"""A package that Slimboard has never heard of: its technique, model and task take the whole road."""
+"""A package that Slimboard has never heard of: its technique, model, task and runtime execute like our own."""
 
 import sys
 
@@ -11,6 +11,7 @@ from core.engine.pipeline import check, execute
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.plugins import plugged
+from core.provides import provides
 from core.publish import catalogue
 from core.software import software
 from core.spec.catalogue import Catalogue
@@ -27,6 +28,8 @@ from torch import nn
 
 from core.families import Family
 from core.models.base import Architecture
+from core.runtimes.base import Runtime
+from core.runtimes.eager import eager
 from core.tasks.base import InputFormat, Kind
 from core.tasks.data import ImageData, TaskSource
 from core.technique import OneShot
@@ -88,6 +91,16 @@ class Dots(TaskSource):
             pixels=lambda split: pixels,
             content_hash=self.identity(name),
         )
+
+
+class Plain(Runtime):
+    \"\"\"Plain PyTorch.\"\"\"
+
+    requires = frozenset({"acme-nets"})
+    streams: int = Field(1, ge=1, le=8, description="streams that execute at the same time")
+
+    def load(self, model, device, dtype, example):
+        return eager(model, device, dtype, example)
 """
 ENTRY_POINTS = """
 [slimboard.techniques]
@@ -99,12 +112,15 @@ builtin:vit = acme_nets:FlatSettings
 
 [slimboard.tasks]
 acme:dots = acme_nets:Dots
+
+[slimboard.runtimes]
+acme:plain = acme_nets:Plain
 """
 SPEC = {
     "model": {"source": "acme:flat", "width": 4},
     "task": {"source": "acme:dots", "examples": 32},
     "recipe": [{"train": {"steps": 20, "batch_size": 16, "evaluations": 0}}, {"halve": {"factor": 0.25}}],
-    "measure": {"repeats": 5},
+    "measure": {"repeats": 5, "runtimes": [{"acme:plain": {"streams": 2}}]},
 }
 
 
@@ -124,13 +140,16 @@ def package(tmp_path, monkeypatch):
     software.cache_clear()
 
 
-def test_all_three_take_the_whole_road(package, tmp_path):
+def test_all_four_execute_like_our_own(package, tmp_path):
     spec = RunSpec.parse(SPEC)
     validate(spec, Catalogue(**catalogue()))
     check(spec)
     stages = execute(spec, MemoryRecord(), artifacts=ArtifactStore(str(tmp_path / "kept"), tmp_path / "kept"))
     assert [stage.measured.label for stage in stages] == ["acme:flat", "train 20 updates", "halve factor 0.25"]
     assert stages[2].measured.reload_max_error == 0 and stages[2].measured.peak_memory_bytes is not None
+    assert {row.runtime for row in stages[2].latencies} == {"acme:plain streams 2"}
+    assert stages[2].latencies[0].software.endswith(", acme-nets 1.0")
+    assert stages[2].latencies[0].software.count("acme-nets") == 1
     assert stages[0].measured.parameters == 8 * 4 + 4 + 4 * 2 + 2
 
 
@@ -139,6 +158,8 @@ def test_they_are_published_beside_the_built_in_ones(package):
     assert published["techniques"]["halve"]["schema"]["properties"]["factor"]["exclusiveMaximum"] == 1
     assert published["models"]["acme:flat"]["summary"] == "Two layers over all pixels."
     assert published["tasks"]["acme:dots"]["schema"]["properties"]["examples"]["maximum"] == 1000
+    assert published["runtimes"]["acme:plain"]["requires"] == ["acme-nets"]
+    assert "acme-nets" in provides("cpu")
     assert "acme:flat" not in catalogue(plugins=False)["models"]
 
 
@@ -158,6 +179,8 @@ def test_a_built_in_name_keeps_its_meaning(package):
         ({"task": "builtin:markov"}, "model.source"),
         ({"task": {"source": "acme:dots", "examples": 1}}, "task.examples"),
         ({"recipe": [{"halve": {"factor": 2}}]}, "recipe[0].halve.factor"),
+        ({"measure": {"runtimes": ["acme:plane"]}}, "measure.runtimes[0]"),
+        ({"measure": {"runtimes": [{"acme:plain": {"streams": 9}}]}}, "measure.runtimes[0].acme:plain.streams"),
     ],
 )
 def test_mistakes_in_them_are_told_like_any_other(package, changes, field):
@@ -171,9 +194,14 @@ def test_without_the_package_its_model_cannot_be_built():
         models.build({"source": "acme:flat", "width": 4})
 
 
+def test_a_package_of_runtimes_alone_is_not_software_of_a_stage(package):
+    (package / "entry_points.txt").write_text("[slimboard.runtimes]\nacme:plain = acme_nets:Plain\n")
+    assert "acme-nets" not in software()
+
+
 def test_what_is_no_technique_is_refused_by_its_name(package):
     (package / "entry_points.txt").write_text("[slimboard.techniques]\nwrong = acme_nets:Flat\n")
-    with pytest.raises(TypeError, match=r"acme_nets:Flat, plugged .* as wrong, is no Technique"):
+    with pytest.raises(TypeError, match=r"acme_nets:Flat, plugged .* as wrong, is not a Technique"):
         plugged("techniques", Technique)
     assert plugged("tasks", TaskSource) == {}
 

@@ -15,7 +15,7 @@ from app.text.schema import Field, fields, starting_settings
 from core.spec.catalogue import Catalogue
 
 COLUMNS = 3
-_WIDE = ("model", "methods", "object")
+_WIDE = ("model", "methods", "runtimes", "object")
 _SCHEMES = {"hf": "Hugging Face or folder", "run": "An earlier run"}
 
 
@@ -79,7 +79,7 @@ def technique_title(catalogue: Catalogue, name: str) -> str:
 
 
 def _method_form(field: Field, place: Place, index: int, item: Any) -> None:
-    name = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else str(item)
+    name = _item_name(item)
     entry = place.catalogue.techniques.get(name)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{name}**", width="stretch")
@@ -110,6 +110,49 @@ def _add_method(place: Place, name: str, key: str) -> None:
 def _remove_method(place: Place, name: str, index: int) -> None:
     place.put(name, [item for number, item in enumerate(place.values[name]) if number != index])
     place.part.redraw()
+
+
+def _runtimes_form(field: Field, place: Place) -> None:
+    """The runtimes that execute the model while it is timed, and a form for each that has settings."""
+    runtimes = place.catalogue.runtimes
+    items = list(place.values.get(field.name, field.default))
+    chosen = list(dict.fromkeys(map(_item_name, items)))
+    key = f"{place.key}.{field.name}"
+    st.multiselect(
+        field.label,
+        options=list(dict.fromkeys([*runtimes, *chosen])),
+        default=chosen,
+        format_func=lambda name: f"{name} · {runtimes[name]['summary']}" if name in runtimes else name,
+        key=key,
+        help=field.description or None,
+        on_change=place.edit,
+        args=(_choose_runtimes, place, field, key),
+    )
+    show_problem(next((p for p in place.problems if p.field == f"{place.field}.{field.name}"), None))
+    for index, name in enumerate(map(_item_name, items)):
+        schema = runtimes.get(name, {}).get("schema", {})
+        if not schema.get("properties"):
+            show_problem(place.problem(f"{field.name}[{index}]"))
+            continue
+        with st.container(border=True):
+            st.markdown(f"**{name}**")
+            settings_form(schema, place.inside(field.name, index, name))
+
+
+def _choose_runtimes(place: Place, field: Field, key: str) -> None:
+    """Other runtimes; those that stay keep their settings."""
+    kept = {_item_name(item): item for item in place.values.get(field.name, field.default)}
+    value = [kept.get(name, name) for name in st.session_state[key]]
+    if value == field.default:
+        place.leave_out(field.name)
+    else:
+        place.put(field.name, value)
+    place.part.redraw()
+
+
+def _item_name(item: Any) -> str:
+    """The name in an entry of a list: `rtn` of both "rtn" and {"rtn": {"bits": 4}}."""
+    return str(next(iter(item), "")) if isinstance(item, dict) else str(item)
 
 
 def _model_setting(field: Field, place: Place) -> None:
@@ -240,4 +283,4 @@ def _write_rest(place: Place, scheme: str, key: str) -> None:
     place.put("source", f"{scheme}:{st.session_state[key] or ''}")
 
 
-_FORMS = {"model": _model_setting, "methods": _methods_form, "object": _object_form}
+_FORMS = {"model": _model_setting, "methods": _methods_form, "runtimes": _runtimes_form, "object": _object_form}

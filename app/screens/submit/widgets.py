@@ -79,7 +79,9 @@ class Place:
         """The mapping in the draft, made where there is none yet."""
         found: Any = self.part.values
         for step in self.path:
-            if not isinstance(step, int) and not isinstance(found.get(step), list):
+            if isinstance(step, int):
+                found[step] = {found[step]: {}} if isinstance(found[step], str) else found[step]
+            elif not isinstance(found.get(step), list):
                 found[step] = _mapping(found.get(step))
             found = found[step]
         live: dict[str, Any] = found

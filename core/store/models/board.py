@@ -67,7 +67,7 @@ class Champion(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
     task_hash: Mapped[str] = mapped_column(String(64))
     hardware: Mapped[str] = mapped_column(String(200))  # the device: what executes the model, and how it is called
-    runtime: Mapped[str] = mapped_column(String(40))
+    runtime: Mapped[str] = mapped_column(String(200))
     threads: Mapped[int]
     batch: Mapped[int]
     length: Mapped[int | None]

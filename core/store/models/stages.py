@@ -100,7 +100,7 @@ class Latency(Base):
     reference_stage_id: Mapped[int | None] = mapped_column(ForeignKey("stage.id"))
     hardware: Mapped[str] = mapped_column(String(200))
     software: Mapped[str] = mapped_column(String(200))  # torch version and Slimboard's
-    runtime: Mapped[str] = mapped_column(String(40))  # eager, compile, onnxruntime ...
+    runtime: Mapped[str] = mapped_column(String(200))  # with its settings: "eager", "compile mode max-autotune"
     kernel: Mapped[str] = mapped_column(String(100))  # which kernel ran
     dtype: Mapped[str] = mapped_column(String(20))
     threads: Mapped[int]

@@ -17,18 +17,18 @@ class Worker(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)  # host-device-pid
     device: Mapped[str] = mapped_column(String(10))  # cpu | gpu
     hardware: Mapped[dict[str, Any]]  # CPU model, cores, GPU name and memory, versions, kernels
-    offers: Mapped[dict[str, Any]]  # technique, model and task name -> schema hash
-    provides: Mapped[list[Any]]  # what techniques may require: "cpu", "cuda", ...
+    offers: Mapped[dict[str, Any]]  # name of a technique, model, task or runtime -> schema hash
+    provides: Mapped[list[Any]]  # what techniques and runtimes may require: "cpu", "cuda", ...
     started_at: Mapped[float] = mapped_column(default=now())
     last_seen_at: Mapped[float] = mapped_column(default=now())
     stopped_at: Mapped[float | None]
 
 
 class Technique(Base):
-    """A published technique, model source or task source: what forms and validation are made from."""
+    """A published technique, model source, task source or runtime: what forms and validation are made from."""
 
     __tablename__ = "technique"
-    kind: Mapped[str] = mapped_column(String(10), primary_key=True)  # technique | model | task
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)  # technique | model | task | runtime
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     entry: Mapped[dict[str, Any]]  # as in core/catalogue.json

@@ -159,7 +159,9 @@ class Slicing:
         return Basis(reader, *principal_directions(covariance, self.kept))
 
     def _turn(self, directions: Tensor) -> None:
-        self.hidden.states = [(x.to(self.device) @ directions.to(x)).cpu() for x in self.hidden.states]
+        for index, x in enumerate(self.hidden.states):
+            x = x.to(self.device)
+            self.hidden.states[index] = (x @ directions.to(x)).cpu()
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor | None, Tensor | None, float]:

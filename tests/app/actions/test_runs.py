@@ -8,9 +8,10 @@ from app.actions.actor import NotAllowed
 from core.errors import SpecError
 from core.spec.catalogue import built_in
 from core.spec.model import RunSpec
-from core.store import users
+from core.store import queue, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Membership, Project, Role, Run, RunNeed, RunStatus
+from core.store.waiting import provided, waiting_for
 from tests.actors import actor
 from tests.app.catalogues import CATALOGUE
 
@@ -53,7 +54,21 @@ def test_a_run_needs_its_techniques_as_they_were_published(people):
     run_id = runs.submit(actor(people["member"], people["project"]), SPEC, CATALOGUE)
     with read_session() as s:
         needs = set(s.query(RunNeed.need).where(RunNeed.run_id == run_id).all())
-    assert needs == {("technique:train#train",), ("technique:rtn#rtn",)}
+    assert needs == {("technique:train#train",), ("technique:rtn#rtn",), ("runtime:eager#nothing",)}
+
+
+def test_a_run_waits_for_a_worker_with_its_runtime_and_says_so(people):
+    timed = RunSpec.parse({**SPEC.to_dict(), "measure": {"runtimes": [{"onnxruntime": {"optimization": "none"}}]}})
+    run_id = runs.submit(people["member"], people["project"], timed, CATALOGUE)
+    offers = {"technique:train": "train", "technique:rtn": "rtn", "runtime:onnxruntime": "onnxruntime"}
+    with session() as s:
+        plain = workers.register_worker(s, "plain", "cpu", hardware={}, offers=offers, provides=["cpu"])
+        assert queue.claim_next_run(s, plain, "cpu", provided(["cpu"], offers), 60) is None
+        assert waiting_for(s, [run_id], 60) == {run_id: "a worker that provides onnxruntime"}
+        have = ["cpu", "onnxruntime"]
+        able = workers.register_worker(s, "able", "cpu", hardware={}, offers=offers, provides=have)
+        assert waiting_for(s, [run_id], 60) == {}
+        assert queue.claim_next_run(s, able, "cpu", provided(have, offers), 60).id == run_id
 
 
 def test_a_spec_that_cannot_run_is_refused(people):

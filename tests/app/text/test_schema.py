@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.text.schema import MISSING, fields, in_words
 from app.text.schema import Field as FormField
-from core.spec.catalogue import built_in
+from core.spec.catalogue import KINDS, built_in
 from core.spec.model import LimitSpec, MeasureSpec
 
 TOGGLED = ("model", "methods", "object")  # kinds whose widget shows by itself that there is nothing
@@ -29,7 +29,8 @@ class Settings(BaseModel):
     fast: bool = True
     note: str | None = None
     sizes: list[int] = [1]
-    runtimes: list[Literal["eager", "compile"]] = ["eager"]
+    places: list[Literal["row", "column"]] = ["row"]
+    runtimes: list[Any] = Field(default=["eager"], json_schema_extra={"role": "runtimes"})
     teacher: Any = Field(None, json_schema_extra={"role": "model"})
     methods: list[Any] = Field(default=[], json_schema_extra={"role": "methods"})
     inner: Inner = Inner()
@@ -43,8 +44,9 @@ FIELDS = {field.name: field for field in fields(Settings.model_json_schema())}
 def test_every_kind_is_recognised():
     assert {name: field.kind for name, field in FIELDS.items()} == {
         "bits": "integer", "sparsity": "number", "rate": "number", "heads": "integer", "scheme": "choice",
-        "maybe": "choice", "fast": "boolean", "note": "string", "sizes": "list", "runtimes": "choices",
-        "teacher": "model", "methods": "methods", "inner": "object", "odd": "any", "table": "any",
+        "maybe": "choice", "fast": "boolean", "note": "string", "sizes": "list", "places": "choices",
+        "runtimes": "runtimes", "teacher": "model", "methods": "methods", "inner": "object", "odd": "any",
+        "table": "any",
     }  # fmt: skip
 
 
@@ -65,7 +67,7 @@ def test_bounds_in_words():
 
 def test_lists_know_their_items():
     assert FIELDS["sizes"].item == "integer"
-    assert FIELDS["runtimes"].choices == ("eager", "compile")
+    assert FIELDS["places"].choices == ("row", "column")
 
 
 def test_nested_settings_have_their_own_fields():
@@ -98,8 +100,7 @@ def test_values_read_as_people_write_them(value, read):
 def published() -> dict[str, dict]:
     """Every schema that a form is drawn from, by its name."""
     catalogue = built_in()
-    tables = {"technique": catalogue.techniques, "model": catalogue.models, "task": catalogue.tasks}
-    schemas = {f"{kind} {name}": entry["schema"] for kind, table in tables.items() for name, entry in table.items()}
+    schemas = {f"{kind} {name}": entry["schema"] for kind in KINDS for name, entry in getattr(catalogue, kind).items()}
     return schemas | {spec.__name__: spec.model_json_schema() for spec in (MeasureSpec, LimitSpec)}
 
 

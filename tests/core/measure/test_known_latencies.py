@@ -9,6 +9,7 @@ from core.engine.recording import MemoryRecord
 from core.measure.hardware import hardware_name
 from core.measure.stage import StageMeasurer, _software
 from core.measured import FoundStage, LatencyRow
+from core.runtimes import base
 from core.spec.model import MeasureSpec
 
 ROW = LatencyRow(
@@ -67,11 +68,24 @@ def test_rows_of_the_same_conditions_are_taken_over():
         (replace(ROW, threads=2), {}),
         (replace(ROW, hardware="another machine"), {}),
         (replace(ROW, software="torch 1.0"), {}),
+        (replace(ROW, runtime="compile"), {"runtimes": [{"compile": {"mode": "max-autotune"}}]}),
         (replace(ROW, disturbed=True), {}),
     ],
 )
 def test_others_are_measured_anew(row, asked):
     assert taken_over([row], **asked) == []
+
+
+def test_a_time_of_another_version_of_its_runtime_is_measured_anew(monkeypatch):
+    versions = {"onnx": "1.17.0", "onnxruntime": "1.20.0"}
+    monkeypatch.setattr(base, "installed_version", versions.get)
+    rows = [ROW, replace(ROW, runtime="onnxruntime", software=f"{_software()}, onnx 1.17.0, onnxruntime 1.20.0")]
+    both = {"runtimes": ["eager", "onnxruntime"]}
+    assert taken_over(rows, **both) == rows
+    versions["onnxruntime"] = "1.21.0"
+    assert taken_over(rows, **both) == []
+    assert taken_over(rows) == [ROW]  # plain PyTorch is the same as before
+    assert taken_over([ROW, replace(rows[1], software=_software())], **both) == []  # recorded before versions were kept
 
 
 def test_a_phase_that_was_disturbed_is_not_left_out():

@@ -13,7 +13,7 @@ from core.measure.work import decode_work, forward_work
 from core.runtimes.eager import eager
 
 CPU = torch.device("cpu")
-CONDITIONS = Conditions("a machine", "torch", "float32", threads=1, repeats=5, decode_tokens=3)
+CONDITIONS = Conditions("a machine", "torch", "eager", "float32", threads=1, repeats=5, decode_tokens=3)
 
 
 class QuietWatch:

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from core.nn.attention.full import FullAttention
 from core.nn.replacement import Replacement
 from core.runtimes.base import Refused
-from core.runtimes.onnxruntime import exported
+from core.runtimes.onnxruntime import OnnxRuntime, exported
 from core.tasks.base import Kind
 from core.techniques.architecture.mamba import MambaStep
 from core.techniques.attention.sliding_window import SlidingWindow
@@ -38,7 +38,16 @@ def test_the_exported_graph_gives_the_models_logits():
     runner = exported(model, CPU, torch.float32, batch)
     other = {"pixel_values": torch.randn(2, 1, 8, 8)}
     torch.testing.assert_close(runner(other), model(other["pixel_values"]), atol=1e-5, rtol=1e-4)
-    assert (runner.name, runner.kernel, runner.decoder()) == ("onnxruntime", "dense", None)
+    assert (runner.kernel, runner.decoder()) == ("dense", None)
+
+
+@pytest.mark.parametrize(
+    ("optimization", "level"), [("none", "ORT_DISABLE_ALL"), ("basic", "ORT_ENABLE_BASIC"), ("all", "ORT_ENABLE_ALL")]
+)
+def test_the_session_optimizes_as_far_as_it_is_told(optimization, level):
+    batch = {"pixel_values": torch.randn(1, 1, 8, 8)}
+    runner = OnnxRuntime(optimization=optimization).load(Image(), CPU, torch.float32, batch)
+    assert runner._session.get_session_options().graph_optimization_level.name == level
 
 
 def test_a_hugging_face_text_classifier_keeps_its_padding():

@@ -37,6 +37,23 @@ def test_hash_is_of_what_is_asked_not_of_how_it_is_written_or_called():
     assert RunSpec.parse({**spec.to_dict(), "seed": 1}).hash != spec.hash
 
 
+def test_runtimes_are_names_or_names_with_settings():
+    base = {"model": "builtin:vit", "task": "builtin:digits"}
+    spec = RunSpec.parse({**base, "measure": {"runtimes": ["eager", {"compile": {"mode": "max-autotune"}}]}})
+    assert [runtime.name for runtime in spec.measure.runtimes] == ["eager", "compile"]
+    assert [runtime.settings for runtime in spec.measure.runtimes] == [{}, {"mode": "max-autotune"}]
+    assert spec.to_dict()["measure"] == {"runtimes": ["eager", {"compile": {"mode": "max-autotune"}}]}
+    assert RunSpec.from_yaml(spec.to_yaml()) == spec
+
+
+def test_a_spec_of_an_earlier_release_keeps_its_hash():
+    base = {"version": 1, "model": "builtin:vit", "task": "builtin:digits"}
+    plain = RunSpec.parse({**base, "measure": {"runtimes": ["eager"]}})
+    timed = RunSpec.parse({**base, "measure": {"runtimes": ["eager", "onnxruntime"]}})
+    assert plain.hash == "4778193b863652de436165a4b269667c4ffd0e113abb3c4294abe20836982979"
+    assert timed.hash == "848cb75c83e5ebb175cf282b6524c6c0789687117faf298d62f387395ca3c8b4"
+
+
 @pytest.mark.parametrize(
     ("text", "field", "words"),
     [
@@ -55,6 +72,11 @@ def test_hash_is_of_what_is_asked_not_of_how_it_is_written_or_called():
         ("model: builtin:vit\ntask: builtin:digits\nseed: '8'", "seed", "must be a whole number"),
         ("model: builtin:vit\ntask: builtin:digits\nrecipe: [null]", "recipe[0]", "is neither a name nor a mapping"),
         ("model: builtin:vit\ntask: builtin:digits\nrecipe: [{rtn: {}, svd: {}}]", "recipe[0]", "names 2 techniques"),
+        (
+            "model: builtin:vit\ntask: builtin:digits\nmeasure: {runtimes: [{eager: {}, compile: {}}]}",
+            "measure.runtimes[0]",
+            "names 2 runtimes",
+        ),
         ("- a list", "spec", "is not a mapping"),
     ],
 )

@@ -31,6 +31,11 @@ CATALOGUE = Catalogue(
     },
     models={"builtin:vit": entry({"dim": {"type": "integer", "minimum": 8}}), "hf": entry({}), "run": entry({})},
     tasks={"builtin:digits": entry({})},
+    runtimes={
+        "eager": entry({}),
+        "onnxruntime": entry({"level": {"enum": ["none", "all"]}}, requires=["cpu"]),
+        "tensorrt": entry({}, requires=["cuda"]),
+    },
 )
 
 
@@ -41,6 +46,46 @@ def problems(recipe: list | None = None, **changes: object) -> list[tuple[str, o
     except SpecError as error:
         return [(p.field, p.value, p.message, p.remedy) for p in error.problems]
     return []
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "expected"),
+    [
+        (["eager", "onnx"], ("measure.runtimes[1]", "onnx", "is not a known runtime", "Did you mean onnxruntime?")),
+        (
+            [{"onnxruntime": {"level": "some"}}],
+            ("measure.runtimes[0].onnxruntime.level", "some", "is not one of the choices", "Choose none or all."),
+        ),
+        (
+            [{"eager": {"level": "all"}}],
+            (
+                "measure.runtimes[0].eager.level",
+                "all",
+                "is not a known setting",
+                "Remove it: there are no settings here.",
+            ),
+        ),
+        (
+            ["eager", "eager"],
+            ("measure.runtimes[1]", "eager", "is there twice with the same settings", "Remove one of them."),
+        ),
+    ],
+)
+def test_a_runtime_that_cannot_be_used_is_named(runtimes, expected):
+    assert problems(measure={"runtimes": runtimes}) == [expected]
+
+
+@pytest.mark.parametrize("device", ["any", "cpu", "gpu"])
+def test_a_device_without_what_a_runtime_requires_is_refused_before_the_run_waits_for_it(device):
+    for runtime, need, fits in (("onnxruntime", "cpu", "cpu"), ("tensorrt", "cuda", "gpu"), ("eager", "", "")):
+        found = problems(device=device, measure={"runtimes": [runtime]})
+        message = f"cannot run runtime {runtime}, which requires {need}"
+        remedy = f"Choose the device {fits} or any, or remove runtime {runtime}."
+        assert found == ([("device", device, message, remedy)] if fits and device not in ("any", fits) else [])
+
+
+def test_the_same_runtime_with_two_settings_passes():
+    assert problems(measure={"runtimes": [{"onnxruntime": {"level": "none"}}, {"onnxruntime": {"level": "all"}}]}) == []
 
 
 def test_a_right_spec_passes():

@@ -1,0 +1,56 @@
+"""Every runtime by its name: the one table to add a line to."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from core.errors import SpecError, nearest
+from core.plugins import package_of, plugged
+from core.runtimes.base import Runtime
+from core.runtimes.compile import Compile
+from core.runtimes.eager import Eager
+from core.runtimes.onnxruntime import OnnxRuntime
+from core.spec.model import RuntimeSpec
+from core.spec.pydantic_errors import problems
+
+RUNTIMES: dict[str, type[Runtime]] = {
+    "eager": Eager,
+    "compile": Compile,
+    "onnxruntime": OnnxRuntime,
+}
+
+
+@dataclass(frozen=True)
+class BoundRuntime:
+    """A runtime with its settings, as a spec names it."""
+
+    name: str
+    runtime: Runtime
+
+    @property
+    def title(self) -> str:
+        """The name and the settings that differ from their defaults: "compile mode max-autotune"."""
+        return f"{self.name} {self.runtime.label()}".strip()
+
+    def software(self, device: str) -> str:
+        """What executes the model beside PyTorch on `device` (cpu or gpu), a plug-in's own version included."""
+        plug_in = None if self.name in RUNTIMES else package_of("runtimes", self.name)
+        parts = [*self.runtime.software(device).split(", "), plug_in]
+        return ", ".join(dict.fromkeys(filter(None, parts)))
+
+
+def offered_runtimes() -> dict[str, type[Runtime]]:
+    """The runtimes of this installation, those of plug-ins included; a built-in name keeps its meaning."""
+    return plugged("runtimes", Runtime) | RUNTIMES
+
+
+def bind_runtime(spec: RuntimeSpec, field: str) -> BoundRuntime:
+    """The runtime with its settings; raises SpecError at `field` where name or settings are wrong."""
+    offered = RUNTIMES if spec.name in RUNTIMES else offered_runtimes()
+    if spec.name not in offered:
+        raise SpecError.of(field, spec.name, "is not a known runtime", nearest(spec.name, offered))
+    try:
+        return BoundRuntime(spec.name, offered[spec.name].model_validate(spec.settings))
+    except ValidationError as error:
+        place, settings = f"{field}.{spec.name}", offered[spec.name].model_fields
+        raise SpecError(problems(error, whole=place, inside=place, settings=settings)) from error
