@@ -15,7 +15,8 @@ from core.techniques.catalogue import TECHNIQUES
 ROOT = Path(__file__).parent.parent
 TORCH_FREE = [
     "core.spec.model", "core.errors", "core.settings", "core.families", "core.measured", "core.spec.catalogue", "core.spec.schema_validation",
-    "core.analysis.pareto", "core.artifacts.store", "core.store.engine", "core.store.listing", "core.store.tradeoffs.queries",
+    "core.analysis.pareto", "core.artifacts.store", "core.quantities", "core.scores",
+    "core.store.engine", "core.store.listing", "core.store.tradeoffs.queries",
     "core.tasks.preview", "core.tasks.upload", "worker.celery_app", "app.actions.runs", "app.queries.common", "app.screens.submit.forms", "app.cli.main",
     "app.actions.bundles", "app.exports.frames", "app.exports.html",
     "app.charts.tradeoffs", "app.charts.waterfall", "app.charts.curves",

@@ -54,13 +54,13 @@ def run(
     from app.cli import run as foreground
 
     try:
-        result, units = foreground.execute(shell.read_spec(recipe), device and device.value)
+        result = foreground.execute(shell.read_spec(recipe), device and device.value)
     except (foreground.OutOfTime, TechniqueFailure) as error:
         raise CommandError(str(error)) from error
     if as_json:
         _print_json(result)
         return
-    typer.echo(output.stage_table(result["stages"], units))
+    typer.echo(output.stage_table(result["stages"]))
     difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
     if difference is not None:
@@ -204,7 +204,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
         latencies: dict[int, list[Any]] = {}
         for latency in stages.list_latencies(s, [run_id]):
             latencies.setdefault(latency.position, []).append(latency)
-        found = [(place.position, stage) for place, stage, *_ in stages.list_run_stages(s, run_id)]
+        found = [(place, stage) for place, stage, *_ in stages.list_run_stages(s, run_id) if place.position >= 0]
         lines = events.last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
         described = {
             "id": run_id,
@@ -218,17 +218,19 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
             "failure_message": row.Run.failure_message,
             "attempt": row.Run.attempt,
             "spec": row.Run.spec,
-            "stages": [output.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
+            "stages": [
+                output.stage_object(place.position, stage, place, latencies.get(place.position, ()))
+                for place, stage in found
+            ],
         }
-        units = [stage.score_unit for at, stage in found if at >= 0]
     if as_json:
         _print_json(described)
         return
     typer.echo(f"run {run_id} {described['name']}: {described['status']}")
     if described["failure"]:
         typer.echo(f"{described['failure']}: {described['failure_message']}")
-    if units:
-        typer.echo(output.stage_table(described["stages"], units))
+    if described["stages"]:
+        typer.echo(output.stage_table(described["stages"]))
     for line in lines:
         typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
 
