@@ -58,6 +58,7 @@ class Fidelity:
     top1_agreement: float
     right_to_wrong: float  # the reference is right, the stage wrong
     wrong_to_right: float
+    kl_max: float | None = None  # the largest of any prediction
 
     @property
     def flips(self) -> float:

@@ -174,6 +174,10 @@ QUANTITIES: tuple[Quantity, ...] = (
         meaning="The value that the KL to the reference of 99 % of the predictions stays below, in nats.",
     ),
     Quantity(
+        "kl_max", "KL to the reference (maximum)", Unit.NATS, "less", Origin.COMPARISON, Shown.FIDELITY, head="KL max.",
+        policy="kl_max", meaning="The largest KL to the reference of any prediction, in nats.",
+    ),
+    Quantity(
         "top1_agreement", "Top-1 agreement", Unit.PERCENT, "more", Origin.COMPARISON,
         Shown.AXIS | Shown.FIDELITY | Shown.COMPARE, head="Top-1", policy="top1_agreement", log=False,
         meaning="Share of the predictions whose most likely class or token is the reference's.",

@@ -60,14 +60,16 @@ class FidelityMeter:
         if not math.isfinite(kl.sum()):
             raise Incomparable(f"the KL divergence to the reference is {kl.sum()}")
         low, high = _interval(kl, total)
+        single = torch.cat(self._divergences).numpy()
         return Fidelity(
             kl=float(kl.sum() / n),
             kl_low=low,
             kl_high=high,
-            kl_p99=float(np.quantile(torch.cat(self._divergences).numpy(), QUANTILE)),
+            kl_p99=float(np.quantile(single, QUANTILE)),
             top1_agreement=float(PERCENT * agree.sum() / n),
             right_to_wrong=float(PERCENT * lost.sum() / n),
             wrong_to_right=float(PERCENT * gained.sum() / n),
+            kl_max=float(single.max()),
         )
 
 

@@ -79,6 +79,7 @@ class RunStage(Base):
     top1_agreement: Mapped[float | None]  # % of the predictions
     right_to_wrong: Mapped[float | None]
     wrong_to_right: Mapped[float | None]
+    kl_max: Mapped[float | None]
     __table_args__ = (Index("ix_run_stage_points", "project_id", "stage_id", "run_id", "reference_stage_id"),)
 
     @hybrid_property

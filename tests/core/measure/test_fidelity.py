@@ -95,6 +95,7 @@ def oracle(reference: torch.Tensor, stage: torch.Tensor, labels: torch.Tensor) -
     below = math.floor(place)
     return {
         "kl": sum(kls) / len(kls),
+        "kl_max": kls[-1],
         "kl_p99": kls[below] + (place - below) * (kls[below + 1] - kls[below]),
         "top1_agreement": 100 * agree / len(kls),
         "right_to_wrong": 100 * lost / len(kls),

@@ -90,7 +90,7 @@ def test_older_stages_have_no_fidelity(empty_url):
     engine.upgrade(empty_url)
     with engine.read_session(empty_url) as session:
         place = session.scalars(select(RunStage)).one()
-        assert (place.reused, place.kl, place.flips) == (True, None, None)
+        assert (place.reused, place.kl, place.kl_max, place.flips) == (True, None, None, None)
 
 
 def test_upgrade_of_a_current_store_changes_nothing(store_url):
