@@ -9,9 +9,9 @@ from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import Axis
 from app.queries import tradeoffs
+from app.screens.tradeoffs import limits
 from app.screens.tradeoffs.plot import plot_of
 from app.text.conditions import condition_name
-from app.tradeoffs_page import limits
 from core.store.tradeoffs.filters import PointFilter
 from core.store.tradeoffs.thinning import Logs
 

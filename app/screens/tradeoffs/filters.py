@@ -7,10 +7,10 @@ from typing import Any
 import streamlit as st
 
 from app.charts.axes import Axis
+from app.screens.tradeoffs import limits
 from app.screens.tradeoffs.plot import Plot
 from app.text import formats
 from app.text.conditions import condition_name
-from app.tradeoffs_page import limits
 from app.web import url_state
 from core.quantities import MEDIAN, SIZE
 from core.scores import difference_unit

@@ -9,8 +9,8 @@ import pytest
 
 from app.charts.annotated import feasible
 from app.charts.axes import AXES, axes_of_task, score_axis
+from app.screens.tradeoffs.limits import fields
 from app.text import formats
-from app.tradeoffs_page.limits import fields
 from core.analysis.decision.choice import decide
 
 TASK = {"score_name": "accuracy", "score_unit": "%", "higher_is_better": True}
