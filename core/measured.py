@@ -6,11 +6,6 @@ from typing import Any
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 
-def difference_unit(score_unit: str) -> str:
-    """In what differences of a score are told: those of percentages in points."""
-    return "points" if score_unit == "%" else score_unit
-
-
 @dataclass(frozen=True)
 class LatencyRow:
     """How long a stage took, alternated with its reference, and under which conditions."""
@@ -45,6 +40,30 @@ class Comparison:
     low: float
     high: float
     p_value: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close a stage's predictions are to its reference's on the same test examples; fields as in `run_stage`.
+
+    A prediction is an example's class, or a token that the score counts. The divergence is KL(reference ‖ stage) in
+    nats, of which low and high are the mean's 95 % interval (None: too few examples). Shares are in percent of the
+    predictions.
+    """
+
+    kl: float
+    kl_low: float | None
+    kl_high: float | None
+    kl_p99: float
+    top1_agreement: float
+    right_to_wrong: float  # the reference is right, the stage wrong
+    wrong_to_right: float
+    kl_max: float | None = None  # the largest of any prediction
+
+    @property
+    def flips(self) -> float:
+        """Share of the predictions that changed between right and wrong."""
+        return self.right_to_wrong + self.wrong_to_right
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ class FoundStage:
     stage_id: int
     measured: MeasuredStage
     latencies: list[tuple[str | None, LatencyRow]] = field(default_factory=list)  # with the reference's key
+    fidelities: dict[str, Fidelity] = field(default_factory=dict)  # by the reference's key
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,7 @@ class StageRecord:
     reference_key: str | None
     comparison: Comparison | None
     latencies: list[LatencyRow]
+    fidelity: Fidelity | None = None  # to the reference
 
 
 @dataclass(frozen=True)

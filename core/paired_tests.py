@@ -7,32 +7,16 @@ test, as in `core/measure/score.py`, and else the normal one of the same residua
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from core.measured import Comparison
+from core.scores import RatioScore, find_ratio
 
 Z = 1.959963984540054  # normal quantile of the two-sided 95 % level
 Examples = Mapping[str, NDArray[np.floating]]  # quantity -> [N]
-
-
-@dataclass(frozen=True)
-class RatioScore:
-    """A score that is factor * sum(numerator) / sum(denominator); without a denominator the mean."""
-
-    numerator: str
-    denominator: str | None
-    factor: float
-
-
-SCORES = {
-    "accuracy": RatioScore("correct", None, 100.0),
-    "answer accuracy": RatioScore("correct", "tokens", 100.0),
-    "bits per character": RatioScore("nats", "characters", 1 / math.log(2)),
-}
 
 
 def paired(score: str, examples: Examples, base: Examples) -> Comparison:
@@ -40,9 +24,9 @@ def paired(score: str, examples: Examples, base: Examples) -> Comparison:
 
     Raises ValueError where the score is not known here, or the two were not scored on the same examples.
     """
-    if score not in SCORES:
+    ratio = find_ratio(score)
+    if ratio is None:
         raise ValueError(f"no paired test is known for {score}")
-    ratio = SCORES[score]
     values, base_values = (np.asarray(e[ratio.numerator], dtype=np.float64) for e in (examples, base))
     weights, base_weights = (_weights(e, ratio, len(values)) for e in (examples, base))
     if len(values) != len(base_values) or not np.array_equal(weights, base_weights):

@@ -20,7 +20,6 @@ NOT_COMPUTING = (  # files and folders of core/ that only read, keep, check or p
     "spec/run_references.py",
     "spec/schema_validation.py",
     "store",
-    "tasks/archive.py",
     "tasks/preview.py",
     "tasks/upload.py",
 )

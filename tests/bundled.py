@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import MANIFEST, ArtifactStore
-from core.measured import Comparison
+from core.measured import Comparison, Fidelity
 from core.store import curves, events, runs, stages, users
 from core.store.models import Latency, RunStatus, Worker
 from tests import factories
@@ -44,10 +44,11 @@ def finished_run(s: Session, user: str = "alice", **spec: object) -> int:
         key = measured.key
         stage_id = stages.add_stage(s, measured, f"{key[:2]}/{key}", 1_001, digest(key))
         reference = stages.find_stage_id(s, DENSE)
-        comparison = Comparison(-0.5, -1.0, 0.1, 0.2) if key == SMALL else None
-        stages.attach_stage(
-            s, run.id, position, stage_id, reused=False, reference_stage_id=reference, comparison=comparison
-        )
+        compared: dict[str, object] = {"comparison": None}
+        if key == SMALL:
+            near = Fidelity(0.02, None, None, 0.3, 97.5, 1.5, 0.5)
+            compared = {"comparison": Comparison(-0.5, -1.0, 0.1, 0.2), "fidelity": near}
+        stages.attach_stage(s, run.id, position, stage_id, reused=False, reference_stage_id=reference, **compared)
         stages.set_latencies(s, run.id, stage_id, [factories.latency(), factories.latency(batch=64)], reference)
     point = {"name": "exit_threshold", "value": 0.5, "score": 93.0, "score_low": 92.0, "score_high": 94.0, "macs": 7}
     stages.add_operating_points(s, stage_id, [point])

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from core.measured import LatencyRow, MeasuredStage
+from core.measured import Fidelity, LatencyRow, MeasuredStage
 from core.spec.model import RunSpec
 from core.store import runs, users
 from core.store.models import (
@@ -202,6 +202,7 @@ def _add_stage(
         size_bytes=int(size), score_name=score_name, score_unit=unit, higher_is_better=higher, score=score,
         score_low=score * 0.99, score_high=score * 1.01, parameters=int(size) // 4, macs=int(size * 2.5),
         nonzeros=int(size) // 4, active_parameters=int(size) // 4,
+        scores={} if unit == "%" else {"perplexity": 2 ** (1.6 * score)},
     )  # fmt: skip
     made.rows[Stage].append({"id": stage_id, "created_at": run["created_at"], **vars(stage)})
     made.rows[Artifact].append(
@@ -222,6 +223,8 @@ def _number(value: Any) -> int:
 
 def _attach(made: _Made, run: dict[str, Any], position: int, stage_id: int, reference_id: int, reused: bool) -> None:
     compared = stage_id != reference_id
+    kl = 10.0 ** -(0.5 + stage_id % 30 / 10)
+    near = Fidelity(kl, 0.9 * kl, 1.1 * kl, 20 * kl, 100 - 10 * kl, 3 * kl, 2 * kl)
     made.rows[RunStage].append(
         {
             "run_id": run["id"],
@@ -234,6 +237,7 @@ def _attach(made: _Made, run: dict[str, Any], position: int, stage_id: int, refe
             "score_delta": -1.0 if compared else None,
             "score_delta_low": -2.0 if compared else None,
             "score_delta_high": 0.0 if compared else None,
+            **(vars(near) if compared else dict.fromkeys(vars(near))),
         }
     )
 

@@ -121,6 +121,7 @@ class Recorder:
                 reused=record.reused,
                 reference_stage_id=reference_id,
                 comparison=record.comparison,
+                fidelity=record.fidelity,
             )
             stages.set_latencies(s, self.claim.run_id, stage_id, record.latencies, reference_id)
             queue.stop_computing(s, self.claim.run_id, self.claim.attempt)

@@ -20,7 +20,7 @@ DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
 
 
 def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
-    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier`, `is_knee`, `standing` and hover texts.
+    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier`, `is_knee` and `standing`.
 
     `limits` holds the worst allowed value of a column, in its stored unit.
     """
@@ -39,9 +39,6 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     shown["strength"] = np.where(
         shown["feasible"] & (shown["is_reference"] | (shown["standing"] != Standing.DOMINATED)), PLAIN, PALE
     )
-    for axis in axes.values():
-        if axis.column in shown:
-            shown[f"{axis.column}_text"] = _texts(shown, axis)
     if "n_seeds" in shown:
         shown["seeds_text"] = [
             f"{n} (runs {runs})" if n > 1 else "1" for n, runs in zip(shown["n_seeds"], shown["runs"], strict=True)
@@ -52,9 +49,8 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
 def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
     """Which points keep every limit; one whose value is not known does not."""
     kept = pd.Series(True, index=points.index)
-    for column, limit in limits.items():
-        values = points[column]
-        kept &= values <= limit if axes[column].better == "less" else values >= limit
+    for column, bound in limits.items():
+        kept &= axes[column].limit(bound).keeps(points[column].astype(float))
     return kept
 
 
@@ -72,7 +68,7 @@ def errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArra
     return standard_errors(low, high, _column(shown, f"{axis.column}_df", math.inf), own)
 
 
-def _texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
+def texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
     """What a hover says of the axis, point by point."""
     read = cache(axis.read)
     values, low, high = (_column(shown, name, math.nan).tolist() for name in (axis.column, axis.low, axis.high))

@@ -101,7 +101,7 @@ def _lines(drawn: pd.DataFrame, axis: Axis, names: list[str], x: alt.X, y: alt.Y
         tooltip=[
             alt.Tooltip("label:N", title="architecture"),
             alt.Tooltip("length:Q", title="tokens", format=","),
-            alt.Tooltip("text:N", title=axis.title.lower()),
+            alt.Tooltip("text:N", title=axis.words),
         ],
     )
     return [line.add_params(chosen), mark]

@@ -1,5 +1,6 @@
-"""The quantities that a chart may show: their titles, units, directions and how one value reads."""
+"""The quantities as chart axes: their titles, units, directions and how one value reads."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +8,11 @@ from typing import Literal
 import pandas as pd
 
 from app.text import formats
+from core.analysis.decision.limits import Limit
+from core.quantities import SCORE, Quantity, Shown, Unit, in_sentence, shown_in
+from core.scores import decimals
 
+SAME = 1e-9  # in last places: what division alone makes of a whole number
 NUMBER = ",.6~f"  # how an axis writes numbers: never with an exponent
 
 
@@ -22,6 +27,7 @@ class Axis:
     units: tuple[tuple[float, str], ...] = ((1.0, ""),)  # factor and unit, ascending
     log: bool = True
     short: str = ""  # its name as the head of a column
+    decimals: int | None = None  # that `read` shows; None: three significant digits
 
     @property
     def low(self) -> str:
@@ -34,9 +40,27 @@ class Axis:
         return f"{self.column}_high"
 
     @property
+    def words(self) -> str:
+        """Its title within a sentence."""
+        return in_sentence(self.title)
+
+    @property
     def head(self) -> str:
         """Its name where there is little room."""
         return self.short or self.title
+
+    def limit(self, bound: float) -> Limit:
+        """The limit that `bound` (in the stored unit) is the worst value that keeps it."""
+        return Limit(self.column, "at most" if self.better == "less" else "at least", bound)
+
+    def read_rounded(self, value: float, *, up: bool) -> str:
+        """A value with its unit, rounded up or down: rounded up, the value keeps the text as its limit "at most"."""
+        if value == 0 or (self.units in (BYTES, COUNTS) and abs(value) < 1000):
+            return self.read(value)  # whole numbers, all of whose digits are shown
+        places = 2 - math.floor(math.log10(abs(value))) if self.decimals is None else self.decimals
+        last_place = 10.0**-places
+        steps = value / last_place
+        return self.read(last_place * (math.ceil(steps - SAME) if up else math.floor(steps + SAME)))
 
     def unit_for(self, largest: float) -> tuple[float, str]:
         """Factor and unit in which values up to `largest` read best."""
@@ -47,31 +71,42 @@ class Axis:
 BYTES = ((1.0, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
 COUNTS = ((1.0, ""), (1e3, "thousand"), (1e6, "million"), (1e9, "billion"))
 TIMES = ((1.0, "ms"), (1e3, "s"))
+SCALES = {
+    Unit.BYTES: BYTES,
+    Unit.COUNT: COUNTS,
+    Unit.MILLISECONDS: TIMES,
+    Unit.RATIO: ((1.0, "×"),),
+    Unit.NUMBER: ((1.0, ""),),
+    Unit.NATS: ((1.0, "nats"),),
+    Unit.PERCENT: ((1.0, "%"),),
+}
 
-_AXES = (
-    Axis("size_bytes", "Size", formats.size, "less", BYTES),
-    Axis("p50_ms", "Latency (median)", formats.milliseconds, "less", TIMES, short="Latency p50"),
-    Axis("p95_ms", "Latency (95th percentile)", formats.milliseconds, "less", TIMES, short="p95"),
-    Axis("macs", "Multiply-accumulates", formats.count, "less", COUNTS, short="MACs"),
-    Axis("peak_memory_bytes", "Peak memory", formats.size, "less", BYTES),
-    Axis("parameters", "Parameters", formats.count, "less", COUNTS),
-    Axis("nonzeros", "Nonzero parameters", formats.count, "less", COUNTS, short="Nonzeros"),
-    Axis("compression_ratio", "Compression", formats.ratio, "more", ((1.0, "×"),)),
-    Axis("speed_up", "Speed-up", formats.ratio, "more", ((1.0, "×"),)),
-)
-AXES = {axis.column: axis for axis in _AXES}
+
+def _axis(quantity: Quantity) -> Axis:
+    places = formats.PERCENT_DECIMALS if quantity.unit is Unit.PERCENT else None
+    read, scale = formats.READERS[quantity.unit], SCALES[quantity.unit]
+    return Axis(quantity.name, quantity.title, read, quantity.better, scale, quantity.log, quantity.head, places)
+
+
+AXES = {quantity.name: _axis(quantity) for quantity in shown_in(Shown.AXIS) if quantity is not SCORE}
 
 
 def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
     """The axis of a task's principal score."""
     return Axis(
-        "score",
+        SCORE.name,
         name.capitalize(),
         lambda value: formats.score(value, unit),
         "more" if higher_is_better else "less",
         ((1.0, unit),),
-        log=False,
+        SCORE.log,
+        decimals=decimals(unit),
     )
+
+
+def axes_of_task(score: Axis) -> dict[str, Axis]:
+    """Every axis by its column, in the order of the quantities, for a task with this score."""
+    return {quantity.name: AXES.get(quantity.name, score) for quantity in shown_in(Shown.AXIS)}
 
 
 def known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:

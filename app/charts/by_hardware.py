@@ -5,6 +5,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
+from app.charts.annotated import texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import FAMILY_COLOURS, FAMILY_SHAPES, NEUTRAL, PALE, PLAIN
 from core.analysis.dominance import Standing
@@ -16,7 +17,7 @@ COLUMNS = 3
 def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> alt.FacetChart:
     """The chart of points as `annotate` returns them with a column `hardware`."""
     families = [name for name in FAMILY_COLOURS if (shown["family"] == name).any()]
-    fields: dict[str, pd.Series] = {}
+    fields: dict[str, Any] = {}
     channels: dict[str, Any] = {}
     for name, axis, log, channel in (("x", x, log_x, alt.X), ("y", y, log_y, alt.Y)):
         values = shown[axis.column].astype(float)
@@ -27,8 +28,9 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
         title = f"{axis.title} ({unit})" if unit else axis.title
         ticks = alt.Axis(format=NUMBER, tickCount=4, labelOverlap="greedy", gridOpacity=0.4)
         channels[name] = channel(f"{name}_shown:Q", scale=scale, title=title, axis=ticks)
-    texts = {axis.title: f"{axis.column}_text" for axis in (x, y) if f"{axis.column}_text" in shown}
-    columns = ["hardware", "family", "label", "model", "run_id", "standing", "on_frontier", *texts.values()]
+    titles = {axis.title: f"{axis.column}_text" for axis in (x, y)}
+    fields |= {f"{axis.column}_text": texts(shown, axis) for axis in (x, y)}
+    columns = ["hardware", "family", "label", "model", "run_id", "standing", "on_frontier"]
     drawn = shown[columns].assign(**fields, strength=shown["standing"].map(_STRENGTHS).fillna(PALE))
     base = alt.Chart().encode(**channels)
     steps: Literal["step-after", "step-before"] = "step-after" if x.better == "less" else "step-before"
@@ -38,7 +40,7 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
     colours = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])
     shapes = alt.Scale(domain=families, range=[FAMILY_SHAPES[name] for name in families])
     legend = alt.Legend(orient="top", symbolOpacity=1)
-    told = {"Stage": "label", "Model": "model", "Run": "run_id", "Standing": "standing", **texts}
+    told = {"Stage": "label", "Model": "model", "Run": "run_id", "Standing": "standing", **titles}
     marks = base.mark_point(filled=True, size=50).encode(
         color=alt.Color("family:N", scale=colours, title="Family", legend=legend),
         shape=alt.Shape("family:N", scale=shapes, title="Family", legend=legend),

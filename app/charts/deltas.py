@@ -5,7 +5,7 @@ import pandas as pd
 
 from app.charts.theme import BAD, GOOD, NEUTRAL
 from app.text import formats
-from core.measured import difference_unit
+from core.scores import difference_unit
 
 ROW_HEIGHT = 26
 LABEL_WIDTH = 260  # pixels

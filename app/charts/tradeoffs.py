@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from app.charts.annotated import OUTSIDE, STANDINGS
+from app.charts.annotated import OUTSIDE, STANDINGS, texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
@@ -170,7 +170,9 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
     places = (scale.axis.column for scale in scales.values())
     told_of = dict.fromkeys([*places, *([size.column] if size else []), *ALWAYS_TOLD])
-    tooltip = _tooltip(drawn, [axes[column] for column in told_of])
+    told = [axes[column] for column in told_of if column in drawn and drawn[column].notna().any()]
+    drawn = drawn.assign(**{f"{axis.column}_text": texts(drawn, axis) for axis in told})
+    tooltip = _tooltip(drawn, told)
     channels = {
         **_place(scales),
         "color": _colour(drawn),
@@ -190,8 +192,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
             scale=alt.Scale(range=[40, 600], zero=False),
             legend=alt.Legend(orient="right", format=NUMBER),
         )
-    told = [tip.shorthand.removesuffix(":N") for tip in tooltip]
-    needed = dict.fromkeys([*PLACE, "stage_id", "family", "standing", "mark_size", *told])
+    tips = [tip.shorthand.removesuffix(":N") for tip in tooltip]
+    needed = dict.fromkeys([*PLACE, "stage_id", "family", "standing", "mark_size", *tips])
     drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
     shown = drawn[[column for column in needed if column in drawn]]
     mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110, aria=False)  # on a canvas
@@ -222,11 +224,7 @@ def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
         *([alt.Tooltip("seeds_text:N", title="Seeds")] if "seeds_text" in drawn else []),
         alt.Tooltip("standing:N", title="Standing"),
     ]
-    values = [
-        alt.Tooltip(f"{axis.column}_text:N", title=axis.title)
-        for axis in axes
-        if f"{axis.column}_text" in drawn and (drawn[f"{axis.column}_text"] != "not measured").any()
-    ]
+    values = [alt.Tooltip(f"{axis.column}_text:N", title=axis.title) for axis in axes]
     kernel = [alt.Tooltip("kernel:N", title="Kernel")] if "kernel" in drawn else []
     return [*first, *values, *kernel]
 

@@ -68,8 +68,8 @@ class TerminalRecord:
         """The environment is this one."""
 
 
-def execute(spec: RunSpec, device: str | None) -> tuple[dict[str, Any], list[str]]:
-    """Execute a spec; returns what `--json` prints, and the unit of each stage's score. Raises SpecError.
+def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
+    """Execute a spec and return what `--json` prints. Raises SpecError.
 
     It may name every file that its user can read: the data folders bind servers only.
     """
@@ -94,7 +94,7 @@ def execute(spec: RunSpec, device: str | None) -> tuple[dict[str, Any], list[str
             stages = pipeline.execute(spec, record, artifacts=artifacts, device=chosen)
         finally:
             record.shown.clear()
-    return _result(stages, artifacts), [stage.measured.score_unit for stage in stages]
+    return _result(stages, artifacts)
 
 
 def _require_all(spec: RunSpec, catalogue: Catalogue, provided: Collection[str]) -> None:
@@ -111,7 +111,7 @@ def _result(stages: list[StageRecord], artifacts: ArtifactStore) -> dict[str, An
     last = stages[-1]
     folder: Path = artifacts.open(last.measured.key)
     return {
-        "stages": [stage_object(stage.position, stage.measured, stage.latencies) for stage in stages],
+        "stages": [stage_object(stage.position, stage.measured, stage.fidelity, stage.latencies) for stage in stages],
         "artifact": str(folder),
         "reload_max_error": last.measured.reload_max_error,
     }

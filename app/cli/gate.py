@@ -13,7 +13,9 @@ from app.text.conditions import condition_name
 from core.analysis.decision.gate import Facts, Measured, Outcome, Verdict, hold
 from core.analysis.decision.policy import Clause, Policy
 from core.errors import SpecError
-from core.measured import SIGNIFICANT, Comparison, LatencyRow, difference_unit
+from core.measured import SIGNIFICANT, Comparison, LatencyRow
+from core.quantities import BY_NAME, SCORE, Unit, measured_values
+from core.scores import difference_unit
 from core.store import engine, runs, stages
 from core.store.comparison import Item
 from core.store.models import RunStatus
@@ -110,15 +112,12 @@ def _facts(row: Any, timed: Sequence[Any]) -> Facts:
         higher_is_better=stage.higher_is_better,
         trained=stage.trained,
         score=Measured(stage.score, stage.score_low, stage.score_high),
-        size_bytes=stage.size_bytes,
-        macs=stage.macs,
+        values=measured_values(stage, place),
         reference_size_bytes=row.reference_size_bytes,
         is_reference=place.reference_stage_id == stage.id,
         comparison=None
         if delta is None
         else Comparison(delta, place.score_delta_low, place.score_delta_high, place.p_value),
-        peak_memory_bytes=stage.peak_memory_bytes,
-        reload_max_error=stage.reload_max_error,
         latencies=[LatencyRow(**{name: getattr(row, name) for name in names}) for row in timed],
     )
 
@@ -223,10 +222,13 @@ def _bytes(value: float) -> str:
 def _unit(clause: Clause, score_unit: str) -> str:
     """In what a clause's numbers are."""
     of = "× reference" if clause.champion is None else "× champion"
-    units = {"size_bytes": "bytes", "peak_memory_bytes": "bytes", "p50_ms": "ms", "score": score_unit}
-    ratios = {"size_ratio": of, "latency_ratio": of, "score_loss": difference_unit(score_unit)}
-    return {**units, **ratios}.get(clause.limit.quantity, "")
+    relative = {"size_ratio": of, "latency_ratio": of, "score_loss": difference_unit(score_unit)}
+    name = clause.limit.quantity
+    if name in relative:
+        return relative[name]
+    return score_unit if name == SCORE.name else BY_NAME[name].unit.symbol
 
 
 def _reader(clause: Clause, score_unit: str) -> Callable[[float], str]:
-    return _bytes if clause.limit.quantity.endswith("_bytes") else _exact(_unit(clause, score_unit))
+    unit = _unit(clause, score_unit)
+    return _bytes if unit == Unit.BYTES.symbol else _exact(unit)

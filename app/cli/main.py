@@ -53,13 +53,13 @@ def run(
     from app.cli import foreground
 
     try:
-        result, units = foreground.execute(shell.read_spec(recipe), device and device.value)
+        result = foreground.execute(shell.read_spec(recipe), device and device.value)
     except (foreground.OutOfTime, TechniqueFailure) as error:
         raise CommandError(str(error)) from error
     if as_json:
         _print_json(result)
         return
-    typer.echo(terminal.stage_table(result["stages"], units))
+    typer.echo(terminal.stage_table(result["stages"]))
     difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
     if difference is not None:
@@ -202,7 +202,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
         latencies: dict[int, list[Any]] = {}
         for latency in stages.list_latencies(s, [run_id]):
             latencies.setdefault(latency.position, []).append(latency)
-        found = [(place.position, stage) for place, stage, *_ in stages.list_run_stages(s, run_id)]
+        found = [(place, stage) for place, stage, *_ in stages.list_run_stages(s, run_id) if place.position >= 0]
         lines = events.last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
         described = {
             "id": run_id,
@@ -216,17 +216,19 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
             "failure_message": row.Run.failure_message,
             "attempt": row.Run.attempt,
             "spec": row.Run.spec,
-            "stages": [terminal.stage_object(at, stage, latencies.get(at, ())) for at, stage in found if at >= 0],
+            "stages": [
+                terminal.stage_object(place.position, stage, place, latencies.get(place.position, ()))
+                for place, stage in found
+            ],
         }
-        units = [stage.score_unit for at, stage in found if at >= 0]
     if as_json:
         _print_json(described)
         return
     typer.echo(f"run {run_id} {described['name']}: {described['status']}")
     if described["failure"]:
         typer.echo(f"{described['failure']}: {described['failure_message']}")
-    if units:
-        typer.echo(terminal.stage_table(described["stages"], units))
+    if described["stages"]:
+        typer.echo(terminal.stage_table(described["stages"]))
     for line in lines:
         typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
 

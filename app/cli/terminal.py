@@ -5,22 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.text import formats
-from core.measured import MeasuredStage
+from core.measured import Fidelity, MeasuredStage
+from core.quantities import MEDIAN, SCORE, SIZE, Quantity, Shown, measured_values, shown_in
 
-STAGE_FIELDS = (
-    "technique",
-    "label",
-    "size_bytes",
-    "score_name",
-    "score",
-    "score_low",
-    "score_high",
-    "parameters",
-    "nonzeros",
-    "macs",
-    "peak_memory_bytes",
-    "reload_max_error",
-)
+STAGE_FIELDS = ("technique", "label", "score_name", "score_unit")
+_APART = (SIZE, SCORE, MEDIAN)  # in columns of their own form
 LATENCY_FIELDS = (
     "runtime",
     "kernel",
@@ -40,23 +29,29 @@ LATENCY_FIELDS = (
 )
 
 
-def stage_object(position: int, measured: MeasuredStage | Any, latencies: Iterable[Any]) -> dict[str, Any]:
-    """A stage as `--json` prints it; `measured` and `latencies` may also be rows of the store."""
+def stage_object(
+    position: int, measured: MeasuredStage | Any, fidelity: Fidelity | Any, latencies: Iterable[Any]
+) -> dict[str, Any]:
+    """A stage as `--json` prints it, with every quantity; all but the position may also be rows of the store."""
     return {
         "position": position,
         **{name: getattr(measured, name) for name in STAGE_FIELDS},
+        **measured_values(measured, fidelity),
         "latencies": [{name: getattr(row, name) for name in LATENCY_FIELDS} for row in latencies],
     }
 
 
-def stage_table(stages: Sequence[Mapping[str, Any]], units: Sequence[str]) -> str:
-    """Stages as `stage_object` makes them, one a line, with each one's score unit."""
-    head = ("", "stage", "size", "score", "95 % interval", "MACs", "non-zeros", "p50", "× reference", "conditions")
-    rows = [_stage_row(stage, unit) for stage, unit in zip(stages, units, strict=True)]
-    return table(head, rows)
+def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Stages as `stage_object` makes them, one a line; quantities that none of them has are left out."""
+    asked = [quantity for quantity in shown_in(Shown.TERMINAL) if quantity not in _APART]
+    known = [quantity for quantity in asked if any(stage[quantity.name] is not None for stage in stages)]
+    heads = (quantity.short for quantity in known)
+    head = ("", "stage", "size", "score", "95 % interval", *heads, "p50", "× reference", "conditions")
+    return table(head, [_stage_row(stage, known) for stage in stages])
 
 
-def _stage_row(stage: Mapping[str, Any], unit: str) -> list[str]:
+def _stage_row(stage: Mapping[str, Any], quantities: Sequence[Quantity]) -> list[str]:
+    unit = stage["score_unit"]
     first = next(iter(stage["latencies"]), None)
     interval = f"{formats.score(stage['score_low'], unit)} … {formats.score(stage['score_high'], unit)}"
     conditions = f"{first['runtime']} {first['kernel']}, batch {first['batch']}, {first['phase']}" if first else ""
@@ -66,8 +61,7 @@ def _stage_row(stage: Mapping[str, Any], unit: str) -> list[str]:
         formats.size(stage["size_bytes"]),
         formats.score(stage["score"], unit),
         interval,
-        formats.count(stage["macs"]),
-        formats.count(stage["nonzeros"]),
+        *(formats.quantity(stage[quantity.name], quantity) for quantity in quantities),
         formats.milliseconds(first["p50_ms"]) if first else formats.NOTHING,
         formats.ratio(first["ratio"]) if first else formats.NOTHING,
         conditions,

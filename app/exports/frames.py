@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from core.measured import difference_unit
+from core.quantities import QUANTITIES, SCORE, SIZE, Origin, Quantity, kept_in
+from core.scores import difference_unit
 
 
 def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
@@ -33,8 +34,8 @@ def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
     if "p50_ms" in rows:
         columns |= {"latency p50 [ms]": rows["p50_ms"], "latency p95 [ms]": rows["p95_ms"]}
         columns["time / base"] = rows["p50_ms"] / base["p50_ms"]
-    columns |= {name: rows[column].astype(float) for name, column in _COMPUTE.items()}
-    return pd.DataFrame(columns)
+    others = [q for q in kept_in(Origin.STAGE, Origin.SCORES, Origin.COMPARISON) if q not in (SIZE, SCORE)]
+    return pd.DataFrame(columns | _measured(rows, others))
 
 
 def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -75,26 +76,12 @@ def points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame
         "within limits": rows["feasible"],
         "size [bytes]": rows["size_bytes"],
         **_scores(named, {"": "score", " low": "score_low", " high": "score_high"}),
-        "latency p50 [ms]": rows["p50_ms"].astype(float),
-        "latency p95 [ms]": rows["p95_ms"].astype(float),
-        "speed-up": rows["speed_up"].astype(float),
-        "speed-up low": rows["speed_up_low"].astype(float),
-        "speed-up high": rows["speed_up_high"].astype(float),
-        "compression ratio": rows["compression_ratio"].astype(float),
-        **{name: rows[column].astype(float) for name, column in _COMPUTE.items()},
-        "nominal bits": rows["nominal_bits"].astype(float),
-        "nominal sparsity": rows["nominal_sparsity"].astype(float),
+        **_measured(rows, [quantity for quantity in QUANTITIES if quantity not in (SIZE, SCORE)]),
         "kernel": rows["kernel"],
     }
     return pd.DataFrame(columns)
 
 
-_COMPUTE = {
-    "multiply-accumulates": "macs",
-    "peak memory [bytes]": "peak_memory_bytes",
-    "parameters": "parameters",
-    "nonzero parameters": "nonzeros",
-}
 _LAST = (
     "label",
     "size_bytes",
@@ -110,6 +97,12 @@ _LAST = (
 
 def _last(last: Mapping[str, Any] | None) -> dict[str, Any]:
     return {f"last_{name}": last[name] if last else None for name in _LAST}
+
+
+def _measured(rows: pd.DataFrame, quantities: Sequence[Quantity]) -> dict[str, pd.Series]:
+    """Quantities with the ends of their intervals, empty where they were not measured."""
+    heads = [pair for quantity in quantities for pair in quantity.exported.items()]
+    return {head: rows[column].astype(float) for column, head in heads}
 
 
 def _scores(rows: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, pd.Series]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from app.queries import artifacts
 from app.queries.cache import cached
+from core.quantities import measured_values
 from core.store import curves, events, runs, stages, waiting
 from core.store.engine import read_session
 from core.store.models import RunStatus
@@ -40,12 +41,13 @@ def load_waiting(run_id: int) -> str:
 
 @cached(ttl=LIVE)
 def load_stages(run_id: int) -> pd.DataFrame:
-    """A run's stages in order, a row each: columns of the stage, of its place in the run, and its artifact."""
+    """A run's stages in order, a row each: columns of the stage, its quantities, its place in the run, its artifact."""
     with read_session() as s:
         rows = [
             {
                 **_columns(row.Stage),
                 **_columns(row.RunStage),
+                **measured_values(row.Stage, row.RunStage),
                 "stage_id": row.Stage.id,
                 "artifact_bytes": row.Artifact.bytes if row.Artifact else None,
                 **{f"reference_{name}": getattr(row, f"reference_{name}") for name in ("size_bytes", "macs", "score")},

@@ -3,11 +3,16 @@
 import datetime as dt
 import re
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from core.measured import SIGNIFICANT, difference_unit
+from core.measured import SIGNIFICANT
+from core.quantities import Quantity, Unit
+from core.scores import decimals, difference_unit
 
 NOTHING = "–"
 SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
+PERCENT_DECIMALS = 2  # of shares that are no scores
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
 
@@ -46,7 +51,7 @@ def size(n_bytes: float | None) -> str:
     if n_bytes is None:
         return NOTHING
     value, unit = _scaled(float(n_bytes), _SIZES)
-    return f"{int(value)} B" if unit == "B" else f"{_significant(value)} {unit}"
+    return f"{round(value)} B" if unit == "B" else f"{_significant(value)} {unit}"
 
 
 def count(number: float | None) -> str:
@@ -112,14 +117,14 @@ def score(value: float | None, unit: str) -> str:
     """A score with its unit, in which it is stored: "95.3 %", "2.310 bits"."""
     if value is None:
         return NOTHING
-    return f"{value:.1f} %" if unit == "%" else f"{value:.3f} {unit}".rstrip()
+    return f"{value:.{decimals(unit)}f} {unit}".rstrip()
 
 
 def score_change(delta: float | None, unit: str) -> str:
     """A difference of two scores, with its sign: "+0.3 points", "−0.012 bits"."""
     if delta is None:
         return NOTHING
-    places, words = 1 if unit == "%" else 3, difference_unit(unit)
+    places, words = decimals(unit), difference_unit(unit)
     size = round(abs(delta), places)
     sign = "±" if size == 0 else "−" if delta < 0 else "+"
     return f"{sign}{size:.{places}f} {words}".rstrip()
@@ -133,6 +138,43 @@ def p_value(p: float) -> str:
 def significance(p: float) -> str:
     """A paired test in words: "significant (p 0.012)"."""
     return f"{'significant' if p < SIGNIFICANT else 'may be chance'} ({p_value(p)})"
+
+
+def nats(value: float | None) -> str:
+    """A divergence or an entropy: "0.00136 nats"; below a millionth its size does not matter."""
+    if value is None:
+        return NOTHING
+    return "< 0.000001 nats" if 0 < value < 1e-6 else f"{_significant(value)} nats"
+
+
+def percentage(value: float | None) -> str:
+    """A share that is stored in percent: "99.31 %"."""
+    return NOTHING if value is None else f"{value:.{PERCENT_DECIMALS}f} %"
+
+
+READERS: Mapping[Unit, Callable[[float | None], str]] = {
+    Unit.BYTES: size,
+    Unit.COUNT: count,
+    Unit.MILLISECONDS: milliseconds,
+    Unit.RATIO: ratio,
+    Unit.NUMBER: number,
+    Unit.NATS: nats,
+    Unit.PERCENT: percentage,
+}
+
+
+def quantity(value: Any, of: Quantity, score_unit: str = "") -> str:
+    """One value of a quantity with its unit; `score_unit` is that of the task's score."""
+    known = None if value is None or value != value else float(value)
+    return score(known, score_unit) if of.unit is Unit.SCORE else READERS[of.unit](known)
+
+
+def with_interval(values: Mapping[str, Any], of: Quantity, score_unit: str = "") -> str:
+    """A quantity among values by column, with its 95 % interval where that is known: "95.3 % (94.1 % to 96.4 %)"."""
+    value, *ends = (quantity(values.get(column), of, score_unit) for column in of.columns)
+    if not ends or NOTHING in ends:
+        return value
+    return f"{value} ({' to '.join(ends)})"
 
 
 def duration(seconds: float | None) -> str:

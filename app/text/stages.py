@@ -1,22 +1,15 @@
 """The stages of a run as a table, and how a latency's conditions read. Pure: frames in, frames out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from app.text import formats
 from app.text.conditions import condition_name_within
+from core.quantities import SCORE, Origin, Quantity, Shown, in_sentence, kept_in, shown_in
+from core.scores import find_unit
 
-SCORE_UNITS = {
-    "accuracy": "%",
-    "balanced accuracy": "%",
-    "cross entropy": "nats",
-    "bits per character": "bits",
-    "excess over the source's entropy": "bits",
-    "token accuracy": "%",
-    "answer accuracy": "%",
-    "faultless sequences": "%",
-}
 NO_KERNEL = "size only, no kernel here"
 DISTURBED = (
     "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
@@ -33,7 +26,7 @@ def name_of(stage: dict[str, Any]) -> str:
 def curve_title(name: str) -> str:
     """A curve's name in words, with its unit where it is a score."""
     words = name.replace("_", " ")
-    unit = SCORE_UNITS.get(words.removeprefix("validation "))
+    unit = find_unit(words.removeprefix("validation "))
     return f"{words} ({unit})" if unit else words
 
 
@@ -72,11 +65,10 @@ def stage_table(stages: pd.DataFrame, timed: set[int]) -> pd.DataFrame:
 
 def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
     unit = stage["score_unit"]
-    interval = f"{formats.score(stage['score_low'], unit)} to {formats.score(stage['score_high'], unit)}"
     return {
         "Stage": name_of(stage),
         "Size": _size(stage),
-        stage["score_name"].capitalize(): f"{formats.score(stage['score'], unit)} ({interval})",
+        stage["score_name"].capitalize(): f"{formats.with_interval(stage, SCORE, unit)}{_beside_score(stage)}",
         "Against the reference": compared(stage),
         "p50 / p95": _latency(stage, timed),
         "Time × reference": ratio_text(stage),
@@ -90,10 +82,7 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
         [
             {
                 "Stage": name_of(stage),
-                "MACs": formats.count(stage["macs"]),
-                "Parameters": formats.count(stage["parameters"]),
-                "Nonzeros": formats.count(stage["nonzeros"]),
-                "Peak memory": formats.size(_number(stage["peak_memory_bytes"])),
+                **{quantity.short: quantity_cell(stage, quantity) for quantity in shown_in(Shown.COMPUTE)},
                 "Further scores": _further_scores(stage),
                 "Took": f"{formats.duration(stage['seconds'])}{', reused here' if stage['reused'] else ''}",
             }
@@ -102,10 +91,36 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
+    """How close each trained stage's predictions are to its reference's, in words."""
+    return pd.DataFrame(
+        [
+            {"Stage": name_of(stage), **{q.short: quantity_cell(stage, q) for q in shown_in(Shown.FIDELITY)}}
+            for stage in stages[stages["trained"]].to_dict("records")
+        ]
+    )
+
+
+def quantity_cell(row: Mapping[str, Any], quantity: Quantity, *, interval: bool = True) -> str:
+    """A quantity of a stage in words, with its 95 % interval where it has one, or why there is none."""
+    if _is_known(row[quantity.name]):
+        return formats.with_interval(row, quantity) if interval else formats.quantity(row[quantity.name], quantity)
+    if quantity.origin is not Origin.COMPARISON:
+        return formats.NOTHING
+    return "is the reference" if row["stage_id"] == row["reference_stage_id"] else "not measured"
+
+
+def _beside_score(stage: dict[str, Any]) -> str:
+    """The scores that are quantities of their own: ", perplexity 9.87"."""
+    known = [quantity for quantity in kept_in(Origin.SCORES) if _is_known(stage[quantity.name])]
+    return "".join(f", {in_sentence(quantity.title)} {quantity_cell(stage, quantity)}" for quantity in known)
+
+
 def _further_scores(stage: dict[str, Any]) -> str:
-    further = {name: value for name, value in stage["scores"].items() if name != stage["score_name"]}
+    told = {stage["score_name"], *(quantity.score for quantity in kept_in(Origin.SCORES))}
+    further = {name: value for name, value in stage["scores"].items() if name not in told}
     scores = [
-        f"{name} {formats.score(value, SCORE_UNITS[name]) if name in SCORE_UNITS else formats.number(value)}"
+        f"{name} {formats.score(value, unit) if (unit := find_unit(name)) else formats.number(value)}"
         for name, value in further.items()
     ]
     return ", ".join(scores) or formats.NOTHING

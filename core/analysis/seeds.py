@@ -168,10 +168,17 @@ def _merged(stages: Sequence[Row], quantities: Sequence[str]) -> dict[str, Any]:
         known = [stage for stage in stages if stage[name] is not None]
         if not known:
             continue
-        ends = ((stage.get(f"{name}_low"), stage.get(f"{name}_high")) for stage in known)
-        own = [(low, high) for low, high in ends if low is not None and high is not None]
+        own = _own_intervals(known, name)
         told = mean_interval([stage[name] for stage in known], own if len(own) == len(known) else ())
         row |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_df"), told, strict=True))
         if own:
             row[f"{name}_own"] = math.fsum(high - low for low, high in own) / len(own) / 2
     return row
+
+
+def _own_intervals(stages: Sequence[Row], name: str) -> list[tuple[float, float]]:
+    """The 95 % intervals that stages have of a quantity."""
+    low, high = f"{name}_low", f"{name}_high"
+    if low not in stages[0]:
+        return []
+    return [(stage[low], stage[high]) for stage in stages if stage[low] is not None and stage[high] is not None]

@@ -105,6 +105,7 @@ def _place(
         **{name: getattr(place, name) for name in same},
         key=keys[place.stage_id],
         reference_key=_key(keys, place.reference_stage_id),
+        fidelity=stages.fidelity_of(place),
         latencies=[
             LatencyDocument(
                 row=LatencyRow(**{field.name: getattr(row, field.name) for field in fields(LatencyRow)}),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from core.bundle.errors import BundleError
-from core.measured import LatencyRow, MeasuredStage
+from core.measured import Fidelity, LatencyRow, MeasuredStage
 from core.spec.pydantic_errors import problems
 from core.store.models import FailureClass, RunStatus
 
@@ -145,6 +145,7 @@ class PlaceDocument(_Document):
     score_delta: float | None
     score_delta_low: float | None
     score_delta_high: float | None
+    fidelity: Fidelity | None = None  # bundles of earlier releases have none
     latencies: list[LatencyDocument]
 
 

@@ -115,6 +115,7 @@ def _add_place(
         reused=place.reused,
         reference_stage_id=reference_id,
         comparison=Comparison(*known) if len(known) == 4 else None,
+        fidelity=place.fidelity,
     )
     numbers = _operating_numbers(session, stage_id, operating)
     rows: list[dict[str, Any]] = []

@@ -64,7 +64,8 @@ class MemoryRecord:
         """A stage that this record holds already."""
         for stage in self.stages:
             if stage.measured.key == key:
-                return FoundStage(0, stage.measured, [(stage.reference_key, row) for row in stage.latencies])
+                near = {stage.reference_key: stage.fidelity} if stage.reference_key and stage.fidelity else {}
+                return FoundStage(0, stage.measured, [(stage.reference_key, row) for row in stage.latencies], near)
         return None
 
     def find_run(self, run_id: int) -> FoundRun | None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from core.measured import Comparison
-from core.models.batches import float_dtype, place
+from core.models.batches import Batch, float_dtype, place
 from core.paired_tests import Z, mcnemar
+from core.scores import ACCURACY
 from core.tasks.base import Task, logits_of
 
 LEVEL = 0.95
@@ -36,10 +37,12 @@ def evaluate(
     batch_size: int = 64,
     limit: int | None = None,
     progress: Callable[[float], None] | None = None,
+    watch: Callable[[Batch, Tensor], object] | None = None,
 ) -> Examples:
     """Per-example quantities [N] on the CPU; `limit` scores a fixed random subset of that many.
 
-    `progress` is told the share done before each batch and may raise to stop. The model's mode is restored.
+    `progress` is called with the share done before each batch and may raise to stop; `watch` sees each batch as the
+    split has it, with the model's logits. The model's mode is restored.
     """
     examples = task.split(split)
     indices = scored_indices(len(examples), limit)
@@ -52,8 +55,12 @@ def evaluate(
             for start in range(0, len(indices), batch_size):
                 if progress is not None:
                     progress(start / len(indices))
-                batch = place(examples.batch(indices[start : start + batch_size]), device, dtype)
-                quantities = task.per_example(logits_of(model, batch).float(), batch)
+                given = examples.batch(indices[start : start + batch_size])
+                batch = place(given, device, dtype)
+                logits = logits_of(model, batch)
+                if watch is not None:
+                    watch(given, logits)
+                quantities = task.per_example(logits, batch)
                 parts.append({key: value.cpu() for key, value in quantities.items()})
     finally:
         model.train(was_training)
@@ -144,7 +151,7 @@ def _all_alike(task: Task, examples: Examples, value: float) -> Interval | None:
 
 
 def _is_accuracy(task: Task, examples: Examples) -> bool:
-    return task.score.name == "accuracy" and "correct" in examples
+    return task.score.name == ACCURACY.name and "correct" in examples
 
 
 def _count(examples: Examples) -> int:

@@ -13,8 +13,9 @@ from core.artifacts import artifact
 from core.context import Record
 from core.errors import TechniqueFailure
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
+from core.measure.fidelity import FidelityMeter, Incomparable
 from core.measure.hardware import hardware_name
-from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
+from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage, StageRecord
 from core.models.batches import float_dtype, timed_batch
 from core.runtimes.base import Refused, Runner
 from core.runtimes.catalogue import BoundRuntime, bind_runtime
@@ -59,17 +60,19 @@ class StageMeasurer:
     ) -> StageRecord:
         """The stage in `folder`; of a found one score and size are taken over, memory and latency only from here."""
         model = artifact.load_models(folder, self.device)["main"]
-        examples = self._examples(folder, model)
+        compared_folder = None if key == reference_key else reference_folder
+        known = found.fidelities.get(reference_key) if found and reference_key else None
+        examples, fidelity = self._scored(folder, model, compared_folder, known)
         if found is None:
             measured = self._measured(key, folder, model, examples, identity)
         else:
             measured = self._found(folder, found.measured)
         rows = self._known_latencies(found, reference_key)
         if not rows and measured.trained:
-            rows = self._latencies(model, None if key == reference_key else reference_folder)
+            rows = self._latencies(model, compared_folder)
         comparison = None
-        if reference_folder is not None and key != reference_key:
-            comparison = self._comparison(folder, examples, reference_folder, reference_key)
+        if compared_folder is not None:
+            comparison = self._comparison(folder, examples, compared_folder, reference_key)
         self.record.progress(1.0, "measured")
         return StageRecord(
             position=position,
@@ -81,11 +84,32 @@ class StageMeasurer:
             reference_key=reference_key,
             comparison=comparison,
             latencies=rows,
+            fidelity=fidelity,
         )
 
-    def _examples(self, folder: Path, model: nn.Module | None = None) -> score.Examples:
-        """Per-example test results: those kept in the artifact, or computed and kept now."""
-        if (folder / artifact.EXAMPLES).exists():
+    def _scored(
+        self, folder: Path, model: nn.Module, reference_folder: Path | None, known: Fidelity | None
+    ) -> tuple[score.Examples, Fidelity | None]:
+        """Per-example test results, and the fidelity to the reference.
+
+        It is measured in the same pass where it is not `known`; None, with the reason in the log, where it cannot be.
+        """
+        if reference_folder is None or known is not None:
+            return self._examples(folder, model), known
+        meter = FidelityMeter(artifact.load_models(reference_folder, self.device)["main"], self.device)
+        examples = self._examples(folder, model, meter)
+        try:
+            return examples, meter.result()
+        except Incomparable as error:
+            self.record.event("warning", f"fidelity is not measured: {error}")
+            return examples, None
+
+    def _examples(
+        self, folder: Path, model: nn.Module | None = None, meter: FidelityMeter | None = None
+    ) -> score.Examples:
+        """Per-example test results: those kept in the artifact, or computed and kept now. `meter` sees all batches."""
+        kept = (folder / artifact.EXAMPLES).exists()
+        if kept and meter is None:
             return artifact.load_examples(folder)
         model = model or artifact.load_models(folder, self.device)["main"]
 
@@ -93,8 +117,16 @@ class StageMeasurer:
             self.record.progress(APPLIED + (SCORED - APPLIED) * share, "scoring on the test split")
 
         examples = score.evaluate(
-            model, self.task, "test", device=self.device, limit=self.spec.test_examples, progress=progress
+            model,
+            self.task,
+            "test",
+            device=self.device,
+            limit=self.spec.test_examples,
+            progress=progress,
+            watch=None if meter is None else meter.watch,
         )
+        if kept:
+            return artifact.load_examples(folder)
         artifact.save_examples(folder, examples)
         return examples
 

@@ -6,28 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.quantities import Origin, kept_in
 from core.store.models import Latency, Run, RunStage, Stage, User
 from core.store.rows import Rows
 
 _RUN = (Run.id, Run.name, Run.spec, Run.status, Run.recipe, Run.environment)
-_STAGE = (
-    "key",
-    "label",
-    "family",
-    "trained",
-    "task_hash",
-    "size_bytes",
-    "score_name",
-    "score_unit",
-    "higher_is_better",
-    "score",
-    "score_low",
-    "score_high",
-    "macs",
-    "parameters",
-    "nonzeros",
-    "peak_memory_bytes",
-)
+_STAGE = ("key", "label", "family", "trained", "task_hash", "score_name", "score_unit", "higher_is_better")
+_OF_STAGE, _OF_PAIR, _FURTHER = (kept_in(origin) for origin in (Origin.STAGE, Origin.COMPARISON, Origin.SCORES))
 
 
 @dataclass(frozen=True)
@@ -39,7 +24,7 @@ class Item:
 
 
 def compared_stages(session: Session, project_id: int, items: Sequence[Item]) -> Rows:
-    """The items' runs and stages, in no order: run columns as run_id, run_name ..., RunStage.position, stage columns.
+    """The items' runs and stages, in no order: run columns as run_id, run_name ..., stage columns, all quantities.
 
     Of every run all stages, from which the caller takes the ones asked for; runs without one are left out.
     """
@@ -48,8 +33,12 @@ def compared_stages(session: Session, project_id: int, items: Sequence[Item]) ->
             *(column.label(f"run_{column.key}") for column in _RUN),
             User.name.label("owner"),
             RunStage.position,
+            RunStage.reference_stage_id,
             Stage.id.label("stage_id"),
             *(getattr(Stage, name) for name in _STAGE),
+            *(getattr(Stage, column) for quantity in _OF_STAGE for column in quantity.columns),
+            *(getattr(RunStage, column).label(column) for quantity in _OF_PAIR for column in quantity.columns),
+            *(Stage.scores[quantity.score].as_float().label(quantity.name) for quantity in _FURTHER),
         )
         .join(RunStage, RunStage.run_id == Run.id)
         .join(Stage, Stage.id == RunStage.stage_id)

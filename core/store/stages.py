@@ -8,10 +8,12 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.analysis.replicates import Replicate, replicate
-from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage
+from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage
 from core.store.models import Artifact, Latency, OperatingPoint, Run, RunSource, RunStage, RunStatus, Stage
 from core.store.rows import Rows
 from core.store.upsert import upsert
+
+FIDELITY = tuple(field.name for field in fields(Fidelity))
 
 
 def find_stage(session: Session, key: str) -> FoundStage | None:
@@ -20,7 +22,7 @@ def find_stage(session: Session, key: str) -> FoundStage | None:
     if stage is None:
         return None
     measured = MeasuredStage(**{field.name: getattr(stage, field.name) for field in fields(MeasuredStage)})
-    return FoundStage(stage.id, measured, _latest_latencies(session, stage.id))
+    return FoundStage(stage.id, measured, _latest_latencies(session, stage.id), _fidelities(session, stage.id))
 
 
 def find_stage_id(session: Session, key: str) -> int | None:
@@ -56,6 +58,7 @@ def attach_stage(
     reused: bool,
     reference_stage_id: int | None,
     comparison: Comparison | None,
+    fidelity: Fidelity | None = None,
 ) -> None:
     """Say that a run has a stage at a position (0 is its source); doing it again changes nothing.
 
@@ -75,6 +78,7 @@ def attach_stage(
         "score_delta_low": comparison.low if comparison else None,
         "score_delta_high": comparison.high if comparison else None,
         "p_value": comparison.p_value if comparison else None,
+        **(asdict(fidelity) if fidelity else dict.fromkeys(FIDELITY)),
     }
     changed = set(row) - {"run_id", "position", "reused"}
     upsert(session, RunStage, [row], ["run_id", "position"], changed)
@@ -184,6 +188,23 @@ def find_reference_key(session: Session, run_id: int) -> str | None:
         .limit(1)
     )
     return session.scalar(query)
+
+
+def _fidelities(session: Session, stage_id: int) -> dict[str, Fidelity]:
+    """What runs measured of a stage's fidelity, by the reference's key."""
+    query = (
+        select(RunStage, Stage.key)
+        .join(Stage, Stage.id == RunStage.reference_stage_id)
+        .where(RunStage.stage_id == stage_id, RunStage.kl.is_not(None))
+        .order_by(RunStage.run_id)
+    )
+    found = {key: fidelity_of(place) for place, key in session.execute(query)}
+    return {key: fidelity for key, fidelity in found.items() if fidelity is not None}
+
+
+def fidelity_of(place: RunStage) -> Fidelity | None:
+    """The fidelity of a stage at its place in a run; None where it was not measured."""
+    return None if place.kl is None else Fidelity(**{name: getattr(place, name) for name in FIDELITY})
 
 
 def _latest_latencies(session: Session, stage_id: int) -> list[tuple[str | None, LatencyRow]]:

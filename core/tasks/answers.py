@@ -7,18 +7,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from core.errors import SpecError
+from core.scores import ANSWER_ACCURACY, CROSS_ENTROPY, FAULTLESS_SEQUENCES, PERCENT, Score
 from core.tasks.base import InputFormat
 from core.tasks.data import AnswersData
-from core.tasks.kinds import Score
 from core.tasks.windows import IGNORED, WindowSplit, WindowTask
-
-ANSWER_ACCURACY = Score("answer accuracy", "%", higher_is_better=True)
 
 
 class AnswersTask(WindowTask):
     """A task on `AnswersData`: predict the tokens of the answers from all that is before them, earlier answers too."""
 
-    score = ANSWER_ACCURACY
+    score: Score = ANSWER_ACCURACY
 
     def __init__(self, name: str, data: AnswersData):
         super().__init__(name, data)
@@ -56,9 +54,9 @@ class AnswersTask(WindowTask):
         """Accuracy (%) and cross entropy (nats) per answer, and the share (%) of sequences with no wrong one."""
         nats, tokens, correct = (examples[key].double() for key in ("nats", "tokens", "correct"))
         return {
-            "answer accuracy": 100 * (correct.sum() / tokens.sum()).item(),
-            "faultless sequences": 100 * (correct == tokens).double().mean().item(),
-            "cross entropy": (nats.sum() / tokens.sum()).item(),
+            ANSWER_ACCURACY.name: ANSWER_ACCURACY.of_sums(correct.sum().item(), tokens.sum().item()),
+            FAULTLESS_SEQUENCES.name: PERCENT * (correct == tokens).double().mean().item(),
+            CROSS_ENTROPY.name: (nats.sum() / tokens.sum()).item(),
         }
 
     def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:

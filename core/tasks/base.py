@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from core.tasks.kinds import SPLITS, Kind, Score
+from core.scores import Score
+from core.tasks.kinds import SPLITS, Kind
 
 __all__ = ["SPLITS", "InputFormat", "Kind", "Score", "Split", "Task", "inputs", "logits_of"]
 

@@ -4,15 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.tasks.kinds import Score
-
-ACCURACY = Score("accuracy", "%", higher_is_better=True)
+from core.scores import ACCURACY, BALANCED_ACCURACY, CROSS_ENTROPY, PERCENT, Score
 
 
 class Classification:
     """Loss and scores of tasks whose logits are [B, n_classes] and whose labels are [B]."""
 
-    score = ACCURACY
+    score: Score = ACCURACY
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross entropy of the examples, in nats."""
@@ -35,7 +33,7 @@ class Classification:
         n_of_class = label.cpu().bincount(minlength=len(of_class))
         present = n_of_class > 0
         return {
-            "accuracy": 100 * correct.mean().item(),
-            "balanced accuracy": 100 * (of_class[present] / n_of_class[present]).mean().item(),
-            "cross entropy": examples["nats"].double().mean().item(),
+            ACCURACY.name: ACCURACY.of_sums(correct.sum().item(), len(correct)),
+            BALANCED_ACCURACY.name: PERCENT * (of_class[present] / n_of_class[present]).mean().item(),
+            CROSS_ENTROPY.name: examples["nats"].double().mean().item(),
         }

@@ -1,7 +1,6 @@
 """Words that tasks are described with. Loads no torch."""
 
 import enum
-from dataclasses import dataclass
 
 SPLITS = ("train", "calibration", "validation", "test")
 
@@ -12,12 +11,3 @@ class Kind(enum.StrEnum):
     IMAGE_CLASSIFICATION = "image classification"  # pixel_values [B, C, H, W] -> logits [B, n_classes]
     TEXT_CLASSIFICATION = "text classification"  # input_ids, attention_mask [B, T] -> logits [B, n_classes]
     LANGUAGE_MODELLING = "language modelling"  # input_ids [B, T] -> logits [B, T, vocab_size]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A quantity that a task reports, in its unit: an accuracy of 97.2 % is 97.2, not 0.972."""
-
-    name: str  # "accuracy", "bits per character"
-    unit: str  # "%", "bits"
-    higher_is_better: bool

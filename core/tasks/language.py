@@ -8,13 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.errors import SpecError
+from core.scores import BITS_PER_CHARACTER, EXCESS_BITS, PERPLEXITY, TOKEN_ACCURACY, Score
 from core.tasks.base import InputFormat
 from core.tasks.characters import characters_of_tokens, excess_factor
 from core.tasks.data import CorpusData
-from core.tasks.kinds import Score
 from core.tasks.windows import IGNORED, WindowSplit, WindowTask
-
-BITS_PER_CHARACTER = Score("bits per character", "bits", higher_is_better=False)
 
 
 class LanguageTask(WindowTask):
@@ -24,7 +22,7 @@ class LanguageTask(WindowTask):
     scored, so that every token but the first of a split is predicted exactly once; train drops it.
     """
 
-    score = BITS_PER_CHARACTER
+    score: Score = BITS_PER_CHARACTER
 
     def __init__(self, name: str, data: CorpusData):
         super().__init__(name, data)
@@ -67,11 +65,12 @@ class LanguageTask(WindowTask):
         nats, characters, tokens, correct = (
             examples[key].double().sum().item() for key in ("nats", "characters", "tokens", "correct")
         )
-        bits_per_character = nats / math.log(2) / characters
-        scores = {"bits per character": bits_per_character}
+        bits_per_character = BITS_PER_CHARACTER.of_sums(nats, characters)
+        scores = {BITS_PER_CHARACTER.name: bits_per_character}
         if self.data.entropy is not None:
-            scores["excess over the source's entropy"] = bits_per_character - self.data.entropy
-        return {**scores, "perplexity": math.exp(min(nats / tokens, 700)), "token accuracy": 100 * correct / tokens}
+            scores[EXCESS_BITS.name] = bits_per_character - self.data.entropy
+        perplexity = math.exp(min(nats / tokens, 700))
+        return {**scores, PERPLEXITY.name: perplexity, TOKEN_ACCURACY.name: TOKEN_ACCURACY.of_sums(correct, tokens)}
 
     def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:
         """The windows' texts."""

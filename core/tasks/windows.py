@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.scores import Score
 from core.tasks.base import InputFormat, Split
 from core.tasks.data import AnswersData, CorpusData, calibration_indices
-from core.tasks.kinds import Kind, Score
+from core.tasks.kinds import Kind
 
 IGNORED = -100  # label of what is not predicted (cross entropy's own mark)
 

@@ -20,6 +20,7 @@ from app.queries import tradeoffs
 from app.queries.runs import count_runs, read_all_runs
 from app.screens.compare import tables
 from core.measured import Comparison
+from core.quantities import QUANTITIES, SCORE
 from core.store.engine import read_session, session
 from core.store.listing import RunFilter
 from core.store.models import RunStage, Stage
@@ -119,6 +120,8 @@ def test_every_point_is_exported_also_those_that_the_chart_leaves_out(filled):
         ).one()
     assert len(table) == n and table["size [bytes]"].sum() == size
     assert table["accuracy [%]"].sum() == pytest.approx(score)
+    assert {head for quantity in QUANTITIES if quantity is not SCORE for head in quantity.exported.values()} <= {*table}
+    assert table["KL to the reference [nats]"].notna().any() and table["perplexity"].isna().all()
     assert table["latency p50 [ms]"].notna().all() and table["on frontier"].any()
     assert (table["speed-up low"] <= table["speed-up"]).all() and (table["speed-up"] <= table["speed-up high"]).all()
 
@@ -126,16 +129,17 @@ def test_every_point_is_exported_also_those_that_the_chart_leaves_out(filled):
 @pytest.fixture
 def judged() -> tuple[pd.DataFrame, dict]:
     """Three compared items, one of other data, with hostile names."""
-    common = {"position": 1, "run_recipe": "train", "owner": "ada", "score_name": "accuracy", "score_unit": "%",
-              "higher_is_better": True, "macs": 10, "peak_memory_bytes": None, "parameters": 5, "nonzeros": 5,
-              "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0, "disturbed": False,
-              "trained": True, "is_timed": True}  # fmt: skip
+    every = dict.fromkeys(column for quantity in QUANTITIES for column in quantity.columns)
+    common = {**every, "stage_id": 0, "reference_stage_id": None, "position": 1, "run_recipe": "train",
+              "owner": "ada", "score_name": "accuracy", "score_unit": "%", "higher_is_better": True, "macs": 10,
+              "parameters": 5, "nonzeros": 5, "score_low": 90.0, "score_high": 99.0, "p50_ms": 2.0, "p95_ms": 3.0,
+              "disturbed": False, "trained": True, "is_timed": True}  # fmt: skip
     items = pd.DataFrame(
         [
             {**common, "item": "1", "run_id": 1, "label": "dense", "run_name": "=1+1", "score": 97.123456789012345,
              "size_bytes": 1_000_003},
             {**common, "item": "2", "run_id": 2, "label": 'a,"b"', "run_name": HOSTILE[0], "score": 1 / 3,
-             "size_bytes": 500_000, "p50_ms": 1.0},
+             "size_bytes": 500_000, "p50_ms": 1.0, "kl": 0.25, "kl_low": 0.2, "kl_high": 0.3},
             {**common, "item": "3", "run_id": 3, "label": "x", "run_name": "line\nbreak", "score": 2.5, "size_bytes": 7,
              "score_name": "bits per character", "score_unit": "bits", "p50_ms": None},
         ]
@@ -152,6 +156,8 @@ def test_a_comparison_is_exported_with_raw_numbers(judged):
     assert table["difference from base low [points]"].tolist()[1] == -3.0
     assert table["size / base"][1] == 500_000 / 1_000_003 and table["time / base"][1] == 0.5
     assert table["base"].tolist() == [True, False, False]
+    assert table["KL to the reference low [nats]"].tolist()[1] == 0.2
+    assert np.isnan(table["KL to the reference [nats]"][0])
     assert table["verdict"].tolist() == ["", "worse", ""] and table["not compared because"][2] == "other data"
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from streamlit.testing.v1 import AppTest
 
 import app
+from app.charts.axes import AXES
 from app.queries import tradeoffs as point_data
 from app.text import formats
 from core.store import stages
@@ -64,9 +65,19 @@ def test_the_table_lists_the_frontier_with_units(filled):
 def test_the_table_has_the_axes_beside_what_is_asked_most(filled):
     plain = listed(opened(points_of="builtin:digits"))
     assert list(plain)[3:] == [
-        "Accuracy", "Size", "Latency p50", "Speed-up", "Compression", "MACs", "Peak memory", "Kernel"
+        "Accuracy", "Size", "Latency p50", "Speed-up", "Compression", "MACs", "Peak memory", "KL", "Kernel"
     ]  # fmt: skip
     assert "Nonzeros" in listed(opened(points_of="builtin:digits", x="Nonzero parameters"))
+
+
+def test_fidelity_is_an_axis_and_a_limit(filled):
+    at = opened(points_of="builtin:digits", x="KL to the reference", most_kl="0.01")
+    table = listed(at)
+    assert not at.exception and table["KL"].str.endswith(" nats").all()
+    assert (table["KL"].str.split().str[0].astype(float) <= 0.01).all()
+    assert not any("limit" in caption.value and "brings" in caption.value for caption in at.caption)
+    text = opened(points_of="builtin:python-docs", x="Perplexity")
+    assert not text.exception and "Perplexity" in listed(text)
 
 
 def test_the_address_chooses_task_and_axes(filled):
@@ -197,9 +208,10 @@ def test_a_limit_names_the_runner_up_and_what_moving_it_would_buy(filled):
     [text] = [text.value for text in at.markdown if "Runner-up" in text.value]
     first, moved = text.splitlines()
     assert f"{second.score:.1f} % ({formats.score_change(second.score - best.score, '%')})" in first
-    assert f"at **{formats.size(looser.size_bytes)}** or more" in moved
+    size = AXES["size_bytes"]
+    assert f"at **{size.read_rounded(looser.size_bytes, up=True)}** or more" in moved
     assert f"{looser.score:.1f} % ({formats.score_change(looser.score - best.score, '%')})" in moved
-    assert f"below **{formats.size(best.size_bytes)}**" in moved
+    assert f"below **{size.read_rounded(best.size_bytes, up=False)}**" in moved
     assert f"{smaller.score:.1f} % ({formats.score_change(smaller.score - best.score, '%')})" in moved
 
 

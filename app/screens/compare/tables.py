@@ -7,13 +7,15 @@ import pandas as pd
 
 from app.text import formats, stage_references
 from app.text.schema import in_words
-from app.text.stages import NO_KERNEL, marked
+from app.text.stages import NO_KERNEL, marked, quantity_cell
 from core.analysis.differences import Field, differing, flattened, words
 from core.measured import SIGNIFICANT, Comparison
 from core.paired_tests import holm
+from core.quantities import MEDIAN, SCORE, SIZE, Quantity, Shown, shown_in
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 
+_APART = (SIZE, SCORE, MEDIAN)  # told against the base too
 VERDICTS = {"better": "better", "worse": "worse", "chance": "may be chance"}
 
 
@@ -51,10 +53,11 @@ def summary(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
 
     `rows` are `judged`, with their times as `timing.timed` tells them.
     """
-    return pd.DataFrame([_summary_row(row, base) for row in rows.to_dict("records")])
+    others = [q for q in shown_in(Shown.COMPARE) if q not in _APART and q.name in rows and rows[q.name].notna().any()]
+    return pd.DataFrame([_summary_row(row, base, others) for row in rows.to_dict("records")])
 
 
-def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def _summary_row(row: dict[str, Any], base: Mapping[str, Any], others: Sequence[Quantity]) -> dict[str, Any]:
     unit = row["score_unit"]
     is_base = row["item"] == base["item"]
     return {
@@ -66,8 +69,7 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
         "Size × base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
         "Latency p50": _latency(row),
         "Time × base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
-        "MACs": formats.count(row["macs"]),
-        "Peak memory": formats.size(_known(row["peak_memory_bytes"])),
+        **{quantity.short: quantity_cell(row, quantity, interval=False) for quantity in others},
     }
 
 

@@ -9,6 +9,7 @@ from app.charts import tradeoffs as charts
 from app.charts.annotated import annotate
 from app.charts.axes import Axis
 from app.queries import tradeoffs
+from app.screens.tradeoffs import limits
 from app.screens.tradeoffs.plot import plot_of
 from app.text.conditions import condition_name
 from core.store.tradeoffs.filters import PointFilter
@@ -35,13 +36,13 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
     points = tradeoffs.load_points(chosen, x.column, y.column, logs, as_one=settings.get("seeds") != "each")
     if points.empty:
         return None
-    bounds = {"size_bytes": ("most_mb", 1e6), "p50_ms": ("most_ms", 1.0), "score": (f"limit.{task['score_name']}", 1.0)}
-    limits = {column: float(settings[name]) * factor for column, (name, factor) in bounds.items() if name in settings}
+    asked = [field for field in limits.fields(task) if field.name in settings]
+    bounds = {field.column: field.bound(float(settings[field.name])) for field in asked}
     return charts.scatter(
-        annotate(points, x, y, limits, axes),
+        annotate(points, x, y, bounds, axes),
         x,
         y,
-        limits,
+        bounds,
         size=plot.titled(settings.get("size", "")),
         axes=axes,
         log_x=logs.x,

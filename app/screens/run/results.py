@@ -14,6 +14,12 @@ from app.text import formats
 from app.text import stages as words
 from core.measured import SIGNIFICANT
 
+FIDELITY = (
+    "KL is the divergence KL(reference ‖ stage) of the predictions on the test examples, in nats: its mean with the "
+    "95 % interval over examples (of text: whole windows), and the value that 99 % of the predictions stay below. A "
+    "prediction is an example's class, or a token that the score counts. Flips are predictions that change between "
+    "right and wrong."
+)
 AGAINST = "Of the last stage; below, how that stands against the reference."
 
 
@@ -29,6 +35,7 @@ def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], s
     show_table(known, timed)
     show_waterfalls(known)
     show_claims(known, timed)
+    show_fidelity(known)
     show_costs(known)
     show_latencies(latencies, stages)
 
@@ -96,6 +103,16 @@ def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     if stages["disturbed"].eq(True).any():
         notes.append(words.DISTURBED)
     st.caption(" ".join(notes))
+
+
+def show_fidelity(stages: pd.DataFrame) -> None:
+    """How close each stage's predictions are to the reference's."""
+    compared = stages[stages["trained"] & (stages["stage_id"] != stages["reference_stage_id"])]
+    if compared.empty:
+        return
+    st.subheader("Fidelity to the reference", anchor=False)
+    wrapped_table.show(words.fidelity_table(stages))
+    st.caption(FIDELITY)
 
 
 def show_costs(stages: pd.DataFrame) -> None:

@@ -40,7 +40,7 @@ def show_scatter(shown: pd.DataFrame, asked: Filters, plot: Plot) -> tuple[alt.L
         if stood_for > len(shown)
         else ""
     )
-    turned = f" Less {up.title.lower()} is better, so the upward axis is turned." if up.better == "less" else ""
+    turned = f" Less {up.words} is better, so the upward axis is turned." if up.better == "less" else ""
     st.caption(
         "Full marks are on the frontier: no other is as good on both axes and better on one. Hollow ones are "
         "undecided: another is better, but none significantly. Rings mark references, bars 95 % intervals."
@@ -65,7 +65,7 @@ def show_parallel(shown: pd.DataFrame, plot: Plot) -> Chart | None:
     few = f" {n_lines} of {len(shown)} are drawn, the frontier first." if len(shown) > MOST_LINES else ""
     st.caption(
         "Up is better on every axis, which ends at the worst and the best value that is drawn; strong lines are on the "
-        f"frontier of {x.title.lower()} and {y.title.lower()}.{few}"
+        f"frontier of {x.words} and {y.words}.{few}"
     )
     return chart
 

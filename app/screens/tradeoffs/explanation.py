@@ -29,7 +29,7 @@ def recommendation(
     score = axes["score"]
     best_of = "the best compromise" if weighed else "the best"
     how_many = f"the only {kind}" if n_feasible == 1 else f"{best_of} of the {formats.plural(n_feasible, kind)}"
-    facts = [f"{score.title.lower()} {score.read(best['score'])}{_against_reference(best, reference, score)}"]
+    facts = [f"{score.words} {score.read(best['score'])}{_against_reference(best, reference, score)}"]
     facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
     if best.get("p50_ms") is not None:
         facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
@@ -54,7 +54,7 @@ def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None)
     """The second best, and how it differs from the best; `tested` is second - best on the same examples."""
     score = axes["score"]
     change = formats.score_change(second["score"] - best["score"], score.units[0][1])
-    facts = [f"{score.title.lower()} {score.read(second['score'])} ({change}{_certainty(tested)})"]
+    facts = [f"{score.words} {score.read(second['score'])} ({change}{_certainty(tested)})"]
     for column, more, less in (("size_bytes", "smaller", "larger"), ("p50_ms", "faster", "slower")):
         if second.get(column) and best.get(column):
             facts.append(_times(best[column] / second[column], more, less).strip(" ()"))
@@ -62,22 +62,26 @@ def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None)
 
 
 def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes, *, kind: str = "stage") -> str:
-    """What moving one limit would change, the others staying; `named` are the points of its moves by their index."""
+    """What moving one limit would change, the others staying; `named` are the points of its moves by their index.
+
+    Values are rounded so that whoever types one as the new limit gets what the sentence says.
+    """
     limit = margin.limit
     axis = axes[limit.quantity]
-    looser, tighter = ("or more", "below") if limit.sense == "at most" else ("or less", "above")
+    is_most = limit.sense == "at most"
+    looser, tighter = ("or more", "below") if is_most else ("or less", "above")
     said = []
     if margin.looser is not None:
-        at = f"**{axis.read(margin.looser.bound)}** {looser}"
+        at = f"**{axis.read_rounded(margin.looser.bound, up=is_most)}** {looser}"
         said.append(f"at {at}, {_instead(margin.looser, named, best, axes, kind)}")
     else:
         said.append("loosening it alone finds nothing better" if best else "loosening it alone is not enough")
     if margin.tighter is not None:
         instead = _instead(margin.tighter, named, best, axes, kind)
-        said.append(f"{tighter} **{axis.read(margin.tighter.bound)}**, {instead}")
+        said.append(f"{tighter} **{axis.read_rounded(margin.tighter.bound, up=not is_most)}**, {instead}")
     if margin.unmeasured:
         lack = "keeps the other limits and has" if margin.unmeasured == 1 else "keep the other limits and have"
-        said.append(f"{formats.plural(margin.unmeasured, kind)} {lack} no measured {axis.title.lower()}")
+        said.append(f"{formats.plural(margin.unmeasured, kind)} {lack} no measured {axis.words}")
     return f"{axis.title} {limit.sense} {axis.read(limit.bound)}: {'; '.join(said)}."
 
 

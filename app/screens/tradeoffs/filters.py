@@ -7,15 +7,17 @@ from typing import Any
 import streamlit as st
 
 from app.charts.axes import Axis
+from app.screens.tradeoffs import limits
 from app.screens.tradeoffs.plot import Plot
 from app.text import formats
 from app.text.conditions import condition_name
 from app.web import url_state
-from core.measured import difference_unit
+from core.quantities import MEDIAN, SIZE
+from core.scores import difference_unit
 from core.store.tradeoffs.filters import Conditions, PointFilter
 from core.store.tradeoffs.thinning import Logs
 
-FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS = "families", "models", "stage", "most_mb", "most_ms"
+FAMILIES, MODELS, STAGE = "families", "models", "stage"
 TIMED, MARK_SIZE, SEEDS = "timed", "size", "seeds"
 ONE_MARK, EACH = "one mark", "each"
 
@@ -56,7 +58,6 @@ class Filters:
 class _Names:
     """What settings are called that belong to one score, or to one axis."""
 
-    score_limit: str
     size_worth: str
     time_worth: str
     log_x: str
@@ -69,7 +70,7 @@ def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequ
     `kinds` reads the (family, model) of the task's stages, `timed` are the conditions of their latencies.
     """
     score, x, y = plot.task["score_name"], plot.x.column, plot.y.column
-    names = _Names(f"limit.{score}", f"size_worth.{score}", f"latency_worth.{score}", f"log.{x}", f"log.up.{y}")
+    names = _Names(f"size_worth.{score}", f"latency_worth.{score}", f"log.{x}", f"log.up.{y}")
     chosen = _chosen(names, timed, plot)
     # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
     box = st.expander("Filters, limits and conditions", icon=":material/tune:", key="filters", on_change="rerun")
@@ -79,30 +80,28 @@ def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequ
             _draw_filters(kinds(), chosen.logs, names)
             _draw_limits(plot.task, names, timed=bool(timed))
     else:
-        st.caption(_told(chosen, names))
+        st.caption(_told(chosen, plot.task))
     return chosen
 
 
-def _told(chosen: Filters, names: _Names) -> str:
+def _told(chosen: Filters, task: Mapping[str, Any]) -> str:
     """What the closed box holds."""
     timed = [f"Latency of {formats.plain(condition_name(chosen.conditions))}."] if chosen.conditions else []
-    settings = (FAMILIES, MODELS, STAGE, MOST_MB, MOST_MS, names.score_limit, MARK_SIZE)
+    settings = (FAMILIES, MODELS, STAGE, *(field.name for field in limits.fields(task)), MARK_SIZE)
     n_set = sum(bool(url_state.text(name)) for name in settings) + (not chosen.as_one)
     return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])
 
 
 def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
     families, models, text = url_state.several(FAMILIES), url_state.several(MODELS), url_state.text(STAGE)
-    numbers = {
-        name: url_state.number(name)
-        for name in (MOST_MB, MOST_MS, names.score_limit, names.size_worth, names.time_worth)
-    }
-    bounds = (("size_bytes", MOST_MB, 1e6), ("p50_ms", MOST_MS, 1.0), ("score", names.score_limit, 1.0))
-    limits = {column: bound * unit for column, name, unit in bounds if (bound := numbers[name]) is not None}
+    fields = list(limits.fields(plot.task))
+    asked_numbers = (*(field.name for field in fields), names.size_worth, names.time_worth)
+    numbers = {name: url_state.number(name) for name in asked_numbers}
+    bounds = {field.column: field.bound(typed) for field in fields if (typed := numbers[field.name]) is not None}
     worths = (("size_bytes", names.size_worth), ("p50_ms", names.time_worth))
     weights = {column: worth for column, name in worths if (worth := numbers[name])}
     if not timed:
-        limits.pop("p50_ms", None)
+        bounds.pop("p50_ms", None)
         weights.pop("p50_ms", None)
     logs = Logs(url_state.flag(names.log_x, plot.x.log), url_state.flag(names.log_y, plot.y.log))
     asked = url_state.text(TIMED)
@@ -120,7 +119,7 @@ def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
         MARK_SIZE: size and size.title,
         SEEDS: ONE_MARK if as_one else EACH,
     }
-    return Filters(tuple(families), tuple(models), text, limits, weights, logs, conditions, size, as_one, state)
+    return Filters(tuple(families), tuple(models), text, bounds, weights, logs, conditions, size, as_one, state)
 
 
 def _draw_shown(chosen: Filters, timed: Sequence[Conditions], sizes: Sequence[str]) -> None:
@@ -160,22 +159,21 @@ def _draw_filters(kinds: Sequence[tuple[str, str]], logs: Logs, names: _Names) -
 
 
 def _draw_limits(task: Mapping[str, Any], names: _Names, *, timed: bool) -> None:
-    first, second, third, _ = st.columns(4)
-    score, unit = task["score_name"], task["score_unit"]
-    least = "at least" if task["higher_is_better"] else "at most"
-    worth_in = difference_unit(unit)
+    score, worth_in = task["score_name"], difference_unit(task["score_unit"])
     more: dict[str, Any] = {
         "placeholder": "nothing",
         "help": f"How much {score} you would give for it: the score alone does not decide then.",
     }
-    with first:
-        _number("Size at most (MB)", MOST_MB, placeholder="any; 50 kB is 0.05")
-        _number(f"Half the size is worth ({worth_in})", names.size_worth, **more)
-    with second:
-        _number("Latency at most (ms)", MOST_MS, disabled=not timed)
-        _number(f"Half the latency is worth ({worth_in})", names.time_worth, disabled=not timed, **more)
-    with third:
-        _number(f"{score.capitalize()} {least} ({unit})", names.score_limit, min_value=None)
+    fields = list(limits.fields(task))
+    for column, field in zip(st.columns(len(fields)), fields, strict=True):
+        with column:
+            hint = "any; 50 kB is 0.05" if field.column == SIZE.name else "any"
+            least = 0.0 if field.is_positive else None
+            _number(field.label, field.name, min_value=least, placeholder=hint, disabled=field.is_timed and not timed)
+            if field.column == SIZE.name:
+                _number(f"Half the size is worth ({worth_in})", names.size_worth, **more)
+            elif field.column == MEDIAN.name:
+                _number(f"Half the latency is worth ({worth_in})", names.time_worth, disabled=not timed, **more)
 
 
 def _several(label: str, name: str, offered: Sequence[str]) -> None:

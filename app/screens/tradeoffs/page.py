@@ -50,7 +50,7 @@ with corner:
     views.show("tradeoffs", settings, actor)
 points = tradeoffs.load_points(chosen, x.column, y.column, asked.logs, as_one=asked.as_one)
 if points.empty:
-    st.info(f"No stage that is chosen has both {x.title.lower()} and {y.title.lower()}. Choose other axes or filters.")
+    st.info(f"No stage that is chosen has both {x.words} and {y.words}. Choose other axes or filters.")
     st.stop()
 shown = annotate(points, x, y, asked.limits, plot.axes)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from app.charts.axes import AXES, Axis, score_axis
+from app.charts.axes import AXES, Axis, axes_of_task, score_axis
 
 TASK, ACROSS, UP = "points_of", "x", "y"
 
@@ -49,6 +49,6 @@ def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
     at = int(named.argmax())  # the first; 0 where none is
     task = tasks.iloc[at].to_dict()
     score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
-    plot = Plot(task, task_names(tasks)[at], {**AXES, "score": score}, AXES["size_bytes"], score)
+    plot = Plot(task, task_names(tasks)[at], axes_of_task(score), AXES["size_bytes"], score)
     x, y = plot.titled(asked.get(ACROSS, "")), plot.titled(asked.get(UP, ""))
     return replace(plot, x=x or plot.x, y=y or plot.y)

@@ -13,7 +13,6 @@ from app.queries.stages import load_keys
 from app.screens.tradeoffs import explanation
 from app.screens.tradeoffs.filters import Filters
 from app.screens.tradeoffs.plot import Plot
-from core.analysis.decision.limits import Limit
 from core.analysis.seeds import welch
 from core.measured import Comparison
 from core.store.tradeoffs.columns import TIMED
@@ -27,10 +26,7 @@ def show(chosen: PointFilter, asked: Filters, plot: Plot, drawn: pd.DataFrame) -
     which tests know how much seeds vary.
     """
     axes, higher_is_better = plot.axes, bool(plot.task["higher_is_better"])
-    bounds = tuple(
-        Limit(column, "at most" if axes[column].better == "less" else "at least", bound)
-        for column, bound in asked.limits.items()
-    )
+    bounds = tuple(axes[column].limit(bound) for column, bound in asked.limits.items())
     decision, named, reference = tradeoffs.load_decision(
         chosen, bounds, asked.weights, higher_is_better, as_one=asked.as_one
     )

@@ -6,14 +6,15 @@ import streamlit as st
 from app.components import row_table
 from app.screens.tradeoffs.plot import Plot
 from app.text import formats
+from core.quantities import Shown, shown_in
 
-LISTED = ("score", "size_bytes", "p50_ms", "speed_up", "compression_ratio", "macs", "peak_memory_bytes")
+LISTED = tuple(quantity.name for quantity in shown_in(Shown.LISTED))
 
 
 def show(shown: pd.DataFrame, picked: set[int], plot: Plot, *, bounded: bool) -> None:
     """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked.
 
-    It has the axes and what is asked most; exports have every quantity.
+    It has the two axes and the principal quantities; exports have every one.
     """
     within = shown["on_frontier"] & shown["feasible"]
     listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(plot.x.column)

@@ -8,7 +8,9 @@ from enum import StrEnum
 from core.analysis.decision.limits import Limit
 from core.analysis.decision.policy import Clause, Policy
 from core.errors import Problem, SpecError
-from core.measured import Comparison, LatencyRow, difference_unit
+from core.measured import Comparison, LatencyRow
+from core.quantities import BY_NAME, SIZE, Origin, Quantity
+from core.scores import PERCENT, difference_unit
 
 DISTURBED = ", disturbed: requeue the run on a quiet machine to time it again"
 
@@ -49,13 +51,10 @@ class Facts:
     higher_is_better: bool
     trained: bool
     score: Measured
-    size_bytes: int
-    macs: int
+    values: Mapping[str, float | None]  # of the quantities and their intervals' ends, by column
     reference_size_bytes: int | None = None
     is_reference: bool = False  # of itself
     comparison: Comparison | None = None  # stage - reference
-    peak_memory_bytes: int | None = None
-    reload_max_error: float | None = None
     latencies: Sequence[LatencyRow] = field(default_factory=list)
     champion: Champion | None = None  # with one, all that is said of the reference is said of it
 
@@ -102,7 +101,7 @@ def _verdict(clause: Clause, facts: Facts) -> Verdict:
     if quantity in ("score", "score_loss"):
         measured, note = _score(facts) if quantity == "score" else _loss(facts)
     else:
-        measured, note = _plain(quantity, facts)
+        measured, note = _size_ratio(facts) if quantity == "size_ratio" else _plain(BY_NAME[quantity], facts)
     return Verdict(clause, _outcome(clause.limit, measured), measured, note)
 
 
@@ -113,12 +112,26 @@ def _outcome(limit: Limit, measured: Measured | None) -> Outcome:
     return Outcome.PASS if limit.keeps(measured.value, p_value) else Outcome.FAIL
 
 
-def _plain(quantity: str, facts: Facts) -> tuple[Measured | None, str]:
-    if quantity == "size_ratio":
-        reference = facts.size_bytes if facts.is_reference else facts.reference_size_bytes
-        return (Measured(facts.size_bytes / reference), "") if reference else (None, "it has no reference")
-    value = getattr(facts, quantity)
-    return (None, "the run left it out") if value is None else (Measured(float(value)), "")
+def _size_ratio(facts: Facts) -> tuple[Measured | None, str]:
+    size = facts.values[SIZE.name]
+    reference = size if facts.is_reference else facts.reference_size_bytes
+    return (Measured(size / reference), "") if size and reference else (None, "it has no reference")
+
+
+def _plain(quantity: Quantity, facts: Facts) -> tuple[Measured | None, str]:
+    """A quantity of which there is nothing to know but its value and interval."""
+    if quantity.origin in (Origin.SCORES, Origin.COMPARISON) and not facts.trained:
+        return _score(facts)
+    if quantity.origin is Origin.COMPARISON and facts.is_reference:
+        return Measured(PERCENT if quantity.better == "more" else 0.0), "it is its own reference"
+    value, *ends = (facts.values.get(column) for column in quantity.columns)
+    if value is not None:
+        return Measured(float(value), *ends), ""
+    if quantity.origin is Origin.SCORES:
+        return None, f"{facts.score_name} comes without it"
+    if quantity.origin is Origin.COMPARISON and facts.reference_size_bytes is None:
+        return None, "it has no reference"
+    return None, "the run left it out"
 
 
 def _score(facts: Facts) -> tuple[Measured | None, str]:

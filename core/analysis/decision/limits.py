@@ -17,6 +17,9 @@ Sense = Literal["at most", "at least"]
 class Limit:
     """The worst allowed value of a quantity, in the unit in which the store keeps it.
 
+    The one rule for charts, decisions and gates: the exact measured value, not the rounded one that is shown, against
+    the bound as it was typed. A stage of 4,104,000 bytes is shown with 4.10 MB and does not keep 4.1 MB.
+
     With `significant_only` a value beyond it counts only where the paired test behind it gives p < 0.05.
     """
 

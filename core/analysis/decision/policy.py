@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from core.analysis.decision.limits import Limit
-from core.analysis.decision.units import BYTES, COUNTS, MILLISECONDS, Amount, read, scaled
+from core.analysis.decision.limits import Limit, Sense
+from core.analysis.decision.units import BYTES, COUNTS, MILLISECONDS, NATS, PERCENT, Amount, read, scaled
 from core.errors import Problem, SpecError
+from core.quantities import POLICY_KEYS, Quantity, Unit
 from core.spec import yaml_reader
 from core.spec.pydantic_errors import problems
 
@@ -34,9 +35,23 @@ def _count(value: Any) -> Any:
     return None if value is None else scaled(value, COUNTS)
 
 
+def _nats(value: Any) -> Any:
+    return None if value is None else scaled(value, NATS, may_be_zero=True)
+
+
+def _percent(value: Any) -> Any:
+    return None if value is None else scaled(value, PERCENT, may_be_zero=True)
+
+
 Bytes = Annotated[float | None, BeforeValidator(_bytes)]
 Milliseconds = Annotated[float | None, BeforeValidator(_milliseconds)]
-Count = Annotated[float | None, BeforeValidator(_count)]
+BOUNDS: dict[Unit, Any] = {  # how a bound on a quantity in a unit is written
+    Unit.BYTES: Bytes,
+    Unit.COUNT: Annotated[float | None, BeforeValidator(_count)],
+    Unit.NATS: Annotated[float | None, BeforeValidator(_nats)],
+    Unit.PERCENT: Annotated[float | None, BeforeValidator(_percent), Field(le=100)],
+    Unit.NUMBER: Annotated[float | None, Field(ge=0, allow_inf_nan=False)],
+}
 ScoreAmount = Annotated[Amount | None, BeforeValidator(_amount)]
 Ratio = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 
@@ -133,22 +148,11 @@ class ChampionRule(_DeviceRule):
         return ["size", "score", "latency"]
 
 
-class MacsRule(_Rule):
-    """Multiply-accumulates of an example's forward pass, or of a token's."""
-
-    at_most: Count = None
-
-
-class MemoryRule(_Rule):
-    """Peak memory of a fresh process that only loads and runs the model."""
-
-    at_most: Bytes = None
-
-
-class ReloadRule(_Rule):
-    """By how much outputs differ at most after the artifact was loaded in a fresh process."""
-
-    at_most: float | None = Field(None, ge=0, allow_inf_nan=False)
+def _bound_rule(quantity: Quantity) -> Any:
+    """The rule of a quantity of which nothing but a bound is asked."""
+    field = "at_most" if quantity.better == "less" else "at_least"
+    bound: Any = {field: (BOUNDS[quantity.unit], None)}
+    return create_model(f"{quantity.name}_rule", __base__=_Rule, __doc__=quantity.meaning, **bound)
 
 
 @dataclass(frozen=True)
@@ -166,17 +170,24 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-class Policy(BaseModel):
-    """What a stage must keep; every limit is optional, one at least is there."""
-
+class _PrincipalRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     size: SizeRule | None = None
     score: ScoreRule | None = None
     latency: Annotated[list[LatencyRule], BeforeValidator(_listed)] = Field(default_factory=list, max_length=20)
-    macs: MacsRule | None = None
-    memory: MemoryRule | None = None
-    reload_error: ReloadRule | None = None
+
+
+_BOUND_RULES: Any = {key: (_bound_rule(quantity) | None, None) for key, quantity in POLICY_KEYS.items()}
+_Rules: Any = create_model("_Rules", __base__=_PrincipalRules, **_BOUND_RULES)
+
+
+class Policy(_Rules):
+    """What a stage must keep; every limit is optional, one at least is there.
+
+    Beside the rules below and the principal ones there is one for each of `core.quantities.POLICY_KEYS`.
+    """
+
     champion: Annotated[list[ChampionRule], BeforeValidator(_listed)] = Field(default_factory=list, max_length=20)
 
     @classmethod
@@ -209,13 +220,9 @@ class Policy(BaseModel):
         for index, rule in enumerate(self.latency):
             name = _place("latency", index, self.latency)
             yield from _clauses(name, {"at_most": "p50_ms", "ratio_at_most": "latency_ratio"}, rule)
-        for name, quantity in (
-            ("macs", "macs"),
-            ("memory", "peak_memory_bytes"),
-            ("reload_error", "reload_max_error"),
-        ):
-            if rule := getattr(self, name):
-                yield from _clauses(name, {"at_most": quantity}, rule)
+        for key, quantity in POLICY_KEYS.items():
+            if rule := getattr(self, key):
+                yield from _clauses(key, dict.fromkeys(rule.limits(), quantity.name), rule)
         for index, (place, champion) in enumerate(self.champions()):
             for clause in _champion_clauses(place, champion):
                 yield replace(clause, champion=index)
@@ -257,7 +264,8 @@ def _clauses(name: str, quantities: dict[str, str], rule: _Rule) -> Iterator[Cla
     for field, quantity in quantities.items():
         bound = getattr(rule, field)
         if bound is not None:
-            yield Clause(f"{name}.{field}", Limit(quantity, "at most", bound), conditions=named)
+            sense: Sense = "at least" if field.endswith("at_least") else "at most"
+            yield Clause(f"{name}.{field}", Limit(quantity, sense, bound), conditions=named)
 
 
 def _score_clauses(name: str, rule: LossRule) -> Iterator[Clause]:

@@ -13,6 +13,8 @@ BYTES = {
 }  # fmt: skip
 MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}
 COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+NATS = {"": 1.0, "nats": 1.0, "bits": math.log(2)}
+PERCENT = {"": 1.0, "%": 1.0}
 
 _AMOUNT = re.compile(r"\s*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(\S.{0,20}?)?\s*")
 
@@ -35,7 +37,7 @@ def read(value: object) -> Amount:
     return Amount(_finite(found[1], value), found[2] or "")
 
 
-def scaled(value: object, units: Mapping[str, float]) -> float:
+def scaled(value: object, units: Mapping[str, float], *, may_be_zero: bool = False) -> float:
     """An amount above zero in the unit whose factor is 1; raises SpecError for another unit or a missing one."""
     amount = read(value)
     choice = ", ".join(name for name in units if name and name != "μs")
@@ -43,8 +45,9 @@ def scaled(value: object, units: Mapping[str, float]) -> float:
         message = f"has the unknown unit {amount.unit!r}" if amount.unit else "has no unit"
         raise SpecError.of("", value, message, f"Write the number with one of {choice}.")
     number = amount.value * units[amount.unit]
-    if not 0 < number < math.inf:
-        raise SpecError.of("", value, "must be above zero and finite", "Write a larger or smaller number.")
+    if not 0 <= number < math.inf or (number == 0 and not may_be_zero):
+        least = "at least zero" if may_be_zero else "above zero"
+        raise SpecError.of("", value, f"must be {least} and finite", "Write a larger or smaller number.")
     return number
 
 

@@ -6,7 +6,8 @@ twenty runs share is one row, and one point in every chart.
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.store.clock import now
@@ -71,7 +72,29 @@ class RunStage(Base):
     score_delta: Mapped[float | None]
     score_delta_low: Mapped[float | None]
     score_delta_high: Mapped[float | None]
+    kl: Mapped[float | None]  # mean KL(reference ‖ stage) of the test predictions, in nats
+    kl_low: Mapped[float | None]
+    kl_high: Mapped[float | None]
+    kl_p99: Mapped[float | None]
+    top1_agreement: Mapped[float | None]  # % of the predictions
+    right_to_wrong: Mapped[float | None]
+    wrong_to_right: Mapped[float | None]
+    kl_max: Mapped[float | None]
     __table_args__ = (Index("ix_run_stage_points", "project_id", "stage_id", "run_id", "reference_stage_id"),)
+
+    @hybrid_property
+    def flips(self) -> float | None:
+        """% of the predictions that changed between right and wrong."""
+        return (
+            None
+            if self.right_to_wrong is None or self.wrong_to_right is None
+            else self.right_to_wrong + self.wrong_to_right
+        )
+
+    @flips.inplace.expression
+    @classmethod
+    def _flips(cls) -> ColumnElement[float | None]:
+        return cls.right_to_wrong + cls.wrong_to_right
 
 
 class OperatingPoint(Base):

@@ -11,7 +11,7 @@ from core.analysis import seeds
 from core.store.models import Latency, Run, RunStage, Stage, User
 from core.store.rows import Rows
 from core.store.tradeoffs import thinning
-from core.store.tradeoffs.columns import AXES, TIMED, axis_column, details, falling, last_latency
+from core.store.tradeoffs.columns import AXES, axis_column, details, falling, joined
 from core.store.tradeoffs.filters import Conditions, PointFilter, is_between, is_chosen, is_of_project, is_wanted
 
 RECENT = 128  # at most so many stages are read at each visit
@@ -79,9 +79,7 @@ def list_candidates(
     names = list(dict.fromkeys(("score", "size_bytes", *axes)))
     columns = [axis_column(chosen, name).label(name) for name in names]
     query = select(Stage.id.label("stage_id"), *columns)
-    if set(names) & set(TIMED):
-        query = query.outerjoin(Latency, Latency.id == last_latency(chosen))
-    query = query.where(*is_chosen(chosen))
+    query = joined(query, chosen, names, optional=True).where(*is_chosen(chosen))
     found = (_by_recipe(query, names) if as_one else query).subquery("found")
     rows = session.execute(select(found).order_by(found.c.stage_id)).all()
     values = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("id", *names)]
@@ -123,7 +121,7 @@ def list_recipes(
     """
     n = thinning.thin(session, _recipes(chosen, x, y), limit, logs)
     rows = _with_their_recipes(session, chosen, n)
-    found = seeds.merged([row for row in rows if row[x] is not None and row[y] is not None], tuple(AXES))
+    found = seeds.merged([row for row in rows if row[x] is not None and row[y] is not None], AXES)
     return [{**row, "n": n[row["stage_id"]]} for row in found if row["stage_id"] in n]
 
 
@@ -159,9 +157,7 @@ def list_in_time(session: Session, chosen: PointFilter, x: str, y: str) -> dict[
     """Columns stage_id, x, y (as `list_points` has them) and at of all points, in the order of their recording."""
     axes = [axis_column(chosen, name) for name in (x, y)]
     query = select(Stage.id, *axes, Stage.created_at)
-    if {x, y} & set(TIMED):
-        query = query.join(Latency, Latency.id == last_latency(chosen))
-    query = query.where(*is_chosen(chosen), *(axis.is_not(None) for axis in axes))
+    query = joined(query, chosen, (x, y)).where(*is_chosen(chosen), *(axis.is_not(None) for axis in axes))
     rows = session.execute(query.order_by(Stage.created_at, Stage.id)).all()
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
     return dict(zip(("stage_id", "x", "y", "at"), columns, strict=True))
@@ -192,7 +188,7 @@ def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable
 
 def list_recipes_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
     """The recipes of these stages as points, as `list_recipes` has them, over all that was measured of them."""
-    return seeds.merged(_with_their_recipes(session, chosen, stage_ids), tuple(AXES))
+    return seeds.merged(_with_their_recipes(session, chosen, stage_ids), AXES)
 
 
 def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
@@ -201,9 +197,7 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
     known = [column.is_not(None) for _, column, _ in axes]
     columns = [falling(column, axis).label(name) for name, column, axis in axes]
     query = select(Stage.id.label("stage_id"), *columns)
-    if {x, y} & set(TIMED):
-        query = query.join(Latency, Latency.id == last_latency(chosen))
-    return query.where(*is_chosen(chosen), *known)
+    return joined(query, chosen, (x, y)).where(*is_chosen(chosen), *known)
 
 
 def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from app.charts import tradeoffs
-from app.charts.annotated import annotate, feasible
+from app.charts.annotated import annotate, feasible, texts
 from app.charts.axes import AXES, score_axis
 from app.charts.theme import PALE, PLAIN
 
@@ -65,8 +65,8 @@ def test_what_is_on_the_frontier_or_undecided_is_strong_the_rest_is_pale():
 
 def test_a_hover_reads_value_and_interval_in_their_units():
     shown = annotate(FOUR, SIZE, ACCURACY, {}, ALL)
-    assert shown["score_text"][1] == "96.0 %  (95 %: 95.0 % to 97.0 %)"
-    assert shown["size_bytes_text"][1] == "1.00 kB"
+    assert texts(shown, ACCURACY)[1] == "96.0 %  (95 %: 95.0 % to 97.0 %)"
+    assert texts(shown, SIZE)[1] == "1.00 kB"
 
 
 def spec(y=ACCURACY, limits=None, **changes):
@@ -142,7 +142,7 @@ def test_seeds_are_told_with_their_runs_and_their_interval():
         FOUR.assign(**SEEDS, score_df=[float("inf"), float("inf"), 2.0, float("inf")]), SIZE, ACCURACY, {}, ALL
     )
     assert shown["seeds_text"].tolist() == ["1", "1", "3 (runs 13, 14, 15)", "1"]
-    assert shown["score_text"][2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
+    assert texts(shown, ACCURACY)[2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
     chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
     assert {"Seeds", "Standing"} <= {told["title"] for told in tooltip}

@@ -4,12 +4,15 @@ import pandas as pd
 import pytest
 
 from app.text import formats, stages
+from core.quantities import Shown, shown_in
 
 STAGE = {
     "position": 2, "label": "rtn 8-bit", "stage_id": 7, "reference_stage_id": 5, "trained": True, "size_bytes": 250_000,
     "reference_size_bytes": 1_000_000, "score": 96.5, "score_low": 95.0, "score_high": 98.0, "score_name": "accuracy",
     "score_unit": "%", "score_delta": -0.5, "p_value": 0.02, "macs": 2_000_000, "parameters": 86_500, "nonzeros": 9,
     "peak_memory_bytes": 400_000, "scores": {"accuracy": 96.5, "cross entropy": 0.123}, "seconds": 1.5, "reused": False,
+    "perplexity": None, "kl": 0.00123, "kl_low": 0.0011, "kl_high": 0.0014, "kl_p99": 0.021, "kl_max": 0.5,
+    "top1_agreement": 99.5, "flips": 0.4, "right_to_wrong": 0.3, "wrong_to_right": 0.1,
 }  # fmt: skip
 TIMED = {
     "position": 2, "phase": "forward", "batch": 1, "length": None, "runtime": "eager", "threads": 2, "dtype": "float32",
@@ -81,6 +84,34 @@ def test_costs_have_units_and_leave_the_principal_score_out():
     cost = stages.cost_table(pd.DataFrame([STAGE])).iloc[0]
     assert cost["MACs"] == "2.00 M"
     assert cost["Further scores"] == "cross entropy 0.123 nats"
+
+
+def test_perplexity_stands_beside_the_score_and_not_among_the_further_ones():
+    text = {
+        **STAGE, "score_name": "bits per character", "score_unit": "bits", "score": 2.1, "score_low": 2.0,
+        "score_high": 2.2, "scores": {"bits per character": 2.1, "perplexity": 9.87}, "perplexity": 9.87,
+    }  # fmt: skip
+    assert line(text)["Bits per character"] == "2.100 bits (2.000 bits to 2.200 bits), perplexity 9.87"
+    assert stages.cost_table(pd.DataFrame([text])).iloc[0]["Further scores"] == "–"
+
+
+def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
+    columns = [column for quantity in shown_in(Shown.FIDELITY) for column in quantity.columns]
+    without = {**STAGE, **dict.fromkeys(columns)}
+    rows = [{**without, "trained": False}, {**without, "stage_id": 5}, STAGE, without]
+    reference, measured, old = stages.fidelity_table(pd.DataFrame(rows)).to_dict("records")
+    assert measured == {
+        "Stage": "2 · rtn 8-bit",
+        "KL": "0.00123 nats (0.00110 nats to 0.00140 nats)",
+        "KL 99 %": "0.0210 nats",
+        "KL max.": "0.500 nats",
+        "Top-1": "99.50 %",
+        "Flips": "0.40 %",
+        "Right → wrong": "0.30 %",
+        "Wrong → right": "0.10 %",
+    }
+    assert set(list(reference.values())[1:]) == {"is the reference"}
+    assert set(list(old.values())[1:]) == {"not measured"}
 
 
 def test_layers_read_without_raw_floats():

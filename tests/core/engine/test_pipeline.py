@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.artifacts import artifact
 from core.artifacts.artifact import PACKED, Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine import pipeline, stage_key
@@ -14,6 +15,7 @@ from core.engine.pipeline import execute
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import bound_steps, stage_family
 from core.errors import Interrupted, SpecError
+from core.measure import score
 from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
 from core.spec.model import RunSpec, StepSpec
@@ -82,6 +84,47 @@ def test_a_run_that_reuses_stages_equals_one_that_does_not(whole, tmp_path):
     assert same(weights(tmp_path, reusing[2]), weights(folder, alone[2]))
     assert reusing[2].measured.score == alone[2].measured.score
     assert "1/loss" not in record.curves and "2/loss" in record.curves
+
+
+def test_fidelity_is_that_of_the_two_packed_models_on_the_scored_examples(whole):
+    folder, stages, record = whole
+    source, first, second = stages
+    assert source.fidelity is first.fidelity is None  # untrained, and the reference itself
+    store = ArtifactStore(str(folder), folder)
+    split = pipeline.Execution(spec(TRAIN), MemoryRecord(), store, torch.device("cpu"), None).task.split("test")
+    batch = split.batch(score.scored_indices(len(split), 64))
+    reference, stage = (
+        artifact.load_models(folder / each.artifact)["main"](batch["pixel_values"]).detach() for each in (first, second)
+    )
+    p, q = reference.softmax(-1), stage.softmax(-1)
+    assert second.fidelity.kl == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-3)
+    right = [logits.argmax(-1) == batch["labels"] for logits in (reference, stage)]
+    assert second.fidelity.right_to_wrong == pytest.approx(100 * float((right[0] & ~right[1]).float().mean()))
+    assert second.fidelity.wrong_to_right == pytest.approx(100 * float((right[1] & ~right[0]).float().mean()))
+    assert not [message for level, message in record.events if level == "warning" and "fidelity" in message]
+
+
+def test_fidelity_of_a_found_stage_is_taken_over_or_measured_where_it_is_missing(whole):
+    folder, stages, _ = whole
+    marked = replace(stages[2].fidelity, kl=123.0)
+    known, without = MemoryRecord(), MemoryRecord()
+    known.stages = [*stages[:2], replace(stages[2], fidelity=marked)]
+    without.stages = [*stages[:2], replace(stages[2], fidelity=None)]
+    assert run(folder, spec(TRAIN, MORE), known)[2].fidelity == marked
+    assert run(folder, spec(TRAIN, MORE), without)[2].fidelity == stages[2].fidelity
+
+
+def test_a_language_model_has_fidelity_and_perplexity(tmp_path):
+    training = {"train": {"steps": 3, "batch_size": 4, "evaluations": 0}}
+    text = spec(
+        training, {"rtn": {"bits": 4}}, model={"source": "builtin:gpt", "dim": 16, "depth": 1, "heads": 2},
+        task="builtin:markov", measure={"repeats": 5, "test_examples": 16, "memory": False, "length": 16},
+    )  # fmt: skip
+    _, trained, rounded = run(tmp_path, text)
+    assert trained.fidelity is None
+    assert 0 < rounded.fidelity.kl_low < rounded.fidelity.kl < rounded.fidelity.kl_high < rounded.fidelity.kl_p99
+    assert 50 < rounded.fidelity.top1_agreement < 100
+    assert rounded.measured.scores["perplexity"] > 1
 
 
 def test_latency_of_a_found_stage_is_taken_over_under_the_same_conditions(whole):

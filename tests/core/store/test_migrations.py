@@ -7,7 +7,7 @@ from sqlalchemy import MetaData, Table, inspect, select
 
 from core.analysis.replicates import replicate
 from core.store import engine
-from core.store.models import Base, Stage
+from core.store.models import Base, RunStage, Stage
 
 
 def test_there_is_one_head():
@@ -77,6 +77,20 @@ def test_older_stages_are_told_what_they_repeat(empty_url):
         first, second = session.scalars(select(Stage).order_by(Stage.id)).all()
         assert first.recipe_hash == second.recipe_hash == replicate({**spec, "seed": 1}, 1, "some", {}).recipe
         assert first.seeds_hash != second.seeds_hash
+
+
+def test_older_stages_have_no_fidelity(empty_url):
+    database = engine.engine(empty_url)
+    before = MetaData()
+    with database.begin() as connection:
+        command.upgrade(engine.migrations(connection), "0007")
+        before.reflect(connection)
+        for name in ("user", "project", "run", "stage", "run_stage"):
+            connection.execute(before.tables[name].insert(), [some_row(before.tables[name])])
+    engine.upgrade(empty_url)
+    with engine.read_session(empty_url) as session:
+        place = session.scalars(select(RunStage)).one()
+        assert (place.reused, place.kl, place.kl_max, place.flips) == (True, None, None, None)
 
 
 def test_upgrade_of_a_current_store_changes_nothing(store_url):

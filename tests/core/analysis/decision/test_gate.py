@@ -10,18 +10,20 @@ from core.errors import SpecError
 from core.measured import Comparison
 from tests.factories import latency
 
+VALUES = {
+    "size_bytes": 1_000_000, "macs": 10_000_000, "peak_memory_bytes": 4_000_000, "reload_max_error": 0.0005,
+    "perplexity": None, "kl": 0.02, "kl_low": 0.015, "kl_high": 0.026, "kl_p99": 0.3, "top1_agreement": 97.5,
+    "flips": 2.0, "right_to_wrong": 1.5,
+}  # fmt: skip
 STAGE = Facts(
     score_name="accuracy",
     score_unit="%",
     higher_is_better=True,
     trained=True,
     score=Measured(95.0, 93.0, 97.0),
-    size_bytes=1_000_000,
-    macs=10_000_000,
+    values=VALUES,
     reference_size_bytes=4_000_000,
     comparison=Comparison(delta=-0.8, low=-2.0, high=0.4, p_value=0.2),
-    peak_memory_bytes=4_000_000,
-    reload_max_error=0.0005,
     latencies=[latency(batch=1), latency(batch=64, p50_ms=50.0, ratio=0.9, ratio_low=0.8, ratio_high=1.0)],
 )
 PASS, FAIL, NOT_MEASURED = Outcome.PASS, Outcome.FAIL, Outcome.NOT_MEASURED
@@ -55,6 +57,14 @@ def verdict(text: str, **changes):
         ("memory: {at_most: 3.9 MB}", FAIL, 4e6),
         ("reload_error: {at_most: 0.0005}", PASS, 0.0005),
         ("reload_error: {at_most: 0}", FAIL, 0.0005),
+        ("kl: {at_most: 0.02}", PASS, 0.02),
+        ("kl: {at_most: 0.0288 bits}", FAIL, 0.02),  # 0.01996 nats
+        ("kl: {at_most: 0.0289 bits}", PASS, 0.02),
+        ("kl_p99: {at_most: 0.29 nats}", FAIL, 0.3),
+        ("top1_agreement: {at_least: 97.5 %}", PASS, 97.5),
+        ("top1_agreement: {at_least: 98}", FAIL, 97.5),
+        ("flips: {at_most: 2 %}", PASS, 2.0),
+        ("right_to_wrong: {at_most: 1 %}", FAIL, 1.5),
     ],
 )
 def test_a_limit_is_kept_or_not(text, outcome, value):
@@ -66,6 +76,10 @@ def test_a_significant_loss_counts():
     comparison = replace(STAGE.comparison, p_value=0.049)
     assert verdict("score: {loss_at_most: 0.5, significant_only: true}", comparison=comparison).outcome is FAIL
     assert verdict("score: {loss_at_most: 0.9, significant_only: true}", comparison=comparison).outcome is PASS
+
+
+def test_a_divergence_is_told_with_its_interval():
+    assert verdict("kl: {at_most: 1}").measured == Measured(0.02, 0.015, 0.026)
 
 
 def test_a_loss_is_told_with_its_interval_turned_as_its_value():
@@ -85,12 +99,16 @@ def test_where_less_is_better_a_rise_is_a_loss():
 @pytest.mark.parametrize(
     ("text", "changes", "note"),
     [
-        ("memory: {at_most: 1 TB}", {"peak_memory_bytes": None}, "the run left it out"),
-        ("reload_error: {at_most: 9}", {"reload_max_error": None}, "the run left it out"),
+        ("memory: {at_most: 1 TB}", {"values": {**VALUES, "peak_memory_bytes": None}}, "the run left it out"),
+        ("reload_error: {at_most: 9}", {"values": {**VALUES, "reload_max_error": None}}, "the run left it out"),
         ("size: {ratio_at_most: 9}", {"reference_size_bytes": None}, "it has no reference"),
         ("score: {loss_at_most: 99}", {"comparison": None}, "it has no reference"),
         ("score: {loss_at_most: 99, significant_only: true}", {"comparison": None}, "it has no reference"),
         ("score: {at_least: 1}", {"trained": False}, "not trained"),
+        ("kl: {at_most: 9}", {"values": {}}, "the run left it out"),
+        ("kl: {at_most: 9}", {"values": {}, "reference_size_bytes": None}, "it has no reference"),
+        ("kl: {at_most: 9}", {"trained": False}, "not trained"),
+        ("perplexity: {at_most: 9}", {}, "accuracy comes without it"),
         ("score: {loss_at_most: 99}", {"trained": False}, "not trained"),
         ("latency: {at_most: 9 s}", {"latencies": []}, "no kernel executes it there"),
         ("latency: {at_most: 9 s, batch: 2}", {}, "not timed with batch 2; timed: eager float32, batch 1, forward"),
@@ -107,6 +125,8 @@ def test_a_reference_has_lost_nothing_and_is_as_large_and_fast_as_itself():
     changes = {"is_reference": True, "comparison": None, "latencies": [latency(ratio=None)]}
     assert verdict("score: {loss_at_most: 0}", **changes).outcome is PASS
     assert verdict("size: {ratio_at_most: 0.99}", **changes).measured.value == 1
+    assert verdict("kl: {at_most: 0}", **changes, values={}).outcome is PASS
+    assert verdict("top1_agreement: {at_least: 100 %}", **changes, values={}).outcome is PASS
     assert verdict("latency: {ratio_at_most: 0.99}", **changes).measured.value == 1
 
 

@@ -5,6 +5,7 @@ import pytest
 from core.analysis.decision.limits import Limit
 from core.analysis.decision.policy import Policy
 from core.errors import SpecError
+from core.quantities import POLICY_KEYS
 
 WHOLE = """
 size: {at_most: 1 MB, ratio_at_most: 0.5}
@@ -63,6 +64,15 @@ def test_what_is_asked_against_a_champion_names_its_device_and_which_champion_it
     ]
 
 
+@pytest.mark.parametrize("key", POLICY_KEYS)
+def test_every_quantity_with_a_key_can_be_limited_to_its_better_side(key):
+    quantity = POLICY_KEYS[key]
+    field, unit = ("at_most", {"bytes": "B"}) if quantity.better == "less" else ("at_least", {})
+    symbol = unit.get(quantity.unit.symbol, quantity.unit.symbol)
+    [clause] = Policy.from_yaml(f"{key}: {{{field}: 12 {symbol}}}".replace(" }", "}")).clauses()
+    assert (clause.field, clause.limit) == (f"{key}.{field}", Limit(quantity.name, field.replace("_", " "), 12.0))
+
+
 def test_zero_may_be_lost():
     [clause] = Policy.from_yaml("score: {loss_at_most: 0}").clauses()
     assert clause.limit.bound == 0
@@ -98,6 +108,15 @@ def test_zero_may_be_lost():
         ("score: {at_least: yes}", "score.at_least = True: is no amount"),
         ("score: {loss_at_most: -1}", "score.loss_at_most = -1.0: must be at least 0"),
         ("score: {at_least: 90, significant_only: true}", "score.significant_only = True: has no loss to test"),
+        (
+            "kl: {at_most: 1 ms}",
+            "kl.at_most = '1 ms': has the unknown unit 'ms'. Write the number with one of nats,",
+        ),
+        ("kl: {at_most: -1}", "kl.at_most = -1: must be at least zero and finite"),
+        ("kl: {at_least: 1}", "kl.at_least = 1: is not a known key"),
+        ("flips: {at_most: 101 %}", "flips.at_most = '101 %'"),
+        ("top1_agreement: {at_most: 99}", "top1_agreement.at_most = 99: is not a known key"),
+        ("macs: {}", "macs = {}: is empty"),
         ("reload_error: {at_most: -0.1}", "reload_error.at_most = -0.1"),
         ("reload_error: {at_most: small}", "reload_error.at_most = 'small': must be a number"),
         ("champion: {batch: 1}", "champion = {'batch': 1}: limits nothing. Add size or score or latency."),

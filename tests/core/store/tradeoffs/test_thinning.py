@@ -6,9 +6,9 @@ import random
 import pytest
 from sqlalchemy import select
 
+from core.quantities import BY_NAME
 from core.store.models import Latency, Stage
 from core.store.tradeoffs import queries
-from core.store.tradeoffs.columns import AXES
 from core.store.tradeoffs.filters import PointFilter
 from core.store.tradeoffs.thinning import BEYOND, COLUMNS, LINEAR, ROWS, Logs
 from tests import factories
@@ -59,7 +59,7 @@ def test_thinned_points_are_those_of_the_oracle(session, seed, logs):
         assert len(every) > 100 and all(point["n"] == 1 for point in every)
 
         def less(point, axis):
-            falls = AXES[axis] if axis != "score" else not point["higher_is_better"]
+            falls = BY_NAME[axis].better == "less" if axis != "score" else not point["higher_is_better"]
             return point[axis] if falls else -point[axis]
 
         expected = drawn_by_the_oracle([(p["stage_id"], less(p, x), less(p, y)) for p in every], logs)
