@@ -106,7 +106,7 @@ class Roads:
         name = spec.model_dump_json()
         if name not in self._sources:
             if is_run(spec):
-                self._sources[name] = artifact.load_source(self.artifacts.open(self.run(spec).last_key))
+                self._sources[name] = artifact.load_source(self.run_folder(spec))
             else:
                 seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
                 self._sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
@@ -118,9 +118,26 @@ class Roads:
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
             raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
-        if self.artifacts.has(found.last_key):
-            _require_fit(spec, self.artifacts.open(found.last_key), self.task)
+        folder = self._find_whole(found.last_key)
+        if folder is not None:
+            _require_fit(spec, folder, self.task)
         return found
+
+    def _find_whole(self, key: str) -> Path | None:
+        return self.artifacts.find_whole(key, self.record.report_damage)
+
+    def run_folder(self, spec: ModelSpec) -> Path:
+        """The artifact's folder that `run:<id>` names; raises SpecError where it is not there or damaged."""
+        folder = self._find_whole(self.run(spec).last_key)
+        if folder is None:
+            raise self.lost(spec, "has no artifact: it was damaged or removed")
+        return folder
+
+    @staticmethod
+    def lost(spec: ModelSpec, message: str) -> SpecError:
+        """The error of a run whose artifact, or its reference's, this one needs and cannot compute."""
+        run = spec.source.removeprefix("run:")
+        return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
     def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
         """The road that a recipe takes from a source, with the key of every stage."""

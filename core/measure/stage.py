@@ -13,6 +13,7 @@ from core.artifacts import artifact
 from core.context import Record
 from core.engine.stage_key import release
 from core.errors import TechniqueFailure
+from core.integrity import EXAMPLES, PACKED
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
@@ -84,7 +85,7 @@ class StageMeasurer:
 
     def _examples(self, folder: Path, model: nn.Module | None = None) -> score.Examples:
         """Per-example test results: those kept in the artifact, or computed and kept now."""
-        if (folder / artifact.EXAMPLES).exists():
+        if (folder / EXAMPLES).exists():
             return artifact.load_examples(folder)
         model = model or artifact.load_models(folder, self.device)["main"]
 
@@ -118,7 +119,7 @@ class StageMeasurer:
         return MeasuredStage(
             **{name: identity[name] for name in identity if name != "details"},
             key=key,
-            size_bytes=size.tensor_payload(folder / artifact.PACKED),
+            size_bytes=size.tensor_payload(folder / PACKED),
             score_name=self.task.score.name,
             score_unit=self.task.score.unit,
             higher_is_better=self.task.score.higher_is_better,

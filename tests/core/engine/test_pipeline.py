@@ -246,6 +246,6 @@ def test_a_training_counts_as_its_method_that_compresses_or_as_what_it_trains(re
 def test_an_artifact_of_another_format_is_refused_with_its_number(whole, tmp_path):
     folder, stages, _ = whole
     text = (folder / stages[1].artifact / "manifest.json").read_text()
-    (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+    (tmp_path / "manifest.json").write_text(text.replace('"format": 2', '"format": 99'))
     with pytest.raises(ValueError, match="format 99"):
         Manifest.read(tmp_path)
