@@ -50,7 +50,7 @@ def claim_next_run(
             ~unmet,
             ~computed_elsewhere,
         )
-        .order_by(waiting.priority.desc(), waiting.position, waiting.id)
+        .order_by(waiting.position, waiting.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=waiting)
     )
