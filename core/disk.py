@@ -10,8 +10,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_TEXTS = ("no space left on device", "disk quota exceeded", "database or disk is full")  # where no errno is kept
+FULL_TEXTS = {  # what libraries say that keep no errno
+    errno.ENOSPC: ("no space left on device", "database or disk is full"),
+    errno.EDQUOT: ("disk quota exceeded",),
+}
 PARTIAL = ".partial"  # ends the name of a file that is being written
 UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -19,7 +21,7 @@ UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 class DiskFull(OSError):
     """A disk or a quota had no room for a file; the message says where, how much is free, and what to do."""
 
-    def __init__(self, folder: Path, code: int = errno.ENOSPC):
+    def __init__(self, folder: Path, code: int):
         super().__init__(code, os.strerror(code), str(folder))
         self.free = free_bytes(folder)
 
@@ -31,15 +33,16 @@ class DiskFull(OSError):
         )
 
 
-def is_full(error: BaseException | None) -> bool:
-    """Whether a full disk or a used-up quota is behind an error; many libraries tell it only in words."""
+def full_code(error: BaseException | None) -> int | None:
+    """ENOSPC or EDQUOT where a full disk or a used-up quota is behind an error, else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        if any(words in str(error).lower() for words in FULL_TEXTS):
-            return True
+        if isinstance(error, OSError) and error.errno in FULL_TEXTS:
+            return error.errno
+        for code, texts in FULL_TEXTS.items():
+            if any(text in str(error).lower() for text in texts):
+                return code
         error = error.__cause__
-    return False
+    return None
 
 
 def free_bytes(folder: Path) -> int:
@@ -54,9 +57,9 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, DiskFull) or not is_full(error):
+        code = full_code(error)
+        if isinstance(error, DiskFull) or code is None:
             raise
-        code = error.errno if isinstance(error, OSError) and error.errno in FULL else errno.ENOSPC
         raise DiskFull(folder, code) from error
 
 

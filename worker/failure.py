@@ -36,12 +36,13 @@ def classify(error: BaseException) -> FailureClass:
 
 def explain(error: BaseException) -> str:
     """A failure in words: the error's own, or for a full disk which one, how much is free, and what to do."""
-    if not disk.is_full(error) or isinstance(error, disk.DiskFull):
+    code = disk.full_code(error)
+    if code is None or isinstance(error, disk.DiskFull):
         return str(error).strip() or type(error).__name__
     named = error.filename if isinstance(error, OSError) else None
     folders = [settings().home, checkpoints(), Path(tempfile.gettempdir())]
-    place = Path(named) if isinstance(named, str) else min(folders, key=disk.free_bytes)
-    return str(disk.DiskFull(place))
+    place = Path(named).parent if isinstance(named, str) else min(folders, key=disk.free_bytes)
+    return str(disk.DiskFull(place, code))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -54,7 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_infrastructure(error: BaseException) -> bool:
     """Whether store, network or disk failed, so that another attempt may succeed."""
-    if disk.is_full(error):
+    if disk.full_code(error) is not None:
         return True
     if isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, ConnectionError)):
         return True
