@@ -15,5 +15,3 @@ class Family(enum.StrEnum):
     MIXTURE_OF_EXPERTS = "mixture of experts"
     ATTENTION = "attention"
     ARCHITECTURE = "architecture"
-    EARLY_EXIT = "early exit"
-    DECODING = "decoding"

@@ -106,6 +106,7 @@ class FoundStage:
 
     stage_id: int
     measured: MeasuredStage
+    manifest_sha256: str | None  # of the artifact that was measured; None where that is gone
     latencies: list[tuple[str | None, LatencyRow]] = field(default_factory=list)  # with the reference's key
     fidelities: dict[str, Fidelity] = field(default_factory=dict)  # by the reference's key
 

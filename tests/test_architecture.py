@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.families import Family
 from core.publish import DOCUMENT, catalogue, document
 from core.spec.catalogue import FILE
 from core.techniques.catalogue import TECHNIQUES
@@ -57,7 +58,7 @@ LAYERS = {  # from the bottom up: a package imports only from layers below its o
         {"cli", "main", "server"},
     ],
     "core": [
-        {"errors", "families", "plugins", "scores", "settings"},
+        {"disk", "errors", "families", "integrity", "plugins", "scores", "settings"},
         {"measured", "publish_settings", "quantities", "software", "spec"},
         {"paired_tests"},
         {"analysis", "nn", "tasks"},
@@ -164,6 +165,10 @@ def test_every_technique_has_a_paper_a_docstring_and_a_test_file(name):
     assert (ROOT / "tests" / place.parent / f"test_{place.name}").exists()
     for field, info in technique.model_fields.items():
         assert info.description, f"{name}.{field} has no description"
+
+
+def test_every_family_has_a_technique():
+    assert {known.family for known in TECHNIQUES.values()} == set(Family)
 
 
 def test_the_published_catalogue_and_the_documentation_are_those_of_the_code():

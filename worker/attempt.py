@@ -10,7 +10,7 @@ from core.errors import Cancelled, Interrupted
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from worker.claim import Abandoned, Claim, Deferred, GivenBack, Outcome, TakenAway
-from worker.failure import classify
+from worker.failure import classify, explain
 from worker.recorder import Recorder
 
 SLACK_BYTES = 2**30  # of address space that a process reserves and never touches
@@ -34,8 +34,7 @@ def attempt(claim: Claim, execute: Callable[[Claim, Recorder], None]) -> Outcome
         return Abandoned()
     except Exception as error:  # noqa: BLE001  whatever a technique raises becomes the run's failure
         print(traceback.format_exc(), file=sys.stderr)  # noqa: T201  the log, which the supervisor keeps
-        message = str(error).strip() or type(error).__name__
-        return Ended(RunStatus.FAILED, classify(error), message, time.monotonic() - started)
+        return Ended(RunStatus.FAILED, classify(error), explain(error), time.monotonic() - started)
     return Ended(RunStatus.DONE, seconds=time.monotonic() - started)
 
 

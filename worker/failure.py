@@ -2,12 +2,16 @@
 
 import errno
 import signal
+import tempfile
 from pathlib import Path
 
 import sqlalchemy.exc
 
+from core import disk
 from core.errors import SpecError
+from core.settings import settings
 from core.store.models import FailureClass
+from worker.claim import checkpoints
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 NETWORK_ERRORS = {  # of the libraries that fetch models and data, named so that they need not be loaded
@@ -16,7 +20,7 @@ NETWORK_ERRORS = {  # of the libraries that fetch models and data, named so that
     ("requests", "Timeout"),
     ("huggingface_hub", "HfHubHTTPError"),
 }
-HOST_ERRORS = {errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+HOST_ERRORS = {errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 def classify(error: BaseException) -> FailureClass:
@@ -30,6 +34,17 @@ def classify(error: BaseException) -> FailureClass:
     return FailureClass.TECHNIQUE
 
 
+def explain(error: BaseException) -> str:
+    """A failure in words: the error's own, or for a full disk which one, how much is free, and what to do."""
+    code = disk.full_code(error)
+    if code is None or isinstance(error, disk.DiskFull):
+        return str(error).strip() or type(error).__name__
+    named = error.filename if isinstance(error, OSError) else None
+    folders = [settings().home, checkpoints(), Path(tempfile.gettempdir())]
+    place = Path(named).parent if isinstance(named, str) else min(folders, key=disk.free_bytes)
+    return str(disk.DiskFull(place, code))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the host or on a GPU (torch says it only in words)."""
     text = str(error).lower()
@@ -40,6 +55,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_infrastructure(error: BaseException) -> bool:
     """Whether store, network or disk failed, so that another attempt may succeed."""
+    if disk.full_code(error) is not None:
+        return True
     if isinstance(error, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, ConnectionError)):
         return True
     if any((c.__module__.partition(".")[0], c.__name__) in NETWORK_ERRORS for c in type(error).__mro__):

@@ -10,10 +10,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.engine.recording import damage_text
 from core.errors import Cancelled, Interrupted
+from core.integrity import DamagedArtifact
 from core.measure import lock
-from core.measured import FoundRun, FoundStage, StageRecord
-from core.store import curves, events, queue, runs, stages
+from core.measured import Comparison, FoundRun, FoundStage, StageRecord
+from core.store import curves, events, queue, renewal, runs, stages
 from core.store.engine import read_session, session
 from worker.claim import Claim, Deferred, TakenAway
 
@@ -109,6 +111,8 @@ class Recorder:
         self.flush()
         with self.write() as s:
             self._hold(s)
+            if not record.reused:
+                renewal.replace_results(s, self.claim.run_id, record.measured, record.latencies, record.reference_key)
             stage_id = stages.add_stage(
                 s, record.measured, record.artifact, record.artifact_bytes, record.manifest_sha256
             )
@@ -125,6 +129,25 @@ class Recorder:
             )
             stages.set_latencies(s, self.claim.run_id, stage_id, record.latencies, reference_id)
             queue.stop_computing(s, self.claim.run_id, self.claim.attempt)
+
+    def report_damage(self, damaged: DamagedArtifact) -> None:
+        """Tell every run that has a stage, and this one, that its artifact was damaged and is discarded."""
+        self.event("warning", damage_text(damaged))
+        with self.write() as s:
+            self._hold(s)
+            found_by = f"Run {self.claim.run_id}"
+            renewal.report_damage(s, damaged, found_by=found_by, except_run=self.claim.run_id)
+
+    def list_outdated(self, key: str) -> list[tuple[str, str]]:
+        """Pairs (stage, reference) with the stage `key` in them whose comparison no longer holds."""
+        with self.read() as s:
+            return renewal.list_outdated(s, key)
+
+    def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
+        """Keep the comparison of a stage with a reference on every run that has lost it."""
+        with self.write() as s:
+            self._hold(s)
+            renewal.compare(s, key, reference_key, comparison)
 
     def note_environment(self, environment: dict[str, Any]) -> None:
         """Keep what the run executes on."""

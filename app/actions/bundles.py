@@ -1,6 +1,5 @@
 """Bundles of runs: written from this installation's store and artifacts, and imported into them."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,17 +8,27 @@ from sqlalchemy.orm import Session
 from app.actions.actor import Actor, require_member
 from app.actions.runs import named_runs, needs
 from app.queries import artifacts
+from core import disk
 from core.bundle import insert, write
 from core.bundle.errors import BundleError
 from core.bundle.read import Bundle
+from core.disk import DiskFull
+from core.integrity import DamagedArtifact
 from core.spec.catalogue import Catalogue
 from core.store.engine import read_session, session
 
 
 def pieces(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
     """A run's bundle, a little at a time; raises BundleError before the first piece where it cannot be made."""
-    with read_session() as s:
-        source = write.source(s, run_id, artifacts.open_shown, weights=weights)
+    try:
+        with read_session() as s:
+            source = write.source(s, run_id, artifacts.open_shown, weights=weights)
+    except DamagedArtifact as damaged:
+        artifacts.discard(damaged, "A bundle")
+        text = (
+            f"An artifact of run {run_id} is damaged: {damaged}. Requeue the run to compute it again, then bundle it."
+        )
+        raise BundleError(text) from damaged
     return write.pieces(source)
 
 
@@ -28,15 +37,13 @@ def save(run_id: int, file: Path, *, weights: bool) -> None:
     if file.exists():
         raise BundleError(f"{file} is there already. Remove it, or name another file.")
     written = pieces(run_id, weights=weights)
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("wb") as target:
+        with disk.replacing(file) as partial, partial.open("wb") as target:
             target.writelines(written)
-        partial.replace(file)
+    except DiskFull as error:
+        raise BundleError(str(error)) from error
     except OSError as error:
         raise BundleError(f"{file} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> tuple[int, list[str]]:
@@ -47,11 +54,14 @@ def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> t
     with read_session() as s:
         _require_importable(s, actor, bundle, again=again)
         differing = insert.list_differing(s, bundle)
-    for key in bundle.names:
-        place = artifacts.store() if bundle.has_weights(key) else artifacts.results()
-        if not artifacts.store().has(key) and not place.has(key):
-            with place.writing(key) as folder:
-                bundle.copy_files(key, folder)
+    try:
+        for key in bundle.names:
+            place = artifacts.store() if bundle.has_weights(key) else artifacts.results()
+            if not _is_here(bundle, key) and not place.has(key):
+                with place.writing(key) as folder:
+                    bundle.copy_files(key, folder)
+    except DiskFull as error:
+        raise BundleError(str(error)) from error
     return _add_run(actor, bundle, catalogue, again=again), differing
 
 
@@ -76,3 +86,14 @@ def _require_importable(s: Session, actor: Actor, bundle: Bundle, *, again: bool
     known = None if again else insert.find_identical(s, bundle, actor.project.id)
     if known is not None:
         raise BundleError(f"This run is in the project already, as run {known}. Use --again to add it once more.")
+
+
+def _is_here(bundle: Bundle, key: str) -> bool:
+    """Whether the weights of a stage are here already; damaged ones are discarded where the bundle brings others."""
+    if not bundle.has_weights(key):
+        return artifacts.store().has(key)
+    try:
+        artifacts.take(key, "An import")
+    except (FileNotFoundError, DamagedArtifact):
+        return False
+    return True

@@ -1,11 +1,9 @@
 """Removing weights that nobody asks for any more; what pages show of their stages stays."""
 
-import shutil
 import time
 from collections.abc import Sequence
 
 from app.queries import artifacts
-from core.bundle import files
 from core.store import retention
 from core.store.engine import read_session, session
 from core.store.retention import Removable
@@ -29,18 +27,7 @@ def find(days: float, *, last_too: bool) -> list[Removable]:
 def remove(found: Sequence[Removable]) -> None:
     """Remove the weights of these stages, each after the row that leads to them: no row promises what is gone."""
     for stage in found:
-        _keep_what_is_shown(stage.key)
+        artifacts.keep_shown(stage.key)
         with session() as s:
             retention.forget_artifact(s, stage.stage_id)
         artifacts.store().remove(stage.key)
-
-
-def _keep_what_is_shown(key: str) -> None:
-    """Copy what pages read of a stage to where results without weights lie."""
-    weights, results = artifacts.store(), artifacts.results()
-    if not weights.has(key) or results.has(key):
-        return
-    folder = weights.open(key)
-    with results.writing(key) as target:
-        for file in files.chosen(folder, weights=False):
-            shutil.copyfile(file, target / file.name)

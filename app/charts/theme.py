@@ -17,8 +17,6 @@ FAMILY_COLOURS = {
     Family.MIXTURE_OF_EXPERTS: "#A6761D",
     Family.ATTENTION: "#56B4E9",
     Family.ARCHITECTURE: "#999933",
-    Family.EARLY_EXIT: "#AA4499",
-    Family.DECODING: "#44AA99",
 }
 FAMILY_SHAPES = {
     "source": "diamond",
@@ -31,8 +29,6 @@ FAMILY_SHAPES = {
     Family.MIXTURE_OF_EXPERTS: "triangle-right",
     Family.ATTENTION: "triangle-left",
     Family.ARCHITECTURE: "stroke",
-    Family.EARLY_EXIT: "wedge",
-    Family.DECODING: "arrow",
 }
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#AA4499", "#999933", "#A6761D")
 GOOD, BAD, NEUTRAL = "#009E73", "#D55E00", "#8C8C8C"

@@ -9,9 +9,11 @@ from typing import Any
 
 from app.cli.terminal import ProgressLine, stage_object
 from core.artifacts.store import ArtifactStore
+from core.engine.recording import damage_text
 from core.errors import Problem, SpecError
+from core.integrity import DamagedArtifact
 from core.measure import lock
-from core.measured import FoundStage, StageRecord
+from core.measured import Comparison, FoundStage, StageRecord
 from core.settings import settings
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
@@ -63,6 +65,17 @@ class TerminalRecord:
 
     def stage(self, record: StageRecord) -> None:
         """Stages are returned at the end."""
+
+    def report_damage(self, damaged: DamagedArtifact) -> None:
+        """Say so; a worker that meets the new artifact measures it again and tells the store's runs."""
+        self.event("warning", damage_text(damaged))
+
+    def list_outdated(self, key: str) -> list[tuple[str, str]]:
+        """Comparisons are the store's."""
+        return []
+
+    def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
+        """Comparisons are the store's."""
 
     def note_environment(self, environment: dict[str, Any]) -> None:
         """The environment is this one."""

@@ -15,7 +15,6 @@ from app.cli.shell import CommandError, Who
 from app.local.process import UpError
 from app.text import formats
 from core.errors import SpecError, TechniqueFailure
-from core.settings import settings
 from core.spec import catalogue as published
 from core.store import engine, events, listing, runs, stages, users
 from core.store.models import UNFINISHED, RunStatus
@@ -142,7 +141,8 @@ def export(
     stage: Annotated[int | None, typer.Option(min=0, help="which stage; the last one by default")] = None,
 ) -> None:
     """Copy the artifact of a finished run's stage to a folder."""
-    from core.artifacts.store import ArtifactStore
+    from app.queries import artifacts
+    from core.integrity import DamagedArtifact
 
     with shell.store(), engine.read_session() as s:
         found = stages.find_run_stage(s, run_id, stage)
@@ -150,8 +150,16 @@ def export(
         raise CommandError(f"Run {run_id} is not done or has no such stage; `slimboard show {run_id}` tells.")
     if destination.exists():
         raise CommandError(f"{destination} is there already. Remove it, or name another folder.")
-    folder = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").open(found[0])
-    shutil.copytree(folder, destination)
+    try:
+        folder = artifacts.take(found[0], "An export")
+    except (FileNotFoundError, DamagedArtifact) as error:
+        damage = f"is damaged: {error}" if isinstance(error, DamagedArtifact) else "is not on this host"
+        raise CommandError(f"The artifact {damage}. Requeue run {run_id} to compute it again.") from error
+    try:
+        shutil.copytree(folder, destination)
+    except OSError as error:
+        shutil.rmtree(destination, ignore_errors=True)
+        raise CommandError(f"{destination} cannot be written: {error}") from error
     typer.echo(destination)
 
 

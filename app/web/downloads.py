@@ -23,6 +23,7 @@ from app.actions import bundles
 from app.queries import artifacts
 from core.artifacts.zip_stream import Pipe
 from core.bundle.errors import BundleError
+from core.integrity import DamagedArtifact
 
 ROUTE = "/artifact/{token}"
 BUNDLE_ROUTE = "/bundle/{token}"
@@ -48,9 +49,12 @@ async def send(request: Request) -> Response:
         return ENDED
     key, name = named
     try:
-        folder = await run_in_threadpool(artifacts.store().open, key)
+        folder = await run_in_threadpool(artifacts.take, key, "A download")
     except FileNotFoundError:
         return PlainTextResponse("The artifact is not there any more.", status_code=404)
+    except DamagedArtifact as damaged:
+        text = f"The artifact is damaged: {damaged}. Requeue a run that has this stage to compute it again."
+        return PlainTextResponse(text, status_code=409)
     return _zip(zipped(folder, name), name)
 
 

@@ -4,12 +4,12 @@ A folder: `manifest.json` (written last), `model.safetensors` (packed: what ship
 where later steps need more than the packed form (dense weights and their masks), `probe.safetensors`
 (inputs and the outputs they must give again), `examples.safetensors` (per-example test results), and
 the tokenizer's files. Nothing is pickled, and a manifest can name no class outside `core.nn.catalogue`.
+The manifest holds the SHA-256 and the size of every file that is written with it (`core/integrity.py`).
 """
 
 import copy
 import hashlib
 import json
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +18,11 @@ from typing import Any, Self
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from core import disk
+from core.integrity import DIGEST, EXAMPLES, FILES, MANIFEST, PACKED, PROBE, WORKING, seal_examples, sealed
 from core.models import Described, Loaded, build
 from core.models.batches import float_dtype
 from core.models.meta import assign_weights, empty_weights, tied_parameters
@@ -34,9 +37,8 @@ from core.nn.sparse_linear import SparseLinear
 from core.subject import Constraint, Subject
 from core.tasks.base import InputFormat, Task, inputs, logits_of
 
-FORMAT = 1
-MANIFEST, PACKED, WORKING = "manifest.json", "model.safetensors", "working.safetensors"
-PROBE, EXAMPLES = "probe.safetensors", "examples.safetensors"
+FORMAT = 2  # 1 had no digests
+READ_FORMATS = (1, FORMAT)
 TOKENIZER = "tokenizer"
 PROBE_EXAMPLES = 4
 _FORMAT_FIELDS = ("length", "image_size", "channels", "mean", "std")
@@ -77,14 +79,16 @@ class Manifest:
     def read(cls, folder: Path) -> Self:
         """The manifest in a folder; raises ValueError for a format that this release does not know."""
         data = json.loads((folder / MANIFEST).read_text())
-        if data["format"] != FORMAT:
-            raise ValueError(f"{folder.name} has artifact format {data['format']}; this release reads format {FORMAT}")
+        if data["format"] not in READ_FORMATS:
+            known = " and ".join(map(str, READ_FORMATS))
+            raise ValueError(f"{folder.name} has artifact format {data['format']}; this release reads {known}")
+        told = {key: value for key, value in data.items() if key not in (FILES, DIGEST)}
         forms = {key: _form(data[key]) for key in ("packed", "working")}
-        return cls(**{**data, **forms})
+        return cls(**{**told, **forms})
 
     def write(self, folder: Path) -> str:
-        """Write it and return its SHA-256."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1))
+        """Write it with the digests of all other files in the folder, and return its SHA-256."""
+        (folder / MANIFEST).write_text(json.dumps(sealed(asdict(self), folder), indent=1))
         return manifest_digest(folder)
 
 
@@ -289,9 +293,9 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
 
 def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
     """Keep per-example test results, so that any two stages can be compared pairwise later."""
-    partial = folder / f"{EXAMPLES}.{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
-    save_file({name: values.cpu().contiguous() for name, values in examples.items()}, partial)
-    partial.replace(folder / EXAMPLES)
+    tensors = {name: values.cpu().contiguous() for name, values in examples.items()}
+    with disk.replacing(folder / EXAMPLES) as partial:
+        partial.write_bytes(seal_examples(lambda metadata: to_bytes(tensors, metadata)))
 
 
 def load_examples(folder: Path) -> dict[str, Tensor]:

@@ -1,16 +1,19 @@
 """Where artifacts lie: a folder, or any address that fsspec can open. Loads no torch."""
 
+import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
 
-MANIFEST = "manifest.json"
+from core import disk
+from core.integrity import EXAMPLES, MANIFEST, DamagedArtifact, find_damage
+
 DRAFT = "draft-"
 DRAFT_SECONDS = 2 * 86_400.0  # without a change, after which nobody writes a draft any more
 
@@ -22,6 +25,7 @@ class ArtifactStore:
         self.filesystem, self.root = url_to_fs(url)
         self.is_local = isinstance(self.filesystem, fsspec.get_filesystem_class("file"))
         self.cache = Path(self.root) if self.is_local else cache
+        self._verified: set[str] = set()  # keys of artifacts whose files were read and found whole
 
     def address(self, key: str) -> str:
         """Where an artifact lies below the store."""
@@ -40,22 +44,75 @@ class ArtifactStore:
             raise FileNotFoundError(f"no artifact {key} in {self.root}")
         return folder
 
+    def open_verified(self, key: str) -> Path:
+        """The artifact's folder, once its files are known to be the ones that were written; reads each of them once.
+
+        A damaged copy of an artifact that lies elsewhere is fetched anew. Raises FileNotFoundError where there is no
+        artifact, DamagedArtifact where its files have changed.
+        """
+        folder = self.open(key)
+        if key in self._verified:
+            return folder
+        damage = find_damage(folder)
+        if damage and not self.is_local:
+            self._remove_damaged(folder)
+            folder = self.open(key)
+            damage = find_damage(folder)
+        if damage:
+            raise DamagedArtifact(key, damage)
+        self._verified.add(key)
+        return folder
+
+    def find_whole(self, key: str, report: Callable[[DamagedArtifact], None]) -> Path | None:
+        """The folder of an artifact that is there and whole, else None; what is damaged is discarded and reported."""
+        while self.has(key):
+            try:
+                return self.open_verified(key)
+            except FileNotFoundError:  # another process discarded it meanwhile
+                return None
+            except DamagedArtifact as damaged:
+                if self.discard(damaged):
+                    report(damaged)
+        return None
+
+    def discard(self, damaged: DamagedArtifact) -> bool:
+        """Remove what is damaged, and return whether it was still there.
+
+        That is the whole artifact, or only the results by example where nothing else is damaged. An artifact that
+        another process wrote in its place meanwhile stays.
+        """
+        key, folder = damaged.key, self.cache / self.address(damaged.key)
+        target = f"{self.root}/{self.address(key)}"
+        if not damaged.is_lost:
+            (folder / EXAMPLES).unlink(missing_ok=True)
+            if not self.is_local and self.filesystem.exists(f"{target}/{EXAMPLES}"):
+                self.filesystem.rm_file(f"{target}/{EXAMPLES}")
+            return True
+        manifest = _read_if_there(folder / MANIFEST)
+        removed = self._remove_damaged(folder)
+        lies_elsewhere = removed and not self.is_local and self.has(key)
+        if lies_elsewhere and self.filesystem.cat_file(f"{target}/{MANIFEST}") == manifest:
+            self._remove_elsewhere(key)  # another manifest is of an artifact that was computed again meanwhile
+        return removed
+
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """An empty folder to write in, which becomes the artifact of `key`; removed where writing it fails.
 
-        Where another worker was faster, its copy stays.
+        Where another worker was faster, its copy stays. Raises DiskFull.
         """
         draft = self._draft()
+        folder = self.cache / self.address(key)
         try:
-            yield draft
+            with disk.writing_to(self.cache):
+                yield draft
+                self._move(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        folder = self.cache / self.address(key)
-        self._move(draft, folder)
         if not self.is_local:
             self._upload(folder, key)
+        self._verified.add(key)
 
     def send_rest(self, key: str) -> None:
         """Copy to storage elsewhere what was written beside an artifact since: results of its examples, mistakes."""
@@ -65,11 +122,8 @@ class ArtifactStore:
     def remove(self, key: str) -> None:
         """Remove an artifact wherever it lies, its manifest first: what is left of it is no artifact."""
         shutil.rmtree(self.cache / self.address(key), ignore_errors=True)
-        target = f"{self.root}/{self.address(key)}"
-        if not self.is_local and self.filesystem.exists(target):
-            if self.has(key):
-                self.filesystem.rm_file(f"{target}/{MANIFEST}")
-            self.filesystem.rm(target, recursive=True)
+        if not self.is_local:
+            self._remove_elsewhere(key)
 
     def sweep(self, older_than: float = DRAFT_SECONDS) -> int:
         """Remove drafts that processes left which were killed, and return how many; none that may still be written."""
@@ -80,36 +134,85 @@ class ArtifactStore:
         return len(left)
 
     def _draft(self) -> Path:
-        self.cache.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.cache))
+        with disk.writing_to(self.cache):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.cache))
 
-    @staticmethod
-    def _move(draft: Path, folder: Path) -> None:
-        """Give a draft its place; where another process was faster, its folder stays."""
+    def _move(self, draft: Path, folder: Path) -> None:
+        """Give a draft its place once it is on the disk; where another process was faster, its folder stays."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft.chmod(0o755)
+        disk.sync_tree(draft)
+        while True:
+            try:
+                draft.rename(folder)
+            except OSError:  # the folder is there, and not empty
+                if not folder.exists():
+                    raise
+                if (folder / MANIFEST).exists():
+                    shutil.rmtree(draft)
+                    return
+                self._remove_damaged(folder)
+            else:
+                disk.sync(folder.parent)
+                disk.sync(folder.parent.parent)
+                return
+
+    def _remove_damaged(self, folder: Path) -> bool:
+        """Remove a damaged folder and return whether it was there; a whole one that is there by now stays."""
+        draft = self._draft()
+        aside = draft / folder.name
         try:
-            draft.rename(folder)
-        except OSError:  # the folder is there, and not empty
-            if not (folder / MANIFEST).exists():
-                raise
-            shutil.rmtree(draft)
+            folder.rename(aside)  # whoever looks now finds no artifact, and never a part of one
+        except FileNotFoundError:
+            return False
+        else:
+            damaged = bool(find_damage(aside))
+            if not damaged:
+                with contextlib.suppress(OSError):  # a third process has written the artifact again
+                    aside.rename(folder)
+            return damaged
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _remove_elsewhere(self, key: str) -> None:
+        target = f"{self.root}/{self.address(key)}"
+        if self.filesystem.exists(target):
+            if self.has(key):
+                self.filesystem.rm_file(f"{target}/{MANIFEST}")
+            self.filesystem.rm(target, recursive=True)
 
     def _download(self, key: str, folder: Path) -> None:
         draft = self._draft()
-        self.filesystem.get(f"{self.root}/{self.address(key)}/", f"{draft}/", recursive=True)
-        self._move(draft, folder)
+        try:
+            with disk.writing_to(self.cache):
+                self.filesystem.get(f"{self.root}/{self.address(key)}/", f"{draft}/", recursive=True)
+                self._move(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
     def _upload(self, folder: Path, key: str) -> None:
-        """Copy the files, the manifest last, so that nobody takes half an artifact for a whole one."""
-        target = f"{self.root}/{self.address(key)}"
-        files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.name == MANIFEST)
+        """Copy files that are not there yet, the manifest last, so that nobody takes half an artifact for a whole one.
+
+        While the manifest is not there, files of another size are what an interrupted copy left.
+        """
+        is_whole = self.has(key)
+        written = (path for path in folder.rglob("*") if path.is_file() and path.suffix != disk.PARTIAL)
+        files = sorted(written, key=lambda path: path.name == MANIFEST)
         for file in files:
-            name = f"{target}/{file.relative_to(folder)}"
-            if self.filesystem.exists(name):
+            name = f"{self.root}/{self.address(key)}/{file.relative_to(folder)}"
+            if self.filesystem.exists(name) and (is_whole or self.filesystem.size(name) == file.stat().st_size):
                 continue
             self.filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
             self.filesystem.put_file(str(file), name)
+
+
+def _read_if_there(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _last_change(folder: Path) -> float:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from core.bundle import files
 from core.bundle.contents import FORMAT, Manifest, parse, plain_json
 from core.bundle.errors import BundleError
+from core.integrity import MANIFEST
 
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -43,15 +44,15 @@ class Archive:
 
     def _read_manifest(self) -> Manifest:
         """The manifest; another format is refused before anything else of it is read."""
-        data = self.read(files.MANIFEST)
-        told = plain_json(files.MANIFEST, data)
+        data = self.read(MANIFEST)
+        told = plain_json(MANIFEST, data)
         found = told.get("format") if isinstance(told, dict) else None
         if found != FORMAT:
             raise BundleError(f"The bundle has format {found!r}; this release of Slimboard reads format {FORMAT}.")
-        return parse(files.MANIFEST, data, Manifest)
+        return parse(MANIFEST, data, Manifest)
 
     def _check_sums(self) -> None:
-        odd = set(self.manifest.files) ^ (set(self.entries) - {files.MANIFEST})
+        odd = set(self.manifest.files) ^ (set(self.entries) - {MANIFEST})
         if odd:
             raise BundleError(f"The bundle is not whole: its manifest and its files differ in {min(odd)}.")
         for name, told in self.manifest.files.items():
@@ -74,7 +75,7 @@ def _entries(listed: list[zipfile.ZipInfo], n_bytes: int) -> dict[str, zipfile.Z
     packed = [entry for name, entry in entries.items() if files.is_compressed(name)]
     _limit("all JSON together", sum(entry.file_size for entry in packed), files.MOST_JSON_TOTAL)
     _limit("its files together", sum(entry.compress_size for entry in entries.values()), n_bytes)
-    missing = [name for name in (files.MANIFEST, *files.DOCUMENTS) if name not in entries]
+    missing = [name for name in (MANIFEST, *files.DOCUMENTS) if name not in entries]
     if missing:
         raise BundleError(f"This is no bundle: it has no {missing[0]}.")
     return entries

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from core.bundle import files, fit
 from core.bundle.archive import Archive
-from core.bundle.contents import STAGES, ArtifactDocument, RunDocument, StagesDocument, plain_json
+from core.bundle.contents import STAGES, ArtifactDocument, FileEntry, RunDocument, StagesDocument, plain_json
 from core.bundle.errors import BundleError
+from core.integrity import FILES, MANIFEST, PACKED, is_sealed
 from core.store.models import Artifact, Latency, OperatingPoint, Run, Stage
 
 
@@ -28,6 +29,7 @@ class _Mistake(BaseModel):
 
 
 _MISTAKES = TypeAdapter(list[_Mistake])
+_DIGESTS = TypeAdapter(dict[str, FileEntry])
 
 
 def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
@@ -64,7 +66,7 @@ def columns(run: RunDocument, document: StagesDocument) -> None:
 
 def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
     """Raise BundleError for files of a stage that are not what their names say."""
-    if files.MANIFEST not in names:
+    if MANIFEST not in names:
         raise BundleError(f"The bundle is not whole: stage {key[:12]} has files but no manifest.")
     for name in names:
         whole = files.bundled_name(key, name)
@@ -74,9 +76,29 @@ def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocumen
             value = plain_json(whole, archive.read(whole))
             if name.startswith("mistakes-"):
                 _mistakes(whole, value)
-    digest = hashlib.sha256(archive.read(files.bundled_name(key, files.MANIFEST))).hexdigest()
-    if files.PACKED in names and (told is None or told.manifest_sha256 != digest):
+    _same_files(archive, key, names)
+    digest = hashlib.sha256(archive.read(files.bundled_name(key, MANIFEST))).hexdigest()
+    if PACKED in names and (told is None or told.manifest_sha256 != digest):
         raise BundleError(f"The weights of stage {key[:12]} are not those that {STAGES} tells of.")
+
+
+def _same_files(archive: Archive, key: str, names: list[str]) -> None:
+    """Raise BundleError for files that are not the ones that the artifact's manifest names; older ones name none."""
+    place = files.bundled_name(key, MANIFEST)
+    manifest = plain_json(place, archive.read(place))
+    if not isinstance(manifest, dict) or FILES not in manifest:
+        return
+    try:
+        told = _DIGESTS.validate_python(manifest[FILES])
+    except ValidationError as error:
+        raise BundleError(f"{place} does not name its files as this release reads them.") from error
+    if not is_sealed(manifest):
+        raise BundleError(f"The bundle is damaged: {place} has changed since it was written.")
+    for name, entry in told.items():
+        if name in names and archive.manifest.files[files.bundled_name(key, name)] != entry:
+            raise BundleError(f"The bundle is damaged: {name} of stage {key[:12]} is not what its manifest names.")
+        if name not in names and PACKED in names:
+            raise BundleError(f"The bundle is not whole: stage {key[:12]} has no {name}.")
 
 
 def _tensors(archive: Archive, name: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from core.bundle.contents import CURVES, KEY, LOG, RUN, STAGES
 from core.bundle.errors import BundleError
+from core.integrity import MANIFEST
 
-MANIFEST = "manifest.json"
 DOCUMENTS = (RUN, STAGES, CURVES, LOG)
 MOST_JSON_BYTES = 256 << 20  # of one file
 MOST_JSON_TOTAL = 1 << 30
@@ -19,7 +19,6 @@ _KEY = KEY.strip("^$")
 _SHOWN = re.compile(rf"manifest\.json|report\.json|examples\.safetensors|mistakes-{_KEY}\.json")
 _WEIGHTS = re.compile(r"(model|working|probe)\.safetensors|tokenizer/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _IN_BUNDLE = re.compile(rf"artifacts/(?P<key>{_KEY})/(?P<file>.+)")
-PACKED = "model.safetensors"
 
 
 def chosen(folder: Path, *, weights: bool) -> list[Path]:

@@ -20,6 +20,7 @@ from core.bundle.contents import (
 )
 from core.bundle.errors import BundleError
 from core.errors import SpecError
+from core.integrity import MANIFEST, PACKED
 from core.spec.model import RunSpec
 
 
@@ -38,7 +39,7 @@ class Bundle:
 
     def copy_files(self, key: str, folder: Path) -> None:
         """Write a stage's files into a folder, the manifest last."""
-        for name in sorted(self.names[key], key=lambda name: name == files.MANIFEST):
+        for name in sorted(self.names[key], key=lambda name: name == MANIFEST):
             target = folder / name
             target.parent.mkdir(exist_ok=True)
             with target.open("wb") as written:
@@ -46,7 +47,7 @@ class Bundle:
 
     def has_weights(self, key: str) -> bool:
         """Whether a stage's model can be built from the bundle."""
-        return files.PACKED in self.names.get(key, ())
+        return PACKED in self.names.get(key, ())
 
 
 @contextmanager

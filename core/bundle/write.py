@@ -9,10 +9,12 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from core import integrity
 from core.artifacts.zip_stream import Pipe
 from core.bundle import collect, files
-from core.bundle.contents import CURVES, FORMAT, LOG, RUN, STAGES, FileEntry, Manifest, to_json
+from core.bundle.contents import CURVES, FORMAT, LOG, RUN, STAGES, FileEntry, Manifest, StageDocument, to_json
 from core.bundle.errors import BundleError
+from core.integrity import MANIFEST, PACKED
 
 CHUNK = 1 << 20  # bytes read at a time
 OpenArtifact = Callable[[str], Path]  # the folder of a stage's files by its key; raises FileNotFoundError
@@ -27,28 +29,54 @@ class Source:
 
 
 def source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weights: bool = False) -> Source:
-    """Collect a run; raises BundleError where it has not ended, or where weights are wanted that are not there."""
-    stages = collect.stages_document(session, run_id)
+    """Collect a run, its files verified.
+
+    Raises BundleError where it has not ended, or where weights are wanted that are not there, and DamagedArtifact.
+    """
+    run, stages = collect.run_document(session, run_id), collect.stages_document(session, run_id)
+    kept: dict[str, Path] = {}
+    told: list[StageDocument] = []
+    for stage in stages.stages:
+        folder = _folder(stage, open_artifact, weights=weights)
+        told.append(stage if folder is None else _with_manifest_of(folder, stage))
+        kept |= {} if folder is None else _verified_files(stage.measured.key, folder, weights=weights)
     documents = {
-        RUN: to_json(collect.run_document(session, run_id)),
-        STAGES: to_json(stages),
+        RUN: to_json(run),
+        STAGES: to_json(stages.model_copy(update={"stages": told})),
         CURVES: to_json(collect.curves_document(session, run_id)),
         LOG: to_json(collect.log_document(session, run_id)),
     }
-    kept: dict[str, Path] = {}
-    for stage in stages.stages:
-        key = stage.measured.key
-        try:
-            folder = open_artifact(key)
-        except FileNotFoundError:
-            if weights:
-                raise BundleError(f"The weights of {stage.measured.label} are not on this host any more.") from None
-            continue  # its page says so too
-        if weights and not (folder / files.PACKED).exists():
-            raise BundleError(f"The weights of {stage.measured.label} are not on this host.")
-        for file in files.chosen(folder, weights=weights):
-            kept[files.bundled_name(key, file.relative_to(folder).as_posix())] = file
     return Source(documents, kept)
+
+
+def _folder(stage: StageDocument, open_artifact: OpenArtifact, *, weights: bool) -> Path | None:
+    """A stage's files; None where there are none, which its page says too."""
+    try:
+        folder = open_artifact(stage.measured.key)
+    except FileNotFoundError:
+        if weights:
+            raise BundleError(f"The weights of {stage.measured.label} are not on this host any more.") from None
+        return None
+    if weights and not (folder / PACKED).exists():
+        raise BundleError(f"The weights of {stage.measured.label} are not on this host.")
+    return folder
+
+
+def _with_manifest_of(folder: Path, stage: StageDocument) -> StageDocument:
+    """What is told of a stage, with the digest of the manifest that goes along."""
+    if stage.artifact is None:
+        return stage
+    artifact = stage.artifact.model_copy(update={"manifest_sha256": integrity.digest(folder / MANIFEST)})
+    return stage.model_copy(update={"artifact": artifact})
+
+
+def _verified_files(key: str, folder: Path, *, weights: bool) -> dict[str, Path]:
+    """The files of a stage that are bundled, by their names in the zip."""
+    chosen = {file.relative_to(folder).as_posix(): file for file in files.chosen(folder, weights=weights)}
+    damage = integrity.find_damage(folder, None if weights else chosen)
+    if damage:
+        raise integrity.DamagedArtifact(key, damage)
+    return {files.bundled_name(key, name): file for name, file in chosen.items()}
 
 
 def pieces(wanted: Source) -> Iterator[bytes]:
@@ -69,7 +97,7 @@ def pieces(wanted: Source) -> Iterator[bytes]:
                     yield pipe.take()
             entries[name] = FileEntry(sha256=digest.hexdigest(), bytes=n_bytes)
         manifest = Manifest(format=FORMAT, release=version("slimboard"), files=entries)
-        _add(archive, files.MANIFEST, to_json(manifest))
+        _add(archive, MANIFEST, to_json(manifest))
     yield pipe.take()
 
 

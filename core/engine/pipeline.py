@@ -21,6 +21,8 @@ from core.engine import preflight
 from core.engine.recording import RunRecord
 from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
 from core.errors import SpecError
+from core.integrity import EXAMPLES, REPORT
+from core.measure import score
 from core.measure.stage import StageMeasurer
 from core.measured import FoundRun, StageRecord
 from core.software import software
@@ -29,7 +31,6 @@ from core.subject import Subject
 from core.tasks.base import Task
 from core.technique import OneShot
 
-REPORT = "report.json"  # what a step says of itself, beside its artifact
 REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
 APPLY_SHARE = 0.9  # of a step's progress; the rest is measuring
 
@@ -69,17 +70,20 @@ class Execution:
         if explicit is not None:
             stages += self._bring_reference(*explicit)
         for position in range(len(self.main.keys)):
-            stages.append(self._stage(self.main, position))
-            self.record.stage(stages[-1])
+            stages.append(self._record(self._stage(self.main, position)))
         return [stage for stage in stages if stage.position >= 0]
 
     def _stage(self, road: Road, position: int, shown_position: int | None = None) -> StageRecord:
         key = road.keys[position]
         shown = position if shown_position is None else shown_position
+        self._find_whole(
+            key
+        )  # a damaged artifact is discarded before the step begins, so that one run computes it anew
         self.record.begin_step(shown, len(self.main.keys), self._label(road, position), key)
-        found = self.record.find_stage(key)
-        reused = found is not None and self.artifacts.has(key)
         folder = self.realize(road, position)
+        found = self.record.find_stage(key)
+        if found is not None and found.manifest_sha256 != artifact.manifest_digest(folder):
+            found = None  # it was measured from another artifact than this one
         manifest = artifact.Manifest.read(folder)
         if self.reference_key is None and manifest.trained and not manifest.compressed:
             self.reference_key = key
@@ -89,7 +93,7 @@ class Execution:
             key=key,
             folder=folder,
             identity=self._identity(road, position, report, manifest),
-            found=found if reused else None,
+            found=found,
             reference_key=self.reference_key if manifest.trained else None,
             reference_folder=self._reference_folder() if manifest.trained else None,
             address=self.artifacts.address(key),
@@ -97,11 +101,25 @@ class Execution:
         self.artifacts.send_rest(key)
         return measured
 
+    def _record(self, stage: StageRecord) -> StageRecord:
+        """Record a stage, and compare anew what was compared with other results of it than it has now."""
+        self.record.stage(stage)
+        if not stage.reused:
+            for key, reference_key in self.record.list_outdated(stage.measured.key):
+                self.record.progress(1.0, "comparing other runs' stages anew")
+                pair = [self._find_whole(each) for each in (key, reference_key)]
+                files = [folder / EXAMPLES for folder in pair if folder is not None]
+                if len(files) == 2 and all(file.exists() for file in files):
+                    examples, reference = (artifact.load_examples(file.parent) for file in files)
+                    self.record.compare(key, reference_key, score.paired(self.task, examples, reference))
+        return stage
+
     def realize(self, road: Road, position: int) -> Path:
-        """The folder of a stage's artifact; computes it, and those before it, where it is not there yet."""
+        """The folder of a stage's artifact; computes it, and those before it, where it is not there or damaged."""
         key = road.keys[position]
-        if self.artifacts.has(key):
-            return self.artifacts.open(key)
+        whole = self._find_whole(key)
+        if whole is not None:
+            return whole
         started = time.monotonic()
         subject = self._source_subject(road.source) if position == 0 else self._apply(road, position)
         seconds = time.monotonic() - started
@@ -115,6 +133,9 @@ class Execution:
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return folder
+
+    def _find_whole(self, key: str) -> Path | None:
+        return self.artifacts.find_whole(key, self.record.report_damage)
 
     def _apply(self, road: Road, position: int) -> Subject:
         subject = artifact.load_subject(self.realize(road, position - 1), self.task, self.device)
@@ -180,12 +201,15 @@ class Execution:
         if road is self.main:
             self.realize(road, position)
             return []
-        stage = self._stage(road, position, REFERENCE_POSITION)
-        self.record.stage(stage)
-        return [stage]
+        return [self._record(self._stage(road, position, REFERENCE_POSITION))]
 
     def _reference_folder(self) -> Path | None:
-        return None if self.reference_key is None else self.artifacts.open(self.reference_key)
+        if self.reference_key is None:
+            return None
+        folder = self._find_whole(self.reference_key)
+        if folder is None:  # it is the reference of the run that this one starts from
+            raise self.roads.lost(self.spec.model, "was compared with a stage whose artifact is not there or damaged")
+        return folder
 
     def _label(self, road: Road, position: int) -> str:
         if position == 0:

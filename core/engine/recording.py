@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from core.context import Record
+from core.integrity import DamagedArtifact
 from core.measure import lock
-from core.measured import FoundRun, FoundStage, StageRecord
+from core.measured import Comparison, FoundRun, FoundStage, StageRecord
 
 
 class RunRecord(Record, Protocol):
@@ -21,10 +22,28 @@ class RunRecord(Record, Protocol):
         """A finished run."""
 
     def stage(self, record: StageRecord) -> None:
-        """Keep a measured stage at its place in the run; twice is the same as once."""
+        """Keep a measured stage at its place in the run; twice is the same as once.
+
+        One that is not reused takes the place of other results that were recorded under its key.
+        """
+
+    def report_damage(self, damaged: DamagedArtifact) -> None:
+        """Tell every run that has a stage that its artifact was damaged and is discarded."""
+
+    def list_outdated(self, key: str) -> list[tuple[str, str]]:
+        """Pairs (stage, reference) with the stage `key` in them whose comparison no longer holds."""
+
+    def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
+        """Keep the comparison of a stage with a reference on every run that has lost it."""
 
     def note_environment(self, environment: dict[str, Any]) -> None:
         """Keep what the run executes on: versions, hardware."""
+
+
+def damage_text(damaged: DamagedArtifact) -> str:
+    """What the log of a run says of damage that the run itself repairs."""
+    what = "The stage is computed again." if damaged.is_lost else "The stage is scored again."
+    return f"The artifact of stage {damaged.key[:12]} is damaged: {damaged}. {what}"
 
 
 def _quiet(fraction: float, text: str) -> None:
@@ -65,7 +84,8 @@ class MemoryRecord:
         for stage in self.stages:
             if stage.measured.key == key:
                 near = {stage.reference_key: stage.fidelity} if stage.reference_key and stage.fidelity else {}
-                return FoundStage(0, stage.measured, [(stage.reference_key, row) for row in stage.latencies], near)
+                latencies = [(stage.reference_key, row) for row in stage.latencies]
+                return FoundStage(0, stage.measured, stage.manifest_sha256, latencies, near)
         return None
 
     def find_run(self, run_id: int) -> FoundRun | None:
@@ -75,6 +95,17 @@ class MemoryRecord:
     def stage(self, record: StageRecord) -> None:
         """Keep a stage."""
         self.stages.append(record)
+
+    def report_damage(self, damaged: DamagedArtifact) -> None:
+        """Say so in the log."""
+        self.event("warning", damage_text(damaged))
+
+    def list_outdated(self, key: str) -> list[tuple[str, str]]:
+        """There are no other runs here."""
+        return []
+
+    def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
+        """There are no other runs here."""
 
     def note_environment(self, environment: dict[str, Any]) -> None:
         """Keep what the run executes on."""

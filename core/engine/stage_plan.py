@@ -110,7 +110,7 @@ class Roads:
         name = spec.model_dump_json()
         if name not in self._sources:
             if is_run(spec):
-                self._sources[name] = artifact.load_source(self.artifacts.open(self.run(spec).last_key))
+                self._sources[name] = artifact.load_source(self.run_folder(spec))
             else:
                 seed = int.from_bytes(hashlib.sha256(f"{self.spec.seed}/weights".encode()).digest()[:7], "big")
                 self._sources[name] = models.load(spec, self.task, torch.Generator().manual_seed(seed))
@@ -124,32 +124,45 @@ class Roads:
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
             raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
-        if self.artifacts.has(found.last_key) and found.last_key not in self._matches:
-            self._fit(spec, found.last_key)
+        folder = self._find_whole(found.last_key)
+        if folder is not None and found.last_key not in self._matches:
+            self._fit(spec, found.last_key, folder)
         return found
 
     def subject(self, spec: ModelSpec) -> Subject:
         """What the finished run that `run:<id>` names left, its outputs in the order of this task's classes."""
-        key = self.run(spec).last_key
-        folder = self.artifacts.open(key)
-        if key not in self._matches:  # its artifact was not at hand before
-            self._fit(spec, key)
+        folder = self.run_folder(spec)
         subject = artifact.load_subject(folder, self.task, self.device)
-        match = self._matches[key]
+        match = self._matches[self.run(spec).last_key]
         if match.is_permuted:
             batch = artifact.load_probe(folder, self.device)
             require_reordered(reorder_outputs_(subject.model, match.order, batch, subject.shrink), spec.source)
         return subject
 
-    def _fit(self, spec: ModelSpec, key: str) -> None:
+    def _fit(self, spec: ModelSpec, key: str, folder: Path) -> None:
         """Match the classes of an earlier run with the task's; raises SpecError where its model does not fit."""
-        folder = self.artifacts.open(key)
         _require_fit(spec, folder, self.task)
         self._matches[key] = match = _match_classes(spec, folder, self.task)
         if match.note:
             self.record.event("info", match.note)
         if match.is_permuted:
             self.subject(spec)  # refuses an output layer that cannot be permuted
+
+    def _find_whole(self, key: str) -> Path | None:
+        return self.artifacts.find_whole(key, self.record.report_damage)
+
+    def run_folder(self, spec: ModelSpec) -> Path:
+        """The artifact's folder that `run:<id>` names; raises SpecError where it is not there or damaged."""
+        folder = self._find_whole(self.run(spec).last_key)
+        if folder is None:
+            raise self.lost(spec, "has no artifact: it was damaged or removed")
+        return folder
+
+    @staticmethod
+    def lost(spec: ModelSpec, message: str) -> SpecError:
+        """The error of a run whose artifact, or its reference's, this one needs and cannot compute."""
+        run = spec.source.removeprefix("run:")
+        return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
     def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
         """The road that a recipe takes from a source, with the key of every stage."""

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.artifacts import artifact
+from core.integrity import PROBE
 from core.measure.peak import peak
 from core.tasks.base import logits_of
 
@@ -32,7 +33,7 @@ def reload(
 
 @torch.inference_mode()
 def _run_probe(folder: Path, device: str) -> tuple[float, float]:
-    stored = load_file(folder / artifact.PROBE, device=device)
+    stored = load_file(folder / PROBE, device=device)
     batch = {key.removeprefix("input."): value for key, value in stored.items() if key.startswith("input.")}
     outputs = logits_of(artifact.load_models(folder, device)["main"], batch).float()
     return float((outputs - stored["output"]).abs().max()), float(stored["output"].abs().max())

@@ -2,13 +2,13 @@
 
 import base64
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core import disk
 from core.measure.score import Examples, scored_indices
 from core.tasks.base import Task
 
@@ -34,9 +34,8 @@ def save(
         {"index": index, **_plain(item), **_answers(task, examples, reference, row)}
         for index, row, item in zip(indices, rows, shown, strict=True)
     ]
-    partial = folder / f"mistakes-{uuid.uuid4().hex}.partial"  # others may read the folder, and we may be killed
-    partial.write_text(json.dumps(items))
-    partial.replace(folder / f"mistakes-{reference_key}.json")
+    with disk.replacing(folder / f"mistakes-{reference_key}.json") as partial:
+        partial.write_text(json.dumps(items))
 
 
 def _loss(examples: Examples) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from core.artifacts import artifact
 from core.context import Record
 from core.errors import TechniqueFailure
+from core.integrity import EXAMPLES, PACKED
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
 from core.measure.fidelity import FidelityMeter, Incomparable
 from core.measure.hardware import hardware_name
@@ -108,7 +109,7 @@ class StageMeasurer:
         self, folder: Path, model: nn.Module | None = None, meter: FidelityMeter | None = None
     ) -> score.Examples:
         """Per-example test results: those kept in the artifact, or computed and kept now. `meter` sees all batches."""
-        kept = (folder / artifact.EXAMPLES).exists()
+        kept = (folder / EXAMPLES).exists()
         if kept and meter is None:
             return artifact.load_examples(folder)
         model = model or artifact.load_models(folder, self.device)["main"]
@@ -151,7 +152,7 @@ class StageMeasurer:
         return MeasuredStage(
             **{name: identity[name] for name in identity if name != "details"},
             key=key,
-            size_bytes=size.tensor_payload(folder / artifact.PACKED),
+            size_bytes=size.tensor_payload(folder / PACKED),
             score_name=self.task.score.name,
             score_unit=self.task.score.unit,
             higher_is_better=self.task.score.higher_is_better,

@@ -32,7 +32,6 @@ COLUMNS = (
     Run.device,
     Run.status,
     Run.cancel_requested,
-    Run.priority,
     Run.progress,
     Run.progress_text,
     Run.seconds_left,
@@ -142,7 +141,7 @@ def list_queue(session: Session, project_id: int | None = None, limit: int = 200
         .join(User, User.id == Run.owner_id)
         .outerjoin(Worker, Worker.id == Run.worker_id)
         .where(Run.status.in_(UNFINISHED))
-        .order_by(rank, Run.priority.desc(), Run.position, Run.id)
+        .order_by(rank, Run.position, Run.id)
         .limit(limit)
     )
     if project_id is not None:

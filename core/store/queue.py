@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from core.store.clock import now
-from core.store.models import Event, FailureClass, Run, RunNeed, RunStatus, Stage
+from core.store.models import Artifact, Event, FailureClass, Run, RunNeed, RunStatus, Stage
 from core.store.rows import Rows
 from core.store.runs import ENDED, MAX_ATTEMPTS
 
@@ -50,7 +50,7 @@ def claim_next_run(
             ~unmet,
             ~computed_elsewhere,
         )
-        .order_by(waiting.priority.desc(), waiting.position, waiting.id)
+        .order_by(waiting.position, waiting.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=waiting)
     )
@@ -119,7 +119,8 @@ def set_progress(
 
 def start_computing(session: Session, run_id: int, attempt: int, key: str) -> bool:
     """Announce the stage that a run computes now; False where another run is computing it already."""
-    if session.scalar(select(Stage.id).where(Stage.key == key)) is not None:
+    recorded = select(Artifact.stage_id).join(Stage, Stage.id == Artifact.stage_id).where(Stage.key == key)
+    if session.scalar(recorded) is not None:
         stop_computing(session, run_id, attempt)
         return True
     try:

@@ -33,7 +33,6 @@ def submit_run(
     project_id: int,
     owner_id: int,
     needs: Iterable[str] | None = None,
-    priority: int = 0,
     cloned_from_id: int | None = None,
     from_elsewhere: bool = False,
 ) -> Run:
@@ -53,7 +52,6 @@ def submit_run(
         task=spec.task.source,
         recipe=recipe_text(spec),
         device=spec.device,
-        priority=priority,
         cloned_from_id=cloned_from_id,
         attempts_left=MAX_ATTEMPTS,
         environment={},

@@ -18,11 +18,14 @@ FIDELITY = tuple(field.name for field in fields(Fidelity))
 
 def find_stage(session: Session, key: str) -> FoundStage | None:
     """The recorded stage with this key and what was measured of its latency; None where there is none."""
-    stage = session.scalars(select(Stage).where(Stage.key == key)).one_or_none()
-    if stage is None:
+    query = select(Stage, Artifact.manifest_sha256).outerjoin(Artifact, Artifact.stage_id == Stage.id)
+    row = session.execute(query.where(Stage.key == key)).one_or_none()
+    if row is None:
         return None
+    stage = row.Stage
     measured = MeasuredStage(**{field.name: getattr(stage, field.name) for field in fields(MeasuredStage)})
-    return FoundStage(stage.id, measured, _latest_latencies(session, stage.id), _fidelities(session, stage.id))
+    latencies = _latest_latencies(session, stage.id)
+    return FoundStage(stage.id, measured, row.manifest_sha256, latencies, _fidelities(session, stage.id))
 
 
 def find_stage_id(session: Session, key: str) -> int | None:
@@ -37,15 +40,16 @@ def list_keys(session: Session, stage_ids: Iterable[int]) -> dict[int, str]:
 
 
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
-    """Record a stage with its artifact and return its id; where its key is recorded already, that one stands.
+    """Record a stage with its artifact and return its id; results that are recorded under its key already stand.
 
-    Only its peak memory is the last that was measured: it is of one machine, which the stage's details name.
+    Only its peak memory is the last that was measured: it is of one machine, which the stage's details name. Its
+    artifact is the last one, which a run may have computed anew.
     """
     memory = () if measured.peak_memory_bytes is None else ("peak_memory_bytes", "reload_max_error", "details")
     upsert(session, Stage, [asdict(measured)], ["key"], memory)
     stage_id = session.scalars(select(Stage.id).where(Stage.key == measured.key)).one()
     artifact = {"stage_id": stage_id, "address": address, "bytes": n_bytes, "manifest_sha256": manifest_sha256}
-    upsert(session, Artifact, [artifact], ["stage_id"])
+    upsert(session, Artifact, [artifact], ["stage_id"], ("address", "bytes", "manifest_sha256"))
     return stage_id
 
 
@@ -161,12 +165,15 @@ def list_operating_points(session: Session, stage_ids: Iterable[int]) -> Sequenc
     return session.scalars(query.order_by(OperatingPoint.stage_id, OperatingPoint.name, OperatingPoint.value)).all()
 
 
-def find_run_stage(session: Session, run_id: int, position: int | None = None) -> tuple[str, str] | None:
-    """Key and artifact address of a finished run's stage (its last one by default): what `run:<id>` names."""
+def find_run_stage(session: Session, run_id: int, position: int | None = None) -> tuple[str, str | None] | None:
+    """Key of a finished run's stage (its last one by default), which `run:<id>` names, and its artifact's address.
+
+    The address is None where the artifact is not here: removed, damaged, or imported without its weights.
+    """
     query = (
         select(Stage.key, Artifact.address)
         .join(RunStage, RunStage.stage_id == Stage.id)
-        .join(Artifact, Artifact.stage_id == Stage.id)
+        .outerjoin(Artifact, Artifact.stage_id == Stage.id)
         .join(Run, Run.id == RunStage.run_id)
         .where(Run.id == run_id, Run.status == RunStatus.DONE)
         .order_by(RunStage.position.desc())

@@ -8,18 +8,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core import disk
+
 _TENSOR = "__tensor__"
 _INTEGER_KEYS = "__integer_keys__"
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors and JSON values; the old file stays until the new one is whole."""
+    """Write nested dicts and lists of tensors and JSON values; the old file stays until the new one is whole.
+
+    Raises DiskFull.
+    """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_flatten(state, tensors))
-    partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, partial, metadata={"tree": tree})
-    partial.replace(path)
+    with disk.replacing(path) as partial:
+        save_file(tensors, partial, metadata={"tree": tree})
 
 
 def load_state(path: Path, device: str = "cpu") -> Any:

@@ -196,7 +196,7 @@ def test_a_queued_run_moves_to_the_top(page, server):
     with session(server.store_url) as s:
         first, second, *_ = s.scalars(select(Run).order_by(Run.id).limit(2)).all()
         for place, run in enumerate((first, second)):
-            run.status, run.position, run.priority = RunStatus.QUEUED, 1000.0 + place, 9
+            run.status, run.position = RunStatus.QUEUED, 1000.0 + place
     open_page(page, f"{server.url}/queue", "Queue")
     names = page.get_by_role("link", name=re.compile(r"^\d+ · "))
     expect(names.first).to_have_text(re.compile(f"^{first.id} · "))

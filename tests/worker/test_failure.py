@@ -1,8 +1,10 @@
 import errno
+import re
 import signal
 
 import pytest
 import sqlalchemy.exc
+from safetensors import SafetensorError
 
 from core.errors import SpecError, TechniqueFailure
 from core.store.models import FailureClass
@@ -45,3 +47,32 @@ def test_class_of_a_death(monkeypatch):
     assert failure.of_exit(-signal.SIGKILL, 7)[0] == FailureClass.KILLED
     assert failure.of_exit(-signal.SIGSEGV, 7) == (FailureClass.TECHNIQUE, "its process crashed (SIGSEGV)")
     assert failure.of_exit(3, 7)[0] == FailureClass.TECHNIQUE
+
+
+FULL = "The disk is full"
+
+
+def wrapped(cause: BaseException) -> BaseException:
+    error = RuntimeError("the cache could not be written")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk quota is used up"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), FULL),
+        (sqlalchemy.exc.OperationalError("", {}, Exception("database or disk is full")), FULL),
+        (wrapped(OSError(errno.ENOSPC, "No space left on device")), FULL),
+    ],
+)
+def test_a_full_disk_is_known_however_it_is_told(error, what):
+    assert failure.classify(error) == FailureClass.INFRASTRUCTURE
+    assert re.match(rf"{what}: files could not be written to /.*, where .* are free\. ", failure.explain(error))
+
+
+def test_a_full_disk_is_told_with_the_folder_that_the_error_names(tmp_path):
+    error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "file"))
+    assert f"written to {tmp_path}, where" in failure.explain(error)
+    assert failure.explain(ValueError(" too much ")) == "too much" and failure.explain(KeyError()) == "KeyError"

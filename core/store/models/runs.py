@@ -51,8 +51,7 @@ class Run(Base):
     search: Mapped[str] = mapped_column(String(1000), default="")  # lower case: name, recipe, model, task, tags
     device: Mapped[str] = mapped_column(String(10), default="any")  # any | cpu | gpu
     status: Mapped[RunStatus] = mapped_column(short_enum(RunStatus), default=RunStatus.QUEUED)
-    priority: Mapped[int] = mapped_column(default=0)  # higher first
-    position: Mapped[float] = mapped_column(default=now())  # lower first among equal priorities
+    position: Mapped[float] = mapped_column(default=now())  # in the queue, lower first
     cancel_requested: Mapped[bool] = mapped_column(default=False)
 
     attempt: Mapped[int] = mapped_column(default=0)  # every write of a child is conditional on it
@@ -76,7 +75,7 @@ class Run(Base):
     ended_at: Mapped[float | None]
 
     __table_args__ = (
-        Index("ix_run_queue", "status", priority.desc(), "position", "id"),
+        Index("ix_run_queue", "status", "position", "id"),
         Index("ix_run_project_status", "project_id", "status", "id"),
         Index("ix_run_project_owner", "project_id", "owner_id", "id"),
         Index("ix_run_project_model", "project_id", "model", "id"),

@@ -3,7 +3,9 @@
 import io
 import zipfile
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -19,7 +21,7 @@ def artifact(store):
     folder = artifacts.store().cache / artifacts.store().address(key)
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4096 * 3)
+    save_file({"weight": np.arange(786_432, dtype=np.float32)}, folder / "model.safetensors")
     (folder / "tokenizer" / "vocab.txt").write_text("a b c")
     return key
 

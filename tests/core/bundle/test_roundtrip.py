@@ -66,7 +66,7 @@ def test_without_weights_no_artifact_is_promised(origin, bundle, session):
     run_id = imported(session, bundle)
     with engine.read_session(origin) as s:
         assert described(session, run_id) == without_weights(described(s, 2))
-    assert stages.find_run_stage(session, run_id) is None  # so nothing can be started from it
+    assert stages.find_run_stage(session, run_id) == (SMALL, None)  # so nothing can be started from it
 
 
 def test_notes_are_the_importing_users_and_name_their_authors(bundle, session):

@@ -49,7 +49,7 @@ class Tokens:
 
 def taken_over(rows, *, reference_key="r", **asked):
     measurer = StageMeasurer(MeasureSpec(threads=1, **asked), Tokens(), torch.device("cpu"), MemoryRecord())
-    return measurer._known_latencies(FoundStage(1, None, [("r", row) for row in rows]), reference_key)
+    return measurer._known_latencies(FoundStage(1, None, None, [("r", row) for row in rows]), reference_key)
 
 
 def test_rows_of_the_same_conditions_are_taken_over():

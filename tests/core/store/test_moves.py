@@ -1,4 +1,4 @@
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from core.store import moves, queue
 from core.store.models import Run
@@ -29,11 +29,11 @@ def test_up_and_down_change_places_with_the_neighbour(session):
     assert order(session) == [c, a, b, d]
 
 
-def test_top_passes_everything_even_what_has_a_higher_priority(session):
+def test_top_passes_everything(session):
     a, b, c, d = submitted(session)
-    session.execute(update(Run).where(Run.id == b).values(priority=5))
     assert moves.move_run(session, d, "top")
-    assert order(session) == [d, b, a, c]
+    assert moves.move_run(session, b, "top")
+    assert order(session) == [b, d, a, c]
 
 
 def test_first_run_cannot_go_up_and_the_last_not_down(session):

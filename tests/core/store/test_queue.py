@@ -1,7 +1,7 @@
 import threading
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from core.store import events, queue, runs, stages
 from core.store.clock import now
@@ -19,10 +19,9 @@ def status(session, run):
     return runs.get_run(session, run.id).status
 
 
-def test_runs_are_claimed_by_priority_then_in_order_of_submission(session):
-    first, second, urgent = (factories.submit(session, name=name) for name in "abc")
-    session.execute(update(Run).where(Run.id == urgent.id).values(priority=1))
-    assert [claim(session).id for _ in range(3)] == [urgent.id, first.id, second.id]
+def test_runs_are_claimed_in_order_of_submission(session):
+    submitted = [factories.submit(session, name=name).id for name in "abc"]
+    assert [claim(session).id for _ in range(3)] == submitted
     assert claim(session) is None
 
 
