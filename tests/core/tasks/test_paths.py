@@ -8,13 +8,10 @@ from core.errors import SpecError
 from core.models.checkpoint import locate
 from core.spec.model import RunSpec
 from core.tasks import paths
-from tests.core.models.conftest import data_folder
-
-__all__ = ["data_folder"]
 
 
 @pytest.fixture
-def outside(tmp_path, data_folder, monkeypatch):
+def outside(tmp_path, data, monkeypatch):
     """A model and a text outside of the data folder; the working directory is the folder that they are in."""
     folder = tmp_path / "mine"
     (folder / "model").mkdir(parents=True)
@@ -42,10 +39,10 @@ def test_a_model_outside_is_found_with_its_own_links(outside):
         assert locate("hf:./model", None, weights=False) == outside / "model"
 
 
-def test_a_name_below_the_data_folders_is_still_found(outside, data_folder):
-    (data_folder / "shared.txt").write_text("text")
+def test_a_name_below_the_datas_is_still_found(outside, data):
+    (data / "shared.txt").write_text("text")
     with paths.permit_all():
-        assert paths.get_permitted("task.source", "file:shared.txt", "shared.txt") == data_folder / "shared.txt"
+        assert paths.get_permitted("task.source", "file:shared.txt", "shared.txt") == data / "shared.txt"
         with pytest.raises(SpecError, match="Check the path"):
             paths.get_permitted("task.source", "file:no.txt", "no.txt")
 
