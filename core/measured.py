@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+CHECKPOINT = "checkpoint"  # in a source's details: dtype and bytes of the tensors in the user's own files
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 

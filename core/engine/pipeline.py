@@ -7,6 +7,7 @@ reuses stages gives the same result as one that does not.
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from core.engine.stage_key import software
 from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
-from core.measured import StageRecord
+from core.measured import CHECKPOINT, StageRecord
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
 from core.tasks.base import Task
@@ -145,7 +146,10 @@ class Execution:
             folder = self.artifacts.open(self.roads.run(source).last_key)
             return artifact.load_subject(folder, self.task, self.device)
         module = loaded.module.to(self.device).eval()
-        return Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
+        subject = Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
+        if loaded.stored is not None:
+            subject.details[CHECKPOINT] = asdict(loaded.stored)
+        return subject
 
     def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
         """The model that a step's settings name, ready to execute."""

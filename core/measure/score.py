@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from core.measured import Comparison
-from core.models.batches import float_dtype, place
+from core.models.batches import place
+from core.nn.precision import float_dtype
 from core.paired_tests import Z, mcnemar
 from core.tasks.base import Task, logits_of
 

@@ -16,7 +16,8 @@ from core.errors import TechniqueFailure
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, FoundStage, LatencyRow, MeasuredStage, StageRecord
-from core.models.batches import float_dtype, timed_batch
+from core.models.batches import timed_batch
+from core.nn.precision import float_dtype
 from core.runtimes import RUNTIMES
 from core.runtimes.base import Refused, Runner
 from core.spec.model import MeasureSpec

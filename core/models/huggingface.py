@@ -5,6 +5,7 @@ the whole of transformers' config, so that it is built again without the reposit
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,10 @@ from core.models.base import ModelSettings
 from core.models.checkpoint import check_weights, content_hash, locate, weight_files
 from core.models.conv1d import convert_conv1d_
 from core.models.loaded import Described, Loaded
+from core.models.stored import DTYPES, DtypeSetting, resolve_dtype, stored_weights
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
 from core.tasks.base import InputFormat, Kind, Task
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO_CLASSES = {
     Kind.LANGUAGE_MODELLING: "AutoModelForCausalLM",
     Kind.TEXT_CLASSIFICATION: "AutoModelForSequenceClassification",
@@ -38,7 +39,7 @@ class HuggingFaceSettings(ModelSettings):
         description="branch, tag or commit of the repository",
         json_schema_extra={"when_empty": "the newest"},
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type that weights are loaded as")
+    dtype: DtypeSetting = Field("auto", description="dtype that weights are loaded as; auto: the checkpoint's own")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="how transformers computes attention")
     length: int | None = Field(
         None,
@@ -74,7 +75,7 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "auto_class": AUTO_CLASSES[Kind(task.kind)],
         "config": {key: value for key, value in plain.items() if key not in ("_name_or_path", "auto_map")},
         "attention": settings.attention,
-        "dtype": settings.dtype,
+        "dtype": resolve_dtype(source, folder, settings.dtype),
         "conv1d_as_linear": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
@@ -93,8 +94,8 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     """The model with its weights, on the CPU; a new head's depend on `generator` alone."""
     described = describe(source, settings, task)
     folder = locate(source, settings.revision, weights=True)
-    files = weight_files(source, folder)
-    model, missing = _from_pretrained(source, folder, described.config, settings.new_head)
+    config = {**described.config, "dtype": resolve_dtype(source, folder, settings.dtype)}
+    model, missing, unused = _from_pretrained(source, folder, config, settings.new_head)
     if settings.new_head:
         _initialize_head_(model, missing, generator)
     elif missing:
@@ -102,11 +103,18 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
         remedy = "Set new_head: true to train a new head." if _is_head(model, missing) else "Save the model again."
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
-    return Loaded(**vars(described), module=model.eval(), content_hash=content_hash(described.config, files))
+    return Loaded(
+        **vars(replace(described, config=config)),
+        module=model.eval(),
+        content_hash=content_hash(config, weight_files(source, folder)),
+        stored=stored_weights(source, folder, unused),
+    )
 
 
-def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head: bool) -> tuple[nn.Module, list[str]]:
-    """The model, and the names of the parameters that the files do not hold or hold in another shape."""
+def _from_pretrained(
+    source: str, folder: Path, config: dict[str, Any], new_head: bool
+) -> tuple[nn.Module, list[str], set[str]]:
+    """The model, the parameters that the files lack or hold in another shape, and the files' tensors it leaves out."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the run's log
@@ -126,7 +134,7 @@ def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head
         message = f"holds weights that do not fit its config: {str(error).strip().splitlines()[-1]}"
         raise SpecError.of("model.source", source, message, "Save the model again with its config.") from error
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    return model, sorted({*info["missing_keys"], *mismatched})
+    return model, sorted({*info["missing_keys"], *mismatched}), set(info["unexpected_keys"])
 
 
 def _unpack(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
