@@ -117,12 +117,6 @@ def quantize_groups(weight: Tensor, group_size: int | None, observe: Callable[[T
     return QuantizedWeight(codes, by_row([g.scale for g in grids]), by_row([g.zero_point for g in grids]))
 
 
-def is_precise(scales: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `dtype` holds all scales at its full precision: none is too large, none among its subnormals."""
-    limits = torch.finfo(dtype)
-    return bool(((scales >= limits.tiny) & (scales <= limits.max)).all())
-
-
 def _interpolated(ordered: Tensor, position: float) -> Tensor:
     """The value [rows, 1] at a position between the columns of an ordered x [rows, n]."""
     below = int(position)

@@ -22,3 +22,9 @@ def wide(x: Tensor) -> Tensor:
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Inside, what is wide stays so."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def is_precise(scales: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `dtype` holds all scales at its full precision: none is too large, none among its subnormals."""
+    limits = torch.finfo(dtype)
+    return bool(((scales >= limits.tiny) & (scales <= limits.max)).all())

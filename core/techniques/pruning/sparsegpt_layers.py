@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.algorithms.quantization_grids import is_precise, min_max
+from core.algorithms.quantization_grids import min_max
 from core.algorithms.rounding import Rounding
 from core.algorithms.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
 from core.calibration import groups_of, matrices_of, weight_of
 from core.context import Context
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
+from core.nn.integer_linear import scale_dtypes
+from core.nn.precision import is_precise
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
@@ -31,9 +33,9 @@ class Grids:
     def pack(
         self, linear: nn.Linear, factor: Factor, mask: Tensor | None, pattern: Pattern
     ) -> tuple[Solution, QuantLinear]:
-        """Prune and round a linear layer in one sweep. Scales are float16, or float32 where that cannot hold them."""
+        """Prune and round a linear layer in one sweep; scales as `scale_dtypes` has them."""
         group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
-        for dtype in (torch.float16, torch.float32):
+        for dtype in scale_dtypes(linear.weight.dtype):
             observe = partial(min_max, bits=self.bits, symmetric=self.symmetric, dtype=dtype)
             rounding = Rounding(observe, group_size)
             solution = solve(linear.weight, factor, pattern=pattern, mask=mask, rounding=rounding)

@@ -1,8 +1,8 @@
 """Round to nearest: every weight becomes the nearest value of a uniform grid, without data.
 
 Paper: https://arxiv.org/abs/1712.05877 (affine grids), https://arxiv.org/abs/2206.01861 (groups of weights). Here
-for linear layers, weights only. Scales are stored in float16, or in float32 where some are too small or too large for
-it, and are rounded before the codes are chosen.
+for linear layers, weights only. Scales are stored in the model's dtype (float16 for a float32 model), or in float32
+where some are too small or too large for it, and are rounded before the codes are chosen.
 """
 
 from functools import partial
@@ -12,9 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from core.algorithms.quantization_grids import OBSERVERS, Grid, is_precise, quantize_groups
+from core.algorithms.quantization_grids import OBSERVERS, Grid, quantize_groups
 from core.context import Context
 from core.families import Family
+from core.nn.integer_linear import scale_dtypes
+from core.nn.precision import is_precise
 from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 from core.technique import INTEGER_CODES, OneShot
@@ -58,7 +60,7 @@ class Rtn(OneShot):
     def quantize(self, linear: nn.Linear) -> QuantLinear:
         """The packed layer nearest to `linear`."""
         group_size = self.group_size if self.granularity == "group" and self.group_size < linear.in_features else None
-        for dtype in (torch.float16, torch.float32):
+        for dtype in scale_dtypes(linear.weight.dtype):
             observe = partial(self._observe, dtype=dtype)
             codes, scales, zero_points = quantize_groups(linear.weight.float(), group_size, observe)
             if is_precise(scales, dtype):

@@ -95,7 +95,7 @@ def subjects(tmp_path_factory):
 
 
 def _cast(source: Source, root) -> Subject:
-    subject = subject_of(source.family, depth=2)
+    subject = subject_of(source.family, depth=2, **({"kv_heads": 4} if source.family == "builtin gpt" else {}))
     cast_(subject.model, source.torch)
     subject.task = Random(source.family)
     return subject
