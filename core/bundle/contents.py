@@ -11,7 +11,8 @@ from core.bundle.errors import BundleError
 from core.measured import LatencyRow, MeasuredStage
 from core.store.models import FailureClass, RunStatus
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # in format 1 Hugging Face models without a dtype are float32
 RUN, STAGES, CURVES, LOG = "run.json", "stages.json", "curves.json", "log.json"
 KEY = r"^[0-9a-f]{64}$"  # SHA-256, and a folder's name
 Key = Annotated[str, Field(pattern=KEY)]

@@ -21,10 +21,10 @@ from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
 from core.engine.stage_key import software
-from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
+from core.engine.stage_plan import Road, Roads, is_run, stage_family
 from core.errors import SpecError
 from core.measure.stage import StageMeasurer
-from core.measured import CHECKPOINT, StageRecord
+from core.measured import CHECKPOINT, SOURCE, StageRecord
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
 from core.tasks.base import Task
@@ -206,6 +206,7 @@ class Execution:
             "compressed": manifest.compressed,
             "seconds": report["seconds"],
             "details": report["details"],
+            "checkpoint_bytes": report["details"].get(CHECKPOINT, {}).get("bytes"),
         }
 
     def _family(self, road: Road, position: int) -> str:

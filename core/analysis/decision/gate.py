@@ -115,7 +115,7 @@ def _outcome(limit: Limit, measured: Measured | None) -> Outcome:
 
 def _plain(quantity: str, facts: Facts) -> tuple[Measured | None, str]:
     if quantity == "size_ratio":
-        reference = facts.size_bytes if facts.is_reference else facts.reference_size_bytes
+        reference = facts.reference_size_bytes or (facts.size_bytes if facts.is_reference else None)
         return (Measured(facts.size_bytes / reference), "") if reference else (None, "it has no reference")
     value = getattr(facts, quantity)
     return (None, "the run left it out") if value is None else (Measured(float(value)), "")

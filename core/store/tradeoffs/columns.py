@@ -8,6 +8,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import aliased
 
 from core.store.models import Latency, RunStage, Stage
+from core.store.stages import reference_size
 from core.store.tradeoffs.filters import PointFilter
 
 AXES = {  # axis -> whether less of it is better; a score's direction is its task's
@@ -76,7 +77,7 @@ def _compression_ratio(project_id: int) -> ColumnElement[Any]:
     """The reference's size over the stage's."""
     reference = aliased(Stage)
     size = (
-        select(func.max(reference.size_bytes))
+        select(func.max(reference_size(reference)))
         .join(RunStage, RunStage.reference_stage_id == reference.id)
         .where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
         .correlate(Stage)
