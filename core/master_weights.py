@@ -1,9 +1,10 @@
-"""Float32 master weights: a 16-bit model is trained in float32 and gets its own dtypes back afterwards.
+"""Float32 master weights: a 16-bit model is float32 for a while, and gets its own dtypes back afterwards.
 
 Paper: https://arxiv.org/abs/1710.03740 (section 3.1). In 16 bits an update far below the weight is rounded away.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,8 @@ class MasterWeights:
             dtype = self.dtypes.get(name, self.dtype)
             if dtype == torch.float16 and tensor.numel() and tensor.abs().max() > torch.finfo(dtype).max:
                 raise TechniqueFailure(
-                    f"training took a weight of {name} beyond float16's range: lower learning_rate, or load the model "
-                    "with dtype: bfloat16 or float32"
+                    f"a weight of {name} is beyond float16's range: lower learning_rate where it was trained, or load "
+                    "the model with dtype: bfloat16 or float32"
                 )
             wanted[name] = dtype
         self._convert(wanted)
@@ -49,6 +50,16 @@ class MasterWeights:
             else:
                 owner, _, attribute = name.rpartition(".")
                 setattr(self.model.get_submodule(owner), attribute, converted)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Inside, the model computes in float32: in 16 bits small gradients underflow, and long sums are rounded."""
+    masters = MasterWeights(model)
+    try:
+        yield
+    finally:
+        masters.restore()
 
 
 def _saved(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -28,7 +28,10 @@ def fill(connection: sa.Connection) -> None:
     if found:
         table = sa.table("stage", *map(sa.column, ("id", "recipe_hash", "seeds_hash")))
         update = table.update().where(table.c.id == sa.bindparam("stage_id"))
-        values = {"recipe_hash": sa.bindparam("recipe"), "seeds_hash": sa.bindparam("seeds")}
+        values: dict[str, sa.BindParameter[int]] = {
+            "recipe_hash": sa.bindparam("recipe"),
+            "seeds_hash": sa.bindparam("seeds"),
+        }
         connection.execute(
             update.values(values),
             [{"stage_id": stage_id, "recipe": told.recipe, "seeds": told.seeds} for stage_id, told in found.items()],
