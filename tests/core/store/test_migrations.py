@@ -105,7 +105,7 @@ def test_older_runs_of_checkpoints_are_told_that_they_were_float32(empty_url):
                 connection.execute(table.insert(), [row])
     engine.upgrade(empty_url)
     with engine.read_session(empty_url) as session:
-        first, second = session.scalars(select(Run).order_by(Run.id)).all()
+        first, second = session.execute(select(Run.spec, Run.spec_hash).order_by(Run.id)).all()
         assert first.spec["model"] == {"source": "hf:acme/small", "dtype": "float32"}
         assert first.spec["task"] == {"source": "hf:acme/reviews"}
         assert first.spec_hash == RunSpec.parse(first.spec).hash

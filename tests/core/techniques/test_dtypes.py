@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from itertools import islice
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core import models
+from core.algorithms.structured.importance import importance_of
+from core.algorithms.structured.units import ffn_units
 from core.artifacts import artifact
 from core.errors import SpecError
+from core.models.anatomy import anatomy
 from core.settings import settings
 from core.spec.model import ModelSpec, StepSpec
 from core.subject import Subject
@@ -126,11 +130,12 @@ def refuses(name: str, subject: Subject) -> bool:
 
 
 def fitting(name: str, dtype: str, subjects):
-    """A subject of every source that takes the technique."""
-    found = [subjects(Source(family, dtype)) for family in (*CHECKPOINTS, *BUILTIN)]
-    taken = [subject for subject in found if not refuses(name, subject)]
-    assert taken, f"{name} takes no model here"
-    return taken
+    """A subject of every source that takes the technique; in float16 only the first, since the code is the same."""
+    found = (subjects(Source(family, dtype)) for family in (*CHECKPOINTS, *BUILTIN))
+    taken = (subject for subject in found if not refuses(name, subject))
+    chosen = list(islice(taken, 1 if dtype == "float16" else None))
+    assert chosen, f"{name} takes no model here"
+    return chosen
 
 
 def check_stage(subject: Subject, dtype: torch.dtype, folder) -> None:
@@ -162,3 +167,34 @@ def test_a_training_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tm
     for index, subject in enumerate(fitting(name, dtype, subjects)):
         Training(subject, context(subject), plan(steps=4, batch_size=4), [bound(name)]).run()
         check_stage(subject, DTYPES[dtype], tmp_path / str(index))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("importance", ["taylor", "first_order", "mixed", "l2"])
+def test_importances_are_those_of_the_same_weights_in_float32(importance, dtype, subjects):
+    subject = subjects(Source("llama", dtype))
+    exact = copy.deepcopy(subject)
+    exact.model.float()
+    found, expected = (
+        importance_of(
+            each, context(each), [ffn_units(each.model, b) for b in anatomy(each.model).blocks], importance, 8
+        )
+        for each in (subject, exact)
+    )
+    assert found.keys() == expected.keys()
+    for name, score in found.items():
+        assert score.dtype == torch.float32 and score.min() > 0
+        assert torch.allclose(score, expected[name], rtol=1e-4)
+    assert subject.dtype == DTYPES[dtype]
+
+
+@pytest.mark.parametrize("name", ["slicegpt", "svd", "sparsegpt", "rtn", "dynamic_int8"])
+def test_a_step_in_bfloat16_is_off_by_rounding_alone(name, subjects):
+    subject = subjects(Source("llama", "bfloat16"))
+    exact = copy.deepcopy(subject)
+    exact.model.float()
+    for each in (subject, exact):
+        bound(name).apply(each, context(each))
+    with torch.inference_mode():
+        answers, expected = (logits_of(each.model, artifact.probe_batch(each.task)) for each in (subject, exact))
+    assert (answers - expected).norm() < 0.05 * expected.norm()
