@@ -86,7 +86,7 @@ def test_models_whose_number_of_tokens_is_unknown_are_refused():
 def test_blocks_that_are_changed_already_are_refused():
     subject, _ = vit()
     MlpMixer().apply(subject, context(subject))
-    with pytest.raises(SpecError, match="blocks.0.*no longer, a block"):
+    with pytest.raises(SpecError, match=r"blocks\.0.*no longer, a block"):
         Gmlp().check(subject)
 
 
