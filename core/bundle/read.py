@@ -21,8 +21,8 @@ from core.bundle.contents import (
 from core.bundle.errors import BundleError
 from core.errors import SpecError
 from core.measured import SOURCE
-from core.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 from core.spec.model import RunSpec
+from core.spec.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 
 
 @dataclass(frozen=True)

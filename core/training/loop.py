@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.master_weights import MasterWeights
 from core.context import Context
 from core.errors import Interrupted, TechniqueFailure
-from core.master_weights import MasterWeights
 from core.measure.score import evaluate, principal
 from core.subject import Constraint, Subject
 from core.tasks.base import logits_of

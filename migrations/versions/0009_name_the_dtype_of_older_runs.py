@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from core.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
+from core.spec.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 from core.store.recipe_hashes import fill
 
 revision = "0009"

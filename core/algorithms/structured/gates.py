@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.master_weights import in_float32
 from core.algorithms.structured.units import Units
-from core.master_weights import in_float32
 from core.tasks.base import Task, logits_of
 
 

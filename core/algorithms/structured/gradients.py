@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from core.master_weights import in_float32
+from core.algorithms.master_weights import in_float32
 from core.tasks.base import Task, logits_of
 
 

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.master_weights import in_float32
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.master_weights import in_float32
 from core.models.anatomy import anatomy
 from core.models.residual import Residual, residual
 from core.subject import Subject

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 from core.spec.model import RunSpec
+from core.spec.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 
 TEACHER = "hf:acme/teacher"
 

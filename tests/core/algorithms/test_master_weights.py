@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.master_weights import MasterWeights
 from core.errors import TechniqueFailure
-from core.master_weights import MasterWeights
 from core.subject import Subject
 from core.techniques.training.train import Train
 from core.training import checkpoint
