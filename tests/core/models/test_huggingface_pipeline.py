@@ -7,6 +7,7 @@ from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import check, execute
 from core.engine.recording import MemoryRecord
 from core.measure.memory import Reload
+from core.measure.stage import StageMeasurer
 from core.spec.model import RunSpec
 
 TASKS = {
@@ -69,7 +70,8 @@ def test_a_16_bit_checkpoint_is_counted_timed_and_compressed_as_it_is(checkpoint
 
 
 @pytest.mark.usefixtures("no_reload")
-def test_a_checkpoint_loaded_in_a_wider_dtype_is_counted_against_its_file(checkpoint, tmp_path):
+def test_a_checkpoint_loaded_in_a_wider_dtype_is_counted_against_its_file(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(StageMeasurer, "_latencies", lambda *_: [])
     model, folder = checkpoint("llama")
     model.to(torch.bfloat16).save_pretrained(folder)
     (stage,) = stages_of(folder, tmp_path, [], dtype="float32")
