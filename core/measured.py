@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+SOURCE = "source"  # technique and family of a stage that no step led to; its label is the model's source
+CHECKPOINT = "checkpoint"  # in a source's details: dtype and bytes of the tensors in the user's own files
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 
@@ -98,6 +100,7 @@ class MeasuredStage:
     reload_max_error: float | None
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
+    checkpoint_bytes: int | None = None  # of the user's own files that a source was loaded from
 
 
 @dataclass(frozen=True)

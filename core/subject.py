@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from core.models.resize import select_
 from core.nn.integer_linear import IntegerLinear
+from core.nn.precision import float_dtype
 from core.nn.replacement import Replacement
 from core.nn.sparse_integer_linear import without_zeros
 from core.tasks.base import Task
@@ -32,12 +33,16 @@ class Subject:
     compressed: bool = False
     constraints: dict[str, Constraint] = field(default_factory=dict)  # "main.blocks.0.ffn.up.weight" -> ...
     details: dict[str, Any] = field(default_factory=dict)  # what the last step reports: tables by layer, notes
-    dtype: torch.dtype = torch.float32
 
     @property
     def model(self) -> nn.Module:
         """The model that is being compressed."""
         return self.models["main"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the main model: what a step adds to it has the same."""
+        return float_dtype(self.model)
 
     def constrain(self, parameter: str, *, mask: Tensor) -> None:
         """Set the masked weights of a parameter of the main model to zero, now and in later steps."""

@@ -24,7 +24,6 @@ MASK = "a mask"
 NM_PATTERN = "an N:M pattern"
 INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
-HALF_PRECISION = "half precision"
 ROTATED_STREAM = "a rotated residual stream"
 REDUCED_TOKENS = "blocks that pass on fewer tokens"
 

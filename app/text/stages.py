@@ -7,6 +7,7 @@ import pandas as pd
 
 from app.text import formats
 from app.text.conditions import condition_name_within
+from core.measured import CHECKPOINT
 from core.quantities import SCORE, Origin, Quantity, Shown, in_sentence, kept_in, shown_in
 from core.scores import find_unit
 
@@ -74,6 +75,20 @@ def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
         "Time × reference": ratio_text(stage),
         "Kernel": str(stage["kernel"]) if _is_known(stage["kernel"]) else formats.NOTHING,
     }
+
+
+def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
+    """What the user's own files hold, for each source that was loaded from them."""
+    told = [
+        (stage["label"], stage["details"][CHECKPOINT])
+        for stage in stages.to_dict("records")
+        if isinstance(stage["details"], dict) and CHECKPOINT in stage["details"]
+    ]
+    return [
+        f"{formats.plain(label)} has {formats.size(stored['bytes'])} of {stored['dtype']} weights in its files; "
+        "size ratios are against these."
+        for label, stored in told
+    ]
 
 
 def cost_table(stages: pd.DataFrame) -> pd.DataFrame:

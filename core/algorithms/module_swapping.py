@@ -1,6 +1,5 @@
 """Which parts of a built-in Transformer an architecture step puts others in the place of."""
 
-import torch
 from torch import nn
 
 from core.context import Context
@@ -51,9 +50,6 @@ def whole_blocks(subject: Subject) -> dict[str, Block]:
         if type(block) is not Block or not _is_plain(block):
             message = "is not, or no longer, a block of full attention and a dense feed-forward network"
             raise SpecError.of("model", name, message, REMEDY)
-        if block.norm1.weight.dtype != torch.float32:
-            message = f"is in {block.norm1.weight.dtype}, and what is drawn anew must be trained in float32"
-            raise SpecError.of("model", name, message, "Start from a model in float32.")
         found[name] = block
     return found
 

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from core.nn.integer_linear import scale_dtypes
+from core.nn.precision import is_precise
 from core.nn.quant_linear import QuantLinear
 
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -130,11 +132,11 @@ class QuantizationScheme:
     def pack(self, linear: nn.Linear, quantize: Callable[[Fit, int | None], QuantizedWeight]) -> QuantLinear:
         """The layer that replaces `linear`, with what `quantize` makes of its weight.
 
-        `quantize` is given a function that fits grids to rows, and the group size (None: one group). Scales are
-        float16; where that is not precise enough, `quantize` is called again for float32.
+        `quantize` is given a function that fits grids to rows, and the group size (None: one group). Scales have the
+        preferred dtype of `scale_dtypes`; where that is not precise enough, `quantize` is called again for float32.
         """
         group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
-        for dtype in (torch.float16, torch.float32):
+        for dtype in scale_dtypes(linear.weight.dtype):
             codes, scales, zero_points = quantize(partial(self.fit, dtype=dtype), group_size)
             if is_precise(scales, dtype):
                 break
@@ -158,12 +160,6 @@ def quantize_groups(weight: Tensor, fit: Fit, group_size: int | None) -> Quantiz
 
     codes = by_row([grid.quantize(part) for grid, part in zip(grids, parts, strict=True)])
     return QuantizedWeight(codes, by_row([g.scale for g in grids]), by_row([g.zero_point for g in grids]))
-
-
-def is_precise(scales: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `dtype` represents all scales with its full precision: none overflows, none is subnormal."""
-    limits = torch.finfo(dtype)
-    return bool(((scales >= limits.tiny) & (scales <= limits.max)).all())
 
 
 def _interpolated(ordered: Tensor, position: float) -> Tensor:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from core import disk
 from core.integrity import DIGEST, EXAMPLES, FILES, MANIFEST, PACKED, PROBE, WORKING, seal_examples, sealed
 from core.models import Described, Loaded, build
-from core.models.batches import float_dtype
 from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.resize import changed_shapes, resize_
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
@@ -281,7 +280,6 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
     manifest = Manifest.read(folder)
     models = load_models(folder, device, working=True)
     subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
-    subject.dtype = float_dtype(subject.model)
     if manifest.working is not None:
         with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
             masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from core.bundle import files
-from core.bundle.contents import FORMAT, Manifest, parse, plain_json
+from core.bundle.contents import READABLE, Manifest, parse, plain_json
 from core.bundle.errors import BundleError
 from core.integrity import MANIFEST
 
@@ -47,8 +47,9 @@ class Archive:
         data = self.read(MANIFEST)
         told = plain_json(MANIFEST, data)
         found = told.get("format") if isinstance(told, dict) else None
-        if found != FORMAT:
-            raise BundleError(f"The bundle has format {found!r}; this release of Slimboard reads format {FORMAT}.")
+        if found not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise BundleError(f"The bundle has format {found!r}; this release of Slimboard reads formats {known}.")
         return parse(MANIFEST, data, Manifest)
 
     def _check_sums(self) -> None:

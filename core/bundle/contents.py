@@ -12,7 +12,8 @@ from core.measured import Fidelity, LatencyRow, MeasuredStage
 from core.spec.pydantic_errors import problems
 from core.store.models import FailureClass, RunStatus
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # in format 1 Hugging Face models without a dtype are float32
 RUN, STAGES, CURVES, LOG = "run.json", "stages.json", "curves.json", "log.json"
 KEY = r"^[0-9a-f]{64}$"  # SHA-256, and a folder's name
 Key = Annotated[str, Field(pattern=KEY)]

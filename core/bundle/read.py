@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.bundle import check, files
@@ -21,7 +21,9 @@ from core.bundle.contents import (
 from core.bundle.errors import BundleError
 from core.errors import SpecError
 from core.integrity import MANIFEST, PACKED
+from core.measured import SOURCE
 from core.spec.model import RunSpec
+from core.spec.recorded_dtype import settings_with_recorded_dtype, with_recorded_dtype
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ def _checked(archive: Archive) -> Bundle:
         split = files.split_name(name)
         if split is not None:
             names.setdefault(split[0], []).append(split[1])
+    spec, stages = _spec(run), parse(STAGES, archive.read(STAGES), StagesDocument)
+    if archive.manifest.format == 1:
+        spec, stages = RunSpec.parse(with_recorded_dtype(spec.to_dict())), _with_recorded_dtype(stages)
     bundle = Bundle(
         release=archive.manifest.release,
-        spec=_spec(run),
+        spec=spec,
         run=run,
-        stages=parse(STAGES, archive.read(STAGES), StagesDocument),
+        stages=stages,
         curves=parse(CURVES, archive.read(CURVES), CurvesDocument),
         log=parse(LOG, archive.read(LOG), LogDocument),
         names=names,
@@ -85,6 +90,17 @@ def _checked(archive: Archive) -> Bundle:
         if key in names:
             check.artifact(archive, key, names[key], stage.artifact)
     return bundle
+
+
+def _with_recorded_dtype(stages: StagesDocument) -> StagesDocument:
+    documents = []
+    for document in stages.stages:
+        measured = document.measured
+        if measured.technique == SOURCE:
+            settings = settings_with_recorded_dtype(measured.label, measured.settings)
+            document = document.model_copy(update={"measured": replace(measured, settings=settings)})
+        documents.append(document)
+    return stages.model_copy(update={"stages": documents})
 
 
 def _spec(run: RunDocument) -> RunSpec:

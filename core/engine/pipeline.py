@@ -7,6 +7,7 @@ reuses stages gives the same result as one that does not.
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
-from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
+from core.engine.stage_plan import Road, Roads, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
 from core.measure.stage import StageMeasurer
-from core.measured import FoundRun, StageRecord
+from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
@@ -165,7 +166,10 @@ class Execution:
             return self.roads.subject(source)
         loaded = self.roads.source(source)
         module = loaded.module.to(self.device).eval()
-        return Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
+        subject = Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
+        if loaded.stored is not None:
+            subject.details[CHECKPOINT] = asdict(loaded.stored)
+        return subject
 
     def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
         """The model that a step's settings name, ready to execute."""
@@ -234,6 +238,7 @@ class Execution:
             "compressed": manifest.compressed,
             "seconds": report["seconds"],
             "details": report["details"],
+            "checkpoint_bytes": report["details"].get(CHECKPOINT, {}).get("bytes"),
         }
 
     def _family(self, road: Road, position: int) -> str:

@@ -18,7 +18,7 @@ from core.artifacts.store import ArtifactStore
 from core.engine.recording import RunRecord
 from core.engine.stage_key import Asked, draw_key, stage_key
 from core.errors import SpecError
-from core.measured import FoundRun
+from core.measured import SOURCE, FoundRun
 from core.models.classes import ClassMatch, reorder_outputs_, require_match, require_reordered
 from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
@@ -27,7 +27,6 @@ from core.tasks.base import Kind, Task
 from core.technique import Family, Technique
 from core.techniques.catalogue import technique
 
-SOURCE = "source"  # what a stage counts as that no step led to
 Of = Literal["keys", "draws"]
 LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the store's integers hold
 

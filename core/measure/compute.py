@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.models.batches import Batch, float_dtype, place
+from core.models.batches import Batch, place
+from core.nn.precision import float_dtype
 from core.nn.replacement import Replacement
 from core.runtimes.decode import decoder_of
 from core.tasks.base import inputs

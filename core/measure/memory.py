@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 from core.artifacts import artifact
 from core.integrity import PROBE
 from core.measure.peak import peak
+from core.nn.precision import float_dtype
 from core.tasks.base import logits_of
+
+TOLERANCE = 1e-3  # of the largest output, or 4 roundings of 16 bits: additions may have another order elsewhere
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Reload:
 
     error: float  # largest difference from the stored outputs
     scale: float  # the largest stored output
+    tolerance: float  # the largest error that still counts as equal
     peak_bytes: int  # to load the models and run the probe batch; on a GPU, of its memory
 
 
@@ -27,13 +31,15 @@ def reload(
 ) -> Reload:
     """Load the artifact in `folder` in a fresh process and compare its outputs; see `in_fresh_process` for errors."""
     found = peak(_run_probe, folder, device_type, device_type=device_type, timeout=timeout, tick=tick)
-    error, scale = found.value
-    return Reload(error, scale, found.peak_bytes)
+    error, scale, epsilon = found.value
+    return Reload(error, scale, max(TOLERANCE, 4 * epsilon) * scale, found.peak_bytes)
 
 
 @torch.inference_mode()
-def _run_probe(folder: Path, device: str) -> tuple[float, float]:
+def _run_probe(folder: Path, device: str) -> tuple[float, float, float]:
+    """Error, scale, and the machine epsilon of the model's dtype."""
     stored = load_file(folder / PROBE, device=device)
     batch = {key.removeprefix("input."): value for key, value in stored.items() if key.startswith("input.")}
-    outputs = logits_of(artifact.load_models(folder, device)["main"], batch).float()
-    return float((outputs - stored["output"]).abs().max()), float(stored["output"].abs().max())
+    model = artifact.load_models(folder, device)["main"]
+    error = float((logits_of(model, batch) - stored["output"]).abs().max())
+    return error, float(stored["output"].abs().max()), torch.finfo(float_dtype(model)).eps

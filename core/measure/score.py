@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from core.measured import Comparison
-from core.models.batches import Batch, float_dtype, place
+from core.models.batches import Batch, place
+from core.nn.precision import float_dtype
 from core.paired_tests import Z, mcnemar
 from core.scores import ACCURACY
 from core.tasks.base import Task, logits_of

@@ -17,14 +17,14 @@ from core.measure import compute, energy, latency, lock, memory, regressions, sc
 from core.measure.fidelity import FidelityMeter, Incomparable
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage, StageRecord
-from core.models.batches import float_dtype, timed_batch
+from core.models.batches import timed_batch
+from core.nn.precision import float_dtype
 from core.runtimes.base import Refused, Runner
 from core.runtimes.catalogue import BoundRuntime, bind_runtime
 from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
 
-RELOAD_TOLERANCE = 1e-3  # of the largest output: the order of float additions may differ between processes
 MEMORY = "peak memory"  # where it was taken, in a stage's details
 APPLIED, SCORED, RELOADED = 0.7, 0.85, 0.9  # shares of a step's progress that are done by then
 
@@ -192,7 +192,7 @@ class StageMeasurer:
             self.record.progress(SCORED, "loading the artifact in a fresh process")
 
         report = memory.reload(folder, self.device.type, tick=tick)
-        if not report.error <= RELOAD_TOLERANCE * report.scale:
+        if not report.error <= report.tolerance:
             raise TechniqueFailure(
                 f"the artifact does not reload to the same outputs: they differ by {report.error:.3g} "
                 f"where the largest is {report.scale:.3g}"

@@ -1,21 +1,15 @@
 """What a model is fed while it is scored, counted and timed."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.tasks.base import Task
 
 Batch = dict[str, Tensor]
 
 
-def float_dtype(model: nn.Module) -> torch.dtype:
-    """The type that a model's inputs have: its first floating-point parameter's, float32 if it has none."""
-    floating = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
-    return next(floating, torch.float32)
-
-
 def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """The batch on a device, its floating-point tensors in the model's type."""
+    """The batch on a device, its floating-point tensors in the model's dtype."""
     return {
         key: value.to(device, dtype) if value.is_floating_point() else value.to(device) for key, value in batch.items()
     }

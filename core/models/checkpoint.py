@@ -52,6 +52,11 @@ def check_weights(source: str) -> None:
         weight_files(source, folder)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights in safetensors; of a repository's small files alone it has none."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
 def weight_files(source: str, folder: Path) -> list[Path]:
     """The safetensors files that make up the model; raises SpecError where there are none, naming what is there."""
     if (folder / WEIGHTS).is_file():

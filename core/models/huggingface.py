@@ -5,6 +5,7 @@ the whole of transformers' config, so that it is built again without the reposit
 """
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,11 @@ from core.models.classification_head import fit_classes, initialize_head_, is_he
 from core.models.conv1d import convert_conv1d_
 from core.models.loaded import Described, Loaded
 from core.models.resize import select_
+from core.models.stored import DTYPES, DtypeSetting, resolve_dtype, stored_weights
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
+from core.nn.precision import float_dtype
 from core.tasks.base import InputFormat, Kind, Task
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 AUTO_CLASSES = {
     Kind.LANGUAGE_MODELLING: "AutoModelForCausalLM",
     Kind.TEXT_CLASSIFICATION: "AutoModelForSequenceClassification",
@@ -41,7 +43,7 @@ class HuggingFaceSettings(ModelSettings):
         description="branch, tag or commit of the repository",
         json_schema_extra={"when_empty": "the newest"},
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type that weights are loaded as")
+    dtype: DtypeSetting = Field("auto", description="dtype that weights are loaded as; auto: the checkpoint's own")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="how transformers computes attention")
     length: int | None = Field(
         None,
@@ -82,7 +84,7 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "auto_class": AUTO_CLASSES[Kind(task.kind)],
         "config": {key: value for key, value in plain.items() if key not in ("_name_or_path", "auto_map")},
         "attention": settings.attention,
-        "dtype": settings.dtype,
+        "dtype": resolve_dtype(source, folder, settings.dtype),
         "conv1d_as_linear": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
@@ -108,8 +110,8 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     """The model with its weights, on the CPU; a new head's depend on `generator` alone."""
     described = describe(source, settings, task)
     folder = locate(source, settings.revision, weights=True)
-    files = weight_files(source, folder)
-    model, missing = _from_pretrained(source, folder, described.config, settings.new_head)
+    config = {**described.config, "dtype": resolve_dtype(source, folder, settings.dtype)}
+    model, missing, unused = _from_pretrained(source, folder, config, settings.new_head)
     if settings.new_head:
         initialize_head_(model, missing, generator)
     elif missing:
@@ -119,25 +121,32 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     convert_conv1d_(model)
     model.eval()
     if described.class_order:
-        batch = _sample_batch(described)
+        batch = _sample_batch(described, model)
         is_reordered = reorder_outputs_(model, described.class_order, batch, partial(select_, model))
         require_reordered(is_reordered, source)
-    content = {**described.config, "class_order": described.class_order}
-    return Loaded(**vars(described), module=model, content_hash=content_hash(content, files))
+    return Loaded(
+        **vars(replace(described, config=config)),
+        module=model,
+        content_hash=content_hash({**config, "class_order": described.class_order}, weight_files(source, folder)),
+        stored=stored_weights(source, folder, unused),
+    )
 
 
-def _sample_batch(described: Described) -> dict[str, torch.Tensor]:
+def _sample_batch(described: Described, model: nn.Module) -> dict[str, torch.Tensor]:
     """One input of any content that the model takes."""
     wanted = described.input_format
     if wanted.tokenizer is not None:
         tokens = torch.arange(1, 1 + min(8, wanted.length or 8)).remainder(wanted.tokenizer.vocab_size)[None]
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     size, channels = wanted.image_size or 64, wanted.channels or 3
-    return {"pixel_values": torch.linspace(-1, 1, channels * size * size).view(1, channels, size, size)}
+    pixels = torch.linspace(-1, 1, channels * size * size, dtype=float_dtype(model))
+    return {"pixel_values": pixels.view(1, channels, size, size)}
 
 
-def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head: bool) -> tuple[nn.Module, list[str]]:
-    """The model, and the names of the parameters that the files do not hold or hold in another shape."""
+def _from_pretrained(
+    source: str, folder: Path, config: dict[str, Any], new_head: bool
+) -> tuple[nn.Module, list[str], set[str]]:
+    """The model, the parameters that the files lack or hold in another shape, and the files' tensors it leaves out."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the run's log
@@ -157,7 +166,7 @@ def _from_pretrained(source: str, folder: Path, config: dict[str, Any], new_head
         message = f"holds weights that do not fit its config: {str(error).strip().splitlines()[-1]}"
         raise SpecError.of("model.source", source, message, "Save the model again with its config.") from error
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    return model, sorted({*info["missing_keys"], *mismatched})
+    return model, sorted({*info["missing_keys"], *mismatched}), set(info["unexpected_keys"])
 
 
 def _unpack(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from core.models.stored import StoredWeights
 from core.tasks.base import InputFormat
 
 
@@ -26,3 +27,4 @@ class Loaded(Described):
 
     module: nn.Module = field(kw_only=True)
     content_hash: str = field(kw_only=True)  # of the config and of the weights that came with it
+    stored: StoredWeights | None = field(default=None, kw_only=True)  # the user's own file; None: made here

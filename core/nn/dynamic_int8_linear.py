@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from core.nn.integer_linear import IntegerLinear, dtype_name
+from core.nn.integer_linear import DTYPES, IntegerLinear, dtype_name
 from core.nn.replacement import WeightCount
 
 Multiply = Callable[[Tensor], Tensor]  # int8 codes [rows, in] -> float32 [rows, out], scaled by output
@@ -78,21 +78,32 @@ def _is_same(x: Tensor, source: Tensor) -> bool:
 
 
 class DynamicInt8Linear(IntegerLinear):
-    """Weights int8 [out, in] with float32 scales [out]; the layout that `prepare` makes for a kernel is not saved."""
+    """Weights int8 [out, in] with scales [out]; the layout that `prepare` makes for a kernel is not saved.
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dtype: str = "float32"):
+    Scales are stored in `scale_dtype`; products are computed with them in float32.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        scale_dtype: str = "float32",
+        bias: bool = True,
+        dtype: str = "float32",
+    ):
         super().__init__(in_features, out_features, bias=bias, dtype=dtype)
         self.register_buffer("codes", torch.zeros(out_features, in_features, dtype=torch.int8))
-        self.register_buffer("scales", torch.ones(out_features))
+        self.register_buffer("scales", torch.ones(out_features, dtype=DTYPES[scale_dtype]))
 
     @classmethod
     @torch.no_grad()
     def of(cls, linear: nn.Linear, codes: Tensor, scales: Tensor) -> Self:
-        """The layer that replaces `linear`: codes int8 [out, in], scales [out, 1]."""
+        """The layer that replaces `linear`: codes int8 [out, in], scales [out, 1] as they are stored."""
         has_bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bias=has_bias, dtype=dtype_name(linear.weight.dtype))
         layer = layer.to(linear.weight.device)
-        layer.codes, layer.scales = codes.contiguous(), scales[:, 0].float().contiguous()
+        layer.codes, layer.scales = codes.contiguous(), scales[:, 0].contiguous()
         if layer.bias is not None:
             layer.bias.data.copy_(linear.bias.data)
         return layer
@@ -101,6 +112,7 @@ class DynamicInt8Linear(IntegerLinear):
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
+            "scale_dtype": dtype_name(self.scales.dtype),
             "bias": self.bias is not None,
             "dtype": dtype_name(self.dtype),
         }
@@ -116,7 +128,7 @@ class DynamicInt8Linear(IntegerLinear):
         return product.to(x.dtype)
 
     def weight(self) -> Tensor:
-        return self.unpacked().float().mul_(self.scales[:, None])
+        return self.unpacked().float().mul_(self.scales.float()[:, None])
 
     def unpacked(self) -> Tensor:
         """All codes, int8 [out, in]."""
@@ -131,9 +143,9 @@ class DynamicInt8Linear(IntegerLinear):
 
     def prepare(self) -> None:
         if self.codes.device.type == "cpu" and has_onednn():
-            self._kernel = onednn_multiply(self.unpacked(), self.scales)
+            self._kernel = onednn_multiply(self.unpacked(), self.scales.float())
         elif self.codes.is_cuda and self._fits_cuda():
-            self._kernel = cuda_multiply(self.unpacked(), self.scales)
+            self._kernel = cuda_multiply(self.unpacked(), self.scales.float())
 
     def count(self) -> WeightCount:
         nonzeros = int(torch.count_nonzero(self.codes))
@@ -148,7 +160,7 @@ class DynamicInt8Linear(IntegerLinear):
 
     def _unprepared(self) -> Multiply:
         multiply = cuda_multiply if self.codes.is_cuda and self._fits_cuda() else float_multiply
-        return multiply(self.unpacked(), self.scales)
+        return multiply(self.unpacked(), self.scales.float())
 
     def _fits_cuda(self) -> bool:
         return self.in_features % 8 == 0 and self.out_features % 8 == 0

@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from core.nn.precision import HALF_DTYPES
 from core.nn.replacement import Replacement
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -14,6 +15,14 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def dtype_name(dtype: torch.dtype) -> str:
     """The key of a dtype in DTYPES."""
     return str(dtype).removeprefix("torch.")
+
+
+def scale_dtypes(weight: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
+    """In which dtypes the scales of weights of this dtype are stored: the preferred one, and one of full range.
+
+    Scales of a 16-bit model are in its own dtype, those of a float32 model in float16.
+    """
+    return (weight if weight in HALF_DTYPES else torch.float16), torch.float32
 
 
 class IntegerLinear(Replacement):

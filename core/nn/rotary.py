@@ -3,6 +3,9 @@
 Paper: https://arxiv.org/abs/2104.09864. The halves of a head are paired (as in LLaMA), not its neighbours.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +28,14 @@ class Rotary(nn.Module):
         self.base = base
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
         self.register_buffer("inverse_frequency", base**-exponent, persistent=False)  # [head_dim / 2]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the frequencies with the module, but never cast them: they are computed anew when a model is loaded."""
+        frequencies = self.inverse_frequency
+        super()._apply(fn, recurse)
+        if self.inverse_frequency.dtype != frequencies.dtype:
+            self.inverse_frequency = frequencies.to(self.inverse_frequency.device)
+        return self
 
     def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys [B, heads, T, head_dim] turned to their absolute positions [T]."""

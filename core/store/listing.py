@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from core.store.clock import now
 from core.store.models import UNFINISHED, Favourite, Run, RunStage, RunStatus, RunTechnique, Stage, Tag, User, Worker
 from core.store.rows import Rows
+from core.store.stages import reference_size
 
 Order = Literal["newest", "oldest", "name", "model", "task", "owner", "status", "longest", "shortest"]
 ORDERS: dict[Order, tuple[ColumnElement[Any], ...]] = {
@@ -123,7 +124,7 @@ def list_last_stages(session: Session, run_ids: Iterable[int]) -> Rows:
             Stage.score_unit,
             Stage.higher_is_better,
             RunStage.score_delta,
-            reference.size_bytes.label("reference_size_bytes"),
+            reference_size(reference).label("reference_size_bytes"),
             reference.score.label("reference_score"),
         )
         .join(last, (last.c.run_id == RunStage.run_id) & (last.c.position == RunStage.position))

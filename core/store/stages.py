@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.analysis.replicates import Replicate, replicate
@@ -37,6 +37,11 @@ def list_keys(session: Session, stage_ids: Iterable[int]) -> dict[int, str]:
     """Keys of stages by their ids."""
     query = select(Stage.id, Stage.key).where(Stage.id.in_(list(stage_ids)))
     return {row.id: row.key for row in session.execute(query)}
+
+
+def reference_size(reference: type[Stage]) -> ColumnElement[Any]:
+    """The bytes that sizes are compared with: of the user's own files where the reference was loaded from them."""
+    return func.coalesce(reference.checkpoint_bytes, reference.size_bytes)
 
 
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
@@ -135,7 +140,7 @@ def list_run_stages(session: Session, run_id: int) -> Rows:
             RunStage,
             Stage,
             Artifact,
-            reference.size_bytes.label("reference_size_bytes"),
+            reference_size(reference).label("reference_size_bytes"),
             reference.macs.label("reference_macs"),
             reference.score.label("reference_score"),
         )

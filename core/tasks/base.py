@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from core.nn.precision import float_dtype
 from core.scores import Score
 from core.tasks.kinds import SPLITS, Kind
 
@@ -82,9 +83,9 @@ def inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def logits_of(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Logits, always float32, of a built-in model (returns them) or a Hugging Face one (an object that has them).
 
-    Floating-point inputs are given in the type of the model's first floating-point parameter.
+    Floating-point inputs are given in the model's dtype.
     """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = float_dtype(model)
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(batch).items()}
     output = model(**given)
     return (output if isinstance(output, Tensor) else output.logits).float()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.master_weights import MasterWeights
 from core.context import Context
 from core.errors import Interrupted, TechniqueFailure
 from core.measure.score import evaluate, principal
@@ -63,7 +64,10 @@ def leaf_parameter(model: nn.Module, name: str) -> nn.Parameter:
 
 
 class Training:
-    """One training of a subject's main model; `run` does it all, `load` takes up a checkpoint first."""
+    """One training of a subject's main model; `run` does it all, `load` takes up a checkpoint first.
+
+    From here to the end of `run` all weights are float32 (`MasterWeights`).
+    """
 
     def __init__(self, subject: Subject, context: Context, plan: Plan, methods: Sequence[TrainingMethod]):
         self.subject, self.context, self.plan, self.methods = subject, context, plan, methods
@@ -71,6 +75,7 @@ class Training:
         self.index = 0
         self.split = subject.task.split("train")
         torch.manual_seed(context.generator("training").initial_seed())
+        self.masters = MasterWeights(self.model)
         for method in methods:
             method.begin(subject, context)
         self.optimizer = self._build_optimizer()
@@ -89,6 +94,7 @@ class Training:
                 hook.remove()
         for method in self.methods:
             method.end(self.subject)
+        self.masters.restore()
         self.model.eval()
 
     def _make_updates(self) -> None:

@@ -90,6 +90,7 @@ def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     grey = (~stages["trained"]).tolist()
     wrapped_table.show(words.stage_table(stages, timed), grey)
     notes = []
+    notes += words.checkpoint_notes(stages)
     if any(grey):
         notes.append("Grey: not trained yet, so left out of every chart.")
     if (stages["position"] < 0).any():

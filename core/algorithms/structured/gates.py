@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.master_weights import in_float32
 from core.algorithms.structured.units import Units
 from core.tasks.base import Task, logits_of
 
@@ -43,19 +44,20 @@ def _multiplied(x: Tensor, factor: Tensor, group: Units, images: bool) -> Tensor
 def gate_gradients(
     model: nn.Module, task: Task, batches: Iterable[Mapping[str, Tensor]], units: Iterable[Units]
 ) -> dict[str, Tensor]:
-    """Derivative of every example's loss by every gate, at 1: by the units' gate layer [N, count], float32.
+    """Derivative of every example's loss by every gate, at 1: by the units' gate layer [N, count], all in float32.
 
     The loss of an example is what the task's mean loss would be of it alone (of a window: the mean over its tokens).
     """
     listed = list(units)
     found: dict[str, list[Tensor]] = {group.gate: [] for group in listed}
-    for batch in batches:
-        n_examples = len(next(iter(batch.values())))
-        device = next(iter(batch.values())).device
-        gates = {g.gate: torch.ones(n_examples, g.count, device=device, requires_grad=True) for g in listed}
-        with gated(model, listed, lambda group, gates=gates: gates[group.gate]):  # type: ignore[misc]
-            loss = task.loss(logits_of(model, dict(batch)), dict(batch)) * n_examples
-        gradients = torch.autograd.grad(loss, list(gates.values()))
-        for name, gradient in zip(gates, gradients, strict=True):
-            found[name].append(gradient.detach())
+    with in_float32(model):
+        for batch in batches:
+            n_examples = len(next(iter(batch.values())))
+            device = next(iter(batch.values())).device
+            gates = {g.gate: torch.ones(n_examples, g.count, device=device, requires_grad=True) for g in listed}
+            with gated(model, listed, lambda group, gates=gates: gates[group.gate]):  # type: ignore[misc]
+                loss = task.loss(logits_of(model, dict(batch)), dict(batch)) * n_examples
+            gradients = torch.autograd.grad(loss, list(gates.values()))
+            for name, gradient in zip(gates, gradients, strict=True):
+                found[name].append(gradient.detach())
     return {name: torch.cat(parts) for name, parts in found.items()}

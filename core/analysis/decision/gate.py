@@ -114,7 +114,7 @@ def _outcome(limit: Limit, measured: Measured | None) -> Outcome:
 
 def _size_ratio(facts: Facts) -> tuple[Measured | None, str]:
     size = facts.values[SIZE.name]
-    reference = size if facts.is_reference else facts.reference_size_bytes
+    reference = facts.reference_size_bytes or (size if facts.is_reference else None)
     return (Measured(size / reference), "") if size and reference else (None, "it has no reference")
 
 

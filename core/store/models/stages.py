@@ -31,6 +31,7 @@ class Stage(Base):
     compressed: Mapped[bool]  # False: may serve as the reference
 
     size_bytes: Mapped[int]  # tensor payload of the packed artifact
+    checkpoint_bytes: Mapped[int | None]  # of the user's own files that a source was loaded from
     score_name: Mapped[str] = mapped_column(String(60))
     score_unit: Mapped[str] = mapped_column(String(30))
     higher_is_better: Mapped[bool]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from core.quantities import AXES as AXIS_QUANTITIES
 from core.quantities import BY_NAME, QUANTITIES, Origin, Quantity
 from core.store.models import Latency, RunStage, Stage
+from core.store.stages import reference_size
 from core.store.tradeoffs.filters import PointFilter
 
 AXES = tuple(quantity.name for quantity in AXIS_QUANTITIES)
@@ -97,7 +98,7 @@ def _compression_ratio(project_id: int) -> ColumnElement[Any]:
     """The reference's size over the stage's."""
     reference = aliased(Stage)
     size = (
-        select(func.max(reference.size_bytes))
+        select(func.max(reference_size(reference)))
         .join(RunStage, RunStage.reference_stage_id == reference.id)
         .where(RunStage.project_id == project_id, RunStage.stage_id == Stage.id)
         .correlate(Stage)

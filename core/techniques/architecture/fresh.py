@@ -1,12 +1,11 @@
 """What steps refuse that draw weights anew: whatever an earlier step did to the weights would be lost with them."""
 
-from core.technique import HALF_PRECISION, INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM
+from core.technique import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM
 
 REFUSES = {
     MASK: "This step draws new weights: put it before the step that prunes.",
     INTEGER_CODES: "This step draws new weights: put it before the step that quantizes.",
     LOW_RANK: "This step draws new weights: put it before the step that factors.",
-    HALF_PRECISION: "What this step draws must be trained in float32: put it before cast.",
     ROTATED_STREAM: "This step draws new weights: leave one of the two steps out.",
     REDUCED_TOKENS: "Blocks that reduce tokens call their parts by themselves: leave one of the two steps out.",
 }

@@ -47,7 +47,7 @@ class Gmlp(OneShot):
         for name, block in blocks.items():
             made = self._made(block, tokens)
             made.initialize_(generator)
-            subject.replace(name, made.to(block.norm1.weight.device).train(block.training))
+            subject.replace(name, made.to(block.norm1.weight.device, subject.dtype).train(block.training))
             rows.append({"name": name, "tokens": tokens, "gated units": made.hidden // 2})
         subject.details["layers"] = rows
 

@@ -55,7 +55,7 @@ class MlpMixer(OneShot):
             name, norm = f"{block_name}.attention", block.norm1.weight
             mixing = TokenMixing(tokens, self.hidden or max(1, norm.shape[0] // 2))
             mixing.initialize_(generator)
-            subject.replace(name, mixing.to(norm.device).train(block.training))
+            subject.replace(name, mixing.to(norm.device, subject.dtype).train(block.training))
             rows.append({"name": name, "tokens": tokens, "hidden": mixing.hidden})
         subject.details["layers"] = rows
 

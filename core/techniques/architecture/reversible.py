@@ -13,7 +13,7 @@ from core.families import Family
 from core.nn.reversible import ReversibleStack
 from core.nn.transformer import Block
 from core.subject import Subject
-from core.technique import HALF_PRECISION, INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
+from core.technique import INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import EXPERTS, OTHER_BLOCKS, TWO_STREAMS
 
 
@@ -29,7 +29,6 @@ class Reversible(OneShot):
         OTHER_BLOCKS: "Only blocks of an attention and a feed-forward network have two streams: leave one step out.",
         TWO_STREAMS: "The blocks are reversible already: leave one of the two steps out.",
         INTEGER_CODES: "A reversible model must be trained: put reversible before the step that quantizes.",
-        HALF_PRECISION: "A reversible model must be trained in float32: put reversible before cast.",
         ROTATED_STREAM: "Those blocks hand a rotated stream on: leave one of the two steps out.",
         REDUCED_TOKENS: "Blocks that reduce tokens have a single stream: leave one of the two steps out.",
     }

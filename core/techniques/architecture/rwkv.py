@@ -66,7 +66,7 @@ class Rwkv(OneShot):
         for index, (name, block) in enumerate(blocks.items()):
             made = self._made(block, first=index == 0)
             made.initialize_(Place(index, len(blocks)), generator)
-            subject.replace(name, made.to(block.norm1.weight.device).train(block.training))
+            subject.replace(name, made.to(block.norm1.weight.device, subject.dtype).train(block.training))
             rows.append({"name": name, "channels": made.dim, "state (bytes)": _state_bytes(made)})
         drop_learned_positions(subject)
         subject.details["layers"] = rows

@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from core.algorithms.master_weights import in_float32
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import anatomy
-from core.models.residual import residual
+from core.models.residual import Residual, residual
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import NEEDS_BOTH_HALVES, NEEDS_PLAIN_HEAD
@@ -74,20 +75,24 @@ class Slicegpt(OneShot):
         kept = kept_width(stream.width, self.slicing)
         before = _n_weights(subject.model)
         untie_(subject)
-        batches = list(context.calibration(self.calibration_examples))
-        rows: list[dict[str, Any]] = []
-        slicing = Slicing(subject, stream, kept, batches, context.device)
-        if slicing.n_tokens < stream.width:
-            message = f"{slicing.n_tokens} tokens of calibration leave directions of the {stream.width} open"
-            context.record.event("warning", f"{message}: raise calibration_examples")
-        for basis in slicing.run():
-            context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
-            rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
+        with in_float32(subject.model):
+            subject.details["layers"] = self._slice(subject, stream, kept, context)
         after = _n_weights(subject.model)
         if after >= before:
             message = f"the model has {after:,} weights and had {before:,}: matrices on the skips outweigh what was cut"
             context.record.event("warning", message)
-        subject.details["layers"] = rows
+
+    def _slice(self, subject: Subject, stream: Residual, kept: int, context: Context) -> list[dict[str, Any]]:
+        batches = list(context.calibration(self.calibration_examples))
+        slicing = Slicing(subject, stream, kept, batches, context.device)
+        if slicing.n_tokens < stream.width:
+            message = f"{slicing.n_tokens} tokens of calibration leave directions of the {stream.width} open"
+            context.record.event("warning", f"{message}: raise calibration_examples")
+        rows: list[dict[str, Any]] = []
+        for basis in slicing.run():
+            context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
+            rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
+        return rows
 
 
 def untie_(subject: Subject) -> None:

@@ -14,7 +14,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.subject import Subject
-from core.technique import HALF_PRECISION, OneShot
+from core.technique import OneShot
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,7 +24,6 @@ class Cast(OneShot):
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/1905.12322"
-    leaves = frozenset({HALF_PRECISION})
 
     dtype: Literal["bf16", "fp16"] = Field(
         "bf16", description="bf16 has float32's range, fp16 three more bits of precision"
@@ -42,9 +41,8 @@ class Cast(OneShot):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Cast parameters and buffers; masks go on holding, since zero is zero in every type."""
-        subject.dtype = DTYPES[self.dtype]
         for model in subject.models.values():
-            cast_(model, subject.dtype)
+            cast_(model, DTYPES[self.dtype])
 
 
 def cast_(model: nn.Module, dtype: torch.dtype) -> None:

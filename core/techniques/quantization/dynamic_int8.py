@@ -13,6 +13,7 @@ from core.algorithms.quantization_grids import min_max
 from core.context import Context
 from core.families import Family
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.precision import is_precise
 from core.subject import Subject
 from core.technique import INTEGER_CODES, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
@@ -40,7 +41,14 @@ class DynamicInt8(OneShot):
 
 
 def quantize(linear: nn.Linear) -> DynamicInt8Linear:
-    """The integer layer nearest to `linear`, with one scale for each output channel and all 256 levels."""
+    """The integer layer nearest to `linear`, with one scale for each output channel and all 256 levels.
+
+    Scales of a 16-bit model are stored in its dtype where that is precise enough, else in float32.
+    """
     weight = linear.weight.detach().float()
-    grid = min_max(weight, 8, symmetric=True)
-    return DynamicInt8Linear.of(linear, (grid.quantize(weight) - grid.zero_point).to(torch.int8), grid.scale)
+    for dtype in (linear.weight.dtype, torch.float32):
+        grid = min_max(weight, 8, symmetric=True, dtype=dtype)
+        if is_precise(grid.scale, dtype):
+            break
+    codes = (grid.quantize(weight) - grid.zero_point).to(torch.int8)
+    return DynamicInt8Linear.of(linear, codes, grid.scale.to(dtype))

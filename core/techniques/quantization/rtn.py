@@ -1,8 +1,8 @@
 """Round to nearest: every weight becomes the nearest value of a uniform grid, without data.
 
 Paper: https://arxiv.org/abs/1712.05877 (affine grids), https://arxiv.org/abs/2206.01861 (groups of weights). Here only
-the weights of linear layers are quantized. Scales are stored in float16, or in float32 where float16 is not precise
-enough, and are rounded before the codes are chosen.
+the weights of linear layers are quantized. Scales are stored in the model's dtype (float16 for a float32 model), or in
+float32 where some are too small or too large for it, and are rounded before the codes are chosen.
 """
 
 from pydantic import Field

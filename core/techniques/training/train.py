@@ -1,7 +1,8 @@
 """Train: gradient descent on the task's loss, with any number of methods taking part.
 
 The optimizer's defaults are those of AdamW (https://arxiv.org/abs/1711.05101): decay apart from the
-gradient, none on vectors (norms, biases), linear warm-up and a cosine down to zero.
+gradient, none on vectors (norms, biases), linear warm-up and a cosine down to zero. A 16-bit model is trained through
+float32 master weights (https://arxiv.org/abs/1710.03740), and saved in its own dtype.
 """
 
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from core.errors import SpecError
 from core.nn.replacement import Replacement
 from core.spec.model import StepSpec
 from core.subject import Subject
-from core.technique import HALF_PRECISION, INTEGER_CODES, Family, OneShot, TrainingMethod
+from core.technique import INTEGER_CODES, Family, OneShot, TrainingMethod
 from core.training.loop import Plan, Training
 
 
@@ -25,7 +26,6 @@ class Train(OneShot):
     compresses = False  # its methods may
     refuses = {
         INTEGER_CODES: "Integer codes have no gradient: put train before the step that quantizes.",
-        HALF_PRECISION: "Half-precision weights lose small updates: put train before cast, or set precision: bfloat16.",
     }
 
     steps: int = Field(500, ge=1, le=10_000_000, description="updates of the optimizer")
@@ -37,7 +37,9 @@ class Train(OneShot):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the updates in which the rate rises from zero")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after that")
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the forward pass")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="arithmetic of the forward pass; weights and optimizer are float32 in either case"
+    )
     evaluations: int = Field(5, ge=0, le=1000, description="how often the validation score is drawn")
     methods: list[Any] = Field(default=[], description="methods that take part", json_schema_extra={"role": "methods"})
 

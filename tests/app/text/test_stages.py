@@ -125,3 +125,10 @@ def test_a_curve_of_a_score_is_named_with_its_unit():
     assert stages.curve_title("validation accuracy") == "validation accuracy (%)"
     assert stages.curve_title("validation_bits per character") == "validation bits per character (bits)"
     assert stages.curve_title("learning_rate") == "learning rate"
+
+
+def test_what_a_checkpoint_holds_is_told_where_a_stage_was_loaded_from_one():
+    stored = {"checkpoint": {"dtype": "bfloat16", "bytes": 43_968}}
+    source = {**STAGE, "label": "hf:acme/small", "details": stored}
+    (note,) = stages.checkpoint_notes(pd.DataFrame([source, {**STAGE, "details": {}}]))
+    assert "44.0 kB of bfloat16 weights" in note and "small" in note

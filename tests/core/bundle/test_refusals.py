@@ -71,7 +71,10 @@ MISTAKES = f"{SHOWN}/mistakes-{DENSE}.json"
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (edited("manifest.json", set_in("format", to=2)), "has format 2; this release of Slimboard reads format 1"),
+        (
+            edited("manifest.json", set_in("format", to=3)),
+            "has format 3; this release of Slimboard reads formats 1 and 2",
+        ),
         (edited("manifest.json", set_in("format", to=None)), "has format None"),
         (lambda c: c.pop("manifest.json"), "no manifest.json"),
         (lambda c: c.pop("curves.json"), "no curves.json"),

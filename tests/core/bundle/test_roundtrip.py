@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import pytest
+from sqlalchemy import select
 
 from core.bundle import collect, insert, read, write
 from core.bundle.contents import to_json
@@ -13,6 +14,7 @@ from core.store import engine, runs, stages, users
 from core.store.models import Event, Latency, Run, RunNeed, RunStatus, Stage
 from tests import bundled, factories
 from tests.bundled import DENSE, SMALL
+from tests.core.bundle.test_refusals import edited, rewritten, set_in
 
 
 def imported(s, file, user: str = "alice", **changes) -> int:
@@ -128,7 +130,7 @@ def test_files_are_copied_byte_by_byte(heavy, artifacts, tmp_path):
 def test_the_manifest_names_format_release_and_every_checksum(bundle):
     with zipfile.ZipFile(bundle) as archive:
         manifest = json.loads(archive.read("manifest.json"))
-        assert (manifest["format"], manifest["release"]) == (1, "0.1.0")
+        assert (manifest["format"], manifest["release"]) == (2, "0.1.0")
         assert set(manifest["files"]) == set(archive.namelist()) - {"manifest.json"}
         for name, entry in manifest["files"].items():
             assert hashlib.sha256(archive.read(name)).hexdigest() == entry["sha256"]
@@ -148,3 +150,20 @@ def test_what_cannot_be_bundled_says_why(origin, artifacts):
         (artifacts.open(SMALL) / "model.safetensors").unlink()
         with pytest.raises(BundleError, match="weights of rtn 8-bit are not on this host"):
             write.source(s, 2, artifacts.open, weights=True)
+
+
+def test_a_bundle_of_an_older_release_tells_that_its_checkpoints_were_float32(bundle, session):
+    def older(content: dict[str, bytes]) -> None:
+        edited("run.json", set_in("spec", "model", to={"source": "hf:acme/small"}))(content)
+        for field, value in (("technique", "source"), ("label", "hf:acme/small"), ("settings", {})):
+            edited("stages.json", set_in("stages", 0, "measured", field, to=value))(content)
+        stages = json.loads(content["stages.json"])
+        for stage in stages["stages"]:
+            del stage["measured"]["checkpoint_bytes"]
+        content["stages.json"] = json.dumps(stages).encode()
+        edited("manifest.json", set_in("format", to=1))(content)
+
+    run = session.get_one(Run, imported(session, rewritten(bundle, older)))
+    assert run.spec["model"] == {"source": "hf:acme/small", "dtype": "float32"}
+    source = session.scalars(select(Stage).where(Stage.technique == "source")).one()
+    assert source.settings == {"dtype": "float32"} and source.checkpoint_bytes is None

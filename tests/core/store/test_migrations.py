@@ -6,8 +6,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, select
 
 from core.analysis.replicates import replicate
+from core.spec.model import RunSpec
 from core.store import engine
-from core.store.models import Base, RunStage, Stage
+from core.store.models import Base, Run, RunStage, Stage
 
 
 def test_there_is_one_head():
@@ -97,3 +98,33 @@ def test_upgrade_of_a_current_store_changes_nothing(store_url):
     before = engine.revision(store_url)
     engine.upgrade(store_url)
     assert engine.revision(store_url) == before
+
+
+def test_older_runs_of_checkpoints_are_told_that_they_were_float32(empty_url):
+    database = engine.engine(empty_url)
+    before = MetaData()
+    with database.begin() as connection:
+        command.upgrade(engine.migrations(connection), "0007")
+        before.reflect(connection)
+        for name in ("user", "project"):
+            connection.execute(before.tables[name].insert(), [some_row(before.tables[name])])
+        for number, model in ((1, {"source": "hf:acme/small"}), (2, {"source": "builtin:vit"})):
+            spec = {"version": 1, "name": "x", "model": model, "task": {"source": "hf:acme/reviews"}}
+            changes = {"id": number, "spec": spec, "spec_hash": "old", "key": str(number), "stage_id": number}
+            changes |= {"run_id": number, "position": 0, "reference_stage_id": None, "settings": {}}
+            changes |= {"technique": "source", "label": model["source"]}
+            for name in ("run", "stage", "run_stage"):
+                table = before.tables[name]
+                row = some_row(table) | {k: v for k, v in changes.items() if k in table.columns}
+                connection.execute(table.insert(), [row])
+    engine.upgrade(empty_url)
+    with engine.read_session(empty_url) as session:
+        first, second = session.execute(select(Run.spec, Run.spec_hash).order_by(Run.id)).all()
+        assert first.spec["model"] == {"source": "hf:acme/small", "dtype": "float32"}
+        assert first.spec["task"] == {"source": "hf:acme/reviews"}
+        assert first.spec_hash == RunSpec.parse(first.spec).hash
+        assert second.spec["model"] == {"source": "builtin:vit"} and second.spec_hash == "old"
+        stages = session.scalars(select(Stage).order_by(Stage.id)).all()
+        assert [stage.settings for stage in stages] == [{"dtype": "float32"}, {}]
+        assert stages[0].recipe_hash == replicate(first.spec, 0, "some", {}).recipe
+        assert {stage.checkpoint_bytes for stage in stages} == {None}

@@ -123,11 +123,18 @@ def test_what_was_not_measured_is_not_kept_and_says_why(text, changes, note):
 
 def test_a_reference_has_lost_nothing_and_is_as_large_and_fast_as_itself():
     changes = {"is_reference": True, "comparison": None, "latencies": [latency(ratio=None)]}
+    changes["reference_size_bytes"] = None
     assert verdict("score: {loss_at_most: 0}", **changes).outcome is PASS
     assert verdict("size: {ratio_at_most: 0.99}", **changes).measured.value == 1
     assert verdict("kl: {at_most: 0}", **changes, values={}).outcome is PASS
     assert verdict("top1_agreement: {at_least: 100 %}", **changes, values={}).outcome is PASS
     assert verdict("latency: {ratio_at_most: 0.99}", **changes).measured.value == 1
+
+
+def test_a_reference_that_was_loaded_in_a_wider_dtype_is_larger_than_its_file():
+    changes = {"is_reference": True, "size_bytes": 8_000_000, "reference_size_bytes": 4_000_000}
+    found = verdict("size: {ratio_at_most: 1}", **changes)
+    assert (found.outcome, found.measured.value) == (FAIL, 2)
 
 
 def test_the_slowest_that_fits_decides_and_is_named():

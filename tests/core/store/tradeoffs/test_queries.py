@@ -2,9 +2,9 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
-from core.store import stages
+from core.store import listing, stages
 from core.store.models import Latency, RunStage, Stage
 from core.store.tradeoffs import queries
 from core.store.tradeoffs.filters import PointFilter
@@ -73,6 +73,20 @@ def test_compression_ratio_is_against_the_reference(filled):
     for point in points:
         reference = session.get(Stage, point["reference_stage_id"])
         assert point["compression_ratio"] == pytest.approx(reference.size_bytes / point["size_bytes"])
+
+
+def test_compression_ratio_is_against_the_file_that_the_reference_was_loaded_from(filled):
+    session, project_id, task_hash = filled
+    references = select(RunStage.reference_stage_id)
+    session.execute(update(Stage).where(Stage.id.in_(references)).values(checkpoint_bytes=Stage.size_bytes - 1000))
+    points = queries.list_points(session, PointFilter(project_id, task_hash), "compression_ratio", "score")
+    for point in points:
+        reference = session.get(Stage, point["reference_stage_id"])
+        assert point["compression_ratio"] == pytest.approx(reference.checkpoint_bytes / point["size_bytes"])
+    last = listing.list_last_stages(session, [point["run_id"] for point in points])
+    for row in last:
+        place = session.get(RunStage, (row.run_id, row.position))
+        assert row.reference_size_bytes == session.get(Stage, place.reference_stage_id).checkpoint_bytes
 
 
 def test_filters_leave_their_stages_and_the_references(filled):

@@ -83,11 +83,10 @@ def test_models_whose_number_of_tokens_is_unknown_are_refused():
         Gmlp().check(subject)
 
 
-@pytest.mark.parametrize(("earlier", "reason"), [(MlpMixer(), "no longer, a block"), (Cast(), "in torch.bfloat16")])
-def test_blocks_that_are_changed_already_are_refused(earlier, reason):
+def test_blocks_that_are_changed_already_are_refused():
     subject, _ = vit()
-    earlier.apply(subject, context(subject))
-    with pytest.raises(SpecError, match=f"blocks.0.*{reason}"):
+    MlpMixer().apply(subject, context(subject))
+    with pytest.raises(SpecError, match=r"blocks\.0.*no longer, a block"):
         Gmlp().check(subject)
 
 

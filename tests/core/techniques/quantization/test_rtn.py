@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.algorithms.quantization_grids import is_precise
 from core.errors import SpecError
 from core.models.encoder import Encoder
+from core.nn.precision import is_precise
 from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 from core.techniques.quantization.rtn import Rtn
