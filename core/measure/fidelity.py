@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from core.measured import Fidelity
-from core.models.batches import Batch, float_dtype, place
+from core.models.batches import Batch, place
+from core.nn.precision import float_dtype
 from core.scores import PERCENT
 from core.tasks.base import logits_of
 from core.tasks.windows import IGNORED
