@@ -2,9 +2,11 @@
 
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -21,6 +23,8 @@ from core.runtimes import RUNTIMES
 from core.runtimes.base import Refused, Runner
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
+
+Load: TypeAlias = Callable[[Path], nn.Module]  # the main model of an artifact, once for each measurement
 
 RELOAD_TOLERANCE = 1e-3  # of the largest output: the order of float additions may differ between processes
 MEMORY = "peak memory"  # where it was taken, in a stage's details
@@ -57,18 +61,20 @@ class StageMeasurer:
         address: str,
     ) -> StageRecord:
         """The stage in `folder`; of a found one score and size are taken over, memory and latency only from here."""
-        model = artifact.load_models(folder, self.device)["main"]
-        examples = self._examples(folder, model)
+        if found is None and identity["trained"]:
+            memory.prepare()
+        load = cache(lambda where: artifact.load_models(where, self.device)["main"])
+        examples = self._examples(folder, load)
         if found is None:
-            measured = self._measured(key, folder, model, examples, identity)
+            measured = self._measured(key, folder, load(folder), examples, identity)
         else:
             measured = self._found(folder, found.measured)
         rows = self._known_latencies(found, reference_key)
         if not rows and measured.trained:
-            rows = self._latencies(model, None if key == reference_key else reference_folder)
+            rows = self._latencies(folder, None if key == reference_key else reference_folder, load)
         comparison = None
         if reference_folder is not None and key != reference_key:
-            comparison = self._comparison(folder, examples, reference_folder, reference_key)
+            comparison = self._comparison(folder, examples, reference_folder, reference_key, load)
         self.record.progress(1.0, "measured")
         return StageRecord(
             position=position,
@@ -82,17 +88,16 @@ class StageMeasurer:
             latencies=rows,
         )
 
-    def _examples(self, folder: Path, model: nn.Module | None = None) -> score.Examples:
+    def _examples(self, folder: Path, load: Load) -> score.Examples:
         """Per-example test results: those kept in the artifact, or computed and kept now."""
         if (folder / artifact.EXAMPLES).exists():
             return artifact.load_examples(folder)
-        model = model or artifact.load_models(folder, self.device)["main"]
 
         def progress(share: float) -> None:
             self.record.progress(APPLIED + (SCORED - APPLIED) * share, "scoring on the test split")
 
         examples = score.evaluate(
-            model, self.task, "test", device=self.device, limit=self.spec.test_examples, progress=progress
+            load(folder), self.task, "test", device=self.device, limit=self.spec.test_examples, progress=progress
         )
         artifact.save_examples(folder, examples)
         return examples
@@ -183,25 +188,32 @@ class StageMeasurer:
             return []
         return rows if wanted <= {(row.runtime, row.batch) for row in rows} else []
 
-    def _latencies(self, model: nn.Module, reference_folder: Path | None) -> list[LatencyRow]:
-        reference = artifact.load_models(reference_folder, self.device)["main"] if reference_folder else None
+    def _latencies(self, folder: Path, reference_folder: Path | None, load: Load) -> list[LatencyRow]:
         rows = []
         for name in self.spec.runtimes:
             for index, batch_size in enumerate(self.spec.batch_sizes):
                 share = index / len(self.spec.batch_sizes)
                 text = f"timing, {name}, batch {batch_size}"
                 self.record.progress(RELOADED + (1 - RELOADED) * share, text)
-                rows += self._timed(name, model, reference, batch_size, text)
+                rows += self._timed(name, folder, reference_folder, load, batch_size, text)
         return rows
 
     def _timed(
-        self, runtime: str, model: nn.Module, reference: nn.Module | None, batch_size: int, text: str
+        self,
+        runtime: str,
+        folder: Path,
+        reference_folder: Path | None,
+        load: Load,
+        batch_size: int,
+        text: str,
     ) -> list[LatencyRow]:
         """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
-        runner, compared = (self._runner(runtime, m, batch, text) for m in (model, reference))
+        model = load(folder)
+        runner = self._runner(runtime, model, batch, text)
         if runner is None:
             return []
+        compared = self._runner(runtime, load(reference_folder), batch, text) if reference_folder else None
         conditions = latency.Conditions(
             hardware=hardware_name(self.device.type),
             software=_software(),
@@ -221,12 +233,8 @@ class StageMeasurer:
                 tick=lambda: self.record.progress(RELOADED, text),
             )
 
-    def _runner(
-        self, runtime: str, model: nn.Module | None, batch: dict[str, torch.Tensor], text: str
-    ) -> Runner | None:
+    def _runner(self, runtime: str, model: nn.Module, batch: dict[str, torch.Tensor], text: str) -> Runner | None:
         """The model in a runtime; None, with the reason in the log, where the runtime refuses it."""
-        if model is None:
-            return None
         try:
             return RUNTIMES[runtime](model, self.device, float_dtype(model), batch)
         except Refused as refusal:
@@ -234,10 +242,15 @@ class StageMeasurer:
             return None
 
     def _comparison(
-        self, folder: Path, examples: score.Examples, reference_folder: Path, reference_key: str | None
+        self,
+        folder: Path,
+        examples: score.Examples,
+        reference_folder: Path,
+        reference_key: str | None,
+        load: Load,
     ) -> Comparison:
         assert reference_key is not None
-        reference = self._examples(reference_folder)
+        reference = self._examples(reference_folder, load)
         regressions.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
 
