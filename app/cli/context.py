@@ -1,20 +1,21 @@
-"""What the shell's commands stand on: for whom they act, and whether the store is there. Loads no torch."""
+"""What the shell's commands need: for whom they act, and the store where there is one.
+
+Imports what it uses only when it is called: `slimboard --help` reads this module.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
-
-import sqlalchemy
-from sqlalchemy.exc import NoResultFound, OperationalError
+from typing import TYPE_CHECKING, TextIO
 
 from core.errors import SpecError
-from core.settings import settings
-from core.spec.catalogue import Catalogue, built_in
-from core.spec.model import RunSpec
-from core.store import engine, techniques, users
+from core.store.names import LOCAL_USER
+
+if TYPE_CHECKING:
+    from core.spec.catalogue import Catalogue
+    from core.spec.model import RunSpec
 
 
 class CommandError(Exception):
@@ -25,11 +26,13 @@ class CommandError(Exception):
 class Who:
     """For whom the commands act."""
 
-    user: str = users.LOCAL_USER
+    user: str = LOCAL_USER
     project: str = ""
 
     def ids(self) -> tuple[int, int]:
         """The user's id and the project's; raises CommandError where the user has no role in it."""
+        from core.store import engine, users
+
         with engine.session() as s:
             user_id = users.enrol(s, self.user).id
             projects = users.list_projects(s, user_id)
@@ -48,8 +51,10 @@ def read_text(file: TextIO, document: str) -> str:
         raise SpecError.of(document, file.name, "is no text in UTF-8", remedy) from error
 
 
-def read_spec(recipe: TextIO) -> RunSpec:
+def read_spec(recipe: TextIO) -> "RunSpec":
     """The spec in a file; raises SpecError, also for one that is no text."""
+    from core.spec.model import RunSpec
+
     return RunSpec.from_yaml(read_text(recipe, "spec"))
 
 
@@ -64,8 +69,11 @@ def acting() -> Iterator[ModuleType]:
         raise CommandError(str(error)) from error
 
 
-def catalogue() -> Catalogue:
+def catalogue() -> "Catalogue":
     """The techniques, models and tasks that the pages offer too."""
+    from core.spec.catalogue import built_in
+    from core.store import engine, techniques
+
     with engine.read_session() as s:
         rows = techniques.list_published(s)
     return built_in().merged((row.kind, row.name, row.entry) for row in rows)
@@ -73,6 +81,10 @@ def catalogue() -> Catalogue:
 
 def store_exists() -> bool:
     """Whether there can be a store to ask; asking SQLite for a file that is not there would make it."""
+    import sqlalchemy
+
+    from core.settings import settings
+
     url = sqlalchemy.make_url(settings().database_url)
     return url.get_backend_name() != "sqlite" or Path(str(url.database)).exists()
 
@@ -80,6 +92,11 @@ def store_exists() -> bool:
 @contextmanager
 def store() -> Iterator[None]:
     """The store, where it is there and answers; raises CommandError that says what is missing."""
+    from sqlalchemy.exc import NoResultFound, OperationalError
+
+    from core.settings import settings
+    from core.store import engine
+
     remedy = "Start Slimboard with `slimboard up`, or name the store in SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
     if not store_exists():
         raise CommandError(f"There is no store in {settings().home.absolute()}. {remedy}")

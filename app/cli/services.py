@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-from core.settings import settings
-from core.store import engine
-
 
 class Device(StrEnum):
     """What a run or a worker computes on."""
@@ -50,6 +47,7 @@ def serve(
 ) -> None:
     """Run the dashboard alone; queue, store and workers are elsewhere."""
     from app.local import up as local
+    from core.settings import settings
 
     command = local.front_end_command(host or settings().host, port or settings().port)
     os.chdir(local.ROOT)
@@ -66,6 +64,8 @@ def worker(device: Annotated[Device, typer.Option(help="what it computes on")] =
 
 def migrate() -> None:
     """Bring the store to this version's schema."""
+    from core.store import engine
+
     engine.upgrade()
     typer.echo(f"The store is at revision {engine.revision()[0]}.")
 
