@@ -3,8 +3,9 @@
     python -m benchmarks.measuring [--against FOLDER] [--rounds 3]
 
 `slimboard run` on a LLaMA-like checkpoint of 6 million parameters with one step of `rtn`: once with nothing there, and
-once more with artifacts and per-example results there. Wall and CPU seconds are of one stage, medians over rounds. On a
-machine that others use, latencies are measured up to three times: compare CPU seconds, and parts other than latency.
+once more with artifacts and per-example results there. 64 windows are scored, and latency has 10 rounds. Wall and CPU
+seconds are of one stage, medians over rounds. On a machine that others use, latencies are measured up to three times:
+compare CPU seconds, and parts other than latency.
 """
 
 import argparse
@@ -26,6 +27,7 @@ model: {{source: "hf:{model}"}}
 task: {{source: "builtin:python-docs"}}
 recipe:
   - rtn: {{bits: 4, granularity: group, group_size: 32}}
+measure: {{repeats: 10, test_examples: 64}}
 """
 
 Stage = dict[str, list[float]]  # part -> wall and CPU seconds
