@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app import gate_command
-from app.cli import architectures, bundle, clean, output, services
+from app.cli import architectures, bundle, clean, gate_command, output, services
 from app.cli import context as shell
 from app.cli.context import CommandError, Who
 from app.cli.services import Device

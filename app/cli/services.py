@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.context import CommandError
+
 
 class Device(StrEnum):
     """What a run or a worker computes on."""
@@ -37,8 +39,12 @@ def up(
 ) -> None:
     """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
     from app.local import up as local
+    from app.local.process import UpError
 
-    local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
+    try:
+        local.up(port, host, workers, demo, say=lambda line: typer.echo(line))
+    except UpError as error:
+        raise CommandError(str(error)) from error
 
 
 def serve(

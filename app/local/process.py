@@ -12,14 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from app.cli.context import CommandError
-
 PR_SET_PDEATHSIG = 1
 LONGEST_PAUSE = 60.0  # seconds
 SETTLED_AFTER = 60.0  # seconds of life after which a death counts as the first one again
 
 
-class UpError(CommandError):
+class UpError(Exception):
     """Why `slimboard up` cannot go on, and what to do, in words for the terminal."""
 
 

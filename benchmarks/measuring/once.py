@@ -8,16 +8,21 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from app.cli import main as cli
+try:
+    from app.cli import main as cli
+except ImportError:  # a checkout from before app/ had packages
+    from app import cli  # type: ignore[attr-defined, no-redef]
 
+ARTIFACT = "core.artifacts.artifact" if find_spec("core.artifacts") else "core.artifact"
 WHOLE = "anything else"
 PARTS = {  # part -> functions whose time it is, less that of other parts inside them
-    "load": [("core.artifacts.artifact", "load_models")],
+    "load": [(ARTIFACT, "load_models")],
     "score": [("core.measure.score", "evaluate"), ("core.measure.score", "interval"), ("core.measure.score", "paired")],
     "count": [("core.measure.compute", "count")],
     "memory and reload": [("core.measure.memory", "reload")],

@@ -145,9 +145,10 @@ def test_the_commands_of_the_queue_load_no_torch():
     code = """if True:
         import sys
         sys.argv = ["slimboard", "techniques"]
-        from app import actions, cli, demonstration, health, local
+        import app.actions.runs, app.cli.demo, app.local.up, app.local.health
+        from app.cli import main
         try:
-            cli.main()
+            main.main()
         except SystemExit:
             pass
         assert "torch" not in sys.modules
@@ -159,10 +160,10 @@ def loaded_by(*arguments: str) -> set[str]:
     """The packages that a command of the console script has imported by its end."""
     code = f"""if True:
         import sys
-        from app import cli
+        from app.cli import main
         sys.argv = ["slimboard", *{arguments!r}]
         try:
-            cli.main()
+            main.main()
         except SystemExit as ended:
             assert not ended.code, ended.code
         print("LOADED", *{{name.partition(".")[0] for name in sys.modules}})
