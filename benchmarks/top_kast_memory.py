@@ -23,7 +23,7 @@ from core import models, tasks
 from core.algorithms.masks import prunable_weights
 from core.context import Context
 from core.engine.recording import MemoryRecord
-from core.measure.fresh import in_fresh_process
+from core.fresh_process import in_fresh_process
 from core.measure.peak import peak
 from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject

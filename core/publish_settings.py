@@ -1,5 +1,6 @@
 """The table of settings in docs/operations.md, from the settings themselves: `python -m core.publish_settings`."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from core.settings import Settings
@@ -11,9 +12,10 @@ BEGIN, END = "<!-- settings: written by python -m core.publish_settings -->\n", 
 def table() -> str:
     """Every setting with its default and what it is, as a Markdown table."""
     rows = ["| setting | default | what it is |", "|---|---|---|"]
-    for name, info in Settings.model_fields.items():
-        default = "" if info.default in ("", None) else f"`{info.default}`"
-        rows.append(f"| `{info.alias or f'SLIMBOARD_{name.upper()}'}` | {default} | {info.description} |")
+    for setting in (field.metadata for field in fields(Settings)):
+        value = setting["default"]
+        default = "" if value == "" else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+        rows.append(f"| `{setting['variable']}` | {default} | {setting['description']} |")
     return "\n".join(rows) + "\n"
 
 

@@ -3,41 +3,75 @@
 import hashlib
 import os
 import tempfile
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, computed_field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from core.errors import SpecError
 
 LONGEST_SOCKET_PATH = 103  # bytes that fit in a sockaddr_un with its final zero: 107 on Linux, 103 on macOS
+KINDS = {int: "whole number", float: "number"}
 
 
-class Settings(BaseSettings):
-    """Settings from the environment; the defaults are the embedded, one-machine ones."""
+def _setting(variable: str, default: Any, description: str, *, positive: bool = False) -> Any:
+    """A field that is read from an environment variable; one that is empty counts as not set.
 
-    model_config = SettingsConfigDict(env_prefix="SLIMBOARD_", extra="ignore")
+    A plain dataclass, because importing a library for settings takes longer than most commands.
+    """
 
-    home: Path = Field(Path(".slimboard"), description="folder for all that Slimboard writes itself")
-    database: str = Field("", alias="SLIMBOARD_DATABASE_URL", description="SQLAlchemy address of the store")
-    redis: str = Field("", alias="SLIMBOARD_REDIS_URL", description="address of the queue")
-    artifacts: str = Field("", description="folder or fsspec address of the artifacts")
-    data: str = Field("", description="folders, separated by ':', in which `file:` and folder sources may lie")
-    lock: str = Field("", description="file that is locked while something is timed; one for all containers of a host")
-    port: int = Field(8501, description="port of the dashboard")
-    host: str = Field("127.0.0.1", description="address that the dashboard listens on")
-    upload_mb: int = Field(2000, description="largest upload in megabytes")
-    lease_seconds: float = Field(30, gt=0, description="a run whose worker is silent for so long is taken from it")
-    timer_seconds: float = Field(10, gt=0, description="how often a worker looks for work and for lost runs by itself")
-    stop_seconds: float = Field(45, gt=0, description="how long a stopping worker lets its run save a checkpoint")
-    auth: str = Field("none", description="none, or oidc (Streamlit's secrets.toml then names the provider)")
+    def read() -> Any:
+        text = os.environ.get(variable, "")
+        return default if text == "" else _parse(variable, text, type(default), positive=positive)
 
-    @computed_field  # type: ignore[prop-decorator]
+    metadata = {"variable": variable, "default": default, "description": description}
+    return field(default_factory=read, metadata=metadata)
+
+
+def _parse(variable: str, text: str, kind: type[Any], *, positive: bool) -> Any:
+    if kind not in KINDS:
+        return Path(text) if issubclass(kind, Path) else text
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or (positive and not value > 0):
+        wanted = f"{'positive ' if positive else ''}{KINDS[kind]}"
+        raise SpecError.of(variable, text, f"is not a {wanted}", f"Set it to a {wanted}, or unset it.")
+    return value
+
+
+@dataclass
+class Settings:
+    """Settings from the environment; the defaults are the embedded, one-machine ones. Raises SpecError."""
+
+    home: Path = _setting("SLIMBOARD_HOME", Path(".slimboard"), "folder for all that Slimboard writes itself")
+    database: str = _setting("SLIMBOARD_DATABASE_URL", "", "SQLAlchemy address of the store")
+    redis: str = _setting("SLIMBOARD_REDIS_URL", "", "address of the queue")
+    artifacts: str = _setting("SLIMBOARD_ARTIFACTS", "", "folder or fsspec address of the artifacts")
+    data: str = _setting("SLIMBOARD_DATA", "", "folders, separated by ':', in which `file:` and folder sources may lie")
+    lock: str = _setting(
+        "SLIMBOARD_LOCK", "", "file that is locked while something is timed; one for all containers of a host"
+    )
+    port: int = _setting("SLIMBOARD_PORT", 8501, "port of the dashboard")
+    host: str = _setting("SLIMBOARD_HOST", "127.0.0.1", "address that the dashboard listens on")
+    upload_mb: int = _setting("SLIMBOARD_UPLOAD_MB", 2000, "largest upload in megabytes")
+    lease_seconds: float = _setting(
+        "SLIMBOARD_LEASE_SECONDS", 30.0, "a run whose worker is silent for so long is taken from it", positive=True
+    )
+    timer_seconds: float = _setting(
+        "SLIMBOARD_TIMER_SECONDS", 10.0, "how often a worker looks for work and for lost runs by itself", positive=True
+    )
+    stop_seconds: float = _setting(
+        "SLIMBOARD_STOP_SECONDS", 45.0, "how long a stopping worker lets its run save a checkpoint", positive=True
+    )
+    auth: str = _setting("SLIMBOARD_AUTH", "none", "none, or oidc (Streamlit's secrets.toml then names the provider)")
+
     @property
     def database_url(self) -> str:
         """The store: SQLite below `home` unless another was named."""
         return self.database or f"sqlite:///{self.home.absolute() / 'slimboard.db'}"
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def redis_url(self) -> str:
         """The queue: the private server's socket below `home` unless another was named."""
@@ -52,7 +86,6 @@ class Settings(BaseSettings):
         digest = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"slimboard-{os.getuid()}-{digest}" / "redis.sock"
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def artifacts_url(self) -> str:
         """Where artifacts lie."""

@@ -9,6 +9,7 @@ import sqlalchemy.exc
 
 from core import disk
 from core.errors import SpecError
+from core.fresh_process import describe_exit
 from core.settings import settings
 from core.store.models import FailureClass
 from worker.claim import checkpoints
@@ -66,14 +67,10 @@ def is_infrastructure(error: BaseException) -> bool:
 
 def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
     """Class and words for a process that ended without an answer."""
-    if exit_code >= 0:
-        return FailureClass.TECHNIQUE, f"its process ended by itself with status {exit_code}"
-    name = signal.Signals(-exit_code).name
-    if exit_code == -signal.SIGKILL:
-        if count_oom_kills() > ooms_before:
-            return FailureClass.OUT_OF_MEMORY, "the system ended its process because memory ran out"
-        return FailureClass.KILLED, "its process was killed from outside (SIGKILL); most often memory ran out"
-    return FailureClass.TECHNIQUE, f"its process crashed ({name})"
+    killed = exit_code == -signal.SIGKILL
+    if killed and count_oom_kills() > ooms_before:
+        return FailureClass.OUT_OF_MEMORY, "the system ended its process because memory ran out"
+    return FailureClass.KILLED if killed else FailureClass.TECHNIQUE, f"its process {describe_exit(exit_code)}"
 
 
 def count_oom_kills() -> int:

@@ -6,18 +6,21 @@ import platform
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from core.fresh_process import in_fresh_process, warm_up
 from core.settings import settings
 from core.store import events, queue, techniques, workers
 from core.store.engine import read_session, session
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from core.store.waiting import provided
-from worker import child, leftovers, shared, supervisor
+from worker import leftovers, shared, supervisor
 from worker.claim import Claim, GivenBack, Outcome
 
+PRELOADED = ["core.engine.pipeline", "worker.job"]  # in the server that forks the processes of runs
 DESCRIBE = "worker.hardware:describe"  # who this worker is, asked in a fresh process
 DESCRIBE_SECONDS = 300.0  # to import everything from a cold disk
 FORGET_SECONDS = 7 * 86_400.0  # unseen workers are forgotten after a week
@@ -40,8 +43,8 @@ class Here:
 
 def enter(device: str) -> Here:
     """Publish this worker and what it offers, and start its timer."""
-    child.warm_up()
-    described = child.answer(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
+    warm_up(PRELOADED)
+    described: Any = in_fresh_process(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
     artifacts = shared.artifacts_id()
     with session() as s:
         shared.check_shared(artifacts, workers.list_workers(s))

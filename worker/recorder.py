@@ -103,8 +103,7 @@ class Recorder:
     def find_run(self, run_id: int) -> FoundRun | None:
         """A finished run."""
         with self.read() as s:
-            last = stages.find_run_stage(s, run_id)
-            return FoundRun(last[0], stages.find_reference_key(s, run_id)) if last else None
+            return stages.find_run(s, run_id)
 
     def stage(self, record: StageRecord) -> None:
         """Keep a measured stage at its place in the run, with the points and lines that led to it."""

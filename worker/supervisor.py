@@ -6,21 +6,23 @@ import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
-from typing import Any
 
 import psutil
 from sqlalchemy.exc import OperationalError
 
+from core import fresh_process
+from core.fresh_process import Raised, Returned
 from core.settings import settings
 from core.store import events, queue
 from core.store.engine import read_session, session
 from core.store.models import FailureClass, RunStatus
 from core.store.queue import Ended
-from worker import child, failure
+from worker import failure
 from worker.claim import Abandoned, Claim, GivenBack, Outcome
 from worker.output import Output
 
 JOB = "worker.job:run"  # what executes a claim in the fresh process
+OOM_SCORE = 800  # the kernel ends the run before the worker, and what the run measures before the run
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 0.5  # between looks at the cancel flag and at memory
 LEASE_SHARE = 6  # the lease is renewed so many times in its length
@@ -52,9 +54,10 @@ class Watch:
         self.claim = claim
         self.ooms = failure.count_oom_kills()
         self.started = self.renewed = self.looked = self.logged = time.monotonic()
-        self.child = child.start(job, claim)
+        self.child = fresh_process.start(job, claim, capture=True, oom_score=OOM_SCORE)
+        assert self.child.output is not None
         self.output = Output(self.child.output)
-        self.answer: tuple[str, Any] | None = None
+        self.answer: Returned | Raised | None = None
         self.ending: Outcome | None = None  # how the run ends when its process does not say otherwise
         self.signals: list[tuple[float, signal.Signals]] = []  # when to send which
 
@@ -66,10 +69,7 @@ class Watch:
         ready = wait(waited, TICK_SECONDS)
         self.output.read()
         if self.child.answers in ready:
-            try:
-                self.answer = self.child.answers.recv()
-            except EOFError:
-                log.debug("run %d: its process died", self.claim.run_id)
+            self.answer = self.child.answer()
             self.child.process.join(EXIT_SECONDS)
             return True
         if self.child.process.sentinel in ready:
@@ -113,18 +113,19 @@ class Watch:
         self.child.close()
 
     def _outcome(self) -> Outcome:
-        answer = self.answer[1] if self.answer is not None and self.answer[0] == "value" else None
+        answer = self.answer.value if isinstance(self.answer, Returned) else None
         finished = isinstance(answer, Ended) and answer.status == RunStatus.DONE
         says_itself = finished or self.ending is None or isinstance(self.ending, GivenBack)
         if says_itself and isinstance(answer, Ended | GivenBack | Abandoned):
             return answer
         if self.ending is not None:
             return self.ending
-        if self.answer is not None:
-            name, text, trace = self.answer[1]
-            self.output.lines += [(time.time(), "error", str(trace))]
-            return Ended(RunStatus.FAILED, FailureClass.INFRASTRUCTURE, f"its process could not begin: {name}: {text}")
-        return Ended(RunStatus.FAILED, *failure.of_exit(self.child.process.exitcode, self.ooms))
+        if isinstance(self.answer, Raised):
+            raised = self.answer
+            self.output.lines += [(time.time(), "error", raised.trace)]
+            message = f"its process could not begin: {raised.name}: {raised.text}"
+            return Ended(RunStatus.FAILED, FailureClass.INFRASTRUCTURE, message)
+        return Ended(RunStatus.FAILED, *failure.of_exit(self.child.exit_code(), self.ooms))
 
     def _watch_limits(self) -> None:
         if self.claim.minutes is not None and time.monotonic() - self.started > self.claim.minutes * 60:

@@ -10,10 +10,11 @@ from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import Problem
+from core.fresh_process import FreshProcessError, in_fresh_process
 from core.settings import settings
 from core.store import checks
 from core.store.engine import read_session, session
-from worker import child, loop
+from worker import loop
 from worker.celery_app import CHECK_QUEUE, app
 from worker.shared import NotShared
 
@@ -38,8 +39,8 @@ def check(spec_hash: str) -> None:
     if spec is None:
         return  # answered already
     try:
-        problems = child.answer("worker.checking:problems", spec, timeout=CHECK_SECONDS)
-    except (child.ChildError, TimeoutError) as error:
+        problems: list[Problem] = in_fresh_process("worker.checking:problems", spec, timeout=CHECK_SECONDS)
+    except (FreshProcessError, TimeoutError) as error:
         problems = [Problem("spec", "", f"could not be checked: {error}", "Submit it to see the whole error.")]
     with session() as s:
         checks.answer(s, spec_hash, problems)
@@ -52,7 +53,7 @@ def _enter(instance: Any, **_: Any) -> None:
     device = next(queue for queue in instance.app.amqp.queues.consume_from if queue != CHECK_QUEUE)
     try:
         _here = loop.enter(device)
-    except (child.ChildError, TimeoutError, NotShared, SQLAlchemyError) as error:
+    except (FreshProcessError, TimeoutError, NotShared, SQLAlchemyError) as error:
         log.error("this worker cannot start: %s", error)
         raise SystemExit(1) from error  # celery would go on without us
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from app.cli import terminal
 from app.screens.architectures import table as shown
 from core.complexity import report as reports
 from core.errors import SpecError
@@ -22,6 +21,7 @@ def architectures(
     output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="also write it to a file")] = None,
 ) -> None:
     """Measure the architectures of the catalogue: time, memory and decoding state against length."""
+    from app.cli import terminal
     from core.complexity import subjects
     from core.complexity.survey import survey
 

@@ -1,4 +1,7 @@
-"""`slimboard run`: execute one spec in this process, without queue or store. The only part of app/ that loads torch."""
+"""`slimboard run`: execute one spec in this process, without a queue.
+
+Stages that the store has recorded are reused where there is a store; nothing is written to it.
+"""
 
 import contextlib
 import sys
@@ -7,17 +10,21 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+
+from app.cli import shell
 from app.cli.terminal import ProgressLine, stage_object
 from core.artifacts.store import ArtifactStore
 from core.engine.recording import damage_text
 from core.errors import Problem, SpecError
 from core.integrity import DamagedArtifact
 from core.measure import lock
-from core.measured import Comparison, FoundStage, StageRecord
+from core.measured import Comparison, FoundRun, FoundStage, StageRecord
 from core.settings import settings
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 from core.spec.schema_validation import validate
+from core.store import engine, stages
 from core.tasks.paths import permit_all
 
 
@@ -26,10 +33,14 @@ class OutOfTime(Exception):
 
 
 class TerminalRecord:
-    """What a run in the foreground reports: one line of progress on stderr, and nothing that is kept."""
+    """What a run in the foreground reports: one line of progress on stderr. It keeps nothing.
 
-    def __init__(self, minutes: float | None) -> None:
+    `minutes` is the longest time to run, `has_store` whether the store may be asked for stages and runs.
+    """
+
+    def __init__(self, minutes: float | None, *, has_store: bool) -> None:
         self.shown = ProgressLine()
+        self.has_store = has_store
         self.place = ""
         self.minutes = minutes
         self.started = time.monotonic()
@@ -54,14 +65,19 @@ class TerminalRecord:
         self.shown.line(f"{level}: {message}")
 
     def find_stage(self, key: str) -> FoundStage | None:
-        """Nothing was recorded before; weights of equal stages are still taken from the artifacts."""
-        return None
+        """The recorded stage with this key."""
+        if not self.has_store:
+            return None
+        with engine.read_session() as s:
+            return stages.find_stage(s, key)
 
-    def find_run(self, run_id: int) -> None:
-        """Earlier runs are the store's."""
-        raise SpecError.of(
-            "model.source", f"run:{run_id}", "needs the store of runs", "Queue this recipe with `slimboard submit`."
-        )
+    def find_run(self, run_id: int) -> FoundRun | None:
+        """A finished run; raises SpecError where there is no store."""
+        if not self.has_store:
+            remedy = "Name the store in SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
+            raise SpecError.of("model.source", f"run:{run_id}", "needs the store of runs, and there is none", remedy)
+        with engine.read_session() as s:
+            return stages.find_run(s, run_id)
 
     def stage(self, record: StageRecord) -> None:
         """Stages are returned at the end."""
@@ -100,14 +116,17 @@ def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
             raise SpecError.of("device", "gpu", "is not there: PyTorch sees no CUDA device", "Choose cpu.")
         _require_all(spec, catalogue, provides(chosen))
         artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
-        record = TerminalRecord(spec.limits.minutes)
+        reason = _why_no_store()
+        record = TerminalRecord(spec.limits.minutes, has_store=reason is None)
+        if reason:
+            record.event("warning", f"recorded stages are not reused: {reason}")
         if spec.limits.memory_gb is not None:
             record.event("warning", "limits.memory_gb is kept by workers, not by `slimboard run`.")
         try:
-            stages = pipeline.execute(spec, record, artifacts=artifacts, device=chosen)
+            measured = pipeline.execute(spec, record, artifacts=artifacts, device=chosen)
         finally:
             record.shown.clear()
-    return _result(stages, artifacts)
+    return _result(measured, artifacts)
 
 
 def _require_all(spec: RunSpec, catalogue: Catalogue, provided: Collection[str]) -> None:
@@ -120,11 +139,22 @@ def _require_all(spec: RunSpec, catalogue: Catalogue, provided: Collection[str])
         )
 
 
-def _result(stages: list[StageRecord], artifacts: ArtifactStore) -> dict[str, Any]:
-    last = stages[-1]
+def _why_no_store() -> str | None:
+    """Why the store cannot be asked: empty where there is none; None where it can be asked."""
+    if not shell.store_exists():
+        return ""
+    try:
+        found, expected = engine.revision()
+    except OperationalError as error:
+        return f"the store does not answer ({error.orig})"
+    return None if found == expected else f"the store is at revision {found}, not {expected}"
+
+
+def _result(measured: list[StageRecord], artifacts: ArtifactStore) -> dict[str, Any]:
+    last = measured[-1]
     folder: Path = artifacts.open(last.measured.key)
     return {
-        "stages": [stage_object(stage.position, stage.measured, stage.fidelity, stage.latencies) for stage in stages],
+        "stages": [stage_object(stage.position, stage.measured, stage.fidelity, stage.latencies) for stage in measured],
         "artifact": str(folder),
         "reload_max_error": last.measured.reload_max_error,
     }

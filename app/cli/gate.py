@@ -1,11 +1,9 @@
-"""`slimboard gate`: a finished run's stage held against a policy, for CI. Loads no torch."""
+"""A finished run's stage held against a policy, as `slimboard gate` prints it. Loads no torch."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from app.cli import gate_champion, shell, terminal
 from app.text import formats, stage_references
@@ -20,36 +18,20 @@ from core.store import engine, runs, stages
 from core.store.comparison import Item
 from core.store.models import RunStatus
 
-FAILED, UNTOLD = 1, 2  # exit statuses: a limit is not kept; whether it is cannot be told
 
+def judge(text: str, run: str, *, as_json: bool) -> tuple[str, bool]:
+    """What to print about a run (12, or a stage of it, 12.3) under a policy's text, and whether it keeps every limit.
 
-def gate(
-    policy: Annotated[
-        typer.FileText, typer.Argument(metavar="POLICY.yaml", help="the limits; - reads them from stdin")
-    ],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a finished run: 12, or 12.3 for its stage 3")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
-    """Hold a finished run against a policy.
-
-    Exit status 0: it keeps every limit; 1: it does not; 2: a bad policy, or no such finished run.
+    Raises SpecError for a bad policy or run, CommandError where there is no store.
     """
-    limits, item = Policy.from_yaml(shell.read_text(policy, "policy")), _item(run)
-    try:
-        with shell.store():
-            gated = _read(item, limits)
-    except shell.CommandError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(UNTOLD) from error
-    verdicts = hold(limits, gated.facts, [champion.facts for champion in gated.champions])
+    policy, item = Policy.from_yaml(text), _item(run)
+    with shell.store():
+        gated = _read(item, policy)
+    verdicts = hold(policy, gated.facts, [champion.facts for champion in gated.champions])
     kept = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
     if as_json:
-        typer.echo(json.dumps(_as_json(gated, verdicts, kept=kept), indent=1, ensure_ascii=False))
-    else:
-        typer.echo(_titles(gated))
-        typer.echo(_report(verdicts, gated.facts.score_unit))
-    if not kept:
-        raise typer.Exit(FAILED)
+        return json.dumps(_as_json(gated, verdicts, kept=kept), indent=1, ensure_ascii=False), kept
+    return f"{_titles(gated)}\n{_report(verdicts, gated.facts.score_unit)}", kept
 
 
 def _item(text: str) -> Item:

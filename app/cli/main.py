@@ -1,4 +1,8 @@
-"""`slimboard ...`: what the pages do, from a shell. Only `run` and `worker` load torch."""
+"""`slimboard ...`: what the pages do, from a shell.
+
+Each command imports what it uses when it is called, so that help and short commands answer at once. Only `run`,
+`worker` and `architectures` load torch, `worker` in processes of its own.
+"""
 
 import json
 import shutil
@@ -9,15 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import architectures, bundle, clean, gate, services, shell, terminal
+from app.cli import architectures, bundle, clean, gate_command, services, shell, terminal
 from app.cli.services import Device
 from app.cli.shell import CommandError, Who
-from app.local.process import UpError
 from app.text import formats
 from core.errors import SpecError, TechniqueFailure
-from core.spec import catalogue as published
-from core.store import engine, events, listing, runs, stages, users
-from core.store.models import UNFINISHED, RunStatus
+from core.store.names import LOCAL_USER, UNFINISHED, RunStatus
 
 cli = typer.Typer(
     help="Compression experiments for neural networks: queue recipes, run them, look at what came of it.",
@@ -33,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 @cli.callback()
 def common(
     context: typer.Context,
-    user: Annotated[str, typer.Option(help="act as this user")] = users.LOCAL_USER,
+    user: Annotated[str, typer.Option(help="act as this user")] = LOCAL_USER,
     project: Annotated[str, typer.Option(help="in this project; the user's first one by default")] = "",
 ) -> None:
     context.obj = Who(user, project)
@@ -48,7 +49,7 @@ def run(
     as_json: AsJson = False,
     device: Annotated[Device | None, typer.Option(help="cpu or gpu; as the spec says, by default")] = None,
 ) -> None:
-    """Execute a recipe here and now, without queue or store, and print its stages."""
+    """Execute a recipe here and now, without a queue, and print its stages."""
     from app.cli import foreground
 
     try:
@@ -90,6 +91,8 @@ def list_runs(
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
 ) -> None:
     """List the newest runs."""
+    from core.store import engine, listing
+
     with shell.store():
         project_id = context.obj.actor().project.id
         chosen = listing.RunFilter(project_id, tuple(status or ()), text=text)
@@ -125,7 +128,9 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
 @cli.command("techniques")
 def list_techniques(as_json: AsJson = False) -> None:
     """List the techniques of this installation and of the workers that it knows."""
-    known = shell.catalogue().techniques if shell.store_exists() else published.built_in().techniques
+    from core.spec.catalogue import built_in
+
+    known = (shell.catalogue() if shell.store_exists() else built_in()).techniques
     if as_json:
         _print_json(known)
         return
@@ -143,6 +148,7 @@ def export(
     """Copy the artifact of a finished run's stage to a folder."""
     from app.queries import artifacts
     from core.integrity import DamagedArtifact
+    from core.store import engine, stages
 
     with shell.store(), engine.read_session() as s:
         found = stages.find_run_stage(s, run_id, stage)
@@ -180,7 +186,7 @@ def requeue(context: typer.Context, run_id: RunId) -> None:
 
 
 bundle.add_to(cli)
-cli.command()(gate.gate)
+cli.command()(gate_command.gate)
 cli.command()(clean.clean)
 cli.command()(architectures.architectures)
 
@@ -193,7 +199,7 @@ def main() -> None:
         for problem in error.problems:
             typer.echo(str(problem), err=True)
         sys.exit(2)
-    except (CommandError, UpError) as error:
+    except CommandError as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
 
@@ -203,6 +209,8 @@ def _print_json(value: Any) -> None:
 
 
 def _print_run(run_id: int, as_json: bool = False) -> None:
+    from core.store import engine, events, runs, stages
+
     with engine.read_session() as s:
         row = runs.run_details(s, run_id)
         if row is None:
@@ -243,6 +251,8 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
 
 def _wait_for(run_id: int) -> RunStatus:
     """Wait until a run has ended, its progress on stderr."""
+    from core.store import engine, runs
+
     shown = terminal.ProgressLine()
     while True:
         with engine.read_session() as s:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from core.settings import settings
-from core.store import engine
+from app.cli.shell import CommandError
 
 
 class Device(StrEnum):
@@ -40,8 +39,12 @@ def up(
 ) -> None:
     """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
     from app.local import stack
+    from app.local.process import UpError
 
-    stack.up(port, host, workers, on_ready=_queue_demonstration if demo else None, say=typer.echo)
+    try:
+        stack.up(port, host, workers, on_ready=_queue_demonstration if demo else None, say=typer.echo)
+    except UpError as error:
+        raise CommandError(str(error)) from error
 
 
 def _queue_demonstration() -> None:
@@ -57,6 +60,7 @@ def serve(
 ) -> None:
     """Run the dashboard alone; queue, store and workers are elsewhere."""
     from app.local import stack
+    from core.settings import settings
 
     command = stack.front_end_command(host or settings().host, port or settings().port)
     os.chdir(stack.ROOT)
@@ -73,6 +77,8 @@ def worker(device: Annotated[Device, typer.Option(help="what it computes on")] =
 
 def migrate() -> None:
     """Bring the store to this version's schema."""
+    from core.store import engine
+
     engine.upgrade()
     typer.echo(f"The store is at revision {engine.revision()[0]}.")
 

@@ -1,21 +1,22 @@
-"""What commands share: for whom they act, and whether the store is there. Loads no torch."""
+"""What commands share: for whom they act, and whether the store is there.
+
+Imports what it uses only when it is called: `slimboard --help` reads this module.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import sqlalchemy
-from sqlalchemy.exc import NoResultFound, OperationalError
-
-from app.actions.actor import Actor, NotAllowed, Project, User
 from core.errors import SpecError
-from core.settings import settings
-from core.spec.catalogue import Catalogue, built_in
-from core.spec.model import RunSpec
-from core.store import engine, techniques, users
+from core.store.names import LOCAL_USER
+
+if TYPE_CHECKING:
+    from app.actions.actor import Actor
+    from core.spec.catalogue import Catalogue
+    from core.spec.model import RunSpec
 
 
 class CommandError(Exception):
@@ -26,11 +27,14 @@ class CommandError(Exception):
 class Who:
     """For whom the commands act."""
 
-    user: str = users.LOCAL_USER
+    user: str = LOCAL_USER
     project: str = ""
 
-    def actor(self) -> Actor:
+    def actor(self) -> "Actor":
         """The user in the project; raises CommandError where they have no role in it."""
+        from app.actions.actor import Actor, Project, User
+        from core.store import engine, users
+
         with engine.session() as s:
             user = User(users.enrol(s, self.user).id, self.user)
             projects = users.list_projects(s, user.id)
@@ -49,8 +53,10 @@ def read_text(file: TextIO, document: str) -> str:
         raise SpecError.of(document, file.name, "is no text in UTF-8", remedy) from error
 
 
-def read_spec(recipe: TextIO) -> RunSpec:
+def read_spec(recipe: TextIO) -> "RunSpec":
     """The spec in a file; raises SpecError, also for one that is no text."""
+    from core.spec.model import RunSpec
+
     return RunSpec.from_yaml(read_text(recipe, "spec"))
 
 
@@ -58,6 +64,7 @@ def read_spec(recipe: TextIO) -> RunSpec:
 def acting() -> Iterator[ModuleType]:
     """What a user may do, loaded only by the commands that do something; a refusal becomes a CommandError."""
     from app.actions import runs
+    from app.actions.actor import NotAllowed
 
     try:
         yield runs
@@ -65,8 +72,11 @@ def acting() -> Iterator[ModuleType]:
         raise CommandError(str(error)) from error
 
 
-def catalogue() -> Catalogue:
+def catalogue() -> "Catalogue":
     """The techniques, models and tasks that the pages offer too."""
+    from core.spec.catalogue import built_in
+    from core.store import engine, techniques
+
     with engine.read_session() as s:
         rows = techniques.list_published(s)
     return built_in().merged((row.kind, row.name, row.entry) for row in rows)
@@ -74,6 +84,10 @@ def catalogue() -> Catalogue:
 
 def store_exists() -> bool:
     """Whether there can be a store to ask; asking SQLite for a file that is not there would make it."""
+    import sqlalchemy
+
+    from core.settings import settings
+
     url = sqlalchemy.make_url(settings().database_url)
     return url.get_backend_name() != "sqlite" or Path(str(url.database)).exists()
 
@@ -81,6 +95,11 @@ def store_exists() -> bool:
 @contextmanager
 def store() -> Iterator[None]:
     """The store, where it is there and answers; raises CommandError that says what is missing."""
+    from sqlalchemy.exc import NoResultFound, OperationalError
+
+    from core.settings import settings
+    from core.store import engine
+
     remedy = "Start Slimboard with `slimboard up`, or name the store in SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
     if not store_exists():
         raise CommandError(f"There is no store in {settings().home.absolute()}. {remedy}")

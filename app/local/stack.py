@@ -38,7 +38,7 @@ def up(port: int | None, host: str | None, workers: int, on_ready: Callable[[], 
     home.mkdir(parents=True, exist_ok=True)
     with only_one(home) as announce, Stop() as stop:
         host = host or chosen.host
-        given = port if port is not None else chosen.port if "port" in chosen.model_fields_set else None
+        given = port if port is not None else chosen.port if os.environ.get("SLIMBOARD_PORT") else None
         port = free_port(host, given, say)
         engine.upgrade(chosen.database_url)
         services: list[Service] = []

@@ -1,9 +1,9 @@
 """Compute: weights, those that are not zero, and multiply-accumulates, counted on the real modules."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.models.batches import Batch, place
 from core.nn.precision import float_dtype
-from core.nn.replacement import Replacement
+from core.nn.replacement import Replacement, WeightCount
 from core.runtimes.decode import decoder_of
 from core.tasks.base import inputs
+
+Packed: TypeAlias = Mapping[nn.Module, WeightCount]  # modules that stand for matrices, with what these amount to
 
 
 @runtime_checkable
@@ -58,9 +60,10 @@ def count(model: nn.Module, batch: Batch, *, per_token: bool = False, decode: bo
     """
     first = {key: value[:1] for key, value in inputs(batch).items()}
     example = place(first, next(iter(first.values())).device, float_dtype(model))
-    total = macs(model, example)
-    decode_macs = _decode_macs(model, example) if decode else None
-    weights = count_weights(model)
+    packed = _count_packed(model)
+    total = _executed(model, packed, lambda: model(**example))
+    decode_macs = _decode_macs(model, packed, example) if decode else None
+    weights = _weights(model, packed)
     return Compute(
         parameters=weights.parameters,
         active_parameters=weights.active_parameters,
@@ -72,14 +75,14 @@ def count(model: nn.Module, batch: Batch, *, per_token: bool = False, decode: bo
     )
 
 
-def _decode_macs(model: nn.Module, example: Batch) -> int | None:
+def _decode_macs(model: nn.Module, packed: Packed, example: Batch) -> int | None:
     decoder = decoder_of(model)
     if decoder is None:
         return None
     prompt = {"input_ids": example["input_ids"][:, :-1]}
     with torch.no_grad():
         decoder.prefill(prompt, 1)
-    return _executed(model, decoder.step)
+    return _executed(model, packed, decoder.step)
 
 
 def macs(model: nn.Module, batch: Batch) -> int:
@@ -88,12 +91,22 @@ def macs(model: nn.Module, batch: Batch) -> int:
     Attention counts all pairs that are computed, masked ones included. A packed module counts what its
     kernel executes (`Replacement.macs`), else its whole matrix for every row.
     """
-    return _executed(model, lambda: model(**batch))
+    return _executed(model, _count_packed(model), lambda: model(**batch))
 
 
 def count_weights(model: nn.Module) -> Weights:
     """Count parameters and nominal bits; see `Weights`."""
-    parts = list(_parts(model))
+    return _weights(model, _count_packed(model))
+
+
+def _count_packed(model: nn.Module) -> Packed:
+    """The counts of all modules that give one, taken once: each unpacks its weights for it."""
+    counts = {module: module.count() for module in model.modules() if isinstance(module, Replacement)}
+    return {module: count for module, count in counts.items() if count is not None}
+
+
+def _weights(model: nn.Module, packed: Packed) -> Weights:
+    parts = list(_parts(model, packed))
     matrices = [part for part in parts if part.is_matrix]
     entries = sum(part.weights for part in matrices)
     total = sum(part.weights for part in parts)
@@ -115,14 +128,14 @@ class _Part:
     is_matrix: bool
 
 
-def _parts(model: nn.Module) -> Iterator[_Part]:
+def _parts(model: nn.Module, packed: Packed) -> Iterator[_Part]:
     """Each packed module and each ordinary parameter, those that share their storage with an earlier one left out."""
     seen: set[tuple[int, int, int]] = set()
-    for module in _packed_modules(model):
-        packed = module.count()
+    for module in _outermost(model, packed):
         own = [_place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
-        if packed is not None and not (own and seen.issuperset(own)):
-            yield _Part(packed.weights, packed.nonzeros, packed.bits, is_matrix=True)
+        if not (own and seen.issuperset(own)):
+            count = packed[module]
+            yield _Part(count.weights, count.nonzeros, count.bits, is_matrix=True)
         seen.update(own)
     for parameter in model.parameters():
         place = _place_of(parameter)
@@ -132,13 +145,13 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
             yield _Part(parameter.numel(), n_nonzero, 8.0 * parameter.element_size(), parameter.dim() >= 2)
 
 
-def _packed_modules(module: nn.Module) -> Iterator[Replacement]:
-    """The outermost modules that tell what their weights amount to."""
-    if isinstance(module, Replacement) and module.count() is not None:
+def _outermost(module: nn.Module, packed: Packed) -> Iterator[nn.Module]:
+    """The counted modules that lie in no other one."""
+    if module in packed:
         yield module
         return
     for child in module.children():
-        yield from _packed_modules(child)
+        yield from _outermost(child, packed)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -151,13 +164,13 @@ def _place_of(tensor: Tensor) -> tuple[int, int, int]:
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tensor.numel()
 
 
-def _executed(model: nn.Module, call: Any) -> int:
+def _executed(model: nn.Module, packed: Packed, call: Callable[[], object]) -> int:
     was_training = model.training
     model.eval()
     try:
         # Only the plain form of attention is a matrix product to the counter on every device.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            with _packed_macs(model, counter) as correction:
+            with _packed_macs(model, packed, counter) as correction:
                 call()
             flops: int = counter.get_total_flops()
             return flops // 2 + sum(correction)
@@ -166,7 +179,7 @@ def _executed(model: nn.Module, call: Any) -> int:
 
 
 @contextmanager
-def _packed_macs(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
+def _packed_macs(model: nn.Module, packed: Packed, counter: FlopCounterMode) -> Iterator[list[int]]:
     """Collect, for each call of a packed module, what its kernel executes less what the counter saw."""
     corrections: list[int] = []
     open_calls: list[tuple[nn.Module, int]] = []
@@ -177,11 +190,12 @@ def _packed_macs(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[in
     def leave(module: nn.Module, arguments: tuple[Any, ...], _: Any) -> None:
         _, before = open_calls.pop()
         if not open_calls:  # a packed module inside another is part of it
-            corrections.append(_macs_of(module, arguments[0].shape) - (counter.get_total_flops() - before) // 2)
+            seen = (counter.get_total_flops() - before) // 2
+            corrections.append(_macs_of(module, packed.get(module), arguments[0].shape) - seen)
 
     handles = []
     for module in model.modules():
-        if isinstance(module, Replacement) and _counts_itself(module):
+        if isinstance(module, Replacement) and (module in packed or type(module).macs is not Replacement.macs):
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave))
     try:
@@ -191,15 +205,10 @@ def _packed_macs(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[in
             handle.remove()
 
 
-def _counts_itself(module: Replacement) -> bool:
-    return module.count() is not None or type(module).macs is not Replacement.macs
-
-
-def _macs_of(module: nn.Module, shape: torch.Size) -> int:
+def _macs_of(module: nn.Module, count: WeightCount | None, shape: torch.Size) -> int:
     assert isinstance(module, Replacement)
     executed = module.macs(shape)
     if executed is not None:
         return executed
-    packed = module.count()
-    assert packed is not None, f"{type(module).__name__} tells neither macs nor count"
-    return packed.weights * (shape.numel() // shape[-1])
+    assert count is not None, f"{type(module).__name__} gives neither macs nor count"
+    return count.weights * (shape.numel() // shape[-1])

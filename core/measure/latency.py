@@ -19,6 +19,7 @@ from core.models.batches import Batch, place
 from core.runtimes.base import Runner
 
 SHORTEST_MS = 2.0  # one timing lasts at least so long: calls are repeated inside it
+LONG_MS = 10 * SHORTEST_MS  # a warm call as long as this would not be shorter than `SHORTEST_MS` at the next try
 WARM_UP_SECONDS = 0.1
 WARM_UP_CALLS = (3, 100)  # at least, at most
 RECOVERY_SECONDS = 0.5
@@ -100,16 +101,16 @@ def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tic
     samples = [stage] if reference is None else [stage, reference]
     for sample in samples:
         _warm_up(sample, tick)
-    for i in range(TRIES):
-        _let_others_finish(i, tick)
-        with _no_garbage_collection():
+    with _no_garbage_collection():
+        for i in range(TRIES):
+            _let_others_finish(i, tick)
             watch = Watch()
             times = _rounds(samples, repeats, tick)
             contention = watch.stop()
-        if best is None or contention.share < best[0].share:
-            best = contention, times
-        if not contention.disturbed:
-            break
+            if best is None or contention.share < best[0].share:
+                best = contention, times
+            if not contention.disturbed:
+                break
     assert best is not None
     return _summary(best[1], best[0])
 
@@ -170,9 +171,11 @@ def _stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
 
 
 def _calls_that_fill(time_calls: Callable[[int], float]) -> int:
-    """How many calls last `SHORTEST_MS`, by the fastest of a few warm ones."""
+    """How many calls last `SHORTEST_MS`, by the fastest of a few warm ones; a long one decides at once."""
     time_calls(2)
-    fastest = min(time_calls(1) for _ in range(5))
+    fastest = time_calls(1)
+    if fastest < LONG_MS:
+        fastest = min(fastest, *(time_calls(1) for _ in range(4)))
     return max(1, math.ceil(SHORTEST_MS / max(fastest, 1e-4)))
 
 

@@ -1,5 +1,6 @@
 """Memory: the peak of a fresh process that only loads an artifact and runs it, which also shows that it reloads."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from core.artifacts import artifact
+from core.fresh_process import warm_up
 from core.integrity import PROBE
 from core.measure.peak import peak
 from core.nn.precision import float_dtype
 from core.tasks.base import logits_of
 
 TOLERANCE = 1e-3  # of the largest output, or 4 roundings of 16 bits: additions may have another order elsewhere
+PRELOADED = ["torch", "safetensors.torch", __name__]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Reload:
     scale: float  # the largest stored output
     tolerance: float  # the largest error that still counts as equal
     peak_bytes: int  # to load the models and run the probe batch; on a GPU, of its memory
+
+
+def prepare() -> None:
+    """Let the server of fresh processes begin its imports: ours, and the models of transformers that are loaded here.
+
+    Otherwise each fresh process would import those again, which takes longer than to load and run a small model.
+    """
+    warm_up([*PRELOADED, *sorted(name for name in sys.modules if name.startswith("transformers.models."))])
 
 
 def reload(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from core.measure.fresh import in_fresh_process
+from core.fresh_process import in_fresh_process
 
 Value = TypeVar("Value")
 

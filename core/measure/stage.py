@@ -2,9 +2,11 @@
 
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -24,6 +26,8 @@ from core.runtimes.catalogue import BoundRuntime, bind_runtime
 from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
+
+Load: TypeAlias = Callable[[Path], nn.Module]  # the main model of an artifact, once for each measurement
 
 MEMORY = "peak memory"  # where it was taken, in a stage's details
 APPLIED, SCORED, RELOADED = 0.7, 0.85, 0.9  # shares of a step's progress that are done by then
@@ -60,20 +64,23 @@ class StageMeasurer:
         address: str,
     ) -> StageRecord:
         """The stage in `folder`; of a found one score and size are taken over, memory and latency only from here."""
-        model = artifact.load_models(folder, self.device)["main"]
+        if found is None and identity["trained"]:
+            memory.prepare()
+        load = cache(lambda where: artifact.load_models(where, self.device)["main"])
         compared_folder = None if key == reference_key else reference_folder
         known = found.fidelities.get(reference_key) if found and reference_key else None
-        examples, fidelity = self._scored(folder, model, compared_folder, known)
+        examples, fidelity = self._scored(folder, compared_folder, known, load)
         if found is None:
-            measured = self._measured(key, folder, model, examples, identity)
+            measured = self._measured(key, folder, load(folder), examples, identity)
         else:
             measured = self._found(folder, found.measured)
         rows = self._known_latencies(found, reference_key)
         if not rows and measured.trained:
-            rows = self._latencies(model, compared_folder)
+            rows = self._latencies(folder, compared_folder, load)
         comparison = None
         if compared_folder is not None:
-            comparison = self._comparison(folder, examples, compared_folder, reference_key)
+            reference = self._examples(compared_folder, load)
+            comparison = self._comparison(folder, examples, reference, reference_key)
         self.record.progress(1.0, "measured")
         return StageRecord(
             position=position,
@@ -89,36 +96,33 @@ class StageMeasurer:
         )
 
     def _scored(
-        self, folder: Path, model: nn.Module, reference_folder: Path | None, known: Fidelity | None
+        self, folder: Path, reference_folder: Path | None, known: Fidelity | None, load: Load
     ) -> tuple[score.Examples, Fidelity | None]:
         """Per-example test results, and the fidelity to the reference.
 
         It is measured in the same pass where it is not `known`; None, with the reason in the log, where it cannot be.
         """
         if reference_folder is None or known is not None:
-            return self._examples(folder, model), known
-        meter = FidelityMeter(artifact.load_models(reference_folder, self.device)["main"], self.device)
-        examples = self._examples(folder, model, meter)
+            return self._examples(folder, load), known
+        meter = FidelityMeter(load(reference_folder), self.device)
+        examples = self._examples(folder, load, meter)
         try:
             return examples, meter.result()
         except Incomparable as error:
             self.record.event("warning", f"fidelity is not measured: {error}")
             return examples, None
 
-    def _examples(
-        self, folder: Path, model: nn.Module | None = None, meter: FidelityMeter | None = None
-    ) -> score.Examples:
+    def _examples(self, folder: Path, load: Load, meter: FidelityMeter | None = None) -> score.Examples:
         """Per-example test results: those kept in the artifact, or computed and kept now. `meter` sees all batches."""
         kept = (folder / EXAMPLES).exists()
         if kept and meter is None:
             return artifact.load_examples(folder)
-        model = model or artifact.load_models(folder, self.device)["main"]
 
         def progress(share: float) -> None:
             self.record.progress(APPLIED + (SCORED - APPLIED) * share, "scoring on the test split")
 
         examples = score.evaluate(
-            model,
+            load(folder),
             self.task,
             "test",
             device=self.device,
@@ -220,25 +224,32 @@ class StageMeasurer:
             return []
         return rows if wanted <= {(row.runtime, row.batch) for row in rows} else []
 
-    def _latencies(self, model: nn.Module, reference_folder: Path | None) -> list[LatencyRow]:
-        reference = artifact.load_models(reference_folder, self.device)["main"] if reference_folder else None
+    def _latencies(self, folder: Path, reference_folder: Path | None, load: Load) -> list[LatencyRow]:
         rows = []
         for bound in self.runtimes:
             for index, batch_size in enumerate(self.spec.batch_sizes):
                 share = index / len(self.spec.batch_sizes)
                 text = f"timing, {bound.title}, batch {batch_size}"
                 self.record.progress(RELOADED + (1 - RELOADED) * share, text)
-                rows += self._timed(bound, model, reference, batch_size, text)
+                rows += self._timed(bound, folder, reference_folder, load, batch_size, text)
         return rows
 
     def _timed(
-        self, bound: BoundRuntime, model: nn.Module, reference: nn.Module | None, batch_size: int, text: str
+        self,
+        bound: BoundRuntime,
+        folder: Path,
+        reference_folder: Path | None,
+        load: Load,
+        batch_size: int,
+        text: str,
     ) -> list[LatencyRow]:
         """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
-        runner, compared = (self._runner(bound, m, batch, text) for m in (model, reference))
+        model = load(folder)
+        runner = self._runner(bound, model, batch, text)
         if runner is None:
             return []
+        compared = self._runner(bound, load(reference_folder), batch, text) if reference_folder else None
         conditions = latency.Conditions(
             hardware=hardware_name(self.device.type),
             software=self._software(bound),
@@ -260,11 +271,9 @@ class StageMeasurer:
             )
 
     def _runner(
-        self, bound: BoundRuntime, model: nn.Module | None, batch: dict[str, torch.Tensor], text: str
+        self, bound: BoundRuntime, model: nn.Module, batch: dict[str, torch.Tensor], text: str
     ) -> Runner | None:
         """The model in a runtime; None, with the reason in the log, where the runtime refuses it."""
-        if model is None:
-            return None
         try:
             return bound.runtime.load(model, self.device, float_dtype(model), batch)
         except Refused as refusal:
@@ -277,10 +286,9 @@ class StageMeasurer:
         return f"{_software()}, {beside_torch}" if beside_torch else _software()
 
     def _comparison(
-        self, folder: Path, examples: score.Examples, reference_folder: Path, reference_key: str | None
+        self, folder: Path, examples: score.Examples, reference: score.Examples, reference_key: str | None
     ) -> Comparison:
         assert reference_key is not None
-        reference = self._examples(reference_folder)
         regressions.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.analysis.replicates import Replicate, replicate
-from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage
+from core.measured import Comparison, Fidelity, FoundRun, FoundStage, LatencyRow, MeasuredStage
 from core.store.models import Artifact, Latency, OperatingPoint, Run, RunSource, RunStage, RunStatus, Stage
 from core.store.rows import Rows
 from core.store.upsert import upsert
@@ -188,6 +188,12 @@ def find_run_stage(session: Session, run_id: int, position: int | None = None) -
         query = query.where(RunStage.position == position)
     row = session.execute(query).one_or_none()
     return (row.key, row.address) if row is not None else None
+
+
+def find_run(session: Session, run_id: int) -> FoundRun | None:
+    """A finished run that another one starts from or compares with."""
+    last = find_run_stage(session, run_id)
+    return FoundRun(last[0], find_reference_key(session, run_id)) if last else None
 
 
 def find_reference_key(session: Session, run_id: int) -> str | None:

@@ -5,9 +5,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.store.models import Membership, Project, Role, User
+from core.store.names import LOCAL_USER
 from core.store.rows import Rows
 
-LOCAL_USER = "local"
+__all__ = ["LOCAL_USER"]
+
 DEFAULT_PROJECT = "default"
 
 

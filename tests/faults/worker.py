@@ -3,7 +3,7 @@
 import sys
 
 from tests.faults import jobs
-from worker import child, loop, supervisor
+from worker import loop, supervisor
 from worker.celery_app import app, worker_arguments
 
 
@@ -11,7 +11,7 @@ def main() -> None:
     """Start celery with jobs that misbehave on demand, in processes that need not load torch."""
     supervisor.JOB = f"{jobs.__name__}:run"
     loop.DESCRIBE = f"{jobs.__name__}:describe"
-    child.PRELOADED[:] = [jobs.__name__]
+    loop.PRELOADED[:] = [jobs.__name__]
     app.worker_main(worker_arguments(sys.argv[1])[2:])
 
 

@@ -4,6 +4,7 @@ import time
 
 from sqlalchemy.exc import OperationalError
 
+from core.fresh_process import Returned
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from worker.claim import Claim
@@ -16,7 +17,7 @@ class Answered(Watch):
     def __init__(self):
         self.claim = Claim(1, 1, "cpu")
         self.started = time.monotonic()
-        self.answer = ("value", Ended(RunStatus.DONE))
+        self.answer = Returned(Ended(RunStatus.DONE))
         self.ending = None
 
     def _write_log(self):

@@ -4,18 +4,16 @@ from core.store.models.base import Base
 from core.store.models.board import Champion, Favourite, Note, Report, SavedView, Tag
 from core.store.models.people import Membership, Project, Role, User
 from core.store.models.runs import (
-    UNFINISHED,
     Event,
-    FailureClass,
     Point,
     Run,
     RunNeed,
     RunSource,
-    RunStatus,
     RunTechnique,
 )
 from core.store.models.stages import Artifact, Latency, OperatingPoint, RunStage, Stage
 from core.store.models.workers import SpecCheck, Technique, Worker
+from core.store.names import UNFINISHED, FailureClass, RunStatus
 
 __all__ = [
     "UNFINISHED",

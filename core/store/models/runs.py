@@ -1,6 +1,5 @@
 """What is asked for and how it goes: runs, what they need and use, their curves and logs."""
 
-import enum
 from typing import Any
 
 from sqlalchemy import ForeignKey, Index, String, Text
@@ -8,31 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.store.clock import now
 from core.store.models.base import Base, short_enum
-
-
-class RunStatus(enum.StrEnum):
-    """Where a run is on its road."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
-
-
-class FailureClass(enum.StrEnum):
-    """Whose fault a failure was; only `infrastructure` and `lost` are retried."""
-
-    OUT_OF_MEMORY = "out of memory"
-    BAD_SPEC = "bad spec"
-    TECHNIQUE = "technique"
-    TIME_LIMIT = "time limit"
-    KILLED = "killed"  # its process, from outside
-    INFRASTRUCTURE = "infrastructure"
-    LOST = "lost"
+from core.store.names import FailureClass, RunStatus
 
 
 class Run(Base):

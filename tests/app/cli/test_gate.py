@@ -156,7 +156,6 @@ def test_the_console_script_exits_with_2_where_it_cannot_be_told(store, tmp_path
     policy.write_text("size: {at_most: 1 MB}")
     for arguments, home in ((["gate", str(policy), "77"], tmp_path), (["gate", str(policy), "77"], tmp_path / "none")):
         monkeypatch.setattr("sys.argv", ["slimboard", *arguments])
-        monkeypatch.setattr(main.shell, "settings", lambda home=home: main.settings().model_copy(update={"home": home}))
         monkeypatch.setattr(main.shell, "store_exists", lambda home=home: home == tmp_path)
         with pytest.raises(SystemExit) as ended:
             main.main()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from app.cli import main
 from core.settings import Settings
@@ -107,7 +108,7 @@ def test_a_spec_that_cannot_run_is_refused_in_readable_lines(store, tmp_path, ca
 
 
 def test_commands_that_need_a_store_say_where_they_looked_and_make_none(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(main.shell, "settings", lambda: Settings(home=tmp_path / "nowhere"))
+    monkeypatch.setattr("core.settings.settings", lambda: Settings(home=tmp_path / "nowhere"))
     for command in (["runs"], ["show", "1"], ["cancel", "1"]):
         assert slimboard(*command) == 1
         assert f"There is no store in {tmp_path / 'nowhere'}" in capsys.readouterr().err
@@ -144,9 +145,8 @@ def test_the_commands_of_the_queue_load_no_torch():
     code = """if True:
         import sys
         sys.argv = ["slimboard", "techniques"]
-        from app.actions import runs
-        from app.cli import demo, main
-        from app.local import health, stack
+        import app.actions.runs, app.cli.demo, app.local.health, app.local.stack
+        from app.cli import main
         try:
             main.main()
         except SystemExit:
@@ -154,6 +154,36 @@ def test_the_commands_of_the_queue_load_no_torch():
         assert "torch" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The packages that a command of the console script has imported by its end."""
+    code = f"""if True:
+        import sys
+        from app.cli import main
+        sys.argv = ["slimboard", *{arguments!r}]
+        try:
+            main.main()
+        except SystemExit as ended:
+            assert not ended.code, ended.code
+        print("LOADED", *{{name.partition(".")[0] for name in sys.modules}})
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+HEAVY = {"torch", "transformers", "streamlit", "altair", "pandas", "numpy", "pyarrow", "celery", "fsspec", "alembic"}
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in sorted(get_command(main.cli).commands))])
+def test_help_loads_neither_the_store_nor_any_large_library(command):
+    assert loaded_by(*command, "--help").isdisjoint({*HEAVY, "sqlalchemy", "jsonschema"})
+
+
+@pytest.mark.parametrize("command", [["runs"], ["show", "1"]])
+def test_commands_that_only_read_the_store_load_nothing_larger(store, recipe, command, monkeypatch):
+    assert slimboard("submit", recipe) == 0
+    assert loaded_by(*command).isdisjoint(HEAVY)
 
 
 def test_a_run_in_the_foreground_keeps_its_time_limit(store, tmp_path, capsys):

@@ -157,3 +157,25 @@ def test_counting_leaves_mode_and_hooks_as_they_were():
     assert model.training
     assert not model[0]._forward_hooks
     assert not model[0]._forward_pre_hooks
+
+
+def test_each_packed_module_is_counted_once():
+    class Counted(Packed):
+        calls = 0
+
+        def count(self):
+            self.calls += 1
+            return super().count()
+
+    class Model(Decoder):
+        def __init__(self):
+            super().__init__()
+            self.packed = Counted()
+
+        def forward(self, input_ids, cache=None):
+            return super().forward(input_ids, cache) + self.packed(torch.ones(1, input_ids.shape[1], 8)).sum()
+
+    model = Model()
+    found = count(model, {"input_ids": torch.arange(6)[None]}, per_token=True, decode=True)
+    assert model.packed.calls == 1
+    assert found.decode_macs == 16 + 4 * 6 + 32  # the packed matrix meets the new token alone

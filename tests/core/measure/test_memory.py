@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from core import models, tasks
 from core.artifacts import artifact
-from core.measure.fresh import FreshProcessError
+from core.fresh_process import FreshProcessError
 from core.measure.memory import reload
 from core.measure.size import tensor_payload
 from core.spec.model import ModelSpec, TaskSpec

@@ -1,13 +1,16 @@
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from core.measure.fresh import FreshProcessDied, FreshProcessError, in_fresh_process
+from core import fresh_process
+from core.fresh_process import FreshProcessDied, FreshProcessError, Raised, Returned, in_fresh_process
 from core.measure.peak import peak
 
 COUNTED_LATE = 800_000  # bytes: the kernel adds up each thread's resident pages in batches of 64
@@ -39,6 +42,17 @@ def wait_for_grandchild(path):
     return in_fresh_process(sleep_and_tell, path)
 
 
+def identity():
+    """Process id, session, and out-of-memory score."""
+    return os.getpid(), os.getsid(0), int(Path("/proc/self/oom_score_adj").read_text())
+
+
+def speak():
+    sys.stdout.write("to stdout\n")
+    sys.stderr.write("to stderr\n")
+    os.system("echo from a child of its own")
+
+
 def hold(n_bytes):
     block = torch.ones(n_bytes, dtype=torch.uint8)
     return int(block[-1])
@@ -53,6 +67,10 @@ def hold_briefly(n_bytes):
 def hold_small_blocks(n_blocks):
     blocks = [torch.ones(32 * 1024, dtype=torch.uint8) for _ in range(n_blocks)]
     return len(blocks)
+
+
+def is_alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def eventually(condition):
@@ -71,7 +89,7 @@ def test_a_function_answers_from_another_process():
 def test_its_exception_arrives_with_its_traceback():
     with pytest.raises(FreshProcessError, match="LookupError: no such thing") as raised:
         in_fresh_process(fail, "no such thing")
-    assert "in fail" in str(raised.value)
+    assert any("in fail" in note for note in raised.value.__notes__)
 
 
 def test_a_killed_process_is_told_from_one_that_crashed():
@@ -108,6 +126,49 @@ def test_a_fresh_process_can_have_a_fresh_process_from_the_same_server():
     (value, inner_pid), outer_pid = in_fresh_process(nest, 1)
     assert value == 2
     assert len({inner_pid, outer_pid, os.getpid()}) == 3
+
+
+def test_a_function_may_be_named_so_that_it_is_not_imported_here():
+    value, process = in_fresh_process("tests.core.test_fresh_process:add", 20, 1)
+    assert value == 21
+    assert process != os.getpid()
+
+
+@linux
+def test_a_fresh_process_leads_a_session_and_goes_first_when_memory_is_short():
+    pid, session, score = in_fresh_process(identity)
+    assert pid == session != os.getpid()
+    assert score == fresh_process.OOM_SCORE
+
+
+def test_output_of_the_process_and_its_children_is_captured_where_asked():
+    started = fresh_process.start(speak, capture=True)
+    assert started.answer() == Returned(None)
+    assert started.exit_code() == 0
+    printed = os.read(started.output, 65536).decode()
+    started.close()
+    assert sorted(printed.splitlines()) == ["from a child of its own", "to stderr", "to stdout"]
+
+
+def test_a_started_process_tells_an_exception_from_a_death():
+    raising, dying = fresh_process.start(fail, "no"), fresh_process.start(die, signal.SIGTERM)
+    raised = raising.answer()
+    assert isinstance(raised, Raised)
+    assert (raised.name, raised.text) == ("LookupError", "no")
+    assert "in fail" in raised.trace
+    assert dying.answer() is None
+    assert fresh_process.describe_exit(dying.exit_code()) == "crashed (SIGTERM)"
+    raising.close()
+    dying.close()
+
+
+def test_a_process_ends_when_its_parent_is_killed():
+    code = (
+        "import os, signal; from core import fresh_process;"
+        "print(fresh_process.start('time:sleep', 100).pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    answered = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    eventually(lambda: not is_alive(int(answered.stdout)))
 
 
 @linux
