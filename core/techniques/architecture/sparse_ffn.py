@@ -22,7 +22,7 @@ from core.techniques.architecture.fresh import REFUSES
 from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 
-class SparseFfn(OneShot):
+class SparseFfnTechnique(OneShot):
     """Swap feed-forward networks for ones that compute one hidden unit of every block: faster one token at a time."""
 
     family = Family.ARCHITECTURE
