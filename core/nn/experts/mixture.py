@@ -34,18 +34,18 @@ class MixtureOfExperts(Masked, Replacement):
         self._losses: dict[str, Tensor] = {}  # with their gradients, until `aux_losses` takes them
         self._seen: Routing | None = None  # of the last training batch, without gradients
 
-    def route(self, x: Tensor, valid: Tensor) -> Routing:
-        """The experts of each token of x [B, T, dim]; `valid` [B, T] is False at padding."""
+    def route(self, x: Tensor, valid: Tensor, *, causal: bool = False) -> Routing:
+        """The experts of each token of x [B, T, dim]; `valid` [B, T] is False at padding, `causal` as in `Masked`."""
         raise NotImplementedError(type(self).__name__)
 
     def router_macs(self) -> int:
         """Multiply-accumulates of routing one token."""
         return self.form.dim * self.n_experts
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """[B, T, dim] -> [B, T, dim]; padding, and tokens that no expert had a place for, give zero."""
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask.bool()
-        routing = self.route(x, valid)
+        routing = self.route(x, valid, causal=causal)
         if self.training:
             self._losses = routing.losses
             self._seen = routing.detached()
