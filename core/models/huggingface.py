@@ -17,6 +17,7 @@ from core.models.anatomy import anatomy
 from core.models.base import ModelSettings
 from core.models.checkpoint import check_weights, content_hash, locate, weight_files
 from core.models.conv1d import convert_conv1d_
+from core.models.experts import unfuse_experts_
 from core.models.loaded import Described, Loaded
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
 from core.tasks.base import InputFormat, Kind, Task
@@ -76,6 +77,7 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "attention": settings.attention,
         "dtype": settings.dtype,
         "conv1d_as_linear": True,
+        "experts_as_linears": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
     return Described(config=config, input_format=input_format, trained=not settings.new_head, tokenizer_files=files)
@@ -86,6 +88,8 @@ def build(config: dict[str, Any]) -> nn.Module:
     auto_class, hf_config, options = _unpack(config)
     model = auto_class.from_config(hf_config, **options)
     convert_conv1d_(model)
+    if config.get("experts_as_linears"):  # artifacts of earlier releases hold them fused
+        unfuse_experts_(model)
     return model
 
 
@@ -102,6 +106,7 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
         remedy = "Set new_head: true to train a new head." if _is_head(model, missing) else "Save the model again."
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
+    unfuse_experts_(model)
     return Loaded(**vars(described), module=model.eval(), content_hash=content_hash(described.config, files))
 
 
