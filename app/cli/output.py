@@ -45,13 +45,21 @@ def stage_object(position: int, measured: MeasuredStage | Any, latencies: Iterab
     return {
         "position": position,
         **{name: getattr(measured, name) for name in STAGE_FIELDS},
+        "reached": reached_share(measured.details),
         "latencies": [{name: getattr(row, name) for name in LATENCY_FIELDS} for row in latencies],
     }
 
 
+def reached_share(details: Mapping[str, Any] | None) -> float | None:
+    """The share of the model's parameters that a stage's step reached; None for a source, and before it was kept."""
+    reached = (details or {}).get("reached")
+    return None if reached is None else reached["share"]
+
+
 def stage_table(stages: Sequence[Mapping[str, Any]], units: Sequence[str]) -> str:
     """Stages as `stage_object` makes them, one a line, with each one's score unit."""
-    head = ("", "stage", "size", "score", "95 % interval", "MACs", "non-zeros", "p50", "× reference", "conditions")
+    quantities = ("size", "score", "95 % interval", "MACs", "non-zeros", "reached", "p50", "× reference")
+    head = ("", "stage", *quantities, "conditions")
     rows = [_stage_row(stage, unit) for stage, unit in zip(stages, units, strict=True)]
     return table(head, rows)
 
@@ -68,6 +76,7 @@ def _stage_row(stage: Mapping[str, Any], unit: str) -> list[str]:
         interval,
         formats.count(stage["macs"]),
         formats.count(stage["nonzeros"]),
+        formats.percent(stage["reached"]),
         formats.milliseconds(first["p50_ms"]) if first else formats.NOTHING,
         formats.ratio(first["ratio"]) if first else formats.NOTHING,
         conditions,

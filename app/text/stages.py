@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from app.charts.layers import SHARES
+from app.cli.output import reached_share
 from app.text import formats
 from app.text.conditions import condition_name_within
 
@@ -29,6 +30,14 @@ _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
 def name_of(stage: dict[str, Any]) -> str:
     """A stage's place and label: "2 · rtn 8 bit"; a reference from elsewhere has no place."""
     return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
+
+
+def missed_table(details: dict[str, Any]) -> pd.DataFrame:
+    """The modules whose parameters a step did not reach, the largest first; empty where it reached all."""
+    missed = details.get("reached", {}).get("missed", [])
+    return pd.DataFrame(
+        [{"Not reached": m["name"], "Kind": m["kind"], "Parameters": formats.count(m["parameters"])} for m in missed]
+    )
 
 
 def curve_title(name: str) -> str:
@@ -94,6 +103,7 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
                 "MACs": formats.count(stage["macs"]),
                 "Parameters": formats.count(stage["parameters"]),
                 "Nonzeros": formats.count(stage["nonzeros"]),
+                "Reached by the step": formats.percent(reached_share(stage["details"])),
                 "Peak memory": formats.size(_number(stage["peak_memory_bytes"])),
                 "Further scores": _further_scores(stage),
                 "Took": f"{formats.duration(stage['seconds'])}{', reused here' if stage['reused'] else ''}",

@@ -22,6 +22,7 @@ from core.engine.recording import RunRecord
 from core.engine.stage_key import software
 from core.engine.stage_plan import SOURCE, Road, Roads, is_run, stage_family
 from core.errors import SpecError
+from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
 from core.measured import StageRecord
 from core.spec.model import ModelSpec, RunSpec
@@ -132,8 +133,16 @@ class Execution:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses
+        reached = before.compare()
+        if not reached["share"]:
+            kinds = ", ".join(dict.fromkeys(module["kind"] for module in reached["missed"]))
+            message = f"reaches none of the model's {reached['parameters']:,} parameters, which are those of: {kinds}"
+            remedy = "Leave this step out, or choose a model of layers that it knows."
+            raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
+        subject.details["reached"] = reached
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:

@@ -117,27 +117,27 @@ class _Part:
 def _parts(model: nn.Module) -> Iterator[_Part]:
     """Each packed module and each ordinary parameter, those that share their storage with an earlier one left out."""
     seen: set[tuple[int, int, int]] = set()
-    for module in _packed_modules(model):
+    for module in packed_modules(model):
         packed = module.count()
-        own = [_place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
+        own = [place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
         if packed is not None and not (own and seen.issuperset(own)):
             yield _Part(packed.weights, packed.nonzeros, packed.bits, is_matrix=True)
         seen.update(own)
     for parameter in model.parameters():
-        place = _place_of(parameter)
+        place = place_of(parameter)
         if place not in seen:
             seen.add(place)
             n_nonzero = int(torch.count_nonzero(parameter))
             yield _Part(parameter.numel(), n_nonzero, 8.0 * parameter.element_size(), parameter.dim() >= 2)
 
 
-def _packed_modules(module: nn.Module) -> Iterator[Replacement]:
+def packed_modules(module: nn.Module) -> Iterator[Replacement]:
     """The outermost modules that tell what their weights amount to."""
     if isinstance(module, Replacement) and module.count() is not None:
         yield module
         return
     for child in module.children():
-        yield from _packed_modules(child)
+        yield from packed_modules(child)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -145,7 +145,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _place_of(tensor: Tensor) -> tuple[int, int, int]:
+def place_of(tensor: Tensor) -> tuple[int, int, int]:
     """Equal for tensors that are the same stretch of one storage."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tensor.numel()
 

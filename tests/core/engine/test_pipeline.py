@@ -17,6 +17,8 @@ from core.errors import Interrupted, SpecError
 from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
 from core.spec.model import RunSpec, StepSpec
+from core.technique import Family, OneShot
+from core.techniques.catalogue import TECHNIQUES
 
 TRAIN = {"train": {"steps": 12, "batch_size": 32, "evaluations": 0}}
 DISTIL = {"distill_logits": {"teacher": "stage:0"}}
@@ -249,3 +251,26 @@ def test_an_artifact_of_another_format_is_refused_with_its_number(whole, tmp_pat
     (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
     with pytest.raises(ValueError, match="format 99"):
         Manifest.read(tmp_path)
+
+
+def test_each_stage_tells_what_its_step_reached(whole):
+    source, *trained = whole[1]
+    assert "reached" not in source.measured.details
+    for stage in trained:
+        assert stage.measured.details["reached"]["share"] == 1
+
+
+class _Idle(OneShot):
+    """Changes nothing."""
+
+    family = Family.PRUNING
+    paper = "https://example.org"
+
+    def apply(self, subject, context):
+        """Look at the model and leave it."""
+
+
+def test_a_step_that_reaches_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(TECHNIQUES, "idle", _Idle)
+    with pytest.raises(SpecError, match=r"recipe\[0\] = 'idle': reaches none of the model's [\d,]+ parameters"):
+        run(tmp_path, spec("idle"))
