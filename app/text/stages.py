@@ -7,7 +7,7 @@ import pandas as pd
 
 from app.text import formats
 from app.text.conditions import condition_name_within
-from core.measured import CHECKPOINT
+from core.measured import CHECKPOINT, reached_share
 from core.quantities import SCORE, Origin, Quantity, Shown, in_sentence, kept_in, shown_in
 from core.scores import find_unit
 
@@ -22,6 +22,14 @@ _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
 def name_of(stage: dict[str, Any]) -> str:
     """A stage's place and label: "2 · rtn 8 bit"; a reference from elsewhere has no place."""
     return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
+
+
+def missed_table(details: dict[str, Any]) -> pd.DataFrame:
+    """The modules whose parameters a step did not reach, the largest first; empty where it reached all."""
+    missed = details.get("reached", {}).get("missed", [])
+    return pd.DataFrame(
+        [{"Not reached": m["name"], "Kind": m["kind"], "Parameters": formats.count(m["parameters"])} for m in missed]
+    )
 
 
 def curve_title(name: str) -> str:
@@ -98,6 +106,7 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
             {
                 "Stage": name_of(stage),
                 **{quantity.short: quantity_cell(stage, quantity) for quantity in shown_in(Shown.COMPUTE)},
+                "Reached by the step": formats.percent(reached_share(stage["details"])),
                 "Further scores": _further_scores(stage),
                 "Took": f"{formats.duration(stage['seconds'])}{', reused here' if stage['reused'] else ''}",
             }

@@ -24,6 +24,7 @@ from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
+from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
 from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
@@ -154,8 +155,16 @@ class Execution:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses
+        reached = before.compare()
+        if not reached["share"]:
+            kinds = ", ".join(dict.fromkeys(module["kind"] for module in reached["missed"]))
+            message = f"reaches none of the model's {reached['parameters']:,} parameters, which are those of: {kinds}"
+            remedy = "Leave this step out, or choose a model of layers that it knows."
+            raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
+        subject.details["reached"] = reached
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:

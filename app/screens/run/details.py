@@ -10,14 +10,16 @@ from app.charts.layers import layer_chart, quantities, titled
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
-from app.text.stages import layer_table, name_of
+from app.text.stages import layer_table, missed_table, name_of
+from core.measured import reached_share
 from core.spec.model import RunSpec
 
 ACROSS = 6  # images in a row
 
 
 def show_layers(stages: pd.DataFrame) -> None:
-    """What steps say of each layer."""
+    """What steps say of each layer, and which modules they did not reach."""
+    _show_missed(stages)
     told = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
     if not told:
         st.info("No step of this run tells of single layers. Pruning, quantization and decomposition do.")
@@ -31,6 +33,16 @@ def show_layers(stages: pd.DataFrame) -> None:
         )
         st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
     st.dataframe(layer_table(layers), hide_index=True)
+
+
+def _show_missed(stages: pd.DataFrame) -> None:
+    for stage in stages.to_dict("records"):
+        details = stage["details"] if isinstance(stage["details"], dict) else {}
+        share, missed = reached_share(details), missed_table(details)
+        if share is None or missed.empty:
+            continue
+        with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
+            st.dataframe(missed, hide_index=True)
 
 
 def _layers(stage: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ class MlpMixer(OneShot):
     """Swap full attention for an MLP over the tokens, the same for every channel."""
 
     family = Family.ARCHITECTURE
+    limits_length = True
     paper = "https://arxiv.org/abs/2105.01601"
     leaves = OTHER_MIXING
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS

@@ -81,7 +81,8 @@ def test_the_plainest_conditions_come_first():
 
 
 def test_costs_have_units_and_leave_the_principal_score_out():
-    cost = stages.cost_table(pd.DataFrame([STAGE])).iloc[0]
+    cost = stages.cost_table(pd.DataFrame([STAGE | {"details": {"reached": {"share": 0.862}}}])).iloc[0]
+    assert cost["Reached by the step"] == "86.2 %"
     assert cost["MACs"] == "2.00 M"
     assert cost["Further scores"] == "cross entropy 0.123 nats"
 
@@ -112,6 +113,13 @@ def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
     }
     assert set(list(reference.values())[1:]) == {"is the reference"}
     assert set(list(old.values())[1:]) == {"not measured"}
+
+
+def test_modules_that_a_step_missed_are_named_with_their_parameters():
+    reached = {"share": 0.5, "missed": [{"name": "model.embed", "kind": "Embedding", "parameters": 2_000_000}]}
+    [row] = stages.missed_table({"reached": reached}).to_dict("records")
+    assert row == {"Not reached": "model.embed", "Kind": "Embedding", "Parameters": "2.00 M"}
+    assert stages.missed_table({}).empty  # recorded before it was told
 
 
 def test_layers_read_without_raw_floats():
