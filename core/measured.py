@@ -1,5 +1,6 @@
 """What a stage was measured to be, as it goes from the pipeline to the store. Loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,12 @@ SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chanc
 def difference_unit(score_unit: str) -> str:
     """In what differences of a score are told: those of percentages in points."""
     return "points" if score_unit == "%" else score_unit
+
+
+def reached_share(details: Mapping[str, Any] | None) -> float | None:
+    """The share of the parameters that a step reached, of its stage's details; None for sources and older stages."""
+    reached = (details or {}).get("reached")
+    return None if reached is None else reached["share"]
 
 
 @dataclass(frozen=True)

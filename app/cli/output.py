@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.text import formats
-from core.measured import MeasuredStage
+from core.measured import MeasuredStage, reached_share
 
 STAGE_FIELDS = (
     "technique",
@@ -48,12 +48,6 @@ def stage_object(position: int, measured: MeasuredStage | Any, latencies: Iterab
         "reached": reached_share(measured.details),
         "latencies": [{name: getattr(row, name) for name in LATENCY_FIELDS} for row in latencies],
     }
-
-
-def reached_share(details: Mapping[str, Any] | None) -> float | None:
-    """The share of the model's parameters that a stage's step reached; None for a source, and before it was kept."""
-    reached = (details or {}).get("reached")
-    return None if reached is None else reached["share"]
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]], units: Sequence[str]) -> str:

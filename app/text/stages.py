@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 
 from app.charts.layers import SHARES
-from app.cli.output import reached_share
 from app.text import formats
 from app.text.conditions import condition_name_within
+from core.measured import reached_share
 
 SCORE_UNITS = {
     "accuracy": "%",

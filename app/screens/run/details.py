@@ -7,10 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.layers import layer_chart, quantities, titled
-from app.cli.output import reached_share
 from app.queries import run_details
 from app.text import formats
 from app.text.stages import layer_table, missed_table, name_of
+from core.measured import reached_share
 from core.spec.model import RunSpec
 
 ACROSS = 6  # images in a row

@@ -1,6 +1,7 @@
 """`slimboard clean`: the weights of old runs go, what pages show stays."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
