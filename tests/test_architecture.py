@@ -58,7 +58,8 @@ LAYERS = {  # from the bottom up: a package imports only from layers below its o
         {"cli", "main", "server"},
     ],
     "core": [
-        {"disk", "errors", "families", "fresh_process", "integrity", "plugins", "scores", "settings"},
+        {"disk", "errors", "families", "fresh_process", "integrity", "plugins", "scores"},
+        {"settings"},
         {"measured", "publish_settings", "quantities", "software", "spec"},
         {"paired_tests"},
         {"analysis", "nn", "tasks"},

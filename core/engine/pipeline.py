@@ -16,6 +16,7 @@ from torch import nn
 
 from core import tasks
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
@@ -84,9 +85,9 @@ class Execution:
         self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
         folder = self.realize(plan, position)
         found = self.record.find_stage(key)
-        if found is not None and found.manifest_sha256 != artifact.manifest_digest(folder):
+        if found is not None and found.manifest_sha256 != manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
-        manifest = artifact.Manifest.read(folder)
+        manifest = Manifest.read(folder)
         if self.reference_key is None and manifest.trained and not manifest.compressed:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
@@ -230,9 +231,7 @@ class Execution:
         step, bound = plan.steps[position - 1]
         return f"{step.technique} {bound.label()}".strip()
 
-    def _identity(
-        self, plan: StagePlan, position: int, report: dict[str, Any], manifest: artifact.Manifest
-    ) -> dict[str, Any]:
+    def _identity(self, plan: StagePlan, position: int, report: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         """The columns of a stage that say what it is."""
         step = plan.steps[position - 1][0] if position else None
         return {

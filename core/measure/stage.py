@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from core.artifacts import artifact
+from core.artifacts.manifest import manifest_digest
 from core.context import Record
 from core.errors import TechniqueFailure
 from core.integrity import EXAMPLES, PACKED
@@ -87,7 +88,7 @@ class StageMeasurer:
             measured=measured,
             artifact=address,
             artifact_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-            manifest_sha256=artifact.manifest_digest(folder),
+            manifest_sha256=manifest_digest(folder),
             reused=found is not None,
             reference_key=reference_key,
             comparison=comparison,

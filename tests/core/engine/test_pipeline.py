@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from core.artifacts import artifact
-from core.artifacts.artifact import PACKED, Manifest
+from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine import pipeline, stage_key
 from core.engine.pipeline import execute
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import bound_steps, stage_family
 from core.errors import Interrupted, SpecError
+from core.integrity import PACKED
 from core.measure import score
 from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
