@@ -15,14 +15,14 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.ffn.mlp import Mlp
-from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
+from core.nn.ffn.sparse_ffn import SparseFfnTechnique as SparseFfnModule
 from core.subject import Subject
 from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
 from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 
-class SparseFfn(OneShot):
+class SparseFfnTechnique(OneShot):
     """Swap feed-forward networks for ones that compute one hidden unit of every block: faster one token at a time."""
 
     family = Family.ARCHITECTURE

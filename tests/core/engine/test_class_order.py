@@ -10,7 +10,7 @@ from core.artifacts import artifact
 from core.artifacts.store import ArtifactStore
 from core.engine import pipeline
 from core.engine.recording import MemoryRecord
-from core.engine.stage_plan import Roads
+from core.engine.stage_plan import StagePlanner
 from core.errors import SpecError
 from core.measure import score
 from core.measured import FoundRun
@@ -99,7 +99,7 @@ def roads_of(earlier, class_names):
     record.stages = list(stages)
     task = Shape("file:digits", Kind.IMAGE_CLASSIFICATION, 10, (1, 8, 8), class_names=tuple(class_names))
     asked = RunSpec.parse({"model": "run:7", "task": "builtin:digits"})
-    return Roads(asked, task, record, store, torch.device("cpu")), record
+    return StagePlanner(asked, task, record, store, torch.device("cpu")), record
 
 
 @torch.no_grad()
