@@ -11,7 +11,7 @@ from core.measured import CHECKPOINT
 from core.quantities import SCORE, Origin, Quantity, Shown, in_sentence, kept_in, shown_in
 from core.scores import find_unit
 
-NO_KERNEL = "size only, no kernel here"
+NO_KERNEL = "size only (no kernel on this worker)"
 DISTURBED = (
     "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
     "requeue the run while the machine is quiet to measure again."

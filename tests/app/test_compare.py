@@ -112,7 +112,7 @@ def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
         s.execute(update(Latency).where(Latency.stage_id == alike).values(disturbed=True))
     at = opened(runs="1,2,3")
     latency = summary(at)["Latency p50"]
-    assert latency["run 2 · half"] == "size only, no kernel here"
+    assert latency["run 2 · half"] == "size only (no kernel on this worker)"
     assert latency["run 3 · other seed"].endswith(" ms (disturbed)")
     assert latency["run 1 · dense"].endswith(" ms")
     assert any(caption.value.startswith("Disturbed:") for caption in at.caption)

@@ -99,7 +99,7 @@ def test_stages_stand_in_order_with_what_they_came_to(run_id):
     assert list(table["Stage"]) == ["0 · builtin:vit", "1 · train 20 updates", "2 · rtn 8-bit"]
     assert table["Size"][2] == "1.00 MB (4.00× smaller)"
     assert table["Against the reference"].tolist() == ["–", "is the reference", "−0.5 points, may be chance (p 0.200)"]
-    assert table["p50 / p95"].tolist() == ["–", "2.00 ms / 2.40 ms", "size only, no kernel here"]
+    assert table["p50 / p95"].tolist() == ["–", "2.00 ms / 2.40 ms", "size only (no kernel on this worker)"]
     assert not any("disturbed" in caption.value for caption in at.caption)
     assert [metric.value for metric in at.metric] == ["1.00 MB", "95.0 %", "–", "4.00 MB"]
 
@@ -135,7 +135,7 @@ def test_a_reference_from_elsewhere_stands_before_the_stages(run_id):
 
 def test_claims_stand_against_what_was_measured(run_id):
     claims = cells(opened(run_id), 1)
-    assert claims["Verdict"].tolist() == ["size only, no kernel here"]
+    assert claims["Verdict"].tolist() == ["size only (no kernel on this worker)"]
 
 
 def test_a_running_run_shows_progress_and_can_be_cancelled(run_id, monkeypatch):

@@ -73,7 +73,7 @@ def _warnings(stage: dict[str, Any], timed: set[int], ideal: float) -> list[str]
     found = []
     sparse, quantized = stage["nominal_sparsity"] >= SPARSE, stage["nominal_bits"] < FEW_BITS
     if stage["position"] not in timed:
-        found.append("size only, no kernel here")
+        found.append("size only (no kernel on this worker)")
     elif pd.notna(stage["ratio"]) and not _is_faster(stage) and (sparse or quantized):
         found.append(marked(f"{'sparse' if sparse else 'quantized'} but not faster", bool(stage["disturbed"])))
     if ideal and stage["size_bytes"] / ideal > LARGER:

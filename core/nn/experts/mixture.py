@@ -24,7 +24,7 @@ class MixtureOfExperts(Masked, Replacement):
 
     settings: ClassVar[tuple[str, ...]] = ()
     choices: int  # experts of a token
-    no_onnx = "which rows an expert gets depends on the data, and a traced graph would keep those of its example"
+    no_onnx = "routing depends on the data, and a traced graph would keep the example's routing"
 
     def __init__(self, n_experts: int, **form: Any):
         super().__init__()

@@ -42,7 +42,7 @@ def test_a_stage_reads_with_units_and_intervals():
 
 
 def test_a_stage_that_nothing_could_time_is_size_only():
-    assert line(timed=None)["p50 / p95"] == "size only, no kernel here"
+    assert line(timed=None)["p50 / p95"] == "size only (no kernel on this worker)"
 
 
 def test_an_untrained_stage_is_not_blamed_for_a_missing_time():

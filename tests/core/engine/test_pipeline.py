@@ -255,7 +255,7 @@ def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
     continued = run(folder, spec(MORE, model="run:7"), record)
     assert continued[0].measured.score == stages[2].measured.score
     assert continued[1].reference_key == stages[1].measured.key
-    with pytest.raises(SpecError, match="is no finished run"):
+    with pytest.raises(SpecError, match="is not a finished run"):
         run(folder, spec(MORE, model="run:8"), record)
 
 

@@ -46,7 +46,7 @@ def test_a_disturbed_time_is_marked_in_verdict_and_speed_up():
 
 def test_a_format_without_a_kernel_is_size_only():
     claim = verdict(timed=(), ratio=None, ratio_high=None)
-    assert claim.warnings == ("size only, no kernel here",)
+    assert claim.warnings == ("size only (no kernel on this worker)",)
     assert claim.speed_up is None
 
 

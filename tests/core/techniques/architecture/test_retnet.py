@@ -70,7 +70,7 @@ def test_masks_survive_where_the_weights_do_and_are_refused_where_they_do_not():
 def test_steps_that_would_have_to_cut_the_gate_along_are_refused(later):
     subject, _ = subject_of()
     swapped(subject)
-    with pytest.raises(SpecError, match=r"its (heads|blocks' parts) are not known here"):
+    with pytest.raises(SpecError, match=r"its (heads|blocks' parts) are not known to Slimboard"):
         later.check(subject)
 
 

@@ -69,7 +69,7 @@ def test_bidirectional_models_are_refused():
 def test_blocks_that_pass_on_fewer_tokens_are_refused():
     subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
     TokenMerging().apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"model.source = 'blocks.0': passes on fewer tokens"):
+    with pytest.raises(SpecError, match=r"model.source = 'blocks.0': reduces tokens"):
         SparseQkv().check(subject)
 
 

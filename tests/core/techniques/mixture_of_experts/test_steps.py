@@ -195,7 +195,7 @@ def test_refusals_name_the_field_and_the_remedy():
     with pytest.raises(SpecError, match=r"expert_width = 0\.5: is for models that are not trained"):
         Glam(expert_width=0.5).check(gpt(trained=True))
     subject.models["main"] = Resnet(depth=8, width=4, image_size=(8, 8), channels=1, n_classes=10)
-    with pytest.raises(SpecError, match="is no built-in Transformer"):
+    with pytest.raises(SpecError, match="is not a built-in Transformer"):
         Switch().check(subject)
 
 

@@ -260,9 +260,9 @@ def test_half_precision_is_sliced():
 
 
 def test_what_cannot_be_sliced_is_refused_with_the_reason():
-    with pytest.raises(SpecError, match="no plain pre-norm ones: BertLayer"):
+    with pytest.raises(SpecError, match="not plain pre-norm blocks: BertLayer"):
         Slicegpt().check(subject_of("bert", depth=2))
-    with pytest.raises(SpecError, match=r"more before its blocks than embeddings: model.decoder.embed_tokens"):
+    with pytest.raises(SpecError, match=r"other layers than embeddings before its blocks: model.decoder.embed_tokens"):
         Slicegpt().check(subject_of("opt", depth=2, word_embed_proj_dim=16))
     with pytest.raises(SpecError, match="whose blocks' parts are not known"):
         Slicegpt().check(plane_subject())
@@ -300,5 +300,5 @@ def test_a_shallower_model_is_sliced_and_a_sliced_one_is_not_sliced_again():
     take_out_(subject, [1])
     Slicegpt().apply(subject, context(subject))
     assert len(subject.details["layers"]) == 5
-    with pytest.raises(SpecError, match="no plain pre-norm ones: SlicedBlock"):
+    with pytest.raises(SpecError, match="not plain pre-norm blocks: SlicedBlock"):
         Slicegpt().check(subject)
