@@ -28,7 +28,7 @@ ROTATED_STREAM = "a rotated residual stream"
 REDUCED_TOKENS = "blocks that reduce tokens"
 
 KEPT_WEIGHTS = "which weights are kept"
-BLOCKS = "what the blocks are made of"
+BLOCKS = "what the blocks consist of"
 
 
 class Technique(BaseModel):

@@ -28,7 +28,7 @@ def full_attentions(subject: Subject) -> dict[str, FullAttention]:
     modules = dict(transformer(subject).named_modules())
     for name, module in modules.items():
         if isinstance(module, ReducingBlock):
-            remedy = "These blocks compute attention themselves: leave one of the two steps out."
+            remedy = "These blocks compute attention themselves: remove one of the two steps."
             raise SpecError.of("model.source", name, "reduces tokens", remedy)
     found = {name: module for name, module in modules.items() if type(module) is FullAttention}
     _require(subject, dict(found), "full attention")

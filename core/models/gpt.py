@@ -91,7 +91,7 @@ class Gpt(Transformer):
 
 
 class GptSettings(TextSettings):
-    """A decoder that predicts the next byte, trained from scratch."""
+    """A causal language model over bytes, trained from scratch."""
 
     kind = Kind.LANGUAGE_MODELLING
     module = Gpt

@@ -35,7 +35,7 @@ AUTO_CLASSES = {
 
 
 class HuggingFaceSettings(ModelSettings):
-    """A model of a Hugging Face repository or folder, with its trained weights."""
+    """A pretrained model from a Hugging Face repository or folder."""
 
     revision: str | None = Field(
         None,

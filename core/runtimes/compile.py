@@ -38,7 +38,7 @@ class CompiledRunner:
 
 
 class Compile(Runtime):
-    """torch.compile, PyTorch's own compiler."""
+    """torch.compile, PyTorch's compiler."""
 
     requires = frozenset({COMPILER})
 

@@ -35,7 +35,7 @@ def eager(model: nn.Module, device: torch.device, dtype: torch.dtype, example: B
 
 
 class Eager(Runtime):
-    """Plain PyTorch, one operator after the other."""
+    """Plain PyTorch without compilation."""
 
     def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> EagerRunner:
         return eager(model, device, dtype, example)

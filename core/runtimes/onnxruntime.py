@@ -88,7 +88,7 @@ class OnnxRuntimeRunner:
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime, for float32 models of ordinary layers on a CPU."""
+    """ONNX Runtime, for unpacked float32 models on a CPU."""
 
     requires = frozenset({"cpu", "onnx", "onnxruntime"})
 

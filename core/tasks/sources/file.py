@@ -20,7 +20,7 @@ from core.tasks.sources.text_file import read_text
 
 
 class File(OwnData):
-    """Your own data: a text, a CSV or JSON Lines table of labelled texts, or a folder of class folders of pictures."""
+    """Your own data: a text file, a CSV or JSON Lines table of labelled text, or a folder of images by class."""
 
     places: ClassVar[frozenset[str]] = frozenset({"validation_file", "test_file"})
 

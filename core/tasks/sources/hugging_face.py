@@ -35,7 +35,7 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class HuggingFaceData(OwnData):
-    """A data set of the Hugging Face Hub or a folder of it: texts, labelled texts or labelled pictures."""
+    """A data set from the Hugging Face Hub or a local copy: text, labelled text or labelled images."""
 
     config: str | None = Field(
         None,

@@ -29,7 +29,7 @@ RAREST = 1e-4  # share of the trees that must have a length within the limits
 
 
 class ListOps(TaskSource):
-    """Long nested operations on digits, ten classes: every token may matter, wherever it is."""
+    """Nested operations on digits, ten classes: any token may matter, at any distance."""
 
     length: int = Field(
         512, ge=16, le=16_384, description="upper limit of tokens in a text (2,000 in Long Range Arena)"

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 class LongRecall(TaskSource):
-    """Recall or copy over a chosen distance: shows what a sparse pattern or a bounded state cannot reach or hold."""
+    """Recall or copy over a chosen distance: shows the limits of sparse attention and of bounded states."""
 
     variant: Literal["recall", "copy", "classify"] = Field(
         "recall", description="recall and copy are for language models, classify (the value of one key) for classifiers"

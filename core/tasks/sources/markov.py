@@ -22,7 +22,7 @@ FLOOR = 0.01  # share of the uniform distribution in every transition: no letter
 
 
 class Markov(TaskSource):
-    """Text from a Markov source of known entropy: tells how far a language model is from the best possible one."""
+    """Text from a Markov source of known entropy: shows how far a language model is from the optimum."""
 
     order: int = Field(2, ge=1, le=3, description="number of letters that the next one depends on")
     symbols: int = Field(16, ge=2, le=26, description="size of the alphabet")

@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on_where_it_was(whole, tmp_path):
         run(tmp_path, spec(TRAIN, MORE), Stopping(), tmp_path / "resume")
     record = MemoryRecord()
     resumed = run(tmp_path, spec(TRAIN, MORE), record, tmp_path / "resume")
-    assert ("info", "taken up at update 3 of 6") in record.events
+    assert ("info", "resumed at update 3 of 6") in record.events
     assert same(weights(tmp_path, resumed[2]), weights(folder, alone[2]))
     assert list((tmp_path / "resume").iterdir()) == []
     assert not list(tmp_path.glob("draft-*"))

@@ -45,7 +45,7 @@ MISTAKES = {
     "no attention": (
         spec("sliding_window", model=RESNET), "recipe[0].sliding_window.model", "Resnet", "has no attention",
     ),
-    "rank saves nothing": (spec({"svd": {"rank": 64}}), "recipe[0].svd.rank", 64, "makes no layer of this model"),
+    "rank saves nothing": (spec({"svd": {"rank": 64}}), "recipe[0].svd.rank", 64, "does not reduce any layer"),
     "another kind of model": (spec(model=GPT), "model.source", "builtin:gpt", "is for language modelling"),
     "setting of a method": (spec(train({"sr_ste": {"n": 40}})), f"{METHOD}.sr_ste.n", 40, "less than or equal to 31"),
     "step as a method": (spec(train("rtn")), METHOD, "rtn", "is a step, not a training method"),

@@ -141,7 +141,7 @@ def test_models_that_see_both_sides_are_refused():
         vocab_size=10, length=8, pooling="mean", n_classes=2, dim=8, depth=1, heads=1, kv_heads=1, attention="full",
         attention_settings={}, ffn="mlp", ffn_dim=16,
     )  # fmt: skip
-    with pytest.raises(SpecError, match=r"sees tokens on both sides.*builtin:gpt"):
+    with pytest.raises(SpecError, match=r"is bidirectional.*builtin:gpt"):
         Rwkv().check(subject)
 
 

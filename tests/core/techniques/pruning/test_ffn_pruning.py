@@ -71,7 +71,7 @@ def test_blocks_at_the_ends_can_stay_whole():
 
 
 def test_ratios_that_take_nothing_are_refused():
-    with pytest.raises(SpecError, match=r"pruning_ratio = 0.05: takes nothing from widths of 48 rounded to 8"):
+    with pytest.raises(SpecError, match=r"pruning_ratio = 0.05: removes nothing from widths of 48 rounded to 8"):
         FfnPruning(pruning_ratio=0.05).check(subject_of("vit"))
     FfnPruning(pruning_ratio=0.05, round_to=1).check(subject_of("vit"))
 

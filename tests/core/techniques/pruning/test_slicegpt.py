@@ -217,7 +217,7 @@ def test_what_is_not_smaller_or_rests_on_few_tokens_is_warned_of():
     subject, record = subject_of("builtin vit", depth=2, dim=64, heads=4), MemoryRecord()
     Slicegpt(slicing=0.01).apply(subject, context(subject, record))
     assert [level for level, _ in record.events] == ["warning"]
-    assert "outweigh what was cut" in record.events[0][1]
+    assert "outweigh the savings" in record.events[0][1]
     subject, record = subject_of("builtin vit", depth=1), MemoryRecord()
     Slicegpt(slicing=0.5, calibration_examples=1).apply(subject, context(subject, record))
     assert [message.partition(" of")[0] for _, message in record.events] == ["17 tokens"]
@@ -266,7 +266,7 @@ def test_what_cannot_be_sliced_is_refused_with_the_reason():
         Slicegpt().check(subject_of("opt", depth=2, word_embed_proj_dim=16))
     with pytest.raises(SpecError, match="whose blocks' parts are not known"):
         Slicegpt().check(plane_subject())
-    with pytest.raises(SpecError, match=r"slicing = 0.8: leaves less than 8 of the residual stream's width of 32"):
+    with pytest.raises(SpecError, match=r"slicing = 0.8: leaves fewer than 8 of the residual stream's 32 channels"):
         Slicegpt(slicing=0.8).check(subject_of("builtin vit", depth=1))
     factored = subject_of("builtin vit", depth=1)
     factored.replace("blocks.0.ffn.up", LowRankLinear.from_linear(factored.model.blocks[0].ffn.up, 4))
