@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.algorithms.permutation import Found, efficacy, find_permutation, kept_sum, row_wise_sum
+from core.algorithms.permutation import FoundPermutation, efficacy, find_permutation, kept_sum, row_wise_sum
 from core.algorithms.permutation.arrangement import Arrangement
 from core.algorithms.permutation.canonical import canonical_permutations
-from core.algorithms.permutation.hill_climbing import Moves, climb
+from core.algorithms.permutation.hill_climbing import Moves, climb_hill
 from core.algorithms.permutation.stripe_groups import StripeGroups
 from core.algorithms.permutation.stripe_pairs import StripePairs
 from core.algorithms.permutation.stripe_triples import StripeTriples
@@ -54,7 +54,7 @@ def uniform(seed: int, shape: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).rand(*shape))
 
 
-def search(matrix: Tensor, seed: int = 0, **settings) -> Found:
+def search(matrix: Tensor, seed: int = 0, **settings) -> FoundPermutation:
     return find_permutation(matrix, generator=torch.Generator().manual_seed(seed), **settings)
 
 
@@ -81,7 +81,7 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):8.2f} ±{statistics.pstdev(values):5.2f}"
 
 
-def cells(settings: dict, reference: float | None, shape: tuple[int, int]) -> tuple[str, bool, list[Found]]:
+def cells(settings: dict, reference: float | None, shape: tuple[int, int]) -> tuple[str, bool, list[FoundPermutation]]:
     """The reference's mean, ours, seconds of a search, whether ours is not below, and the 25 answers."""
     if reference is None:
         return " " * 34, True, []
@@ -135,7 +135,7 @@ def walk(matrix: Tensor, kind: Callable[[Arrangement], Moves]) -> tuple[float, f
     """What a search without regressions keeps, and its seconds."""
     start = time.perf_counter()
     arrangement = Arrangement(matrix, 2, 4)
-    climb(kind(arrangement), 0, torch.Generator(), lambda done, kept: None)
+    climb_hill(kind(arrangement), 0, torch.Generator(), lambda done, kept: None)
     return arrangement.kept, time.perf_counter() - start
 
 

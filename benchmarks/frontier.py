@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout, installed or not
 
-from core.analysis.pareto import frontier
+from core.analysis.pareto import find_frontier
 
 ROUNDS = 5
 PATIENCE_SECONDS = 60
@@ -42,7 +42,7 @@ def clouds(n: int) -> dict[str, Points]:
 
 def peers() -> dict[str, Peer]:
     """Ours first, then those that are installed."""
-    found: dict[str, Peer] = {"slimboard": lambda points: frontier(points, ["min"] * points.shape[1])}
+    found: dict[str, Peer] = {"slimboard": lambda points: find_frontier(points, ["min"] * points.shape[1])}
     if importlib.util.find_spec("moocore"):
         import moocore
 
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{n:,} points, 3 axes, NumPy {np.__version__}")
     print(f"{'points':14}{'on frontier':>12}{'by':>12}{'seconds':>10}{'ratio to ours':>15}{'same':>6}")
     for name, points in clouds(n).items():
-        expected = frontier(points, ["min"] * 3)
+        expected = find_frontier(points, ["min"] * 3)
         ours = 0.0
         for label, peer in peers().items():
             expensive = expected_seconds(peer, points)

@@ -26,7 +26,7 @@ from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.nn.ffn.mlp import Mlp
 from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.multiplicative import MultiplicativeLinear
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 
 RESULT = Path(__file__).parent / "results" / "scaling_transformers.txt"
 VOCABULARY, LOSS_MODULES, CONTEXT = 32_000, 4, 16
@@ -119,7 +119,7 @@ def block(width: Width, units: tuple[int, int] | None, qkv: bool) -> nn.Module:
     ffn: nn.Module = Mlp(width.dim, hidden)
     if units is not None:
         ffn = SparseFfn(width.dim, hidden, block_size=units[0], rank=units[1], quant_prob=0.3, temperature=0.1)
-    return Block(width.dim, attention, ffn)
+    return TransformerBlock(width.dim, attention, ffn)
 
 
 def variants(name: str) -> dict[str, Callable[[], list[nn.Module]]]:
@@ -145,7 +145,7 @@ class Token:
 
     def __init__(self, modules: list[nn.Module], dim: int):
         self.modules, self.dim = modules, dim
-        self.caches = [m.attention.make_cache(10_000) if isinstance(m, Block) else None for m in modules]
+        self.caches = [m.attention.make_cache(10_000) if isinstance(m, TransformerBlock) else None for m in modules]
         for cache, module in zip(self.caches, modules, strict=True):
             for _ in range(CONTEXT if cache is not None else 0):
                 module.attention(self.input(), cache=cache)  # type: ignore[operator]

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from core.calibration import Block, walk
+from core.calibration import CalibrationBlock, walk
 from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import Task
@@ -59,7 +59,7 @@ class Context:
             batch = split.batch(order[start : start + self.calibration_batch_size])
             yield {key: value.to(self.device) for key, value in batch.items()}
 
-    def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[Block]:
+    def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[CalibrationBlock]:
         """The main model's blocks in the order of execution, with the inputs of those of `layers` that each holds.
 
         What is done to a block before the next is asked for is in the next one's inputs. See `core.calibration`.

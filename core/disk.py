@@ -22,7 +22,7 @@ class DiskFull(OSError):
     """A disk or a quota had no room for a file; the message says where, how much is free, and what to do."""
 
     def __init__(self, folder: Path, code: int):
-        super().__init__(code, os.strerror(code), str(folder))
+        super().__init__(code, os.strerror(code), str(folder.absolute()))
         self.free = free_bytes(folder)
 
     def __str__(self) -> str:

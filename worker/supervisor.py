@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 def supervise(claim: Claim, stopping: threading.Event, job: str | None = None) -> Outcome:
     """Execute a claimed run in a fresh process and return how it ended; `stopping` asks it to save and go back."""
-    watch = Watch(claim, job or JOB)
+    watch = RunWatch(claim, job or JOB)
     try:
         while not watch.ended():
             if stopping.is_set():
@@ -47,7 +47,7 @@ def supervise(claim: Claim, stopping: threading.Event, job: str | None = None) -
         watch.close()
 
 
-class Watch:
+class RunWatch:
     """A run's process, and what its supervisor knows of it."""
 
     def __init__(self, claim: Claim, job: str):

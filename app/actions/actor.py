@@ -17,7 +17,7 @@ class NotAllowed(Exception):
 
 
 @dataclass(frozen=True)
-class User:
+class UserRef:
     """Who is signed in."""
 
     id: int
@@ -25,7 +25,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Project:
+class ProjectRef:
     """What a team groups its runs in."""
 
     id: int
@@ -36,8 +36,8 @@ class Project:
 class Actor:
     """A user in a project, with the role that they have there."""
 
-    user: User
-    project: Project
+    user: UserRef
+    project: ProjectRef
     role: Role
 
     @property

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from app.charts.axes import Axis, known
 from app.charts.theme import PALE, PLAIN
-from core.analysis.dominance import Standing, standings
-from core.analysis.pareto import knee
+from core.analysis.dominance import Dominance, judge_dominance
+from core.analysis.pareto import find_knee
 from core.analysis.seeds import standard_errors
 
 OUTSIDE = "outside the limits"
-STANDINGS = (*(standing.value for standing in Standing), OUTSIDE)
+DOMINANCES = (*(dominance.value for dominance in Dominance), OUTSIDE)
 DIRECTIONS: dict[str, Literal["min", "max"]] = {"less": "min", "more": "max"}
 
 
 def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], axes: dict[str, Axis]) -> pd.DataFrame:
-    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier`, `is_knee` and `standing`.
+    """Points known on both axes, with `is_reference`, `feasible`, `on_frontier`, `is_knee` and `dominance`.
 
     `limits` holds the worst allowed value of a column, in its stored unit.
     """
@@ -30,14 +30,14 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     directions = [DIRECTIONS[x.better], DIRECTIONS[y.better]]
     places = shown[[x.column, y.column]].to_numpy(dtype=float)
     spreads, dfs = (np.column_stack(columns) for columns in zip(*(errors(shown, axis) for axis in (x, y)), strict=True))
-    found = standings(places, spreads, dfs, directions, shown.get("n"))
-    shown["on_frontier"] = [standing is Standing.FRONTIER for standing in found]
-    shown["is_knee"] = np.arange(len(shown)) == knee(places, directions)
-    shown["standing"] = [
-        standing.value if kept else OUTSIDE for standing, kept in zip(found, shown["feasible"], strict=True)
+    found = judge_dominance(places, spreads, dfs, directions, shown.get("n"))
+    shown["on_frontier"] = [dominance is Dominance.FRONTIER for dominance in found]
+    shown["is_knee"] = np.arange(len(shown)) == find_knee(places, directions)
+    shown["dominance"] = [
+        dominance.value if kept else OUTSIDE for dominance, kept in zip(found, shown["feasible"], strict=True)
     ]
     shown["strength"] = np.where(
-        shown["feasible"] & (shown["is_reference"] | (shown["standing"] != Standing.DOMINATED)), PLAIN, PALE
+        shown["feasible"] & (shown["is_reference"] | (shown["dominance"] != Dominance.DOMINATED)), PLAIN, PALE
     )
     if "n_seeds" in shown:
         shown["seeds_text"] = [

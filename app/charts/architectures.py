@@ -8,7 +8,7 @@ from app.charts.curves import FAINT
 from app.charts.theme import HEIGHT, NEUTRAL, SERIES
 from app.text import formats
 from core.complexity.fit import Exponent
-from core.complexity.report import Report
+from core.complexity.report import SurveyReport
 
 AXES = {
     axis.column: axis
@@ -34,7 +34,7 @@ def power(found: Exponent | None) -> str:
     return f"T^{value:.2f} ± {found.high - found.value:.2f}".replace("-", "−")
 
 
-def points(report: Report, quantity: str) -> pd.DataFrame:
+def points(report: SurveyReport, quantity: str) -> pd.DataFrame:
     """One row an architecture and length that has the quantity: `name`, `label` (with its power), `length`, `value`,
     `text`."""
     axis = AXES[quantity]

@@ -8,7 +8,7 @@ import pandas as pd
 from app.charts.annotated import texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import FAMILY_COLOURS, FAMILY_SHAPES, NEUTRAL, PALE, PLAIN
-from core.analysis.dominance import Standing
+from core.analysis.dominance import Dominance
 
 PANEL = {"width": 300, "height": 240}
 COLUMNS = 3
@@ -30,8 +30,8 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
         channels[name] = channel(f"{name}_shown:Q", scale=scale, title=title, axis=ticks)
     titles = {axis.title: f"{axis.column}_text" for axis in (x, y)}
     fields |= {f"{axis.column}_text": texts(shown, axis) for axis in (x, y)}
-    columns = ["hardware", "family", "label", "model", "run_id", "standing", "on_frontier"]
-    drawn = shown[columns].assign(**fields, strength=shown["standing"].map(_STRENGTHS).fillna(PALE))
+    columns = ["hardware", "family", "label", "model", "run_id", "dominance", "on_frontier"]
+    drawn = shown[columns].assign(**fields, strength=shown["dominance"].map(_STRENGTHS).fillna(PALE))
     base = alt.Chart().encode(**channels)
     steps: Literal["step-after", "step-before"] = "step-after" if x.better == "less" else "step-before"
     edge = base.transform_filter("datum.on_frontier").mark_line(
@@ -40,7 +40,7 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
     colours = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])
     shapes = alt.Scale(domain=families, range=[FAMILY_SHAPES[name] for name in families])
     legend = alt.Legend(orient="top", symbolOpacity=1)
-    told = {"Stage": "label", "Model": "model", "Run": "run_id", "Standing": "standing", **titles}
+    told = {"Stage": "label", "Model": "model", "Run": "run_id", "Dominance": "dominance", **titles}
     marks = base.mark_point(filled=True, size=50).encode(
         color=alt.Color("family:N", scale=colours, title="Family", legend=legend),
         shape=alt.Shape("family:N", scale=shapes, title="Family", legend=legend),
@@ -51,4 +51,4 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
     return panels.facet(facet=alt.Facet("hardware:N", title=None), columns=COLUMNS)
 
 
-_STRENGTHS = {Standing.FRONTIER.value: PLAIN, Standing.UNDECIDED.value: 0.55, Standing.DOMINATED.value: PALE}
+_STRENGTHS = {Dominance.FRONTIER.value: PLAIN, Dominance.UNDECIDED.value: 0.55, Dominance.DOMINATED.value: PALE}

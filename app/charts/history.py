@@ -9,7 +9,7 @@ import pandas as pd
 
 from app.charts.axes import Axis
 from app.charts.theme import SERIES
-from core.analysis.pareto import hypervolume_steps
+from core.analysis.pareto import compute_hypervolume_steps
 
 HISTORY_HEIGHT = 220
 
@@ -27,7 +27,7 @@ def steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -
     span = np.where(worst > best, worst - best, 1.0)
     unit = (costs - best) / span
     edge = np.nextafter(1.0, 2.0)  # so that a point on the edge of the rectangle opens it
-    found = hypervolume_steps(unit, ["min", "min"], [edge, edge])
+    found = compute_hypervolume_steps(unit, ["min", "min"], [edge, edge])
     moved = points.iloc[[index for index, _ in found]].copy()
     moved["share"] = [min(1.0, area) for _, area in found]
     moved["gain"] = moved["share"].diff().fillna(moved["share"])

@@ -8,7 +8,7 @@ import pandas as pd
 
 from app.charts.axes import Axis
 from app.charts.theme import FAMILY_COLOURS, HEIGHT, NEUTRAL
-from core.analysis.dominance import Standing
+from core.analysis.dominance import Dominance
 
 MOST_LINES = 200
 ROOM = 46  # pixels above and below the axes for their ends
@@ -30,11 +30,11 @@ def lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
         scaled = np.log(values) if axis.log and (values[known] > 0).all() else values
         low, high = np.nanmin(scaled), np.nanmax(scaled)
         place = (scaled - low) / (high - low)
-        part = kept[["stage_id", "run_id", "label", "model", "family", "standing"]].assign(
+        part = kept[["stage_id", "run_id", "label", "model", "family", "dominance"]].assign(
             axis=axis.head,
             place=1 - place if axis.better == "less" else place,
             value=[axis.read(value) if ok else "" for value, ok in zip(values, known, strict=True)],
-            strong=(kept["standing"] == Standing.FRONTIER),
+            strong=(kept["dominance"] == Dominance.FRONTIER),
         )
         parts.append(part[known])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -56,7 +56,7 @@ def parallel(drawn: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         tooltip=[
             alt.Tooltip(f"{name}:N", title=title)
             for name, title in (
-                ("label", "Stage"), ("model", "Model"), ("run_id", "Run"), ("standing", "Standing"), ("axis", "Axis"),
+                ("label", "Stage"), ("model", "Model"), ("run_id", "Run"), ("dominance", "Dominance"), ("axis", "Axis"),
                 ("value", "Value"),
             )
         ],
@@ -77,8 +77,8 @@ def _thinned(shown: pd.DataFrame, along: Axis) -> pd.DataFrame:
     """At most `MOST_LINES` stages."""
     kept, room = [], MOST_LINES
     rest = shown
-    for standing in (Standing.FRONTIER, Standing.UNDECIDED, None):
-        rows = rest if standing is None else rest[rest["standing"] == standing]
+    for dominance in (Dominance.FRONTIER, Dominance.UNDECIDED, None):
+        rows = rest if dominance is None else rest[rest["dominance"] == dominance]
         rest = rest.drop(rows.index)
         if len(rows) > room:
             places = np.linspace(0, len(rows) - 1, room).round().astype(int)

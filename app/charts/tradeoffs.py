@@ -7,11 +7,11 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from app.charts.annotated import OUTSIDE, STANDINGS, texts
+from app.charts.annotated import DOMINANCES, OUTSIDE, texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
-from core.analysis.dominance import Standing
+from core.analysis.dominance import Dominance
 
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side
@@ -21,9 +21,9 @@ BARS = 300  # of more points, only those on the frontier and the references bear
 LEGEND_COLUMNS = 6
 ALWAYS_TOLD = ("score", "size_bytes", "p50_ms")  # whatever the axes are
 PLACE = ("x_shown", "y_shown")
-FILLS = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: 0.0, Standing.DOMINATED: PALE, OUTSIDE: PALE}
-LOOKS = {Standing.FRONTIER: "●", Standing.UNDECIDED: "○", Standing.DOMINATED: "pale:", OUTSIDE: "pale:"}
-OUTLINES = {Standing.FRONTIER: PLAIN, Standing.UNDECIDED: PLAIN, Standing.DOMINATED: 0.0, OUTSIDE: 0.0}
+FILLS = {Dominance.FRONTIER: PLAIN, Dominance.UNDECIDED: 0.0, Dominance.DOMINATED: PALE, OUTSIDE: PALE}
+LOOKS = {Dominance.FRONTIER: "●", Dominance.UNDECIDED: "○", Dominance.DOMINATED: "pale:", OUTSIDE: "pale:"}
+OUTLINES = {Dominance.FRONTIER: PLAIN, Dominance.UNDECIDED: PLAIN, Dominance.DOMINATED: 0.0, OUTSIDE: 0.0}
 
 
 @debug_mode(False)
@@ -178,8 +178,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
         "color": _colour(drawn),
         "stroke": alt.Stroke("family:N", scale=_families(drawn, FAMILY_COLOURS), legend=_legend()),
         "shape": alt.Shape("family:N", scale=_families(drawn, FAMILY_SHAPES), legend=_legend()),
-        "fillOpacity": _standing(drawn, alt.FillOpacity, FILLS),
-        "strokeOpacity": _standing(drawn, alt.StrokeOpacity, OUTLINES),
+        "fillOpacity": _by_dominance(drawn, alt.FillOpacity, FILLS),
+        "strokeOpacity": _by_dominance(drawn, alt.StrokeOpacity, OUTLINES),
         "opacity": alt.OpacityValue(PALE / 2, condition={"param": SELECTION, "value": 1.0}),
         "tooltip": tooltip,
     }
@@ -193,26 +193,27 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
             legend=alt.Legend(orient="right", format=NUMBER),
         )
     tips = [tip.shorthand.removesuffix(":N") for tip in tooltip]
-    needed = dict.fromkeys([*PLACE, "stage_id", "family", "standing", "mark_size", *tips])
-    drawn = drawn.sort_values("standing", key=lambda names: names.map(STANDINGS.index), ascending=False)  # best on top
+    needed = dict.fromkeys([*PLACE, "stage_id", "family", "dominance", "mark_size", *tips])
+    ranked = drawn["dominance"].map(DOMINANCES.index).sort_values(ascending=False, kind="stable")
+    drawn = drawn.loc[ranked.index]  # the best on top
     shown = drawn[[column for column in needed if column in drawn]]
     mark = alt.Chart(shown, name="marks").mark_point(filled=True, strokeWidth=1.5, size=110, aria=False)  # on a canvas
     return mark.encode(**channels).add_params(chosen)
 
 
 def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
-    """How marks of each standing look, as a line above the chart: Vega-Lite draws no legend of fills and outlines."""
-    found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["standing"] == name).any()]
+    """How marks of each dominance look, as a line above the chart: Vega-Lite draws no legend of fills and outlines."""
+    found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["dominance"] == name).any()]
     return alt.TitleParams(
         "     ".join(found), anchor="start", offset=8, color=NEUTRAL, fontSize=12, fontWeight="normal"
     )
 
 
-def _standing(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
-    """How full a mark or how strong its outline is, by its standing."""
-    found = [name for name in STANDINGS if (drawn["standing"] == name).any()]
+def _by_dominance(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
+    """How full a mark or how strong its outline is, by its dominance."""
+    found = [name for name in DOMINANCES if (drawn["dominance"] == name).any()]
     scale = alt.Scale(type="ordinal", domain=found, range=[table[name] for name in found])  # not a point scale
-    return channel("standing:N", scale=scale, legend=None)
+    return channel("dominance:N", scale=scale, legend=None)
 
 
 def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
@@ -222,7 +223,7 @@ def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("run_id:N", title="Run"),
         *([alt.Tooltip("seeds_text:N", title="Seeds")] if "seeds_text" in drawn else []),
-        alt.Tooltip("standing:N", title="Standing"),
+        alt.Tooltip("dominance:N", title="Dominance"),
     ]
     values = [alt.Tooltip(f"{axis.column}_text:N", title=axis.title) for axis in axes]
     kernel = [alt.Tooltip("kernel:N", title="Kernel")] if "kernel" in drawn else []

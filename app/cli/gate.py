@@ -8,14 +8,14 @@ from typing import Any
 from app.cli import gate_champion, shell, terminal
 from app.text import formats, stage_references
 from app.text.conditions import condition_name
-from core.analysis.decision.gate import Facts, Measured, Outcome, Verdict, hold
+from core.analysis.decision.gate import Facts, MeasuredValue, Outcome, Verdict, hold
 from core.analysis.decision.policy import Clause, Policy
 from core.errors import SpecError
 from core.measured import SIGNIFICANT, Comparison, LatencyRow
 from core.quantities import BY_NAME, SCORE, Unit, measured_values
 from core.scores import difference_unit
 from core.store import engine, runs, stages
-from core.store.comparison import Item
+from core.store.comparison import ComparedItem
 from core.store.models import RunStatus
 
 
@@ -34,7 +34,7 @@ def judge(text: str, run: str, *, as_json: bool) -> tuple[str, bool]:
     return f"{_titles(gated)}\n{_report(verdicts, gated.facts.score_unit)}", kept
 
 
-def _item(text: str) -> Item:
+def _item(text: str) -> ComparedItem:
     """The one run or stage that is named; raises SpecError."""
     remedy = "Write a run's number as 12, or a stage of it as 12.3."
     try:
@@ -54,10 +54,10 @@ class _Gated:
     position: int
     label: str
     facts: Facts
-    champions: list[gate_champion.Found]
+    champions: list[gate_champion.FoundChampion]
 
 
-def _read(item: Item, policy: Policy) -> _Gated:
+def _read(item: ComparedItem, policy: Policy) -> _Gated:
     """What is known of a stage; raises SpecError if it, or a champion that the policy names, is not there."""
     with engine.read_session() as s:
         found = runs.find_run(s, item.run_id)
@@ -93,7 +93,7 @@ def _facts(row: Any, timed: Sequence[Any]) -> Facts:
         score_unit=stage.score_unit,
         higher_is_better=stage.higher_is_better,
         trained=stage.trained,
-        score=Measured(stage.score, stage.score_low, stage.score_high),
+        score=MeasuredValue(stage.score, stage.score_low, stage.score_high),
         values=measured_values(stage, place),
         reference_size_bytes=row.reference_size_bytes,
         is_reference=place.reference_stage_id == stage.id,

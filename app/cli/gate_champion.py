@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.queries.artifacts import paired_scores
 from app.text.conditions import condition_name
-from core.analysis.decision.gate import Champion, Facts
+from core.analysis.decision.gate import ChampionFacts, Facts
 from core.analysis.decision.policy import ChampionRule
 from core.analysis.decision.relative_latency import Timed, beside
 from core.errors import SpecError
@@ -22,7 +22,7 @@ ROW = [field.name for field in fields(LatencyRow)]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundChampion:
     """A champion: its run and stage, the device, and the gated stage's facts beside it."""
 
     place: str  # in the policy: "champion"
@@ -35,7 +35,7 @@ class Found:
 
 def find(
     session: Session, place: str, rule: ChampionRule, project_id: int, stage: Stage, timed: Sequence[Any], facts: Facts
-) -> Found:
+) -> FoundChampion:
     """The champion of the device that a rule names; `timed` are the stage's rows of `latency`.
 
     Raises SpecError where the rule fits no device with a champion of the stage's task, or several, and where the
@@ -49,7 +49,7 @@ def find(
     rows = {row.Stage.id: row for row in stages.list_run_stages(session, entry["run_id"])}
     held = rows[entry["stage_id"]]
     beside_it = _beside(facts, stage, held.Stage, entry["device"], timed, _last(session, held.Stage, entry["device"]))
-    return Found(place, entry["run_id"], held.RunStage.position, held.Stage.label, entry["device"], beside_it)
+    return FoundChampion(place, entry["run_id"], held.RunStage.position, held.Stage.label, entry["device"], beside_it)
 
 
 def _entry(session: Session, place: str, rule: ChampionRule, project_id: int, stage: Stage) -> dict[str, Any]:
@@ -109,5 +109,5 @@ def _beside(
         is_reference=False,
         comparison=None if isinstance(told, str) else told,
         latencies=latencies,
-        champion=Champion(champion.score, asdict(device), untested),
+        champion=ChampionFacts(champion.score, asdict(device), untested),
     )

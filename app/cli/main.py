@@ -146,7 +146,7 @@ def export(
     stage: Annotated[int | None, typer.Option(min=0, help="which stage; the last one by default")] = None,
 ) -> None:
     """Copy the artifact of a finished run's stage to a folder."""
-    from app.queries import artifacts
+    from app.actions.artifacts import take
     from core.integrity import DamagedArtifact
     from core.store import engine, stages
 
@@ -157,7 +157,7 @@ def export(
     if destination.exists():
         raise CommandError(f"{destination} is there already. Remove it, or name another folder.")
     try:
-        folder = artifacts.take(found[0], "An export")
+        folder = take(found[0], "An export")
     except (FileNotFoundError, DamagedArtifact) as error:
         damage = f"is damaged: {error}" if isinstance(error, DamagedArtifact) else "is not on this host"
         raise CommandError(f"The artifact {damage}. Requeue run {run_id} to compute it again.") from error

@@ -17,7 +17,7 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
-class Part(StrEnum):
+class ContainerPart(StrEnum):
     """A part of Slimboard that has a container of its own."""
 
     APP = "app"
@@ -83,8 +83,8 @@ def migrate() -> None:
     typer.echo(f"The store is at revision {engine.revision()[0]}.")
 
 
-def healthy(part: Part) -> None:
+def healthy(part: ContainerPart) -> None:
     """Exit status 0 if this container's part works, else 1; for docker-compose."""
     from app.local import health
 
-    raise typer.Exit(0 if (health.page_answers() if part is Part.APP else health.worker_beats()) else 1)
+    raise typer.Exit(0 if (health.page_answers() if part is ContainerPart.APP else health.worker_beats()) else 1)

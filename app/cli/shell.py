@@ -32,16 +32,16 @@ class Who:
 
     def actor(self) -> "Actor":
         """The user in the project; raises CommandError where they have no role in it."""
-        from app.actions.actor import Actor, Project, User
+        from app.actions.actor import Actor, ProjectRef, UserRef
         from core.store import engine, users
 
         with engine.session() as s:
-            user = User(users.enrol(s, self.user).id, self.user)
+            user = UserRef(users.enrol(s, self.user).id, self.user)
             projects = users.list_projects(s, user.id)
         found = [row for row in projects if self.project in ("", row.name)]
         if not found:
             raise CommandError(f"The user {self.user} has no role in {self.project or 'any project'}.")
-        return Actor(user, Project(found[0].id, found[0].name), found[0].role)
+        return Actor(user, ProjectRef(found[0].id, found[0].name), found[0].role)
 
 
 def read_text(file: TextIO, document: str) -> str:

@@ -10,7 +10,7 @@ from app.exports import files
 
 
 @dataclass(frozen=True)
-class File:
+class ExportFile:
     """A file on offer: what the button says, how its name ends, its type, and what makes it."""
 
     label: str
@@ -19,15 +19,15 @@ class File:
     make: Callable[[], bytes]
 
 
-def tables(make: Callable[[], pd.DataFrame]) -> list[File]:
+def tables(make: Callable[[], pd.DataFrame]) -> list[ExportFile]:
     """A table as CSV and Parquet."""
     return [
-        File("CSV", "csv", "text/csv", lambda: files.csv(make())),
-        File("Parquet", "parquet", "application/vnd.apache.parquet", lambda: files.parquet(make())),
+        ExportFile("CSV", "csv", "text/csv", lambda: files.csv(make())),
+        ExportFile("Parquet", "parquet", "application/vnd.apache.parquet", lambda: files.parquet(make())),
     ]
 
 
-def show(name: str, offered: list[File], words: str) -> None:
+def show(name: str, offered: list[ExportFile], words: str) -> None:
     """A menu of downloads called `<name>.<ending>`, below a sentence that says what is in them."""
     menu = st.popover("Export", icon=":material/download:", key=f"export {name}", on_change="rerun")
     if not menu.open:

@@ -16,7 +16,7 @@ def load_catalogue() -> Catalogue:
 
 
 @cached(ttl=SLOW)
-def load_survey() -> complexity.Report | None:
+def load_survey() -> complexity.SurveyReport | None:
     """What architectures cost on this installation; None where nobody measured it. Raises ValueError if unreadable."""
     return complexity.load()
 

@@ -10,7 +10,7 @@ from app.queries.cache import cached
 from app.text import stage_references
 from core.measured import Comparison
 from core.store import comparison, curves
-from core.store.comparison import Item
+from core.store.comparison import ComparedItem
 from core.store.engine import read_session
 
 LIVE = 5  # seconds: runs may still execute
@@ -29,7 +29,7 @@ def load_items(project_id: int, text: str) -> pd.DataFrame:
     return pd.DataFrame([{**row, "item": stage_references.name(item)} for item, row in found if row is not None])
 
 
-def _last(last: dict[int, dict[str, object]], item: Item) -> dict[str, object] | None:
+def _last(last: dict[int, dict[str, object]], item: ComparedItem) -> dict[str, object] | None:
     return last.get(item.run_id) if item.position is None else None
 
 

@@ -12,7 +12,7 @@ LIVE = 5  # seconds: runs may still execute
 
 
 @dataclass(frozen=True)
-class Family:
+class RunFamily:
     """Runs to draw together: a row a stage, a row a named run, and how many belong to them in all."""
 
     stages: pd.DataFrame
@@ -21,13 +21,13 @@ class Family:
 
 
 @cached(ttl=LIVE)
-def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relatives: bool) -> Family:
+def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relatives: bool) -> RunFamily:
     """These runs, what they were made from and, with `relatives`, what is made from them or shares their stages."""
     with read_session() as s:
         found, n_runs = provenance.find_family(s, project_id, run_ids, limit, relatives=relatives)
         stages = pd.DataFrame([row._asdict() for row in provenance.list_run_stages(s, found)])
         sources = [row._asdict() for row in provenance.list_sources(s, found)]
-    return Family(stages, pd.DataFrame(sources, columns=["run_id", "source_id", "role", "position"]), n_runs)
+    return RunFamily(stages, pd.DataFrame(sources, columns=["run_id", "source_id", "role", "position"]), n_runs)
 
 
 @cached(ttl=LIVE)

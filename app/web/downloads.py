@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from streamlit import config
 
 from app.actions import bundles
-from app.queries import artifacts
+from app.actions.artifacts import take
 from core.artifacts.zip_stream import Pipe
 from core.bundle.errors import BundleError
 from core.integrity import DamagedArtifact
@@ -49,7 +49,7 @@ async def send(request: Request) -> Response:
         return ENDED
     key, name = named
     try:
-        folder = await run_in_threadpool(artifacts.take, key, "A download")
+        folder = await run_in_threadpool(take, key, "A download")
     except FileNotFoundError:
         return PlainTextResponse("The artifact is not there any more.", status_code=404)
     except DamagedArtifact as damaged:

@@ -7,7 +7,7 @@ secrets.toml names the provider); roles are ours, in SQL, and every action of `a
 
 import streamlit as st
 
-from app.actions.actor import Actor, Project, User
+from app.actions.actor import Actor, ProjectRef, UserRef
 from app.queries.projects import load_projects
 from app.text import formats
 from app.web import navigation, url_state
@@ -17,13 +17,13 @@ from core.store.engine import session
 from core.store.models import Role
 
 
-def user() -> User:
+def user() -> UserRef:
     """The signed-in user; ends the page with the sign-in button where nobody is."""
     name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
-    known: User | None = st.session_state.get("_user")
+    known: UserRef | None = st.session_state.get("_user")
     if known is None or known.name != name:
         with session() as s:
-            known = User(users.enrol(s, name).id, name)
+            known = UserRef(users.enrol(s, name).id, name)
         st.session_state["_user"] = known
     return known
 
@@ -63,14 +63,14 @@ def _show_choice(names: list[str], asked: str) -> None:
     shown = asked or (before if before in names else names[0])
     st.session_state.setdefault(url_state.PROJECT, shown)
     chosen = st.sidebar.selectbox(
-        "Project", names, index=None, required=True, key=url_state.PROJECT, bind="query-params"
+        "ProjectRef", names, index=None, required=True, key=url_state.PROJECT, bind="query-params"
     )
     st.session_state["_project"] = chosen or shown
     if not asked:
         navigation.correct(url_state.PROJECT, st.session_state["_project"])
 
 
-def _show_refused(name: str, projects: list[tuple[Project, Role]]) -> None:
+def _show_refused(name: str, projects: list[tuple[ProjectRef, Role]]) -> None:
     """That the address names a project in which the user has no role, and the ways to their own."""
     st.title("No access")
     st.info(f"You have no role in the project {formats.plain(name)}, or there is none of this name. Yours are below.")
@@ -88,7 +88,7 @@ def _signed_in_name() -> str:
     return str(name)
 
 
-def _projects() -> tuple[list[tuple[Project, Role]], bool]:
+def _projects() -> tuple[list[tuple[ProjectRef, Role]], bool]:
     """The user's projects and roles, and whether there are several projects at all."""
     mine, several = load_projects(user().id)
-    return [(Project(project_id, name), role) for project_id, name, role in mine], several
+    return [(ProjectRef(project_id, name), role) for project_id, name, role in mine], several

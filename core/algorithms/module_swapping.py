@@ -9,7 +9,7 @@ from core.nn.attention.full import FullAttention
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
 from core.nn.tokens.block import ReducingBlock
-from core.nn.transformer import Block, Transformer
+from core.nn.transformer import Transformer, TransformerBlock
 from core.subject import Subject
 
 REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step before steps that replace its parts."
@@ -42,19 +42,19 @@ def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
     return found
 
 
-def whole_blocks(subject: Subject) -> dict[str, Block]:
+def whole_blocks(subject: Subject) -> dict[str, TransformerBlock]:
     """The model's blocks by name, each of full attention and a dense network; raises SpecError where one is not."""
     found = {}
     for index, block in enumerate(transformer(subject).blocks):
         name = f"blocks.{index}"
-        if type(block) is not Block or not _is_plain(block):
+        if type(block) is not TransformerBlock or not _is_plain(block):
             message = "is not (or no longer) a block with full attention and a dense feed-forward network"
             raise SpecError.of("model", name, message, REMEDY)
         found[name] = block
     return found
 
 
-def _is_plain(block: Block) -> bool:
+def _is_plain(block: TransformerBlock) -> bool:
     return type(block.attention) is FullAttention and isinstance(block.ffn, (Mlp, GatedFfn))
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from core.analysis.pareto import Direction, frontier
+from core.analysis.pareto import Direction, find_frontier
 from core.measured import SIGNIFICANT
 
 PESSIMISM = 1.96  # standard errors below its value, at which a sure point may beat a better, less sure one
 
 
-class Standing(StrEnum):
+class Dominance(StrEnum):
     """How a point stands to all others."""
 
     FRONTIER = "on the frontier"  # as measured
@@ -28,14 +28,14 @@ class Standing(StrEnum):
     DOMINATED = "dominated"
 
 
-def standings(
+def judge_dominance(
     points: ArrayLike,
     errors: ArrayLike,
     dfs: ArrayLike,
     directions: Sequence[Direction],
     counts: ArrayLike | None = None,
-) -> list[Standing]:
-    """The standing of each point [N, K].
+) -> list[Dominance]:
+    """The dominance of each point [N, K].
 
     `errors` [N, K] are standard errors (0: exact), `dfs` [N, K] their degrees of freedom, `counts` [N] how many points
     each stands for. Points are compared with those on the frontier as measured, and on that of their values less
@@ -43,13 +43,13 @@ def standings(
     fit.
     """
     signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
-    on_frontier = frontier(points, directions)
+    on_frontier = find_frontier(points, directions)
     costs = np.asarray(points, dtype=float).reshape(-1, len(directions)) * signs
     variances, degrees = (np.broadcast_to(np.asarray(a, dtype=float), costs.shape) for a in (errors, dfs))
     variances = variances**2
     weights = np.ones(len(costs)) if counts is None else np.asarray(counts, dtype=float)
     rivals = _rivals(costs, variances, weights)
-    pessimistic = frontier(costs + PESSIMISM * np.sqrt(variances), ["min"] * len(directions))
+    pessimistic = find_frontier(costs + PESSIMISM * np.sqrt(variances), ["min"] * len(directions))
     left = np.flatnonzero(~on_frontier & ~np.isnan(costs).any(axis=1))
     for rival in _spread(np.flatnonzero(on_frontier | pessimistic), costs):
         gaps = [costs[left, axis] - costs[rival, axis] for axis in range(len(signs))]
@@ -62,7 +62,7 @@ def standings(
     undecided = np.zeros(len(costs), dtype=bool)
     undecided[left] = True
     return [
-        Standing.FRONTIER if best else Standing.UNDECIDED if open_ else Standing.DOMINATED
+        Dominance.FRONTIER if best else Dominance.UNDECIDED if open_ else Dominance.DOMINATED
         for best, open_ in zip(on_frontier.tolist(), undecided.tolist(), strict=True)
     ]
 

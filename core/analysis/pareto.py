@@ -16,7 +16,7 @@ CHUNK = 512  # points compared with the frontier at once, on four axes and more
 ARCHIVE_CHUNK = 4096  # of the frontier; bounds the memory of a comparison to a few megabytes an axis
 
 
-def frontier(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
+def find_frontier(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
     """Mask [n_points] of the points on the frontier.
 
     N log N on two axes, N log² N on three, N times the size of the frontier on more. Raises ValueError where
@@ -39,10 +39,10 @@ def frontier(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.b
 
 def dominated(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
     """Mask [n_points] of the points that are not on the frontier."""
-    return ~frontier(points, directions)
+    return ~find_frontier(points, directions)
 
 
-def hypervolume(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike) -> float:
+def compute_hypervolume(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike) -> float:
     """Area or volume of what the points are at least as good as, up to a `reference` [2 or 3] that is worse.
 
     Points that are not better than the reference on every axis add nothing. Raises ValueError on other numbers of axes.
@@ -52,14 +52,14 @@ def hypervolume(points: ArrayLike, directions: Sequence[Direction], reference: A
     costs = _costs(points, directions)
     limit = _costs(np.asarray(reference, dtype=float).reshape(1, -1), directions)[0]
     costs = costs[(costs < limit).all(axis=1)]
-    costs = costs[frontier(costs, ["min"] * costs.shape[1])]
+    costs = costs[find_frontier(costs, ["min"] * costs.shape[1])]
     if len(directions) == 2:
         costs = np.column_stack([costs, np.zeros(len(costs))])
         limit = np.append(limit, 1.0)
     return _volume(costs[np.argsort(costs[:, 2], kind="stable")], limit)
 
 
-def hypervolume_steps(
+def compute_hypervolume_steps(
     points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike
 ) -> list[tuple[int, float]]:
     """(index, area from then on) of each point [N, 2] that adds to the hypervolume when they come one by one.
@@ -80,13 +80,13 @@ def hypervolume_steps(
     return found
 
 
-def knee(points: ArrayLike, directions: Sequence[Direction]) -> int | None:
+def find_knee(points: ArrayLike, directions: Sequence[Direction]) -> int | None:
     """Index of the frontier's point that bulges most beyond the plane through its extremes, axes scaled to 0..1.
 
     None where the frontier has no bulge: fewer than three points, or none beyond the plane.
     """
     costs = _costs(points, directions)
-    indices = np.flatnonzero(frontier(points, directions) & np.isfinite(costs).all(axis=1))
+    indices = np.flatnonzero(find_frontier(points, directions) & np.isfinite(costs).all(axis=1))
     if len(indices) < 3:
         return None
     best = costs[indices]

@@ -54,7 +54,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Form:
+class WeightForm:
     """One saved form of the models: what was swapped into each, and which tensors were made smaller."""
 
     replacements: dict[str, list[Module]] = field(default_factory=dict)
@@ -66,8 +66,8 @@ class Manifest:
     """What `manifest.json` says."""
 
     configs: dict[str, dict[str, Any]]
-    packed: Form
-    working: Form | None
+    packed: WeightForm
+    working: WeightForm | None
     trained: bool
     compressed: bool
     input_format: dict[str, Any]
@@ -96,11 +96,11 @@ def manifest_digest(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def _form(data: dict[str, Any] | None) -> Form | None:
+def _form(data: dict[str, Any] | None) -> WeightForm | None:
     if data is None:
         return None
     modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
-    return Form(modules, data.get("shapes", {}))
+    return WeightForm(modules, data.get("shapes", {}))
 
 
 def save(subject: Subject, folder: Path, source: Described) -> str:
@@ -189,8 +189,8 @@ def _payload(module: nn.Module) -> int:
 
 def _write_form(
     models: dict[str, nn.Module], configs: dict[str, dict[str, Any]], file: Path, extra: dict[str, Tensor]
-) -> Form:
-    tensors, form = dict(extra), Form()
+) -> WeightForm:
+    tensors, form = dict(extra), WeightForm()
     for name, model in models.items():
         form.replacements[name] = replacements(model)
         form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))

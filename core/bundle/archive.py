@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from core.bundle import files
-from core.bundle.contents import READABLE, Manifest, parse, plain_json
+from core.bundle.contents import READABLE, BundleManifest, parse, plain_json
 from core.bundle.errors import BundleError
 from core.integrity import MANIFEST
 
@@ -42,7 +42,7 @@ class Archive:
         except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
             raise BundleError(f"The bundle is damaged: {name} cannot be read ({error}).") from error
 
-    def _read_manifest(self) -> Manifest:
+    def _read_manifest(self) -> BundleManifest:
         """The manifest; another format is refused before anything else of it is read."""
         data = self.read(MANIFEST)
         told = plain_json(MANIFEST, data)
@@ -50,7 +50,7 @@ class Archive:
         if found not in READABLE:
             known = " and ".join(map(str, READABLE))
             raise BundleError(f"The bundle has format {found!r}; this release of Slimboard reads formats {known}.")
-        return parse(MANIFEST, data, Manifest)
+        return parse(MANIFEST, data, BundleManifest)
 
     def _check_sums(self) -> None:
         odd = set(self.manifest.files) ^ (set(self.entries) - {MANIFEST})

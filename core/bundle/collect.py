@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from core.bundle.contents import (
     ArtifactDocument,
+    BundledNote,
     CurvesDocument,
     LatencyDocument,
     Line,
     LogDocument,
-    Note,
     OperatingPointDocument,
     PlaceDocument,
     RunDocument,
@@ -51,7 +51,9 @@ def run_document(session: Session, run_id: int) -> RunDocument:
         started_at=run.started_at,
         ended_at=run.ended_at,
         tags=runs.list_tags(session, run_id),
-        notes=[Note(text=n.text, author=n.author, created_at=n.created_at) for n in runs.list_notes(session, run_id)],
+        notes=[
+            BundledNote(text=n.text, author=n.author, created_at=n.created_at) for n in runs.list_notes(session, run_id)
+        ],
     )
 
 

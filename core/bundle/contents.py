@@ -41,7 +41,7 @@ class FileEntry(_Document):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Manifest(_Document):
+class BundleManifest(_Document):
     """`manifest.json`: which release wrote the bundle in which format, and every other file's checksum."""
 
     format: int
@@ -49,7 +49,7 @@ class Manifest(_Document):
     files: dict[str, FileEntry]
 
 
-class Note(_Document):
+class BundledNote(_Document):
     """What someone said of the run."""
 
     text: Annotated[str, Field(max_length=100_000)]
@@ -73,7 +73,7 @@ class RunDocument(_Document):
     started_at: Moment | None
     ended_at: Moment | None
     tags: list[Annotated[str, Field(min_length=1, max_length=60)]]
-    notes: list[Note]
+    notes: list[BundledNote]
 
     @field_validator("environment")
     @classmethod

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core import integrity
 from core.artifacts.zip_stream import Pipe
 from core.bundle import collect, files
-from core.bundle.contents import CURVES, FORMAT, LOG, RUN, STAGES, FileEntry, Manifest, StageDocument, to_json
+from core.bundle.contents import CURVES, FORMAT, LOG, RUN, STAGES, BundleManifest, FileEntry, StageDocument, to_json
 from core.bundle.errors import BundleError
 from core.integrity import MANIFEST, PACKED
 
@@ -96,7 +96,7 @@ def pieces(wanted: Source) -> Iterator[bytes]:
                     n_bytes += len(chunk)
                     yield pipe.take()
             entries[name] = FileEntry(sha256=digest.hexdigest(), bytes=n_bytes)
-        manifest = Manifest(format=FORMAT, release=version("slimboard"), files=entries)
+        manifest = BundleManifest(format=FORMAT, release=version("slimboard"), files=entries)
         _add(archive, MANIFEST, to_json(manifest))
     yield pipe.take()
 

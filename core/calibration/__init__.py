@@ -4,7 +4,16 @@
 """
 
 from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_from_matrices
-from core.calibration.sequential import Block, walk
+from core.calibration.sequential import CalibrationBlock, walk
 from core.calibration.statistics import Hessian, InputNorms
 
-__all__ = ["Block", "Hessian", "InputNorms", "groups_of", "input_rows", "matrices_of", "walk", "weight_from_matrices"]
+__all__ = [
+    "CalibrationBlock",
+    "Hessian",
+    "InputNorms",
+    "groups_of",
+    "input_rows",
+    "matrices_of",
+    "walk",
+    "weight_from_matrices",
+]

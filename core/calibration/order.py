@@ -13,7 +13,7 @@ from core.tasks.base import logits_of
 
 
 @dataclass
-class Part:
+class WalkPart:
     """Layers that are changed between one look at their inputs and the next part's."""
 
     name: str  # of the block, or of its first layer
@@ -25,7 +25,7 @@ class Part:
 class Order:
     """The parts of a model in the order of execution."""
 
-    parts: list[Part]
+    parts: list[WalkPart]
     extras: dict[str, tuple[Any, ...] | None] = field(default_factory=dict)
     """What blocks give beside hidden states, in the order of execution; None: they give these alone."""
 
@@ -54,9 +54,9 @@ def find_order(model: nn.Module, batch: dict[str, Tensor], layers: Collection[st
     if extras is None:
         blocks, extras = [], {}
     owner = {name: next((b for b in blocks if name.startswith(f"{b}.")), "") for name in layers}
-    parts: dict[str, Part] = {block: Part(block, True, []) for block in blocks}
+    parts: dict[str, WalkPart] = {block: WalkPart(block, True, []) for block in blocks}
     groups: dict[object, list[str]] = {}
-    ordered: list[Part] = []
+    ordered: list[WalkPart] = []
     for name in [*seen.calls, *(name for name in layers if name not in seen.calls)]:
         shape = geometry(model.get_submodule(name))
         key = (owner[name], shape, *seen.calls[name]) if name in seen.calls else name
@@ -64,14 +64,14 @@ def find_order(model: nn.Module, batch: dict[str, Tensor], layers: Collection[st
             groups[key].append(name)
             continue
         groups[key] = [name]
-        part = parts[owner[name]] if owner[name] else Part(name, False, [])
+        part = parts[owner[name]] if owner[name] else WalkPart(name, False, [])
         part.groups.append(groups[key])
         if part not in ordered:
             ordered.append(part)
     return Order(_with_idle_blocks(ordered, list(parts.values())), extras)
 
 
-def _with_idle_blocks(ordered: list[Part], blocks: list[Part]) -> list[Part]:
+def _with_idle_blocks(ordered: list[WalkPart], blocks: list[WalkPart]) -> list[WalkPart]:
     """Blocks without a layer of interest put before the next block that has one: hidden states pass through them."""
     idle = [block for block in blocks if not block.groups]
     complete = []

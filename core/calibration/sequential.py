@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from core.calibration.hidden_states import HiddenStates, without_cache
 from core.calibration.inputs import input_rows
-from core.calibration.order import Part, find_order
+from core.calibration.order import WalkPart, find_order
 from core.calibration.statistics import Hessian, InputNorms, OfExperts, Statistic
 from core.nn.experts.linear import ExpertLinear
 from core.tasks.base import inputs, logits_of
@@ -43,11 +43,11 @@ class _Place:
         self._record.progress(self._fraction, self._name)
 
 
-class Block:
+class CalibrationBlock:
     """A block of a model, or where none are known a group of layers, and its inputs from the calibration data."""
 
     def __init__(
-        self, model: nn.Module, part: Part, batches: Sequence[Batch], run: Callable[[int], Any], place: _Place
+        self, model: nn.Module, part: WalkPart, batches: Sequence[Batch], run: Callable[[int], Any], place: _Place
     ):
         self.name = part.name
         self.groups = part.groups
@@ -120,7 +120,7 @@ class Block:
 
 def walk(
     model: nn.Module, batches: Iterable[Batch], layers: Collection[str], record: Reports, device: torch.device
-) -> Iterator[Block]:
+) -> Iterator[CalibrationBlock]:
     """The model's blocks in the order of execution, with those of `layers` (full names) that each holds.
 
     What is done to a block before the next one is asked for is in the next one's inputs. Layers outside of blocks,
@@ -139,11 +139,11 @@ def walk(
             place = _Place(record, index / len(order.parts), part.name)
             place.report()
             if not part.is_block:
-                yield Block(model, part, batches, lambda i: _whole(model, batches[i]), place)
+                yield CalibrationBlock(model, part, batches, lambda i: _whole(model, batches[i]), place)
                 continue
             hidden = hidden or HiddenStates(model, batches, order.extras, device)
             if part.groups:
-                yield Block(model, part, batches, _runner(hidden, part.name), place)
+                yield CalibrationBlock(model, part, batches, _runner(hidden, part.name), place)
             for i in range(len(batches) if index < last else 0):
                 place.report()
                 hidden.advance(part.name, i)

@@ -41,7 +41,7 @@ class Costs(BaseModel):
 QUANTITIES = tuple(name for name in Costs.model_fields if name != "operations")
 
 
-class Measured(BaseModel):
+class MeasuredArchitecture(BaseModel):
     """One architecture in one model."""
 
     name: str
@@ -53,7 +53,7 @@ class Measured(BaseModel):
     costs: Costs
 
 
-class Conditions(BaseModel):
+class SurveyConditions(BaseModel):
     """Where and how a survey was taken."""
 
     taken_at: str  # UTC
@@ -69,19 +69,19 @@ class Conditions(BaseModel):
     disturbed_share: float  # of the cores, which other processes used meanwhile
 
 
-class Report(BaseModel):
+class SurveyReport(BaseModel):
     """All architectures at all lengths."""
 
-    conditions: Conditions
+    conditions: SurveyConditions
     lengths: list[int]
-    architectures: list[Measured]
+    architectures: list[MeasuredArchitecture]
     refused: dict[str, str]  # technique -> why it is not among them
 
-    def fit(self, architecture: Measured, quantity: str) -> Exponent | None:
+    def fit(self, architecture: MeasuredArchitecture, quantity: str) -> Exponent | None:
         """How a quantity of an architecture grows with the length."""
         return exponent(self.lengths, getattr(architecture.costs, quantity))
 
-    def parallel(self, architecture: Measured) -> Parallel | None:
+    def parallel(self, architecture: MeasuredArchitecture) -> Parallel | None:
         """Whether it trains on all tokens of a sequence at once, by the operations that the longest sequence adds.
 
         None where they were not counted at two lengths.
@@ -95,21 +95,21 @@ class Report(BaseModel):
         return Parallel.YES if added < AT_ONCE else Parallel.BLOCKS if added < ONE_BY_ONE else Parallel.NO
 
 
-def shipped() -> Report:
+def shipped() -> SurveyReport:
     """The survey that comes with Slimboard."""
-    return Report.model_validate_json(SHIPPED.read_text())
+    return SurveyReport.model_validate_json(SHIPPED.read_text())
 
 
-def load() -> Report | None:
+def load() -> SurveyReport | None:
     """The survey of this installation; None where none was saved. Raises ValueError where it cannot be read."""
     filesystem, root = url_to_fs(settings().artifacts_url)
     file = f"{root}/{NAME}"
     if not filesystem.exists(file):
         return None
-    return Report.model_validate_json(filesystem.cat_file(file))
+    return SurveyReport.model_validate_json(filesystem.cat_file(file))
 
 
-def save(report: Report) -> str:
+def save(report: SurveyReport) -> str:
     """Keep a survey below the artifacts, in place of an earlier one; its address."""
     filesystem, root = url_to_fs(settings().artifacts_url)
     filesystem.makedirs(root, exist_ok=True)
@@ -117,7 +117,7 @@ def save(report: Report) -> str:
     return f"{root}/{NAME}"
 
 
-def as_text(report: Report) -> str:
+def as_text(report: SurveyReport) -> str:
     """The file's text: numbers of one quantity on one line."""
     plain = report.model_dump(mode="json")
     lines = [json.dumps(each) for each in plain.pop("architectures")]

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import torch
 
 from core.complexity import costs, subjects
-from core.complexity.report import Conditions, Costs, Measured, Report
+from core.complexity.report import Costs, MeasuredArchitecture, SurveyConditions, SurveyReport
 from core.complexity.subjects import Candidate
 from core.errors import SpecError
 from core.measure import lock
-from core.measure.contention import Watch
+from core.measure.contention import ContentionWatch
 from core.measure.hardware import hardware_name
 from core.measure.latency import Sample, sample_of
 from core.software import release
@@ -22,7 +22,7 @@ Place = tuple[Candidate, int, str]  # architecture, length, quantity
 Say = Callable[[str], object]
 
 
-def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: Say = print) -> Report:
+def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: Say = print) -> SurveyReport:
     """The costs of all architectures, or of those in `only`, at ascending lengths; `say` is told how far it is."""
     found: list[Candidate] = []
     refused: dict[str, str] = {}
@@ -34,7 +34,7 @@ def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: S
     samples, known = _prepared(found, lengths, say)
     times, disturbed = _times(samples, rounds, say)
     peaks = _peaks(found, lengths, times, say)
-    return Report(
+    return SurveyReport(
         conditions=_conditions(rounds, disturbed),
         lengths=list(lengths),
         architectures=[_measured(each, lengths, known | times | peaks) for each in found],
@@ -78,7 +78,7 @@ def _times(samples: dict[Place, Sample], rounds: int, say: Say) -> tuple[dict[Pl
     for index in range(rounds):
         say(f"timing, round {index + 1} of {rounds}")
         with lock.measuring():
-            watch = Watch()
+            watch = ContentionWatch()
             for place, sample in samples.items():
                 taken[place].append(sample())
             shares.append(watch.stop().share)
@@ -95,11 +95,11 @@ def _peaks(found: Sequence[Candidate], lengths: Sequence[int], timed: Container[
     return peaks
 
 
-def _measured(candidate: Candidate, lengths: Sequence[int], known: dict[Place, float]) -> Measured:
+def _measured(candidate: Candidate, lengths: Sequence[int], known: dict[Place, float]) -> MeasuredArchitecture:
     columns = {
         quantity: [known.get((candidate, length, quantity)) for length in lengths] for quantity in Costs.model_fields
     }
-    return Measured(
+    return MeasuredArchitecture(
         name=candidate.name,
         technique=candidate.technique,
         model=candidate.source,
@@ -108,8 +108,8 @@ def _measured(candidate: Candidate, lengths: Sequence[int], known: dict[Place, f
     )
 
 
-def _conditions(rounds: int, disturbed: float) -> Conditions:
-    return Conditions(
+def _conditions(rounds: int, disturbed: float) -> SurveyConditions:
+    return SurveyConditions(
         taken_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         hardware=hardware_name("cpu"),
         threads=torch.get_num_threads(),

@@ -20,7 +20,7 @@ from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
-from core.engine.stage_plan import Road, Roads, is_run, stage_family
+from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
@@ -56,10 +56,10 @@ class Execution:
     ):
         self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
         self.task: Task = tasks.load(spec.task)
-        self.roads = Roads(spec, self.task, record, artifacts, device)
+        self.planner = StagePlanner(spec, self.task, record, artifacts, device)
         preflight.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
-        self.task.prepare(self.roads.source(spec.model).input_format)
-        self.main = self.roads.road(spec.model, spec.recipe)
+        self.task.prepare(self.planner.source(spec.model).input_format)
+        self.main = self.planner.plan(spec.model, spec.recipe)
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
         self.reference_key: str | None = None
 
@@ -74,14 +74,14 @@ class Execution:
             stages.append(self._record(self._stage(self.main, position)))
         return [stage for stage in stages if stage.position >= 0]
 
-    def _stage(self, road: Road, position: int, shown_position: int | None = None) -> StageRecord:
-        key = road.keys[position]
+    def _stage(self, plan: StagePlan, position: int, shown_position: int | None = None) -> StageRecord:
+        key = plan.keys[position]
         shown = position if shown_position is None else shown_position
         self._find_whole(
             key
         )  # a damaged artifact is discarded before the step begins, so that one run computes it anew
-        self.record.begin_step(shown, len(self.main.keys), self._label(road, position), key)
-        folder = self.realize(road, position)
+        self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
+        folder = self.realize(plan, position)
         found = self.record.find_stage(key)
         if found is not None and found.manifest_sha256 != artifact.manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
@@ -93,7 +93,7 @@ class Execution:
             position=shown,
             key=key,
             folder=folder,
-            identity=self._identity(road, position, report, manifest),
+            identity=self._identity(plan, position, report, manifest),
             found=found,
             reference_key=self.reference_key if manifest.trained else None,
             reference_folder=self._reference_folder() if manifest.trained else None,
@@ -115,21 +115,21 @@ class Execution:
                     self.record.compare(key, reference_key, score.paired(self.task, examples, reference))
         return stage
 
-    def realize(self, road: Road, position: int) -> Path:
+    def realize(self, plan: StagePlan, position: int) -> Path:
         """The folder of a stage's artifact; computes it, and those before it, where it is not there or damaged."""
-        key = road.keys[position]
+        key = plan.keys[position]
         whole = self._find_whole(key)
         if whole is not None:
             return whole
         started = time.monotonic()
-        subject = self._source_subject(road.source) if position == 0 else self._apply(road, position)
+        subject = self._source_subject(plan.source) if position == 0 else self._apply(plan, position)
         seconds = time.monotonic() - started
         with self.artifacts.writing(key) as draft:
             (draft / REPORT).write_text(json.dumps({"seconds": seconds, "details": subject.details}))
-            artifact.save(subject, draft, self.roads.source(road.source))
+            artifact.save(subject, draft, self.planner.source(plan.source))
         folder = self.artifacts.open(key)
         if position == 0:
-            self.roads.source(road.source).module.to("cpu")  # from now on it is read from its artifact
+            self.planner.source(plan.source).module.to("cpu")  # from now on it is read from its artifact
         checkpoint = self._checkpoint(key)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
@@ -138,17 +138,17 @@ class Execution:
     def _find_whole(self, key: str) -> Path | None:
         return self.artifacts.find_whole(key, self.record.report_damage)
 
-    def _apply(self, road: Road, position: int) -> Subject:
-        subject = artifact.load_subject(self.realize(road, position - 1), self.task, self.device)
-        step, bound = road.steps[position - 1]
+    def _apply(self, plan: StagePlan, position: int) -> Subject:
+        subject = artifact.load_subject(self.realize(plan, position - 1), self.task, self.device)
+        step, bound = plan.steps[position - 1]
         assert isinstance(bound, OneShot), "validation admits only steps to a recipe"
         context = Context(
             device=self.device,
             task=self.task,
-            seed_material=road.draws[position],
+            seed_material=plan.draws[position],
             record=_Share(self.record, APPLY_SHARE),
-            resolve=lambda reference: self._resolve(road, position, reference),
-            checkpoint=self._checkpoint(road.keys[position]),
+            resolve=lambda reference: self._resolve(plan, position, reference),
+            checkpoint=self._checkpoint(plan.keys[position]),
         )
         try:
             bound.check(subject)
@@ -163,32 +163,32 @@ class Execution:
 
     def _source_subject(self, source: ModelSpec) -> Subject:
         if is_run(source):
-            return self.roads.subject(source)
-        loaded = self.roads.source(source)
+            return self.planner.subject(source)
+        loaded = self.planner.source(source)
         module = loaded.module.to(self.device).eval()
         subject = Subject({"main": module}, self.task, {"main": loaded.config}, loaded.trained)
         if loaded.stored is not None:
             subject.details[CHECKPOINT] = asdict(loaded.stored)
         return subject
 
-    def _resolve(self, road: Road, position: int, reference: ModelSpec | str) -> nn.Module:
+    def _resolve(self, plan: StagePlan, position: int, reference: ModelSpec | str) -> nn.Module:
         """The model that a step's settings name, ready to execute."""
-        target, at = self.roads.target(road, ModelSpec.model_validate(reference))
-        if target is road and at >= position:
+        target, at = self.planner.target(plan, ModelSpec.model_validate(reference))
+        if target is plan and at >= position:
             raise SpecError.of(
                 "teacher", f"stage:{at}", "is not before this step", f"Choose stage:0 to stage:{position - 1}."
             )
         return artifact.load_models(self.realize(target, at), self.device)["main"]
 
-    def _explicit_reference(self) -> tuple[Road, int] | None:
+    def _explicit_reference(self) -> tuple[StagePlan, int] | None:
         """The reference that the spec names, or that the run it starts from had."""
         if self.spec.reference is not None:
             try:
-                return self.roads.target(self.main, self.spec.reference)
+                return self.planner.target(self.main, self.spec.reference)
             except SpecError as error:
                 raise error.moved("model", "reference") from error
         if is_run(self.spec.model):
-            self.reference_key = self._inherited_reference(self.roads.run(self.spec.model))
+            self.reference_key = self._inherited_reference(self.planner.run(self.spec.model))
         return None
 
     def _inherited_reference(self, earlier: FoundRun) -> str | None:
@@ -202,37 +202,37 @@ class Execution:
         self.record.event("info", message)
         return None
 
-    def _bring_reference(self, road: Road, position: int) -> list[StageRecord]:
-        self.reference_key = road.keys[position]
-        if road is self.main:
-            self.realize(road, position)
+    def _bring_reference(self, plan: StagePlan, position: int) -> list[StageRecord]:
+        self.reference_key = plan.keys[position]
+        if plan is self.main:
+            self.realize(plan, position)
             return []
-        return [self._record(self._stage(road, position, REFERENCE_POSITION))]
+        return [self._record(self._stage(plan, position, REFERENCE_POSITION))]
 
     def _reference_folder(self) -> Path | None:
         if self.reference_key is None:
             return None
         folder = self._find_whole(self.reference_key)
         if folder is None:  # it is the reference of the run that this one starts from
-            raise self.roads.lost(self.spec.model, "was compared with a stage whose artifact is missing or damaged")
+            raise self.planner.lost(self.spec.model, "was compared with a stage whose artifact is missing or damaged")
         return folder
 
-    def _label(self, road: Road, position: int) -> str:
+    def _label(self, plan: StagePlan, position: int) -> str:
         if position == 0:
-            return road.source.source
-        step, bound = road.steps[position - 1]
+            return plan.source.source
+        step, bound = plan.steps[position - 1]
         return f"{step.technique} {bound.label()}".strip()
 
     def _identity(
-        self, road: Road, position: int, report: dict[str, Any], manifest: artifact.Manifest
+        self, plan: StagePlan, position: int, report: dict[str, Any], manifest: artifact.Manifest
     ) -> dict[str, Any]:
         """The columns of a stage that say what it is."""
-        step = road.steps[position - 1][0] if position else None
+        step = plan.steps[position - 1][0] if position else None
         return {
             "technique": step.technique if step else SOURCE,
-            "family": self._family(road, position),
-            "label": self._label(road, position),
-            "settings": step.settings if step else road.source.settings,
+            "family": self._family(plan, position),
+            "label": self._label(plan, position),
+            "settings": step.settings if step else plan.source.settings,
             "model": self.spec.model.source,
             "task": self.spec.task.source,
             "task_hash": self.task.content_hash,
@@ -243,11 +243,11 @@ class Execution:
             "checkpoint_bytes": report["details"].get(CHECKPOINT, {}).get("bytes"),
         }
 
-    def _family(self, road: Road, position: int) -> str:
+    def _family(self, plan: StagePlan, position: int) -> str:
         """What the stage counts as; one that starts from an earlier run goes on from what that one came to."""
-        found = self.record.find_stage(self.roads.run(road.source).last_key) if is_run(road.source) else None
+        found = self.record.find_stage(self.planner.run(plan.source).last_key) if is_run(plan.source) else None
         before = SOURCE if found is None or not position else found.measured.family
-        return stage_family((bound for _, bound in road.steps[:position]), before)
+        return stage_family((bound for _, bound in plan.steps[:position]), before)
 
 
 class _Share:

@@ -1,7 +1,7 @@
-"""The road of a recipe: where its model comes from, which steps lead on, and the key of every stage on the way.
+"""The stage plan of a recipe: where its model comes from, its steps, and the key of every stage.
 
-A model reference inside a step (a teacher) leads to another place: a stage of the same road, or the end of
-a road of its own. Keys are known before anything is computed.
+A model reference inside a step (a teacher) refers to a stage of the same plan, or to the end of
+a plan of its own. Keys are known before anything is computed.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the st
 
 
 @dataclass
-class Road:
+class StagePlan:
     """A source and the steps from it; of every stage along the way its key, and what its randomness is drawn from."""
 
     source: ModelSpec
@@ -96,8 +96,8 @@ def is_run(spec: ModelSpec) -> bool:
     return spec.source.startswith("run:")
 
 
-class Roads:
-    """Finds the roads of one run: loads their sources once, and knows what determines each stage."""
+class StagePlanner:
+    """Makes the stage plans of one run: loads their sources once, and knows what determines each stage."""
 
     def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
@@ -163,28 +163,28 @@ class Roads:
         run = spec.source.removeprefix("run:")
         return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
-    def road(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> Road:
-        """The road that a recipe takes from a source, with the key of every stage."""
-        road = Road(source, bound_steps(recipe, "recipe"))
+    def plan(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> StagePlan:
+        """The plan of a recipe that starts from a source, with the key of every stage."""
+        plan = StagePlan(source, bound_steps(recipe, "recipe"))
         origin = self._source_hash(source)
         steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
-        for position in range(len(road.steps) + 1):
+        for position in range(len(plan.steps) + 1):
             if position:
-                step, bound = road.steps[position - 1]
+                step, bound = plan.steps[position - 1]
                 place = f"recipe[{position - 1}].{step.technique}"
                 for of, determining in steps.items():
-                    determining.append({step.technique: self._determining(road, bound, place, of)})
+                    determining.append({step.technique: self._determining(plan, bound, place, of)})
             asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
             measured = self.spec.measure.test_examples
-            road.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
-            road.draws.append(draw_key(asked["draws"]))
-        return road
+            plan.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
+            plan.draws.append(draw_key(asked["draws"]))
+        return plan
 
-    def target(self, road: Road, reference: ModelSpec) -> tuple[Road, int]:
-        """The road and the position on it that a model reference means."""
+    def target(self, plan: StagePlan, reference: ModelSpec) -> tuple[StagePlan, int]:
+        """The plan and the position in it that a model reference names."""
         if reference.source.startswith("stage:"):
-            return road, int(reference.source.removeprefix("stage:"))
-        other = self.road(reference, reference.recipe)
+            return plan, int(reference.source.removeprefix("stage:"))
+        other = self.plan(reference, reference.recipe)
         difference = describe_difference(self._tokenizer(self.spec.model), self._tokenizer(reference))
         if difference is not None:
             raise SpecError.of("model.source", reference.source, difference, "Choose a model with the same tokenizer.")
@@ -200,22 +200,22 @@ class Roads:
     def _source_hash(self, source: ModelSpec) -> str:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash
 
-    def _determining(self, road: Road, bound: Technique, place: str, of: Of) -> dict[str, Any]:
+    def _determining(self, plan: StagePlan, bound: Technique, place: str, of: Of) -> dict[str, Any]:
         """A technique's settings, defaults included, with every model that they name replaced by its key (or draw)."""
         settings = bound.model_dump(mode="json")
         for name, role in _roles(bound):
             if role == "model" and settings[name] is not None:
-                settings[name] = self._named(road, ModelSpec.model_validate(settings[name]), f"{place}.{name}", of)
+                settings[name] = self._named(plan, ModelSpec.model_validate(settings[name]), f"{place}.{name}", of)
             elif role == "methods":
                 settings[name] = [
-                    {inner.rpartition(".")[2]: self._determining(road, method, f"{place}.{inner}", of)}
+                    {inner.rpartition(".")[2]: self._determining(plan, method, f"{place}.{inner}", of)}
                     for inner, method in _methods(name, settings[name])
                 ]
         return settings
 
-    def _named(self, road: Road, reference: ModelSpec, place: str, of: Of) -> str:
+    def _named(self, plan: StagePlan, reference: ModelSpec, place: str, of: Of) -> str:
         try:
-            target, position = self.target(road, reference)
+            target, position = self.target(plan, reference)
         except SpecError as error:
             raise error.moved("model", place) from error
         return (target.keys if of == "keys" else target.draws)[position]

@@ -17,7 +17,7 @@ class Contention:
     disturbed: bool
 
 
-class Watch:
+class ContentionWatch:
     """Counts from its making to `stop` what processes other than this one computed."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.measure.contention import Contention, Watch
+from core.measure.contention import Contention, ContentionWatch
 from core.measure.energy import Meter, energy_mj
 from core.measure.work import Work, decode_work, forward_work
 from core.measured import LatencyRow
@@ -46,7 +46,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Conditions:
+class TimingConditions:
     """Where and how a timing was taken."""
 
     hardware: str
@@ -66,7 +66,7 @@ def measure(
     stage: Runner,
     reference: Runner | None,
     batch: Batch,
-    conditions: Conditions,
+    conditions: TimingConditions,
     *,
     language: bool,
     meter: Meter | None = None,
@@ -104,7 +104,7 @@ def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tic
     with _no_garbage_collection():
         for i in range(TRIES):
             _let_others_finish(i, tick)
-            watch = Watch()
+            watch = ContentionWatch()
             times = _rounds(samples, repeats, tick)
             contention = watch.stop()
             if best is None or contention.share < best[0].share:
@@ -251,7 +251,7 @@ def _with_energy(row: LatencyRow, meter: Meter, work: Work, reference: Work | No
     """The row with what a call of each uses; without it where others used the machine, whose share is in the meter."""
     if row.disturbed:
         return row
-    watch = Watch()
+    watch = ContentionWatch()
     used, compared = energy_mj(meter, work, row.p50_ms), None
     if reference is not None and row.reference_p50_ms is not None:
         compared = energy_mj(meter, reference, row.reference_p50_ms)
@@ -259,7 +259,7 @@ def _with_energy(row: LatencyRow, meter: Meter, work: Work, reference: Work | No
 
 
 def _row(
-    stage: Runner, batch: Batch, length: int | None, phase: str, conditions: Conditions, timing: Timing
+    stage: Runner, batch: Batch, length: int | None, phase: str, conditions: TimingConditions, timing: Timing
 ) -> LatencyRow:
     return LatencyRow(
         hardware=conditions.hardware,

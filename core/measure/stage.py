@@ -250,7 +250,7 @@ class StageMeasurer:
         if runner is None:
             return []
         compared = self._runner(bound, load(reference_folder), batch, text) if reference_folder else None
-        conditions = latency.Conditions(
+        conditions = latency.TimingConditions(
             hardware=hardware_name(self.device.type),
             software=self._software(bound),
             runtime=bound.title,

@@ -18,7 +18,7 @@ from core.nn.tokens.global_tokens import NoGlobalTokens
 from core.nn.tokens.sizes import sizes_of, with_sizes
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """x + attention(norm1(x)), then x + ffn(norm2(x))."""
 
     def __init__(self, dim: int, attention: nn.Module, ffn: nn.Module):
@@ -69,7 +69,9 @@ class Transformer(nn.Module):
             return ATTENTION[attention](dim, heads, **settings)
 
         self.global_tokens = NoGlobalTokens()
-        self.blocks = nn.ModuleList(Block(dim, make_attention(), FFN[ffn](dim, ffn_dim)) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, make_attention(), FFN[ffn](dim, ffn_dim)) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, outputs, bias=head_bias)
 

@@ -16,14 +16,14 @@ _OF_STAGE, _OF_PAIR, _FURTHER = (kept_in(origin) for origin in (Origin.STAGE, Or
 
 
 @dataclass(frozen=True)
-class Item:
+class ComparedItem:
     """A run's stage to compare: the one at a position, or its last one."""
 
     run_id: int
     position: int | None = None
 
 
-def compared_stages(session: Session, project_id: int, items: Sequence[Item]) -> Rows:
+def compared_stages(session: Session, project_id: int, items: Sequence[ComparedItem]) -> Rows:
     """The items' runs and stages, in no order: run columns as run_id, run_name ..., stage columns, all quantities.
 
     Of every run all stages, from which the caller takes the ones asked for; runs without one are left out.

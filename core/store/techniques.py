@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.store.clock import now
-from core.store.models import Technique, Worker
+from core.store.models import PublishedTechnique, Worker
 from core.store.rows import Rows
 from core.store.upsert import upsert
 
@@ -15,12 +15,14 @@ from core.store.upsert import upsert
 def publish(session: Session, entries: Iterable[tuple[str, str, str, Mapping[str, Any]]]) -> None:
     """Publish (kind, name, hash, entry) of techniques, models, tasks and runtimes; what is already published stays."""
     rows = [{"kind": kind, "name": name, "hash": digest, "entry": dict(entry)} for kind, name, digest, entry in entries]
-    upsert(session, Technique, rows, ["kind", "name", "hash"])
+    upsert(session, PublishedTechnique, rows, ["kind", "name", "hash"])
 
 
 def list_published(session: Session) -> Rows:
     """(kind, name, hash, entry) of all that was ever published, later ones last."""
-    query = select(Technique.kind, Technique.name, Technique.hash, Technique.entry).order_by(Technique.published_at)
+    query = select(
+        PublishedTechnique.kind, PublishedTechnique.name, PublishedTechnique.hash, PublishedTechnique.entry
+    ).order_by(PublishedTechnique.published_at)
     return session.execute(query).all()
 
 

@@ -17,7 +17,7 @@ FIRST_CHARACTERS = 600  # of a text that is shown
 
 
 @dataclass(frozen=True)
-class Item:
+class PreviewItem:
     """An example as people see it: a picture or a text."""
 
     label: str
@@ -34,7 +34,7 @@ class Preview:
     unit: str  # what is counted: "examples" or "characters"
     classes: dict[str, int]  # class -> examples in all splits; empty for language modelling
     image_shape: tuple[int, int, int] | None  # channels, height, width
-    items: list[Item]  # of validation; of running text the beginning of train
+    items: list[PreviewItem]  # of validation; of running text the beginning of train
     warnings: tuple[str, ...]
     guesses: dict[str, float]  # a way of guessing -> its accuracy (%), where that is known
 
@@ -71,14 +71,14 @@ def _classes(data: Data) -> dict[str, int]:
     return dict(zip(data.class_names, n, strict=True))
 
 
-def _items(data: Data) -> Iterator[Item]:
+def _items(data: Data) -> Iterator[PreviewItem]:
     """Examples spread over the validation split, the smallest that may be looked at."""
     if isinstance(data, CorpusData):
-        yield Item("", text=data.texts["train"][:FIRST_CHARACTERS])
+        yield PreviewItem("", text=data.texts["train"][:FIRST_CHARACTERS])
         return
     if isinstance(data, AnswersData):
         for text in data.texts["validation"][:N_SEQUENCES]:
-            yield Item("".join(text[place] for place in data.answers), text=_excerpt(text))
+            yield PreviewItem("".join(text[place] for place in data.answers), text=_excerpt(text))
         return
     labels = data.labels["validation"]
     chosen = np.linspace(0, len(labels) - 1, min(N_ITEMS, len(labels))).astype(int)
@@ -86,9 +86,9 @@ def _items(data: Data) -> Iterator[Item]:
     for i in chosen:
         name = data.class_names[labels[i]]
         if pixels is not None:
-            yield Item(name, image=png(pixels[i]))
+            yield PreviewItem(name, image=png(pixels[i]))
         elif isinstance(data, TextData):
-            yield Item(name, text=_excerpt(data.texts["validation"][i]))
+            yield PreviewItem(name, text=_excerpt(data.texts["validation"][i]))
 
 
 def _excerpt(text: str) -> str:

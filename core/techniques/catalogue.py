@@ -14,7 +14,7 @@ from core.techniques.architecture.mlp_mixer import MlpMixer
 from core.techniques.architecture.retnet import Retnet
 from core.techniques.architecture.reversible import Reversible
 from core.techniques.architecture.rwkv import Rwkv
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
 from core.techniques.attention.bigbird import BigBird
@@ -76,7 +76,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "rwkv": Rwkv,
     "sliding_window": SlidingWindow,
     "reversible": Reversible,
-    "sparse_ffn": SparseFfn,
+    "sparse_ffn": SparseFfnTechnique,
     "sparse_loss": SparseLoss,
     "sparse_qkv": SparseQkv,
     "rigl": Rigl,

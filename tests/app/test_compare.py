@@ -15,7 +15,7 @@ from app.text import stage_references
 from core.artifacts.store import MANIFEST
 from core.measured import MeasuredStage
 from core.store import curves, stages
-from core.store.comparison import Item
+from core.store.comparison import ComparedItem
 from core.store.engine import session
 from core.store.models import Latency, RunStatus, Stage
 from tests import factories
@@ -167,7 +167,7 @@ def test_unknown_runs_and_nonsense_are_said(three):
 
 
 def test_items_are_read_and_written():
-    items = [Item(12), Item(15, 2)]
+    items = [ComparedItem(12), ComparedItem(15, 2)]
     assert stage_references.parse(" 12, 15.2 12") == items
     assert stage_references.write(items) == "12,15.2"
     with pytest.raises(stage_references.AddressError, match="at most 100"):

@@ -8,10 +8,10 @@ from core.fresh_process import Returned
 from core.store.models import RunStatus
 from core.store.queue import Ended
 from worker.claim import Claim
-from worker.supervisor import Watch
+from worker.supervisor import RunWatch
 
 
-class Answered(Watch):
+class Answered(RunWatch):
     """The watch over a process that has said it is done, while the store is away."""
 
     def __init__(self):

@@ -2,12 +2,12 @@
 
 from app.charts.architectures import AXES, power
 from app.text import formats
-from core.complexity.report import Conditions, Measured, Report
+from core.complexity.report import MeasuredArchitecture, SurveyConditions, SurveyReport
 
 PARALLEL = "Trains in parallel"
 
 
-def table(report: Report) -> list[dict[str, str]]:
+def table(report: SurveyReport) -> list[dict[str, str]]:
     """One row an architecture: what it is, whether it trains in parallel, and of each quantity how it grows with the
     length and what it is at the longest."""
     return [
@@ -20,7 +20,7 @@ def table(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _grown(report: Report, architecture: Measured, quantity: str) -> str:
+def _grown(report: SurveyReport, architecture: MeasuredArchitecture, quantity: str) -> str:
     known = [value for value in getattr(architecture.costs, quantity) if value is not None]
     if not known:
         return formats.NOTHING
@@ -28,7 +28,7 @@ def _grown(report: Report, architecture: Measured, quantity: str) -> str:
     return f"{value} ({growth})" if growth else value
 
 
-def conditions(found: Conditions) -> str:
+def conditions(found: SurveyConditions) -> str:
     """Where and how a survey was taken, in one line."""
     disturbed = f"others used {formats.percent(found.disturbed_share, 0)} of the cores meanwhile"
     parts = [

@@ -143,7 +143,7 @@ buttons.show(
     "slimboard-comparison",
     [
         *buttons.tables(lambda: frames.compared(rows, base)),
-        buttons.File("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
+        buttons.ExportFile("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
     ],
     "The table above: CSV and Parquet with raw numbers, LaTeX as it reads.",
 )

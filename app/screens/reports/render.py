@@ -29,7 +29,7 @@ class NotShownError(ValueError):
 
 
 @dataclass
-class Drawn:
+class RenderedPart:
     """What a view shows."""
 
     tables: list[pd.DataFrame] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Drawn:
     words: str = ""
 
 
-def draw(part: Embedded, project_id: int, ground: str = "light") -> Drawn:
+def draw(part: Embedded, project_id: int, ground: str = "light") -> RenderedPart:
     """What the page shows; raises NotShownError where its settings name nothing that is there."""
     settings = {name: value for name, value in part.settings.items() if value}
     if part.page == "compare":
@@ -59,7 +59,7 @@ def _list(settings: dict[str, Any], name: str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
+def _compare(settings: dict[str, Any], project_id: int) -> RenderedPart:
     text = _text(settings, "runs")
     try:
         items = compared.load_items(project_id, text)
@@ -75,7 +75,7 @@ def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
     items = latency.timed(items, latencies, kind)
     base = items.iloc[0].to_dict()
     rows = tables.judged(items, base, compared.load_against(items, base))
-    drawn = Drawn([tables.summary(rows, base)], words=f"Latency measured as {kind}." if kind else "")
+    drawn = RenderedPart([tables.summary(rows, base)], words=f"Latency measured as {kind}." if kind else "")
     if kind and rows["disturbed"].eq(True).any():
         drawn.words += f" {DISTURBED}"
     judged = rows.dropna(subset=["delta"])
@@ -86,7 +86,7 @@ def _compare(settings: dict[str, Any], project_id: int) -> Drawn:
     return drawn
 
 
-def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
+def _runs(settings: dict[str, Any], project_id: int) -> RenderedPart:
     known = {status.value for status in RunStatus}
     chosen = RunFilter(
         project_id,
@@ -106,19 +106,19 @@ def _runs(settings: dict[str, Any], project_id: int) -> Drawn:
     n_found = count_runs(chosen)
     words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
     table = pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)
-    return Drawn([table.drop(columns=["Owner", "Duration"])], words=words)
+    return RenderedPart([table.drop(columns=["Owner", "Duration"])], words=words)
 
 
-def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Drawn:
+def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> RenderedPart:
     named = tuple(int(word) for word in _text(settings, "of").replace(",", " ").split() if word.isdecimal())[:MOST_ROWS]
     family = load_family(project_id, named, MOST_ROWS, relatives=True)
     if not named or family.stages.empty:
         raise NotShownError("A tree in a report names runs that are here, as in provenance?of=12.")
-    return Drawn(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
+    return RenderedPart(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
 
 
-def _tradeoffs(settings: dict[str, Any], project_id: int) -> Drawn:
+def _tradeoffs(settings: dict[str, Any], project_id: int) -> RenderedPart:
     found = tradeoffs.chart(settings, project_id)
     if found is None:
         raise NotShownError("No stage that is chosen has both quantities.")
-    return Drawn(charts=[found])
+    return RenderedPart(charts=[found])

@@ -14,7 +14,7 @@ LARGER = 1.25  # packed bytes over the claimed ones from which the claim is call
 
 
 @dataclass(frozen=True)
-class Claim:
+class NominalClaim:
     """One stage's claim and what became of it; `warnings` are for people."""
 
     position: int
@@ -41,7 +41,7 @@ class Claim:
         }
 
 
-def claims(stages: pd.DataFrame, timed: set[int]) -> list[Claim]:
+def claims(stages: pd.DataFrame, timed: set[int]) -> list[NominalClaim]:
     """The claims of a run's trained, compressed stages; `timed` are the positions with any latency.
 
     `stages` carry a latency's `ratio`, `ratio_high` and `disturbed` beside their own columns.
@@ -52,11 +52,11 @@ def claims(stages: pd.DataFrame, timed: set[int]) -> list[Claim]:
     return [_claim(stage, timed) for stage in kept.to_dict("records")]
 
 
-def _claim(stage: dict[str, Any], timed: set[int]) -> Claim:
+def _claim(stage: dict[str, Any], timed: set[int]) -> NominalClaim:
     bits, sparsity = stage["nominal_bits"], stage["nominal_sparsity"]
     ideal = stage["parameters"] * (1 - sparsity) * bits / 8
     ratio = None if pd.isna(stage["ratio"]) else float(stage["ratio"])
-    return Claim(
+    return NominalClaim(
         position=stage["position"],
         label=stage["label"],
         bits=bits,

@@ -43,14 +43,14 @@ class Edited:
 
 
 @dataclass(eq=False)
-class Part(Edited):
+class DraftPart(Edited):
     """A mapping in the spec with a form of its own: the model, the task, the limits."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
-class Step(Part):
+class Step(DraftPart):
     """A technique with its settings; `id` stays when the step is drawn anew."""
 
     technique: str = ""
@@ -84,13 +84,13 @@ class Draft(Edited):
     """A run spec under construction. Its own edition is that of the list of steps and of the choice of a
     reference; each part has one of its own."""
 
-    general: Part  # name, seed and device
-    model: Part
-    task: Part
+    general: DraftPart  # name, seed and device
+    model: DraftPart
+    task: DraftPart
     steps: list[Step]
-    reference: Part | None
-    measure: Part
-    limits: Part
+    reference: DraftPart | None
+    measure: DraftPart
+    limits: DraftPart
     cloned_from: int | None = None
     about: str = ""  # the preset that it started from
     start: dict[str, Any] = field(default_factory=dict)  # the spec that it started from
@@ -103,13 +103,13 @@ class Draft(Edited):
         """The draft that `to_dict` turns into this spec again."""
         data = spec.to_dict()
         draft = cls(
-            general=Part({"name": spec.name, "seed": spec.seed, "device": spec.device}),
-            model=Part(data["model"]),
-            task=Part(data["task"]),
+            general=DraftPart({"name": spec.name, "seed": spec.seed, "device": spec.device}),
+            model=DraftPart(data["model"]),
+            task=DraftPart(data["task"]),
             steps=[Step(_plain(step.settings), step.technique) for step in spec.recipe],
-            reference=Part(data["reference"]) if spec.reference else None,
-            measure=Part(data.get("measure", {})),
-            limits=Part(data.get("limits", {})),
+            reference=DraftPart(data["reference"]) if spec.reference else None,
+            measure=DraftPart(data.get("measure", {})),
+            limits=DraftPart(data.get("limits", {})),
             cloned_from=cloned_from,
             about=about,
         )
@@ -177,7 +177,7 @@ class Draft(Edited):
 
     def refer(self, reference: dict[str, Any] | None) -> None:
         """Name the model that the stages are compared with, or leave it to the pipeline."""
-        self.reference = None if reference is None else Part(reference)
+        self.reference = None if reference is None else DraftPart(reference)
         self._changed()
 
     def _changed(self) -> None:

@@ -13,7 +13,7 @@ from app.actions.actor import Actor, NotAllowed
 from app.queries.catalogue import load_catalogue
 from app.queries.runs import forget_runs, load_answer, load_spec
 from app.screens.submit.draft import Draft, Unread
-from app.screens.submit.widgets import Place
+from app.screens.submit.widgets import FormPlace
 from app.text import formats
 from app.text.schema import starting_settings
 from core.errors import Problem, SpecError
@@ -77,7 +77,7 @@ def clone_chosen(draft: Draft, key: str, project_id: int) -> None:
         clone(st.session_state[key], project_id)
 
 
-def write(place: Place, name: str, key: str) -> None:
+def write(place: FormPlace, name: str, key: str) -> None:
     """Take a widget's value into the draft as it is."""
     place.put(name, st.session_state[key])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.screens.submit.widgets import Place, draw, show_problem
+from app.screens.submit.widgets import FormPlace, draw, show_problem
 from app.text.schema import Field, fields, starting_settings
 from core.spec.catalogue import Catalogue
 
@@ -19,7 +19,7 @@ _WIDE = ("model", "methods", "runtimes", "object")
 _SCHEMES = {"hf": "Hugging Face or folder", "run": "An earlier run"}
 
 
-def settings_form(schema: Mapping[str, Any], place: Place) -> None:
+def settings_form(schema: Mapping[str, Any], place: FormPlace) -> None:
     """Draw a widget for each setting of a schema; what differs from its default is written to the draft."""
     drawn = fields(schema)
     simple = [field for field in drawn if field.kind not in _WIDE]
@@ -33,7 +33,7 @@ def settings_form(schema: Mapping[str, Any], place: Place) -> None:
     _stray_problems(place, {"source", *(field.name for field in drawn)})
 
 
-def _stray_problems(place: Place, known: set[str]) -> None:
+def _stray_problems(place: FormPlace, known: set[str]) -> None:
     """Problems of keys that the form has no widget for, as pasted YAML may bring them."""
     for problem in place.problems:
         inner = problem.field.removeprefix(f"{place.field}.")
@@ -41,14 +41,14 @@ def _stray_problems(place: Place, known: set[str]) -> None:
             show_problem(problem, inner)
 
 
-def _object_form(field: Field, place: Place) -> None:
+def _object_form(field: Field, place: FormPlace) -> None:
     with st.container(border=True):
         st.markdown(f"**{field.label}**", help=field.description or None)
         for nested in field.fields:
             draw(nested, place.inside(field.name))
 
 
-def _methods_form(field: Field, place: Place) -> None:
+def _methods_form(field: Field, place: FormPlace) -> None:
     """The list of methods that take part in a training, each with its own form."""
     items = place.values.get(field.name) or []
     st.markdown("**Methods that take part**")
@@ -78,7 +78,7 @@ def technique_title(catalogue: Catalogue, name: str) -> str:
     return f"{name} · {entry['family']} · {entry['summary']}"
 
 
-def _method_form(field: Field, place: Place, index: int, item: Any) -> None:
+def _method_form(field: Field, place: FormPlace, index: int, item: Any) -> None:
     name = _item_name(item)
     entry = place.catalogue.techniques.get(name)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -100,19 +100,19 @@ def _method_form(field: Field, place: Place, index: int, item: Any) -> None:
     settings_form(entry["schema"], place.inside(field.name, index, name))
 
 
-def _add_method(place: Place, name: str, key: str) -> None:
+def _add_method(place: FormPlace, name: str, key: str) -> None:
     method = st.session_state[key]
     settings = starting_settings(place.catalogue.techniques[method]["schema"])
     place.put(name, [*(place.values.get(name) or []), {method: settings}])
     place.part.redraw()
 
 
-def _remove_method(place: Place, name: str, index: int) -> None:
+def _remove_method(place: FormPlace, name: str, index: int) -> None:
     place.put(name, [item for number, item in enumerate(place.values[name]) if number != index])
     place.part.redraw()
 
 
-def _runtimes_form(field: Field, place: Place) -> None:
+def _runtimes_form(field: Field, place: FormPlace) -> None:
     """The runtimes that execute the model while it is timed, and a form for each that has settings."""
     runtimes = place.catalogue.runtimes
     items = list(place.values.get(field.name, field.default))
@@ -139,7 +139,7 @@ def _runtimes_form(field: Field, place: Place) -> None:
             settings_form(schema, place.inside(field.name, index, name))
 
 
-def _choose_runtimes(place: Place, field: Field, key: str) -> None:
+def _choose_runtimes(place: FormPlace, field: Field, key: str) -> None:
     """Other runtimes; those that stay keep their settings."""
     kept = {_item_name(item): item for item in place.values.get(field.name, field.default)}
     value = [kept.get(name, name) for name in st.session_state[key]]
@@ -155,7 +155,7 @@ def _item_name(item: Any) -> str:
     return str(next(iter(item), "")) if isinstance(item, dict) else str(item)
 
 
-def _model_setting(field: Field, place: Place) -> None:
+def _model_setting(field: Field, place: FormPlace) -> None:
     """A model reference as a setting: none where that is allowed, else a source with its settings."""
     value = place.values.get(field.name)
     with st.container(border=True):
@@ -177,7 +177,7 @@ def _model_setting(field: Field, place: Place) -> None:
             show_problem(place.problem(field.name))
 
 
-def _give_model(place: Place, name: str, key: str) -> None:
+def _give_model(place: FormPlace, name: str, key: str) -> None:
     if st.session_state[key]:
         place.put(name, {"source": "stage:0" if place.stages is not None else "builtin:vit"})
     else:
@@ -185,7 +185,7 @@ def _give_model(place: Place, name: str, key: str) -> None:
     place.part.redraw()
 
 
-def model_form(place: Place, label: str) -> None:
+def model_form(place: FormPlace, label: str) -> None:
     """A model reference: its source, and the settings that the source's schema describes."""
     source = str(place.values.get("source", ""))
     options = [f"stage:{n}" for n in range((place.stages if place.stages is not None else -1) + 1)]
@@ -200,7 +200,7 @@ def model_form(place: Place, label: str) -> None:
         st.caption(f"with the recipe {' → '.join(names)} (edit it as YAML)")
 
 
-def task_form(place: Place, label: str) -> None:
+def task_form(place: FormPlace, label: str) -> None:
     """A task: its source, and the settings that the source's schema describes."""
     _source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
     show_problem(place.problem("source"))
@@ -209,7 +209,7 @@ def task_form(place: Place, label: str) -> None:
         settings_form(found[1]["schema"], place)
 
 
-def _source_form(place: Place, label: str, options: list[str], entries: Mapping[str, Any]) -> None:
+def _source_form(place: FormPlace, label: str, options: list[str], entries: Mapping[str, Any]) -> None:
     source = str(place.values.get("source", ""))
     scheme, _, rest = source.partition(":")
     chosen = source if source in options else scheme
@@ -254,7 +254,7 @@ def _source_title(source: str) -> str:
     return _SCHEMES.get(source, "A file or folder" if source == "file" else source)
 
 
-def _run_choice(place: Place, rest: str) -> None:
+def _run_choice(place: FormPlace, rest: str) -> None:
     key = f"{place.key}.run.rest"
     titles = {str(number): f"#{number} {title}" for number, title in place.runs}
     options = list(titles) if rest in titles or not rest else [rest, *titles]
@@ -270,7 +270,7 @@ def _run_choice(place: Place, rest: str) -> None:
     )
 
 
-def _choose_source(place: Place, key: str) -> None:
+def _choose_source(place: FormPlace, key: str) -> None:
     """Another source: its settings are others, so all that was set is dropped."""
     chosen = st.session_state[key]
     for name in list(place.values):
@@ -279,7 +279,7 @@ def _choose_source(place: Place, key: str) -> None:
     place.part.redraw()
 
 
-def _write_rest(place: Place, scheme: str, key: str) -> None:
+def _write_rest(place: FormPlace, scheme: str, key: str) -> None:
     place.put("source", f"{scheme}:{st.session_state[key] or ''}")
 
 

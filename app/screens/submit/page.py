@@ -8,8 +8,8 @@ import streamlit as st
 from app.queries.catalogue import load_catalogue
 from app.queries.runs import load_answer, load_estimate, load_identical, load_run_titles
 from app.screens.submit import editor, forms, uploads
-from app.screens.submit.draft import Part, Step, dense_companion
-from app.screens.submit.widgets import Place, show_problem
+from app.screens.submit.draft import DraftPart, Step, dense_companion
+from app.screens.submit.widgets import FormPlace, show_problem
 from app.text import formats
 from app.web import identity
 from core.spec.model import LimitSpec, MeasureSpec
@@ -31,9 +31,9 @@ if spec is not None and not problems:
     problems = load_answer(spec.hash) or []
 
 
-def place(part: Part, name: str, field: str = "", stages: int | None = None) -> Place:
+def place(part: DraftPart, name: str, field: str = "", stages: int | None = None) -> FormPlace:
     """Where a form of this page writes to."""
-    return Place(draft, part, part.edition, name, field or name, catalogue, problems, done_runs, stages)
+    return FormPlace(draft, part, part.edition, name, field or name, catalogue, problems, done_runs, stages)
 
 
 def general(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import streamlit as st
 
 from app.screens.submit import editor
-from app.screens.submit.draft import Draft, Part
+from app.screens.submit.draft import Draft, DraftPart
 from app.screens.submit.widgets import show_problem
 from app.text import formats
 from core.errors import SpecError
@@ -52,7 +52,7 @@ def _save_data(files: Files) -> dict[str, str]:
 
 
 @contextmanager
-def _form(title: str, label: str, name: str, part: Part, save: Callable[[Files], dict[str, str]]) -> Iterator[str]:
+def _form(title: str, label: str, name: str, part: DraftPart, save: Callable[[Files], dict[str, str]]) -> Iterator[str]:
     """A form around an uploader, whose key it yields: its files come with the click, and no run of the page between.
 
     Streamlit forgets to tell the browser where to send a file when a run of the page starts just then.
@@ -78,7 +78,7 @@ def _use(key: str, name: str, save: Callable[[Files], dict[str, str]]) -> None:
         st.session_state[f"{key}.problems"] = error.problems
         return
     draft = editor.current()
-    part: Part = getattr(draft, name)
+    part: DraftPart = getattr(draft, name)
     part.values = dict(values)
     part.redraw()
     draft.unread = None

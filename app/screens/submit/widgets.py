@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 import yaml
 
-from app.screens.submit.draft import Draft, Part
+from app.screens.submit.draft import Draft, DraftPart
 from app.text import formats
 from app.text.schema import Field, in_words
 from core.errors import Problem
@@ -21,11 +21,11 @@ from core.spec.labels import READ_AS
 
 
 @dataclass(frozen=True)
-class Place:
+class FormPlace:
     """Where a form's values stand in the draft, and how its widgets and problems are named."""
 
     draft: Draft
-    part: Part
+    part: DraftPart
     edition: int  # of the part, when this form was drawn
     name: str  # "model", "rtn": what its widgets' keys go on with
     field: str  # "recipe[0].rtn": what its problems start with
@@ -48,7 +48,7 @@ class Place:
             found = found[step] if isinstance(step, int) else _mapping(found).get(step)
         return _mapping(found)
 
-    def inside(self, *path: str | int) -> "Place":
+    def inside(self, *path: str | int) -> "FormPlace":
         """The place of a mapping in this one: `inside("methods", 0, "sr_ste")`."""
         name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
         return replace(self, name=self.name + name, field=self.field + name, path=self.path + path)
@@ -102,7 +102,7 @@ def show_problem(problem: Problem | None, name: str = "") -> None:
         st.markdown(f":small[:red[:material/error: {words}. {formats.plain(problem.remedy)}]]")
 
 
-def draw(field: Field, place: Place) -> None:
+def draw(field: Field, place: FormPlace) -> None:
     """The widget of one setting, and what is wrong with its value."""
     key = f"{place.key}.{field.name}"
     value = place.values.get(field.name, None if field.required else field.default)
@@ -124,7 +124,7 @@ def _help(field: Field) -> str | None:
     return "  \n".join(part for part in parts if part) or None
 
 
-def _write(place: Place, field: Field, key: str) -> None:
+def _write(place: FormPlace, field: Field, key: str) -> None:
     """Take a widget's value into the draft, which leaves out what is at its default."""
     value = _PARSERS.get(field.kind, _as_it_is)(field, st.session_state[key])
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -11,7 +11,7 @@ TYPED = {Unit.BYTES: ("MB", 1_000_000), Unit.MILLISECONDS: ("ms", 1), Unit.NATS:
 
 
 @dataclass(frozen=True)
-class Field:
+class LimitField:
     """A limit as it is typed: its quantity's column, its name in the address, its label, and its unit's factor."""
 
     column: str
@@ -26,7 +26,7 @@ class Field:
         return float(Decimal(str(typed)) * self.factor)
 
 
-def fields(task: Mapping[str, Any]) -> Iterator[Field]:
+def fields(task: Mapping[str, Any]) -> Iterator[LimitField]:
     """The limits of a task, in the order of the quantities."""
     for quantity in QUANTITIES:
         if quantity is SCORE:
@@ -35,13 +35,13 @@ def fields(task: Mapping[str, Any]) -> Iterator[Field]:
             unit, factor = TYPED[quantity.unit]
             sense = "at most" if quantity.better == "less" else "at least"
             title = quantity.title.partition(" (")[0]
-            yield Field(
+            yield LimitField(
                 quantity.name, quantity.limit, f"{title} {sense} ({unit})", factor, quantity.unit is Unit.MILLISECONDS
             )
 
 
-def _score_field(task: Mapping[str, Any]) -> Field:
+def _score_field(task: Mapping[str, Any]) -> LimitField:
     name, unit = task["score_name"], task["score_unit"]
     sense = "at least" if task["higher_is_better"] else "at most"
     label = f"{name.capitalize()} {sense}" + (f" ({unit})" if unit else "")
-    return Field(SCORE.name, f"limit.{name}", label, 1, is_positive=False)
+    return LimitField(SCORE.name, f"limit.{name}", label, 1, is_positive=False)

@@ -78,7 +78,7 @@ buttons.show(
     "slimboard-tradeoffs",
     [
         *buttons.tables(every_point),
-        *([buttons.File("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
+        *([buttons.ExportFile("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
     ],
     "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
 )

@@ -28,7 +28,7 @@ class Moves(Protocol):
     def escape(self, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
-def climb(moves: Moves, escapes: int, generator: torch.Generator, report: Report) -> Tensor:
+def climb_hill(moves: Moves, escapes: int, generator: torch.Generator, report: Report) -> Tensor:
     """The best permutation [C] that is found."""
     arrangement = moves.arrangement
     best, best_kept = arrangement.permutation.clone(), arrangement.kept

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.algorithms.permutation.arrangement import Arrangement
 from core.algorithms.permutation.greedy_swap import GreedySwap
-from core.algorithms.permutation.hill_climbing import Moves, Report, climb
+from core.algorithms.permutation.hill_climbing import Moves, Report, climb_hill
 from core.algorithms.permutation.large import LARGE, first_halves, sweep_while_worth
 from core.algorithms.permutation.objective import efficacy, kept_sum, row_wise_sum
 from core.algorithms.permutation.stripe_pairs import StripePairs
@@ -28,7 +28,7 @@ Strategy = Literal["greedy_swap", "stripe_groups"]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPermutation:
     """An order of a matrix's C columns, and what N:M keeps of its magnitude before and after."""
 
     permutation: Tensor  # int64 [C] on the matrix's device: new[:, i] = old[:, permutation[i]]
@@ -55,7 +55,7 @@ def find_permutation(
     escapes: int = 100,
     generator: torch.Generator,
     progress: Callable[[float], None] | None = None,
-) -> Found:
+) -> FoundPermutation:
     """The best order found of the columns of `matrix` [K, C], C divisible by `m`.
 
     `width` (2 or 3) is the number of stripes in a window of `stripe_groups`; `escapes` bounds the regressions.
@@ -81,7 +81,7 @@ def find_permutation(
 
     permutation = Search(n, m, strategy, width, escapes, generator)(magnitude, report)
     after = kept_sum(magnitude[:, permutation], n, m)
-    return Found(permutation, before, after, bound, time.perf_counter() - start, tuple(curve))
+    return FoundPermutation(permutation, before, after, bound, time.perf_counter() - start, tuple(curve))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Search:
             first = first_halves(magnitude, self.n, self.m, self, report)
             arrangement = Arrangement(magnitude[:, first], self.n, self.m)
             escapes = 10 * max(self.escapes, 100)
-            second = climb(
+            second = climb_hill(
                 StripePairs(arrangement), escapes, self.generator, lambda d, kept: report(0.5 + 0.5 * d, kept)
             )
             return first[second]
@@ -112,7 +112,7 @@ class Search:
         moves = self.moves(arrangement)
         if large and isinstance(moves, StripePairs):
             sweep_while_worth(moves, lambda: report(0.0, arrangement.kept))
-        return climb(moves, self.escapes, self.generator, report)
+        return climb_hill(moves, self.escapes, self.generator, report)
 
     def moves(self, arrangement: Arrangement) -> Moves:
         if self.strategy == "greedy_swap":

@@ -19,7 +19,7 @@ LEAST_GAIN = 1e-4  # the reference's
 
 
 @dataclass(frozen=True)
-class Block:
+class StripeBlock:
     """Windows of a product of stripes, [*product]."""
 
     stripes: tuple[Tensor, ...]  # a vector for each place in the window
@@ -38,7 +38,7 @@ class StripeGroups(ABC):
         self.ranking = Ranking(arrangement.n_stripes, orders.to(device), arrangement.m)
 
     @abstractmethod
-    def blocks(self, touched: Tensor) -> Iterator[Block]:
+    def blocks(self, touched: Tensor) -> Iterator[StripeBlock]:
         """All windows with a stripe of `touched` [t]."""
 
     def refresh(self, touched: Tensor, report: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class StripeGroups(ABC):
             self.ranking.put(block.stripes, *self.score(block))
             report()
 
-    def score(self, block: Block) -> tuple[Tensor, Tensor]:
+    def score(self, block: StripeBlock) -> tuple[Tensor, Tensor]:
         """Gain and choice of each window's best permutation, [*product]."""
         gains, choices = best_permutations(block.table, self.rows)
         return gains if block.repeated is None else gains.masked_fill(block.repeated, -torch.inf), choices

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.algorithms.permutation.arrangement import Arrangement
-from core.algorithms.permutation.stripe_groups import Block, StripeGroups
+from core.algorithms.permutation.stripe_groups import StripeBlock, StripeGroups
 from core.algorithms.permutation.subsets import largest_of_subsets, subsets
 from core.algorithms.permutation.unions import union_sums
 
@@ -22,7 +22,7 @@ class StripePairs(StripeGroups):
         self.parts = (tuple(range(m)), tuple(range(m, 2 * m)), *mixed_parts(m, 0, m))
         super().__init__(arrangement, self.parts, 2)
 
-    def blocks(self, touched: Tensor) -> Iterator[Block]:
+    def blocks(self, touched: Tensor) -> Iterator[StripeBlock]:
         """The first stripe is a touched one; the second any after it, with the touched ones before the others."""
         order = self.touched_first(touched)
         position = order.argsort()
@@ -31,13 +31,13 @@ class StripePairs(StripeGroups):
             for right in order[start:].split(max(TABLE // (len(self.parts) * len(left)), 1)):
                 yield self.block(left, right, position[right] <= position[left, None])
 
-    def block(self, left: Tensor, right: Tensor, repeated: Tensor | None = None) -> Block:
+    def block(self, left: Tensor, right: Tensor, repeated: Tensor | None = None) -> StripeBlock:
         """The windows of stripes `left` [a] and `right` [b]."""
         stripes, sums = self.arrangement.stripes, self.arrangement.sums.float()
         shape = (1, len(left), len(right))
         mixed = mixed_sums(stripes[left], stripes[right], self.arrangement.n)
         table = torch.cat([sums[left, None].expand(shape), sums[right].expand(shape), mixed])
-        return Block((left, right), table, repeated)
+        return StripeBlock((left, right), table, repeated)
 
 
 def mixed_parts(m: int, first: int, second: int) -> list[tuple[int, ...]]:

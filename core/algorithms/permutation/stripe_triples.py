@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.algorithms.permutation.arrangement import Arrangement
-from core.algorithms.permutation.stripe_groups import Block, StripeGroups
+from core.algorithms.permutation.stripe_groups import StripeBlock, StripeGroups
 from core.algorithms.permutation.stripe_pairs import mixed_parts, mixed_sums
 from core.algorithms.permutation.subsets import largest_of_subsets, subsets
 from core.algorithms.permutation.unions import union_sums
@@ -27,7 +27,7 @@ class StripeTriples(StripeGroups):
         self.pairs = arrangement.columns.new_empty(len(of_two[0]), n_stripes, n_stripes)
         self.exchanged = exchanged_halves(m)
 
-    def blocks(self, touched: Tensor) -> Iterator[Block]:
+    def blocks(self, touched: Tensor) -> Iterator[StripeBlock]:
         """The first stripe is a touched one, the touched ones come before the others; one second stripe at a time."""
         self.refresh_pairs(touched)
         order = self.touched_first(touched)
@@ -40,7 +40,7 @@ class StripeTriples(StripeGroups):
         self.pairs[:, touched] = found
         self.pairs[:, :, touched] = found[self.exchanged].transpose(1, 2)
 
-    def block(self, first: Tensor, second: Tensor, third: Tensor) -> Block:
+    def block(self, first: Tensor, second: Tensor, third: Tensor) -> StripeBlock:
         """The windows of stripes `first` [a], one `second` and `third` [c]: a product [a, 1, c]."""
         stripes, sums, pairs = self.arrangement.stripes, self.arrangement.sums.float(), self.pairs
         shape = len(first), len(third)
@@ -56,7 +56,7 @@ class StripeTriples(StripeGroups):
                 sums_of_three(stripes[first], both, self.arrangement.n),
             ]
         )
-        return Block((first, second[None], third), table[:, :, None])
+        return StripeBlock((first, second[None], third), table[:, :, None])
 
 
 def exchanged_halves(m: int) -> list[int]:

@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredValue:
     """A value with its 95 % interval and the p-value of its test, where it has them."""
 
     value: float
@@ -34,7 +34,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Champion:
+class ChampionFacts:
     """What takes the place of a stage's reference: what is shipped to a device now."""
 
     score: float
@@ -50,13 +50,13 @@ class Facts:
     score_unit: str
     higher_is_better: bool
     trained: bool
-    score: Measured
+    score: MeasuredValue
     values: Mapping[str, float | None]  # of the quantities and their intervals' ends, by column
     reference_size_bytes: int | None = None
     is_reference: bool = False  # of itself
     comparison: Comparison | None = None  # stage - reference
     latencies: Sequence[LatencyRow] = field(default_factory=list)
-    champion: Champion | None = None  # with one, all that is said of the reference is said of it
+    champion: ChampionFacts | None = None  # with one, all that is said of the reference is said of it
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Verdict:
 
     clause: Clause
     outcome: Outcome
-    measured: Measured | None
+    measured: MeasuredValue | None
     note: str = ""  # the conditions, or the reason
 
 
@@ -105,28 +105,28 @@ def _verdict(clause: Clause, facts: Facts) -> Verdict:
     return Verdict(clause, _outcome(clause.limit, measured), measured, note)
 
 
-def _outcome(limit: Limit, measured: Measured | None) -> Outcome:
+def _outcome(limit: Limit, measured: MeasuredValue | None) -> Outcome:
     if measured is None:
         return Outcome.NOT_MEASURED
     p_value = math.nan if measured.p_value is None else measured.p_value
     return Outcome.PASS if limit.keeps(measured.value, p_value) else Outcome.FAIL
 
 
-def _size_ratio(facts: Facts) -> tuple[Measured | None, str]:
+def _size_ratio(facts: Facts) -> tuple[MeasuredValue | None, str]:
     size = facts.values[SIZE.name]
     reference = facts.reference_size_bytes or (size if facts.is_reference else None)
-    return (Measured(size / reference), "") if size and reference else (None, "it has no reference")
+    return (MeasuredValue(size / reference), "") if size and reference else (None, "it has no reference")
 
 
-def _plain(quantity: Quantity, facts: Facts) -> tuple[Measured | None, str]:
+def _plain(quantity: Quantity, facts: Facts) -> tuple[MeasuredValue | None, str]:
     """A quantity of which there is nothing to know but its value and interval."""
     if quantity.origin in (Origin.SCORES, Origin.COMPARISON) and not facts.trained:
         return _score(facts)
     if quantity.origin is Origin.COMPARISON and facts.is_reference:
-        return Measured(PERCENT if quantity.better == "more" else 0.0), "it is its own reference"
+        return MeasuredValue(PERCENT if quantity.better == "more" else 0.0), "it is its own reference"
     value, *ends = (facts.values.get(column) for column in quantity.columns)
     if value is not None:
-        return Measured(float(value), *ends), ""
+        return MeasuredValue(float(value), *ends), ""
     if quantity.origin is Origin.SCORES:
         return None, f"{facts.score_name} has no such value"
     if quantity.origin is Origin.COMPARISON and facts.reference_size_bytes is None:
@@ -134,23 +134,23 @@ def _plain(quantity: Quantity, facts: Facts) -> tuple[Measured | None, str]:
     return None, "the run did not measure it"
 
 
-def _score(facts: Facts) -> tuple[Measured | None, str]:
+def _score(facts: Facts) -> tuple[MeasuredValue | None, str]:
     return (facts.score, "") if facts.trained else (None, "the stage is not trained, so its score is meaningless")
 
 
-def _loss(facts: Facts) -> tuple[Measured | None, str]:
+def _loss(facts: Facts) -> tuple[MeasuredValue | None, str]:
     """The loss, above zero where the stage is worse than its reference."""
     if not facts.trained:
         return _score(facts)
     if facts.is_reference:
-        return Measured(0.0), "it is its own reference"
+        return MeasuredValue(0.0), "it is its own reference"
     found, sign = facts.comparison, -1 if facts.higher_is_better else 1
     if found is not None:
         ends = sorted((sign * found.low, sign * found.high))
-        return Measured(sign * found.delta, ends[0], ends[1], found.p_value), ""
+        return MeasuredValue(sign * found.delta, ends[0], ends[1], found.p_value), ""
     if facts.champion is None:
         return None, "it has no reference"
-    return Measured(sign * (facts.score.value - facts.champion.score)), f"no test: {facts.champion.untested}"
+    return MeasuredValue(sign * (facts.score.value - facts.champion.score)), f"no test: {facts.champion.untested}"
 
 
 def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
@@ -170,12 +170,12 @@ def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
     return Verdict(clause, _outcome(clause.limit, measured), measured, note)
 
 
-def _time(quantity: str, row: LatencyRow, is_reference: bool) -> Measured | None:
+def _time(quantity: str, row: LatencyRow, is_reference: bool) -> MeasuredValue | None:
     if quantity == "p50_ms":
-        return Measured(row.p50_ms)
+        return MeasuredValue(row.p50_ms)
     if is_reference:
-        return Measured(1.0)
-    return None if row.ratio is None else Measured(row.ratio, row.ratio_low, row.ratio_high)
+        return MeasuredValue(1.0)
+    return None if row.ratio is None else MeasuredValue(row.ratio, row.ratio_low, row.ratio_high)
 
 
 def _why_no_latency(

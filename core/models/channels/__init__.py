@@ -1,7 +1,7 @@
 """Which entries of a model's parameters hold the same channels, so that their order can be changed as one."""
 
-from core.models.channels.parts import Part, find_parts
+from core.models.channels.parts import ChannelPart, find_parts
 from core.models.channels.slots import Channels, Network, Slot
 from core.models.channels.trace import trace
 
-__all__ = ["Channels", "Network", "Part", "Slot", "find_parts", "trace"]
+__all__ = ["ChannelPart", "Channels", "Network", "Slot", "find_parts", "trace"]

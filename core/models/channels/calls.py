@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.models.channels.labels import Dim, Labels
+from core.models.channels.labels import ChannelLabels, Dim
 
 Arguments = dict[str, Any]  # by the names of the operation's schema
 Dims = list[Dim]  # of one tensor
@@ -14,7 +14,7 @@ Dims = list[Dim]  # of one tensor
 class Calls:
     """What rules know: labels, and the dimensions of the tensors seen so far."""
 
-    labels: Labels
+    labels: ChannelLabels
 
     def dims(self, tensor: Tensor) -> Dims:
         """The dimensions of a tensor; frozen ones where it comes from outside."""

@@ -16,7 +16,7 @@ from torch import Tensor
 Dim = tuple[int, ...]
 
 
-class Labels:
+class ChannelLabels:
     """Labels, what they are made of, and which of them are frozen, and why."""
 
     def __init__(self) -> None:

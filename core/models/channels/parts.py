@@ -15,7 +15,7 @@ FFN, VALUES, RESIDUAL, OTHER = "ffn", "values", "residual", "channels"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ChannelPart:
     """Channels whose order is worth a search: N:M prunes their consumers along them."""
 
     kind: str
@@ -39,9 +39,9 @@ def _columns(weight: Tensor, slot: Slot) -> Tensor:
 
 def find_parts(
     network: Network, anatomy: Anatomy, pruned: Sequence[str], m: int, kinds: frozenset[str]
-) -> tuple[list[Part], dict[str, str]]:
+) -> tuple[list[ChannelPart], dict[str, str]]:
     """The parts of these kinds, and the layers of the `pruned` weights that keep their order, with the reason."""
-    parts: list[Part] = []
+    parts: list[ChannelPart] = []
     reasons: dict[str, str] = {}
     weights = []
     for name in dict.fromkeys(network.names[name] for name in pruned):
@@ -58,7 +58,7 @@ def find_parts(
         kind = _kind(anatomy.blocks, consumers)
         reason = f"{kind} is off" if kind not in kinds else _hindrance(channels, consumers, m)
         if reason is None:
-            parts += _heads(anatomy.blocks, Part(kind, channels, consumers))
+            parts += _heads(anatomy.blocks, ChannelPart(kind, channels, consumers))
         else:
             reasons |= {slot.name: reason for slot in consumers}
     searched = {layer for part in parts for layer in part.layers}
@@ -87,7 +87,7 @@ def _hindrance(channels: Channels, consumers: Sequence[Slot], m: int) -> str | N
     return f"they do not lie side by side in {scattered[0]}" if scattered else None
 
 
-def _heads(blocks: Sequence[BlockNames], part: Part) -> Iterator[Part]:
+def _heads(blocks: Sequence[BlockNames], part: ChannelPart) -> Iterator[ChannelPart]:
     """Values of known attentions apart by heads: those of one head of keys and values move together.
 
     So they do for all the heads of queries that it serves. Where something has these channels only once for all heads
@@ -103,7 +103,7 @@ def _heads(blocks: Sequence[BlockNames], part: Part) -> Iterator[Part]:
     for head in range(n_heads):
         own = {slot: _of_head(slot, head, n_heads) for slot in slots}
         consumers = tuple(own[slot] for slot in part.consumers)
-        yield Part(VALUES, Channels(tuple(own.values())), consumers)
+        yield ChannelPart(VALUES, Channels(tuple(own.values())), consumers)
 
 
 def _of_head(slot: Slot, head: int, n_heads: int) -> Slot:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core.models.channels.calls import Calls, Dims
-from core.models.channels.labels import Labels
+from core.models.channels.labels import ChannelLabels
 from core.models.channels.rules import rule_of
 from core.models.channels.slots import Channels, Network, Slot
 
@@ -26,12 +26,12 @@ OVERLAP = "two parameters share part of their memory"
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]  # storage, offset, shape, strides: the same numbers
 
 
-class Watch(TorchDispatchMode, Calls):
+class ShapeWatch(TorchDispatchMode, Calls):
     """Labels the dimensions of every tensor that appears while it is active."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.labels = Labels()
+        self.labels = ChannelLabels()
         self._dims: dict[Key, Dims] = {}
         self._storages: dict[int, StorageWeakRef] = {}  # held weakly, an address is not given to another one
 
@@ -71,7 +71,7 @@ class Watch(TorchDispatchMode, Calls):
 
 def trace(model: nn.Module, answer: Callable[[], Any]) -> Network:
     """The channels of a model in evaluation mode, whose `answer()` runs it once on a small batch."""
-    watch = Watch()
+    watch = ShapeWatch()
     names, tensors = _state(model)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it does a whole block in one operation
@@ -89,7 +89,7 @@ def trace(model: nn.Module, answer: Callable[[], Any]) -> Network:
     return Network(*_channels(watch, tensors), tensors, names)
 
 
-def _channels(watch: Watch, tensors: dict[str, Tensor]) -> tuple[tuple[Channels, ...], dict[tuple[str, int], str]]:
+def _channels(watch: ShapeWatch, tensors: dict[str, Tensor]) -> tuple[tuple[Channels, ...], dict[tuple[str, int], str]]:
     """The slots of every free label, and why others are frozen."""
     labels = watch.labels
     free: dict[int, list[Slot]] = {}

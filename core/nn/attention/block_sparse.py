@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from core.nn.attention import flexible
-from core.nn.attention.pattern import BlockRows, Labels
+from core.nn.attention.pattern import BlockRows, PatternLabels
 
 SCORES_A_THREAD = 1 << 17  # of the rows computed at once: with their keys and values they fit a core's cache
 SCORES_ON_CUDA = 1 << 26
@@ -28,7 +28,7 @@ class _Chunk:
     rows: Tensor  # [c]
     keys: Tensor  # [c * m]
     bias: Tensor | None  # [block, m * block]
-    labels: Labels | None  # of these rows
+    labels: PatternLabels | None  # of these rows
 
 
 def block_sparse_attention(
@@ -91,12 +91,12 @@ class _Places:
             labels = self._labels(part.labels, torch.arange(start, min(start + size, len(rows))) % n_rows)
             yield _Chunk(rows[own], keys[own].flatten(), bias, labels)
 
-    def _labels(self, labels: Labels | None, chosen: Tensor) -> Labels | None:
+    def _labels(self, labels: PatternLabels | None, chosen: Tensor) -> PatternLabels | None:
         if labels is None:
             return None
         chosen = chosen.to(self.device)
         last = labels.last if len(labels.last) == 1 else labels.last[chosen]
-        return Labels(last, labels.inside[chosen], labels.terms)
+        return PatternLabels(last, labels.inside[chosen], labels.terms)
 
     def _budget(self) -> int:
         return SCORES_ON_CUDA if self.device.type == "cuda" else SCORES_A_THREAD * torch.get_num_threads()
@@ -115,7 +115,7 @@ def _weights(q: Tensor, k: Tensor, terms: Tensor | None, bias: Tensor | None, ch
     return scores.softmax(dim=-1)
 
 
-def _add_terms(scores: Tensor, terms: Tensor, labels: Labels) -> None:
+def _add_terms(scores: Tensor, terms: Tensor, labels: PatternLabels) -> None:
     """Add what the labels choose of terms [c, block, L] to scores [c, block, m * block]."""
     n_front = labels.inside.shape[2]
     inside, outside = (terms[:, :, number, None] for number in labels.terms)
@@ -123,7 +123,7 @@ def _add_terms(scores: Tensor, terms: Tensor, labels: Labels) -> None:
     scores[:, :, n_front:] += terms.gather(2, labels.last.long().expand(len(terms), -1, -1))
 
 
-def _terms_gradient(d_scores: Tensor, n_terms: int, labels: Labels) -> Tensor:
+def _terms_gradient(d_scores: Tensor, n_terms: int, labels: PatternLabels) -> Tensor:
     """Gradient [c, block, L] of what `_add_terms` added."""
     front, last = d_scores.split((labels.inside.shape[2], labels.last.shape[2]), dim=2)
     gradient = d_scores.new_zeros(*d_scores.shape[:2], n_terms)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout, band_rows, block_of
 from core.nn.attention.block_sparse import block_sparse_attention
-from core.nn.attention.pattern import BlockRows, Labels
+from core.nn.attention.pattern import BlockRows, PatternLabels
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache
 
@@ -67,13 +67,13 @@ def etc_pattern(layout: BlockLayout, radius: int, relations: Relations, device: 
         near = ((part.keys[0, :, n_global:] - n_global)[:, :, None] * layout.block + inner).flatten(1)[:, None]
         few = slice(None) if relations.isolated else slice(1)  # otherwise every row's are alike
         last = relations.neighbours(long[few], near[few], radius)
-        labels = Labels(last, relations.belong(long, fronts), (relations.own, relations.other))
+        labels = PatternLabels(last, relations.belong(long, fronts), (relations.own, relations.other))
         pattern.append(BlockRows(part.rows, part.keys, labels=labels))
     row = torch.arange(n_global, device=device)
     query = (row[:, None] * layout.block + inner)[:, :, None]
     every = torch.arange(layout.long_blocks * layout.block, device=device)
     others = relations.unseen if relations.hard else relations.other
-    labels = Labels(relations.offsets(query, fronts), relations.belong(every, query), (relations.own, others))
+    labels = PatternLabels(relations.offsets(query, fronts), relations.belong(every, query), (relations.own, others))
     keys = torch.cat((torch.arange(n_global, layout.n_blocks, device=device), row))
     keys = keys[None, None].repeat(1, n_global, 1)
     return [*pattern, BlockRows(row, keys, labels=labels)]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Labels:
+class PatternLabels:
     """Which of a query's `terms` is added to the score of each key that its row sees."""
 
     last: Tensor  # uint8 [r or 1, block, x]: numbers of terms, for the last x tokens of the keys
@@ -24,4 +24,4 @@ class BlockRows:
     rows: Tensor  # [r]: numbers of the blocks of queries
     keys: Tensor  # [heads or 1, r, m]: numbers of the blocks of keys that they see
     seen: Tensor | None = None  # bool [block, m * block], the same for every row; None: everything
-    labels: Labels | None = None
+    labels: PatternLabels | None = None

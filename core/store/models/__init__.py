@@ -12,7 +12,7 @@ from core.store.models.runs import (
     RunTechnique,
 )
 from core.store.models.stages import Artifact, Latency, OperatingPoint, RunStage, Stage
-from core.store.models.workers import SpecCheck, Technique, Worker
+from core.store.models.workers import PublishedTechnique, SpecCheck, Worker
 from core.store.names import UNFINISHED, FailureClass, RunStatus
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "OperatingPoint",
     "Point",
     "Project",
+    "PublishedTechnique",
     "Report",
     "Role",
     "Run",
@@ -41,7 +42,6 @@ __all__ = [
     "SpecCheck",
     "Stage",
     "Tag",
-    "Technique",
     "User",
     "Worker",
 ]

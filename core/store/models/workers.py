@@ -24,7 +24,7 @@ class Worker(Base):
     stopped_at: Mapped[float | None]
 
 
-class Technique(Base):
+class PublishedTechnique(Base):
     """A published technique, model source, task source or runtime: what forms and validation are made from."""
 
     __tablename__ = "technique"

@@ -12,7 +12,7 @@ from core.algorithms.token_count import token_count
 from core.context import Context
 from core.families import Family
 from core.nn.gmlp import GmlpBlock
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.subject import Subject
 from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
@@ -53,7 +53,7 @@ class Gmlp(OneShot):
             rows.append({"name": name, "tokens": tokens, "gated units": made.hidden // 2})
         subject.details["layers"] = rows
 
-    def _made(self, block: Block, tokens: int) -> GmlpBlock:
+    def _made(self, block: TransformerBlock, tokens: int) -> GmlpBlock:
         dim, causal = block.norm1.weight.shape[0], block.attention.causal
         assert isinstance(causal, bool)
         return GmlpBlock(dim, hidden=2 * max(1, round(self.ffn_ratio * dim / 2)), tokens=tokens, causal=causal)

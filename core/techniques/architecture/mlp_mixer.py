@@ -13,7 +13,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.mixer import TokenMixing
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.subject import Subject
 from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
@@ -59,7 +59,7 @@ class MlpMixer(OneShot):
             rows.append({"name": name, "tokens": tokens, "hidden": mixing.hidden})
         subject.details["layers"] = rows
 
-    def _blocks(self, subject: Subject) -> dict[str, Block]:
+    def _blocks(self, subject: Subject) -> dict[str, TransformerBlock]:
         found = whole_blocks(subject)
         if any(block.attention.causal for block in found.values()):
             message = "predicts the next token, and the MLP would mix in later tokens"

@@ -11,7 +11,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.reversible import ReversibleStack
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.subject import Subject
 from core.technique import INTEGER_CODES, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import EXPERTS, OTHER_BLOCKS, TWO_STREAMS
@@ -38,7 +38,9 @@ class Reversible(OneShot):
         model = transformer(subject)
         for name, module in model.named_modules():
             own = name.startswith("blocks.")
-            if (own and name.count(".") == 1 and type(module) is not Block) or isinstance(module, ReversibleStack):
+            if (own and name.count(".") == 1 and type(module) is not TransformerBlock) or isinstance(
+                module, ReversibleStack
+            ):
                 message = f"is a {type(module).__name__}, which cannot be reversed"
                 raise SpecError.of("model", name, message, "Remove reversible, or the step that added this module.")
             if own and hasattr(module, "aux_losses"):

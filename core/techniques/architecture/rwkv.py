@@ -15,7 +15,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.mixing import Place
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.subject import Subject
 from core.technique import OneShot
 from core.techniques.architecture.fresh import REFUSES
@@ -73,13 +73,13 @@ class Rwkv(OneShot):
         drop_learned_positions(subject)
         subject.details["layers"] = rows
 
-    def _made(self, block: Block, *, first: bool) -> RwkvBlock:
+    def _made(self, block: TransformerBlock, *, first: bool) -> RwkvBlock:
         dim, head_dim = _widths(block)
         ratio = self.ffn_ratio or (4.0 if self.version == 4 else 3.5)
         return RwkvBlock(dim, version=self.version, hidden=max(1, round(ratio * dim)), head_dim=head_dim, first=first)
 
 
-def _widths(block: Block) -> tuple[int, int]:
+def _widths(block: TransformerBlock) -> tuple[int, int]:
     """Channels, and those of a head."""
     head_dim = block.attention.head_dim
     assert isinstance(head_dim, int)

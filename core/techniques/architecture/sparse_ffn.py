@@ -22,7 +22,7 @@ from core.techniques.architecture.fresh import REFUSES
 from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 
-class SparseFfn(OneShot):
+class SparseFfnTechnique(OneShot):
     """Replace feed-forward networks with ones that compute one hidden unit per block, for faster decoding."""
 
     family = Family.ARCHITECTURE

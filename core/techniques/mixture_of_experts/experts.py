@@ -20,7 +20,7 @@ from core.nn.experts.swapping import LAYERS, draw_like_, form_of, make_mixture, 
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
 from core.nn.reversible import ReversibleStack
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import EXPERTS, NEEDS_DENSE_FFN, NO_DENSE_FFN, TWO_STREAMS
@@ -126,7 +126,7 @@ class ExpertsStep(OneShot):
 
     def _require_dense(self, subject: Subject, name: str, ffn: Ffn) -> None:
         block = subject.model.get_submodule(name.rpartition(".")[0])
-        if not isinstance(block, Block):
+        if not isinstance(block, TransformerBlock):
             message = f"is part of a {type(block).__name__}, which does not pass it the padding mask"
             raise SpecError.of("model", name, message, "Remove one of the two steps.")
         packed = next((part for part, layer in ffn.named_children() if type(layer) is not nn.Linear), None)

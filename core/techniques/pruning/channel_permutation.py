@@ -18,7 +18,7 @@ from core.context import Context
 from core.errors import SpecError, TechniqueFailure
 from core.families import Family
 from core.models.anatomy import anatomy
-from core.models.channels import Network, Part, find_parts, trace
+from core.models.channels import ChannelPart, Network, find_parts, trace
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.nn.packing import rows_of
 from core.subject import Subject
@@ -112,7 +112,7 @@ class ChannelPermutation(OneShot):
         chosen = {FFN: self.ffn, VALUES: self.values, RESIDUAL: self.residual, OTHER: True}
         return frozenset(kind for kind, wanted in chosen.items() if wanted)
 
-    def _layers(self, parts: list[Part], network: Network) -> dict[str, Layer]:
+    def _layers(self, parts: list[ChannelPart], network: Network) -> dict[str, Layer]:
         layers = {}
         for part in parts:
             for name in part.layers:
@@ -123,7 +123,7 @@ class ChannelPermutation(OneShot):
         return layers
 
     def _search(
-        self, part: Part, index: int, n_parts: int, network: Network, layers: dict[str, Layer], context: Context
+        self, part: ChannelPart, index: int, n_parts: int, network: Network, layers: dict[str, Layer], context: Context
     ) -> Tensor:
         """The permutation of a part's channels; what the search took is shared among its layers."""
 

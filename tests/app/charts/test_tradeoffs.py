@@ -60,7 +60,7 @@ def test_what_is_on_the_frontier_or_undecided_is_strong_the_rest_is_pale():
     shown = annotate(FOUR, SIZE, ACCURACY, {"size_bytes": 2000}, ALL)
     assert shown["is_reference"].tolist() == [True, False, False, False]
     assert shown["strength"].tolist() == [PALE, PLAIN, PLAIN, PLAIN]
-    assert shown["standing"].tolist() == ["outside the limits", "on the frontier", "undecided", "on the frontier"]
+    assert shown["dominance"].tolist() == ["outside the limits", "on the frontier", "undecided", "on the frontier"]
 
 
 def test_a_hover_reads_value_and_interval_in_their_units():
@@ -120,7 +120,7 @@ def test_what_is_not_significant_is_undecided_and_hollow():
     scores = {"score": [97.0, 96.9, 94.0, 80.0], "size_bytes": [1000, 1200, 2000, 500]}
     found = FOUR.assign(**scores, score_low=[96.0, 95.9, 93.0, 79.0], score_high=[98.0, 97.9, 95.0, 81.0])
     shown = annotate(found, SIZE, ACCURACY, {}, ALL)
-    assert shown["standing"].tolist() == ["on the frontier", "undecided", "dominated", "on the frontier"]
+    assert shown["dominance"].tolist() == ["on the frontier", "undecided", "dominated", "on the frontier"]
     chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [fill], [outline] = channels(chart, "fillOpacity"), channels(chart, "strokeOpacity")
     assert fill["scale"]["domain"] == outline["scale"]["domain"] == ["on the frontier", "undecided", "dominated"]
@@ -133,8 +133,8 @@ def test_counted_neighbours_make_a_difference_less_sure():
     pair = FOUR.head(2).assign(
         size_bytes=[1000, 2000], score=[97.0, 95.4], score_low=[96.0, 94.4], score_high=[98.0, 96.4]
     )
-    assert annotate(pair.assign(n=1), SIZE, ACCURACY, {}, ALL)["standing"].tolist()[1] == "dominated"
-    assert annotate(pair.assign(n=[50, 1]), SIZE, ACCURACY, {}, ALL)["standing"].tolist()[1] == "undecided"
+    assert annotate(pair.assign(n=1), SIZE, ACCURACY, {}, ALL)["dominance"].tolist()[1] == "dominated"
+    assert annotate(pair.assign(n=[50, 1]), SIZE, ACCURACY, {}, ALL)["dominance"].tolist()[1] == "undecided"
 
 
 def test_seeds_are_told_with_their_runs_and_their_interval():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.analysis.dominance import Standing, standings
-from core.analysis.pareto import frontier
+from core.analysis.dominance import Dominance, judge_dominance
+from core.analysis.pareto import find_frontier
 from core.analysis.seeds import mean_interval, standard_errors
 
-FRONTIER, UNDECIDED, DOMINATED = Standing.FRONTIER, Standing.UNDECIDED, Standing.DOMINATED
+FRONTIER, UNDECIDED, DOMINATED = Dominance.FRONTIER, Dominance.UNDECIDED, Dominance.DOMINATED
 INF = math.inf
 
 
@@ -22,26 +22,26 @@ def of(points, errors=0.0, dfs=INF, directions=("min", "max"), counts=None):
     columns = [
         np.column_stack([np.full(n, exact), np.broadcast_to(given, n)]) for exact, given in ((0.0, errors), (INF, dfs))
     ]
-    return standings(points, *columns, directions, counts)
+    return judge_dominance(points, *columns, directions, counts)
 
 
 def test_exact_values_make_the_ordinary_frontier():
     points = [[10, 99.0], [5, 98.0], [5, 97.0], [20, 99.0], [1, 50.0], [1, 50.0], [3, math.nan]]
-    best = frontier(points, ["min", "max"])
+    best = find_frontier(points, ["min", "max"])
     assert of(points) == [FRONTIER if on else DOMINATED for on in best]
 
 
 def test_two_scores_by_hand():
     # 1.96 of the difference's standard error, which is sqrt(3² + 4²) / 10 = 0.5: 0.98
-    for behind, standing in ((0.97, UNDECIDED), (0.99, DOMINATED)):
-        assert of([[1, 95.0], [2, 95.0 - behind]], [0.3, 0.4]) == [FRONTIER, standing]
+    for behind, dominance in ((0.97, UNDECIDED), (0.99, DOMINATED)):
+        assert of([[1, 95.0], [2, 95.0 - behind]], [0.3, 0.4]) == [FRONTIER, dominance]
 
 
 def test_few_seeds_decide_less():
     # Welch: t 2.2 at variances 0.08 (2 df) and 0.02 (9 df): 0.1² / (0.08²/2 + 0.02²/9) = 3.08 df, whose t is 3.14
     errors, dfs = np.sqrt([0.08, 0.02]), [2.0, 9.0]
-    for t, standing in ((2.2, UNDECIDED), (3.1, UNDECIDED), (3.2, DOMINATED)):
-        assert of([[1, 95.0], [2, 95.0 - t * math.sqrt(0.1)]], errors, dfs) == [FRONTIER, standing]
+    for t, dominance in ((2.2, UNDECIDED), (3.1, UNDECIDED), (3.2, DOMINATED)):
+        assert of([[1, 95.0], [2, 95.0 - t * math.sqrt(0.1)]], errors, dfs) == [FRONTIER, dominance]
         assert of([[1, 95.0], [2, 95.0 - t * math.sqrt(0.1)]], errors) == [FRONTIER, DOMINATED]
     welch = stats.ttest_ind_from_stats(
         0, math.sqrt(0.08 * 3), 3, 3.14 * math.sqrt(0.1), math.sqrt(0.02 * 10), 10, False
@@ -51,9 +51,9 @@ def test_few_seeds_decide_less():
 
 def test_every_axis_must_be_significant():
     points, errors = [[1.0, 95.0], [1.1, 80.0]], [[0.1, 0.5], [0.1, 0.5]]
-    assert standings(points, errors, INF, ["min", "max"]) == [FRONTIER, UNDECIDED]  # 0.7 standard errors slower
+    assert judge_dominance(points, errors, INF, ["min", "max"]) == [FRONTIER, UNDECIDED]  # 0.7 standard errors slower
     points[1][0] = 2.0
-    assert standings(points, errors, INF, ["min", "max"]) == [FRONTIER, DOMINATED]
+    assert judge_dominance(points, errors, INF, ["min", "max"]) == [FRONTIER, DOMINATED]
 
 
 def test_a_larger_exact_size_alone_decides_nothing():
@@ -93,10 +93,10 @@ def test_as_defined_where_all_are_equally_sure(seed):
     points = np.column_stack([chance.integers(0, 20, 150), chance.normal(90, 2, 150)])
     found = of(points, 0.5)
     expected = slow(points.tolist(), 0.5, lambda size: max(1, (points[:, 0] <= size).sum() - 1))
-    assert [standing is DOMINATED for standing in found] == expected
+    assert [dominance is DOMINATED for dominance in found] == expected
     assert {UNDECIDED, DOMINATED} <= set(found)
-    on = frontier(points, ["min", "max"])
-    assert all((standing is FRONTIER) == best for standing, best in zip(found, on, strict=True))
+    on = find_frontier(points, ["min", "max"])
+    assert all((dominance is FRONTIER) == best for dominance, best in zip(found, on, strict=True))
 
 
 def test_of_two_equal_models_one_is_called_dominated_as_often_as_the_level_says():
@@ -131,11 +131,11 @@ def test_two_seeds_each_of_many_recipes_tell_a_bad_one():
     scores = chance.normal(95, 0.3, (60, 2))
     scores[-1] -= 10
     mean, low, high, df = np.array([mean_interval(s) for s in scores]).T
-    for errors, standing in (
+    for errors, dominance in (
         (standard_errors(low, high, df, np.full(60, np.nan)), DOMINATED),
         ((np.abs(scores[:, 0] - scores[:, 1]) / 2, df), UNDECIDED),
     ):  # without the others' variances
-        assert of(np.column_stack([np.ones(60), mean]), *errors)[-1] is standing
+        assert of(np.column_stack([np.ones(60), mean]), *errors)[-1] is dominance
 
 
 def test_uncorrected_pairs_would_call_many_of_a_hundred_equal_models_dominated():
@@ -159,13 +159,13 @@ def test_a_hundred_thousand_points():
     chance = np.random.default_rng(5)
     size = chance.lognormal(0, 1, 100_000)
     found = of(np.column_stack([size, 90 + 3 * np.log(size) - chance.exponential(5, len(size))]), 0.5)
-    assert {standing: found.count(standing) > 10 for standing in Standing} == dict.fromkeys(Standing, True)
+    assert {dominance: found.count(dominance) > 10 for dominance in Dominance} == dict.fromkeys(Dominance, True)
 
 
 def test_no_points_and_points_that_do_not_fit():
-    assert standings([], 0.0, INF, ["min", "max"]) == []
+    assert judge_dominance([], 0.0, INF, ["min", "max"]) == []
     with pytest.raises(ValueError):
-        standings([[1, 2]], 0.0, INF, ["min"])
+        judge_dominance([[1, 2]], 0.0, INF, ["min"])
 
 
 def test_it_loads_no_torch():

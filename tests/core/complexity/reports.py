@@ -1,14 +1,14 @@
 """Made-up surveys with known exponents."""
 
-from core.complexity.report import Conditions, Costs, Measured, Report
+from core.complexity.report import Costs, MeasuredArchitecture, SurveyConditions, SurveyReport
 
 LENGTHS = [256, 512, 1024, 2048, 4096]
 
 
-def measured(name: str, power: float, *, decodes: bool = True, operations: float = 0.0) -> Measured:
+def measured(name: str, power: float, *, decodes: bool = True, operations: float = 0.0) -> MeasuredArchitecture:
     """An architecture whose costs grow with `power`; its operations by so many a token."""
     grown = [length**power for length in LENGTHS]
-    return Measured(
+    return MeasuredArchitecture(
         name=name,
         technique=None if name == "full attention" else name,
         model="builtin:gpt" if decodes else "builtin:encoder",
@@ -26,9 +26,9 @@ def measured(name: str, power: float, *, decodes: bool = True, operations: float
     )
 
 
-def report(*architectures: Measured, refused: dict[str, str] | None = None) -> Report:
+def report(*architectures: MeasuredArchitecture, refused: dict[str, str] | None = None) -> SurveyReport:
     """A survey with two blocks."""
-    conditions = Conditions(
+    conditions = SurveyConditions(
         taken_at="2026-11-22 06:00",
         hardware="A processor, 2 cores",
         threads=2,
@@ -41,4 +41,6 @@ def report(*architectures: Measured, refused: dict[str, str] | None = None) -> R
         rounds=7,
         disturbed_share=0.03,
     )
-    return Report(conditions=conditions, lengths=LENGTHS, architectures=list(architectures), refused=refused or {})
+    return SurveyReport(
+        conditions=conditions, lengths=LENGTHS, architectures=list(architectures), refused=refused or {}
+    )

@@ -57,7 +57,7 @@ def test_a_broken_file_is_told(home):
 
 def test_text_has_one_line_an_architecture():
     text = as_text(report(measured("a", 1), measured("b", 2)))
-    assert reports.Report.model_validate_json(text) == report(measured("a", 1), measured("b", 2))
+    assert reports.SurveyReport.model_validate_json(text) == report(measured("a", 1), measured("b", 2))
     assert sum('"train_ms"' in line for line in text.splitlines()) == 2
 
 

@@ -1,4 +1,4 @@
-"""The road of a recipe: stages, keys, reuse, references, resumption. One small model, a few updates."""
+"""The pipeline: stages, keys, reuse, references, resumption. One small model, a few updates."""
 
 import hashlib
 import json

@@ -7,7 +7,7 @@ import transformers
 from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import check, execute
 from core.engine.recording import MemoryRecord
-from core.engine.stage_plan import Roads
+from core.engine.stage_plan import StagePlanner
 from core.errors import SpecError
 from core.measured import FoundRun
 from core.spec.model import RunSpec
@@ -73,7 +73,7 @@ def test_a_mistake_names_field_value_and_remedy_before_anything_is_computed(name
     (problem,) = caught.value.problems
     assert (problem.field, problem.value) == (field, value)
     assert words in problem.message and problem.remedy
-    monkeypatch.setattr(Roads, "source", None)  # not even a model's weights are made
+    monkeypatch.setattr(StagePlanner, "source", None)  # not even a model's weights are made
     with pytest.raises(SpecError) as again:
         execute(asked, MemoryRecord(), artifacts=ArtifactStore(str(tmp_path), tmp_path))
     assert again.value.problems == caught.value.problems
@@ -186,4 +186,4 @@ def test_an_earlier_run_with_other_classes_is_refused(earlier):
     record.stages = list(stages)
     asked = spec(model="run:7")
     with pytest.raises(SpecError, match=r"model.source = 'run:7': answers in 10 classes, and file:nine has 9"):
-        Roads(asked, nine, record, store, torch.device("cpu")).source(asked.model)
+        StagePlanner(asked, nine, record, store, torch.device("cpu")).source(asked.model)

@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 
 from core.measure import contention
-from core.measure.contention import Watch
+from core.measure.contention import ContentionWatch
 
 
 class SystemTimes(tuple):
@@ -23,7 +23,7 @@ def measured(monkeypatch, *, busy, own, seconds):
     monkeypatch.setattr(contention.psutil, "cpu_times", lambda: SystemTimes(next(busy_times)))
     fake = SimpleNamespace(process_time=lambda: next(own_times), monotonic=lambda: next(clock))
     monkeypatch.setattr(contention, "time", fake)
-    return Watch().stop()
+    return ContentionWatch().stop()
 
 
 def test_own_use_is_no_contention(monkeypatch):
@@ -45,7 +45,7 @@ def test_a_busy_neighbour_is_noticed():
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.2)
-        watch = Watch()
+        watch = ContentionWatch()
         time.sleep(0.5)
         found = watch.stop()
     finally:

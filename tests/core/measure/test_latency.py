@@ -8,12 +8,12 @@ from torch import nn
 
 from core.measure import latency
 from core.measure.contention import Contention
-from core.measure.latency import Conditions, alternate, measure, ratio_interval, sample_of, threads
+from core.measure.latency import TimingConditions, alternate, measure, ratio_interval, sample_of, threads
 from core.measure.work import decode_work, forward_work
 from core.runtimes.eager import eager
 
 CPU = torch.device("cpu")
-CONDITIONS = Conditions("a machine", "torch", "eager", "float32", threads=1, repeats=5, decode_tokens=3)
+CONDITIONS = TimingConditions("a machine", "torch", "eager", "float32", threads=1, repeats=5, decode_tokens=3)
 
 
 class QuietWatch:

@@ -8,7 +8,7 @@ from core.nn.catalogue import REPLACEMENTS
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.scan import linear_scan, linear_scan_backward
 from core.nn.selective_scan import SelectiveScan, selective_scan
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 
 
 def loop(a, b, initial):
@@ -165,7 +165,7 @@ def test_mamba_with_its_cache_equals_recomputation(cls, pieces):
 
 
 def test_a_block_keeps_the_norms_of_the_one_before():
-    before = Block(16, nn.Identity(), nn.Identity())
+    before = TransformerBlock(16, nn.Identity(), nn.Identity())
     block = MambaBlock(16)
     block.adopt(before)
     assert block.norm1 is before.norm1 and block.norm2 is before.norm2

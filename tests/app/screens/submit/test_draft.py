@@ -3,7 +3,7 @@
 import pytest
 
 from app.screens.submit.draft import Draft, Unread, dense_companion
-from app.screens.submit.widgets import Place
+from app.screens.submit.widgets import FormPlace
 from core.spec.model import RunSpec
 from tests.app.catalogues import CATALOGUE
 
@@ -96,7 +96,7 @@ def test_no_companion_where_there_is_a_reference_or_nothing_to_train(complete):
 
 
 def place(draft, part, *path):
-    return Place(draft, part, part.edition, "name", "field", CATALOGUE).inside(*path)
+    return FormPlace(draft, part, part.edition, "name", "field", CATALOGUE).inside(*path)
 
 
 def test_a_widget_of_before_a_redrawing_writes_into_the_draft_no_more():

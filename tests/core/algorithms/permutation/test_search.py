@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.algorithms.permutation import Found, find_permutation, kept_sum, large, row_wise_sum, search
+from core.algorithms.permutation import FoundPermutation, find_permutation, kept_sum, large, row_wise_sum, search
 from core.algorithms.permutation.arrangement import Arrangement
 from core.algorithms.permutation.canonical import canonical_permutations
-from core.algorithms.permutation.hill_climbing import climb
+from core.algorithms.permutation.hill_climbing import climb_hill
 from core.algorithms.permutation.stripe_pairs import StripePairs
 from core.errors import Cancelled, SpecError
 
@@ -20,11 +20,11 @@ def golden(*shape: int, seed: int = 1) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).rand(*shape))
 
 
-def found(matrix: Tensor, **settings) -> Found:
+def found(matrix: Tensor, **settings) -> FoundPermutation:
     return find_permutation(matrix, generator=torch.Generator().manual_seed(0), **settings)
 
 
-def check(matrix: Tensor, answer: Found, n: int = 2, m: int = 4) -> None:
+def check(matrix: Tensor, answer: FoundPermutation, n: int = 2, m: int = 4) -> None:
     """A bijection that keeps what it says, no less than before and no more than the bound."""
     assert answer.permutation.dtype == torch.int64
     assert answer.permutation.sort().values.tolist() == list(range(matrix.shape[1]))
@@ -204,7 +204,7 @@ def test_a_sweep_meets_every_two_stripes_once(n_stripes, monkeypatch):
 def test_windows_of_three_solve_halves_of_large_matrices_first(monkeypatch):
     monkeypatch.setattr(search, "LARGE", 24)
     calls = []
-    monkeypatch.setattr(search, "climb", lambda moves, escapes, *rest: calls.append((moves, escapes)) or climb(
+    monkeypatch.setattr(search, "climb", lambda moves, escapes, *rest: calls.append((moves, escapes)) or climb_hill(
         moves, min(escapes, 1), *rest
     ))  # fmt: skip
     matrix = golden(16, 36)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.analysis.decision.gate import Facts, Measured, Outcome, hold
+from core.analysis.decision.gate import Facts, MeasuredValue, Outcome, hold
 from core.analysis.decision.policy import Policy
 from core.errors import SpecError
 from core.measured import Comparison
@@ -20,7 +20,7 @@ STAGE = Facts(
     score_unit="%",
     higher_is_better=True,
     trained=True,
-    score=Measured(95.0, 93.0, 97.0),
+    score=MeasuredValue(95.0, 93.0, 97.0),
     values=VALUES,
     reference_size_bytes=4_000_000,
     comparison=Comparison(delta=-0.8, low=-2.0, high=0.4, p_value=0.2),
@@ -79,7 +79,7 @@ def test_a_significant_loss_counts():
 
 
 def test_a_divergence_is_told_with_its_interval():
-    assert verdict("kl: {at_most: 1}").measured == Measured(0.02, 0.015, 0.026)
+    assert verdict("kl: {at_most: 1}").measured == MeasuredValue(0.02, 0.015, 0.026)
 
 
 def test_a_loss_is_told_with_its_interval_turned_as_its_value():
@@ -89,9 +89,9 @@ def test_a_loss_is_told_with_its_interval_turned_as_its_value():
 
 def test_where_less_is_better_a_rise_is_a_loss():
     bits = {"score_name": "bits per character", "score_unit": "bits", "higher_is_better": False}
-    changes = {**bits, "score": Measured(2.1), "comparison": Comparison(0.03, 0.01, 0.05, 0.001)}
+    changes = {**bits, "score": MeasuredValue(2.1), "comparison": Comparison(0.03, 0.01, 0.05, 0.001)}
     found = verdict("score: {loss_at_most: 0.02 bits}", **changes)
-    assert (found.outcome, found.measured) == (FAIL, Measured(0.03, 0.01, 0.05, 0.001))
+    assert (found.outcome, found.measured) == (FAIL, MeasuredValue(0.03, 0.01, 0.05, 0.001))
     assert verdict("score: {at_most: 2.1}", **changes).outcome is PASS
     assert verdict("score: {at_most: 2.0}", **changes).outcome is FAIL
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import core.models
 from core.algorithms.masks import prunable_weights
 from core.models.anatomy import anatomy
-from core.models.channels import Network, Part, find_parts, trace
+from core.models.channels import ChannelPart, Network, find_parts, trace
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.models.conv1d import convert_conv1d_
 from core.spec.model import ModelSpec
@@ -77,7 +77,7 @@ def answer(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.logits
 
 
-def parts_of(model, batch, kinds=ALL, m=4) -> tuple[Network, list[Part], dict[str, str]]:
+def parts_of(model, batch, kinds=ALL, m=4) -> tuple[Network, list[ChannelPart], dict[str, str]]:
     network = trace(model, lambda: answer(model, batch))
     return network, *find_parts(network, anatomy(model), list(prunable_weights(model)), m, kinds)
 

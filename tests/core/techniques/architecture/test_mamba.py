@@ -5,7 +5,7 @@ from torch import nn
 
 from core.nn.ffn.mlp import Mlp
 from core.nn.mamba import Mamba, MambaBlock
-from core.nn.transformer import Block
+from core.nn.transformer import TransformerBlock
 from core.techniques.architecture.mamba import MambaStep
 from core.training.loop import Training
 from tests.core.fakes import context
@@ -32,7 +32,9 @@ def test_two_mambas_take_a_blocks_place_and_keep_its_norms():
 
 def test_an_attentions_place_leaves_the_feed_forward_network():
     subject = swapped(replaces="attention")
-    assert all(type(b) is Block and type(b.attention) is Mamba and type(b.ffn) is Mlp for b in subject.model.blocks)
+    assert all(
+        type(b) is TransformerBlock and type(b.attention) is Mamba and type(b.ffn) is Mlp for b in subject.model.blocks
+    )
     row = {"channels": 64, "states": 16, "state (bytes)": 4 * 64 * (16 + 3)}
     assert subject.details["layers"] == [{"name": f"blocks.{i}.attention", **row} for i in range(2)]
 

@@ -7,7 +7,7 @@ from core.artifacts import artifact
 from core.errors import SpecError
 from core.nn.reversible import ReversibleStack
 from core.techniques.architecture.reversible import Reversible
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
 from core.techniques.training.train import Train
@@ -34,7 +34,7 @@ def plain(stack: ReversibleStack, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_outputs_and_gradients_are_those_of_the_plain_computation(sparse):
-    steps = [SparseFfn(block_size=16, quant_prob=0.5), SparseQkv()] if sparse else []
+    steps = [SparseFfnTechnique(block_size=16, quant_prob=0.5), SparseQkv()] if sparse else []
     subject, _ = reversible(*steps, depth=3)
     stack = subject.model.blocks.double().train()
     stack.get_submodule("2").norm2 = stack.get_submodule("0").norm1  # what is shared gets the sum
@@ -83,7 +83,7 @@ def test_training_under_autocast_moves_every_parameter():
 
 
 def test_terraformer_generates_the_same_with_and_without_a_cache_and_reloads(tmp_path):
-    subject, loaded = reversible(SparseFfn(block_size=16), SparseQkv(), SparseLoss())
+    subject, loaded = reversible(SparseFfnTechnique(block_size=16), SparseQkv(), SparseLoss())
     Train(steps=3, batch_size=4, evaluations=0).apply(subject, context(subject))
     artifact.save(subject, tmp_path, loaded)
     tokens = torch.randint(0, 256, (2, 32))

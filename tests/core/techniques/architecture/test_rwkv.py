@@ -12,7 +12,7 @@ from core.models.encoder import Encoder
 from core.nn.rwkv.block import RwkvBlock
 from core.runtimes.onnxruntime import exported
 from core.techniques.architecture.rwkv import Rwkv
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train
@@ -145,7 +145,7 @@ def test_models_that_see_both_sides_are_refused():
         Rwkv().check(subject)
 
 
-@pytest.mark.parametrize("earlier", [Rwkv(), SparseFfn(block_size=16)])
+@pytest.mark.parametrize("earlier", [Rwkv(), SparseFfnTechnique(block_size=16)])
 def test_blocks_that_are_changed_already_are_refused(earlier):
     subject, _ = subject_of()
     earlier.apply(subject, context(subject))

@@ -8,8 +8,8 @@ from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import compute
 from core.models.anatomy import prunable
-from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.nn.ffn.sparse_ffn import SparseFfnTechnique as SparseFfnModule
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.training.train import Train
 from tests.core.fakes import context
 from tests.core.techniques.architecture.small_gpt import subject_of
@@ -21,20 +21,20 @@ def modules(subject) -> list[SparseFfnModule]:
 
 def test_every_feed_forward_network_is_swapped_and_reported():
     subject, _ = subject_of()
-    SparseFfn(block_size=16).apply(subject, context(subject))
+    SparseFfnTechnique(block_size=16).apply(subject, context(subject))
     assert [(m.dim, m.hidden, m.n_blocks, m.rank) for m in modules(subject)] == [(32, 128, 8, 8)] * 2
     expected = [{"name": f"blocks.{i}.ffn", "hidden": 128, "computed": 8, "rank": 8} for i in range(2)]
     assert subject.details["layers"] == expected
     first, second = (m.up for m in modules(subject))
     assert not torch.equal(first, second)
     again, _ = subject_of()
-    SparseFfn(block_size=16).apply(again, context(again))
+    SparseFfnTechnique(block_size=16).apply(again, context(again))
     assert torch.equal(modules(again)[1].up, second)
 
 
 def test_training_moves_every_weight_and_draws_curves():
     subject, _ = subject_of()
-    SparseFfn(block_size=16, quant_prob=0.5).apply(subject, context(subject))
+    SparseFfnTechnique(block_size=16, quant_prob=0.5).apply(subject, context(subject))
     before = {name: p.detach().clone() for name, p in subject.model.named_parameters() if ".ffn." in name}
     record = MemoryRecord()
     Train(steps=6, batch_size=4, evaluations=0).apply(subject, context(subject, record))
@@ -49,7 +49,7 @@ def test_a_token_meets_one_unit_of_each_block():
     subject, _ = subject_of()
     batch = subject.task.split("test").batch(torch.arange(1))
     dense = compute.count(subject.model, batch, per_token=True, decode=True)
-    SparseFfn(block_size=32, rank=2).apply(subject, context(subject))
+    SparseFfnTechnique(block_size=32, rank=2).apply(subject, context(subject))
     sparse = compute.count(subject.model, batch, per_token=True, decode=True)
     saved = 2 * 2 * 32 * (128 - 4)  # of two layers, two matrices of 32 x 128 each
     controllers = 2 * 2 * (32 + 128)
@@ -60,7 +60,7 @@ def test_a_token_meets_one_unit_of_each_block():
 
 def test_the_artifact_generates_the_same(tmp_path):
     subject, loaded = subject_of()
-    SparseFfn(block_size=16).apply(subject, context(subject))
+    SparseFfnTechnique(block_size=16).apply(subject, context(subject))
     artifact.save(subject, tmp_path, loaded)
     again = artifact.load_models(tmp_path)["main"]
     prompt = torch.randint(0, 256, (1, 5))
@@ -71,11 +71,11 @@ def test_the_artifact_generates_the_same(tmp_path):
 def test_trained_weights_are_not_dropped_silently():
     subject, _ = subject_of()
     record = MemoryRecord()
-    SparseFfn(block_size=16).apply(subject, context(subject, record))
+    SparseFfnTechnique(block_size=16).apply(subject, context(subject, record))
     assert record.events == []
     subject, _ = subject_of()
     subject.trained = True
-    SparseFfn(block_size=16).apply(subject, context(subject, record))
+    SparseFfnTechnique(block_size=16).apply(subject, context(subject, record))
     ((level, message),) = record.events
     assert level == "warning" and "feed-forward networks cannot carry over" in message and not subject.trained
 
@@ -83,18 +83,18 @@ def test_trained_weights_are_not_dropped_silently():
 def test_blocks_must_divide_the_hidden_width():
     subject, _ = subject_of()
     with pytest.raises(SpecError, match=r"block_size = 48: does not divide the 128 hidden units .* Choose 16"):
-        SparseFfn(block_size=48).check(subject)
+        SparseFfnTechnique(block_size=48).check(subject)
 
 
 def test_gated_networks_are_refused():
     subject, _ = subject_of(ffn="swiglu")
     with pytest.raises(SpecError, match=r"model.ffn = 'blocks.0.ffn': is gated"):
-        SparseFfn().check(subject)
+        SparseFfnTechnique().check(subject)
 
 
 def test_later_steps_leave_its_weights_alone():
     subject, _ = subject_of()
-    SparseFfn(block_size=16).apply(subject, context(subject))
+    SparseFfnTechnique(block_size=16).apply(subject, context(subject))
     assert sorted(prunable(subject.model)) == sorted(
         f"blocks.{i}.attention.{part}" for i in range(2) for part in "qkvo"
     )

@@ -6,7 +6,7 @@ import torch
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.nn.attention.sparse_qkv import SparseQkvAttention
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.architecture.sparse_loss import SparseLoss
 from core.techniques.architecture.sparse_qkv import SparseQkv
 from core.techniques.pruning.token_merging import TokenMerging
@@ -38,7 +38,7 @@ def test_every_attention_is_swapped_and_reported(asked, n_modules):
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_all_three_parts_trained_generate_the_same_with_and_without_a_cache(positions):
     subject, _ = subject_of(positions=positions)
-    for step in (SparseFfn(block_size=16), SparseQkv(), SparseLoss()):
+    for step in (SparseFfnTechnique(block_size=16), SparseQkv(), SparseLoss()):
         step.check(subject)
         step.apply(subject, context(subject))
     before = {name: p.detach().clone() for name, p in subject.model.named_parameters()}

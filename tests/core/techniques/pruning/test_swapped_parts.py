@@ -22,7 +22,7 @@ from core.techniques.architecture.mlp_mixer import MlpMixer
 from core.techniques.architecture.retnet import Retnet
 from core.techniques.architecture.reversible import Reversible
 from core.techniques.architecture.rwkv import Rwkv
-from core.techniques.architecture.sparse_ffn import SparseFfn
+from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.architecture.sparse_qkv import SparseQkv
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.block_local import BlockLocal
@@ -42,7 +42,7 @@ from tests.core.fakes import context
 from tests.core.techniques.pruning.families import kind_of, loaded, subject_of
 
 TASKS = {"image": images, "text": windows, "padded": texts}
-SPARSE = [SparseFfn(block_size=4), SparseQkv()]
+SPARSE = [SparseFfnTechnique(block_size=4), SparseQkv()]
 CAUSAL = {
     "retnet": [Retnet()],
     "linear attention": [LinearAttentionStep()],
