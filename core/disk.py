@@ -28,8 +28,8 @@ class DiskFull(OSError):
     def __str__(self) -> str:
         cause = "The disk quota is used up" if self.errno == errno.EDQUOT else "The disk is full"
         return (
-            f"{cause}: files could not be written to {self.filename}, where {_size(self.free)} are free. "
-            "Free space there, then requeue the run. `slimboard clean --days 30 --yes` removes the weights of old runs."
+            f"{cause}: writing to {self.filename} failed ({_size(self.free)} free). "
+            "Free some space, then requeue the run. `slimboard clean --days 30 --yes` removes the weights of old runs."
         )
 
 

@@ -25,10 +25,10 @@ NM_PATTERN = "an N:M pattern"
 INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
-REDUCED_TOKENS = "blocks that pass on fewer tokens"
+REDUCED_TOKENS = "blocks that reduce tokens"
 
 KEPT_WEIGHTS = "which weights are kept"
-BLOCKS = "what the blocks are made of"
+BLOCKS = "what the blocks consist of"
 
 
 class Technique(BaseModel):

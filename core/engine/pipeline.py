@@ -109,7 +109,7 @@ class Execution:
         self.record.stage(stage)
         if not stage.reused:
             for key, reference_key in self.record.list_outdated(stage.measured.key):
-                self.record.progress(1.0, "comparing other runs' stages anew")
+                self.record.progress(1.0, "updating comparisons of other runs")
                 pair = [self._find_whole(each) for each in (key, reference_key)]
                 files = [folder / EXAMPLES for folder in pair if folder is not None]
                 if len(files) == 2 and all(file.exists() for file in files):
@@ -143,7 +143,7 @@ class Execution:
     def _apply(self, plan: StagePlan, position: int) -> Subject:
         subject = artifact.load_subject(self.realize(plan, position - 1), self.task, self.device)
         step, bound = plan.steps[position - 1]
-        assert isinstance(bound, OneShot), "validation lets only steps into a recipe"
+        assert isinstance(bound, OneShot), "validation admits only steps to a recipe"
         context = Context(
             device=self.device,
             task=self.task,
@@ -206,7 +206,9 @@ class Execution:
         last = self.record.find_stage(earlier.last_key)
         if last is None or last.measured.task_hash == self.task.content_hash:
             return earlier.reference_key
-        message = f"{self.spec.model.source} was scored on other data than {self.task.name}: its reference is not used."
+        message = (
+            f"{self.spec.model.source} was scored on other data than {self.task.name}, so its reference is not used."
+        )
         self.record.event("info", message)
         return None
 
@@ -222,7 +224,7 @@ class Execution:
             return None
         folder = self._find_whole(self.reference_key)
         if folder is None:  # it is the reference of the run that this one starts from
-            raise self.planner.lost(self.spec.model, "was compared with a stage whose artifact is not there or damaged")
+            raise self.planner.lost(self.spec.model, "was compared with a stage whose artifact is missing or damaged")
         return folder
 
     def _label(self, plan: StagePlan, position: int) -> str:

@@ -56,7 +56,7 @@ def _subject(described: Described, task: Task) -> Subject:
 def _length_problems(spec: RunSpec, task: Task, subject: Subject) -> Iterator[Problem]:
     asked, longest = spec.measure.length, _longest(spec, subject)
     if task.kind is not Kind.IMAGE_CLASSIFICATION and asked is not None and longest is not None and asked > longest:
-        message = f"is more than the {longest} tokens that the model takes"
+        message = f"exceeds the model's maximum of {longest} tokens"
         yield Problem("measure.length", asked, message, f"Choose at most {longest}.")
 
 

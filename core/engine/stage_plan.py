@@ -123,7 +123,7 @@ class StagePlanner:
         number = spec.source.removeprefix("run:")
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
-            raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
+            raise SpecError.of("model.source", spec.source, "is not a finished run", "Choose a run that is done.")
         folder = self._find_whole(found.last_key)
         if folder is not None and found.last_key not in self._matches:
             self._fit(spec, found.last_key, folder)
@@ -228,16 +228,16 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
     pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
     is_image, is_language = pixels is not None, len(answers) == 3
     if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
-        message = f"was made for another kind of task than {task.name}, which is {Kind(task.kind)}"
+        message = f"was made for another kind of task; {task.name} is {Kind(task.kind)}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
     if not is_language and answers[-1] != task.n_classes:
-        message = f"answers in {answers[-1]} classes, and {task.name} has {task.n_classes}"
+        message = f"predicts {answers[-1]} classes, but {task.name} has {task.n_classes}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
     resized = Manifest.read(folder).input_format["image_size"] is not None
     if pixels is not None and task.image_shape is not None and not resized and pixels[2:] != list(task.image_shape[1:]):
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
-        message = f"reads images of {sizes[0]} pixels, and {task.name} has {sizes[1]}"
-        raise SpecError.of("model.source", spec.source, message, "Choose a run on images of the same size.")
+        message = f"reads images of {sizes[0]} pixels, but {task.name} has {sizes[1]}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run with images of the same size.")
 
 
 def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:

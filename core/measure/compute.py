@@ -210,5 +210,5 @@ def _macs_of(module: nn.Module, count: WeightCount | None, shape: torch.Size) ->
     executed = module.macs(shape)
     if executed is not None:
         return executed
-    assert count is not None, f"{type(module).__name__} gives neither macs nor count"
+    assert count is not None, f"{type(module).__name__} defines neither macs nor count"
     return count.weights * (shape.numel() // shape[-1])

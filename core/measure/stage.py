@@ -195,8 +195,8 @@ class StageMeasurer:
         report = memory.reload(folder, self.device.type, tick=tick)
         if not report.error <= report.tolerance:
             raise TechniqueFailure(
-                f"the artifact does not reload to the same outputs: they differ by {report.error:.3g} "
-                f"where the largest is {report.scale:.3g}"
+                f"the reloaded artifact gives different outputs: they differ by {report.error:.3g} "
+                f"while the largest is {report.scale:.3g}"
             )
         return report.peak_bytes if self.spec.memory else None, report.error
 

@@ -94,7 +94,7 @@ class ReversibleStack(Replacement):
         """What is computed without a gradient in the forward pass can publish no loss."""
         for name, module in self.named_modules():
             if hasattr(module, "aux_losses"):
-                raise RuntimeError(f"{name} adds a loss of its own, which reversible blocks cannot carry back")
+                raise RuntimeError(f"{name} adds a loss of its own, which reversible blocks cannot backpropagate")
 
     def arguments(self) -> dict[str, Any]:
         return {"n_blocks": self.n_blocks}

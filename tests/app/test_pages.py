@@ -52,7 +52,7 @@ def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue)
         "Setting": "bits",
         "Default": "8",
         "Values": "2 to 8",
-        "What it is": "bits of a weight",
+        "What it is": "bits per weight",
     }
     assert list(rows.set_index("Setting").loc[["symmetric", "group_size"], "Default"]) == ["yes", "the row"]
 

@@ -168,7 +168,7 @@ def unsupported(attention: nn.Module) -> str | None:
         getattr(known, "scale_attn_by_inverse_layer_idx", False)
         or getattr(known, "scaling", None) != known.head_dim**-0.5
     ):
-        return f"{name} scales its scores otherwise than by 1 / sqrt(head_dim)"
+        return f"{name} does not scale its scores by 1 / sqrt(head_dim)"
     return None
 
 

@@ -17,7 +17,7 @@ from core.nn.experts.routing import Routing, sort_by_expert
 from core.nn.ffn.masked import Masked
 from core.nn.replacement import Replacement
 
-NO_ONNX = "which rows an expert gets depends on the data, and a traced graph would keep those of its example"
+NO_ONNX = "routing depends on the data, and a traced graph would keep the example's routing"
 LOAD, DROPPED, ENTROPY = "busiest expert (times the mean)", "dropped choices (%)", "router entropy (% of uniform)"
 
 

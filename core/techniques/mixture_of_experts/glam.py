@@ -24,7 +24,7 @@ ROUTER_SCALE = 0.1
 
 
 class Glam(ExpertsStep):
-    """Swap every other feed-forward network for gated experts of which each token meets two."""
+    """Replace every other feed-forward network with gated experts; each token uses two."""
 
     paper = "https://arxiv.org/abs/2112.06905"
     module = Top2Experts
@@ -33,18 +33,22 @@ class Glam(ExpertsStep):
         2.0,
         gt=0,
         le=1024,
-        description="places of an expert in training, times tokens / experts; empty: no limit",
+        description="capacity of an expert in training, as a multiple of tokens / experts; no limit if empty",
         json_schema_extra={"when_empty": "no limit"},
     )
     eval_capacity_factor: float | None = Field(
         2.0,
         gt=0,
         le=1024,
-        description="the same in evaluation, over each sequence; empty, and in causal models: no limit",
+        description="capacity factor in evaluation, per sequence; no limit if empty or in a causal model",
         json_schema_extra={"when_empty": "no limit"},
     )
-    group: Literal["batch", "sequence"] = Field("batch", description="tokens that share an expert's places in training")
-    balance_weight: float = Field(0.01, ge=0, le=100, description="weight of the loss that balances first choices")
+    group: Literal["batch", "sequence"] = Field(
+        "batch", description="tokens per group in training; each group has its own capacity"
+    )
+    balance_weight: float = Field(
+        0.01, ge=0, le=100, description="weight of the load balancing loss over first choices"
+    )
 
     def settings(self) -> dict[str, Any]:
         """The module's keyword arguments."""

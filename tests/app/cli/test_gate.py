@@ -96,7 +96,7 @@ def test_the_last_stage_is_meant_and_what_it_lacks_is_not_kept(gate, run_id):
     assert done.exit_code == 1
     assert f"run {run_id}, stage 2:" in done.stdout
     assert done.stdout.count("NOT MEASURED") == 2
-    assert "no kernel executes it there" in done.stdout
+    assert "no kernel supports it there" in done.stdout
 
 
 def test_labels_cannot_steer_a_log(gate, run_id):

@@ -100,7 +100,7 @@ def test_without_the_results_by_example_the_scores_alone_decide_and_nothing_is_e
     (tmp_path / "artifacts" / "aa" / ALIKE_KEY / "examples.safetensors").unlink()
     done = gate("champion: {score: {loss_at_most: 0.5, significant_only: true}}", "alike")
     assert done.exit_code == 1
-    assert "1 points" in done.stdout and "without a test: its results by example are not on this host" in done.stdout
+    assert "1 points" in done.stdout and "no test: its results by example are not on this host" in done.stdout
     assert gate("champion: {score: {loss_at_most: 1}}", "alike").exit_code == 0
 
 

@@ -116,7 +116,7 @@ def test_an_earlier_run_is_put_in_the_order_of_the_new_data(earlier):
 
 def test_an_earlier_run_with_other_classes_is_refused_with_both_lists(earlier):
     planner, _ = planner_of(earlier, "abcdefghij")
-    with pytest.raises(SpecError, match="0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and the data has a, b, c"):
+    with pytest.raises(SpecError, match="0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but the data has a, b, c"):
         planner.run(ModelSpec(source="run:7"))
 
 

@@ -224,7 +224,7 @@ def test_an_interrupted_run_goes_on_where_it_was(whole, tmp_path):
         run(tmp_path, spec(TRAIN, MORE), Stopping(), tmp_path / "resume")
     record = MemoryRecord()
     resumed = run(tmp_path, spec(TRAIN, MORE), record, tmp_path / "resume")
-    assert ("info", "taken up at update 3 of 6") in record.events
+    assert ("info", "resumed at update 3 of 6") in record.events
     assert same(weights(tmp_path, resumed[2]), weights(folder, alone[2]))
     assert list((tmp_path / "resume").iterdir()) == []
     assert not list(tmp_path.glob("draft-*"))
@@ -258,7 +258,7 @@ def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
     continued = run(folder, spec(MORE, model="run:7"), record)
     assert continued[0].measured.score == stages[2].measured.score
     assert continued[1].reference_key == stages[1].measured.key
-    with pytest.raises(SpecError, match="is no finished run"):
+    with pytest.raises(SpecError, match="is not a finished run"):
         run(folder, spec(MORE, model="run:8"), record)
 
 
