@@ -22,14 +22,14 @@ class DiskFull(OSError):
     """A disk or a quota had no room for a file; the message says where, how much is free, and what to do."""
 
     def __init__(self, folder: Path, code: int):
-        super().__init__(code, os.strerror(code), str(folder))
+        super().__init__(code, os.strerror(code), str(folder.absolute()))
         self.free = free_bytes(folder)
 
     def __str__(self) -> str:
         cause = "The disk quota is used up" if self.errno == errno.EDQUOT else "The disk is full"
         return (
-            f"{cause}: files could not be written to {self.filename}, where {_size(self.free)} are free. "
-            "Free space there, then requeue the run. `slimboard clean --days 30 --yes` removes the weights of old runs."
+            f"{cause}: writing to {self.filename} failed ({_size(self.free)} free). "
+            "Free some space, then requeue the run. `slimboard clean --days 30 --yes` removes the weights of old runs."
         )
 
 

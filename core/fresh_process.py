@@ -148,7 +148,7 @@ def in_fresh_process(
             if tick is not None:
                 tick()
             if time.monotonic() > end:
-                raise TimeoutError(f"{_name(function)} did not answer within {timeout:g} s")
+                raise TimeoutError(f"{_name(function)} did not return within {timeout:g} s")
         answer = started.answer()
         if answer is None:
             raise FreshProcessDied(f"a fresh process {describe_exit(started.exit_code())}")
@@ -162,10 +162,10 @@ def in_fresh_process(
 def describe_exit(exit_code: int) -> str:
     """How a process without an answer ended, as a predicate: "crashed (SIGSEGV)"."""
     if exit_code == -signal.SIGKILL:
-        return "was killed from outside (SIGKILL); most often memory ran out"
+        return "was killed (SIGKILL), most often because memory ran out"
     if exit_code < 0:
         return f"crashed ({signal.Signals(-exit_code).name})"
-    return f"ended by itself with status {exit_code}"
+    return f"exited with status {exit_code}"
 
 
 def _name(function: Function[Any]) -> str:

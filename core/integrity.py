@@ -99,8 +99,8 @@ def _file_damage(file: Path, entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return _form_damage(file)
     if n_bytes != entry["bytes"]:
-        return f"has {n_bytes:,} bytes in place of {entry['bytes']:,}"
-    return "" if digest(file) == entry[DIGEST] else "has another SHA-256 than its manifest names"
+        return f"has {n_bytes:,} bytes instead of {entry['bytes']:,}"
+    return "" if digest(file) == entry[DIGEST] else "does not match its SHA-256 in the manifest"
 
 
 def _form_damage(file: Path) -> str:

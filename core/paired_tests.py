@@ -26,7 +26,7 @@ def paired(score: str, examples: Examples, base: Examples) -> Comparison:
     """
     ratio = find_ratio(score)
     if ratio is None:
-        raise ValueError(f"no paired test is known for {score}")
+        raise ValueError(f"no paired test for {score}")
     values, base_values = (np.asarray(e[ratio.numerator], dtype=np.float64) for e in (examples, base))
     weights, base_weights = (_weights(e, ratio, len(values)) for e in (examples, base))
     if len(values) != len(base_values) or not np.array_equal(weights, base_weights):

@@ -92,7 +92,7 @@ def _section(name: str, described: dict[str, Any]) -> str:
         f"| `{key}` | {_default(field)} | {_range(field)} | {field.get('description', '')} |"
         for key, field in described["schema"].get("properties", {}).items()
     ]
-    table = "\n".join(["| setting | default | values | what it is |", "|---|---|---|---|", *rows])
+    table = "\n".join(["| setting | default | values | description |", "|---|---|---|---|", *rows])
     return f"{head}\n\n{table}" if rows else head
 
 

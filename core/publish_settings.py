@@ -11,7 +11,7 @@ BEGIN, END = "<!-- settings: written by python -m core.publish_settings -->\n", 
 
 def table() -> str:
     """Every setting with its default and what it is, as a Markdown table."""
-    rows = ["| setting | default | what it is |", "|---|---|---|"]
+    rows = ["| setting | default | description |", "|---|---|---|"]
     for setting in (field.metadata for field in fields(Settings)):
         value = setting["default"]
         default = "" if value == "" else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

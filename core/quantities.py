@@ -123,7 +123,7 @@ SCORE = Quantity(
 )  # fmt: skip
 MEDIAN = Quantity(
     "p50_ms", "Latency (median)", Unit.MILLISECONDS, "less", Origin.LATENCY, _EVERYWHERE, head="Latency p50",
-    export="latency p50", limit="most_ms", meaning="The median time of a call.",
+    export="latency p50", limit="most_ms", meaning="Median latency of a call.",
 )  # fmt: skip
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -132,27 +132,27 @@ QUANTITIES: tuple[Quantity, ...] = (
     MEDIAN,
     Quantity(
         "p95_ms", "Latency (95th percentile)", Unit.MILLISECONDS, "less", Origin.LATENCY, Shown.AXIS, head="p95",
-        export="latency p95", meaning="The time that 95 % of the calls stay below.",
+        export="latency p95", meaning="The latency that 95 % of the calls do not exceed.",
     ),
     Quantity(
         "speed_up", "Speed-up", Unit.RATIO, "more", Origin.LATENCY, Shown.AXIS | Shown.LISTED, has_interval=True,
-        meaning="The reference's time over the stage's, timed in turn.",
+        meaning="The reference's latency divided by the stage's, timed alternately.",
     ),
     Quantity(
         "compression_ratio", "Compression", Unit.RATIO, "more", Origin.SIZES, Shown.AXIS | Shown.LISTED,
-        export="compression ratio", meaning="The reference's size over the stage's.",
+        export="compression ratio", meaning="The reference's size divided by the stage's.",
     ),
     Quantity(
         "macs", "Multiply-accumulates", Unit.COUNT, "less", Origin.STAGE, _EVERYWHERE | Shown.COMPUTE, head="MACs",
-        policy="macs", meaning="Multiply-accumulates of an example's forward pass, or of a token's.",
+        policy="macs", meaning="Multiply-accumulates of one forward pass, per example or per token.",
     ),
     Quantity(
         "parameters", "Parameters", Unit.COUNT, "less", Origin.STAGE, Shown.AXIS | Shown.COMPUTE,
-        meaning="Parameters, zeros included.",
+        meaning="Number of parameters, including zeros.",
     ),
     Quantity(
         "nonzeros", "Nonzero parameters", Unit.COUNT, "less", Origin.STAGE,
-        Shown.AXIS | Shown.COMPUTE | Shown.TERMINAL, head="Nonzeros", meaning="Parameters that are not zero.",
+        Shown.AXIS | Shown.COMPUTE | Shown.TERMINAL, head="Nonzeros", meaning="Number of nonzero parameters.",
     ),
     Quantity(
         "peak_memory_bytes", "Peak memory", Unit.BYTES, "less", Origin.STAGE,
@@ -162,7 +162,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         "perplexity", "Perplexity", Unit.NUMBER, "less", Origin.SCORES, Shown.AXIS | Shown.COMPARE | Shown.TERMINAL,
         score=PERPLEXITY.name, policy="perplexity",
-        meaning="Perplexity per token: exp of the tokens' mean cross entropy. It depends on the tokenizer.",
+        meaning="Perplexity per token: exp of the mean cross entropy. It depends on the tokenizer.",
     ),
     Quantity(
         "kl", "KL to the reference", Unit.NATS, "less", Origin.COMPARISON, _EVERYWHERE | Shown.FIDELITY, head="KL",
@@ -171,41 +171,41 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         "kl_p99", "KL to the reference (99 % quantile)", Unit.NATS, "less", Origin.COMPARISON,
         Shown.AXIS | Shown.FIDELITY, head="KL 99 %", policy="kl_p99",
-        meaning="The value that the KL to the reference of 99 % of the predictions stays below, in nats.",
+        meaning="99 % quantile of the KL to the reference over the predictions, in nats.",
     ),
     Quantity(
         "kl_max", "KL to the reference (maximum)", Unit.NATS, "less", Origin.COMPARISON, Shown.FIDELITY, head="KL max.",
-        policy="kl_max", meaning="The largest KL to the reference of any prediction, in nats.",
+        policy="kl_max", meaning="Largest KL to the reference of any prediction, in nats.",
     ),
     Quantity(
         "top1_agreement", "Top-1 agreement", Unit.PERCENT, "more", Origin.COMPARISON,
         Shown.AXIS | Shown.FIDELITY | Shown.COMPARE, head="Top-1", policy="top1_agreement", log=False,
-        meaning="Share of the predictions whose most likely class or token is the reference's.",
+        meaning="Share of predictions whose most likely class or token is the reference's.",
     ),
     Quantity(
         "flips", "Flips", Unit.PERCENT, "less", Origin.COMPARISON,
         Shown.AXIS | Shown.FIDELITY | Shown.COMPARE, policy="flips", log=False,
-        meaning="Share of the predictions that are right and were wrong in the reference, or the reverse.",
+        meaning="Share of predictions that are right where the reference is wrong, or the reverse.",
     ),
     Quantity(
         "right_to_wrong", "Right → wrong", Unit.PERCENT, "less", Origin.COMPARISON, Shown.FIDELITY,
-        policy="right_to_wrong", meaning="Share of the predictions that are wrong and were right in the reference.",
+        policy="right_to_wrong", meaning="Share of predictions that are wrong where the reference is right.",
     ),
     Quantity(
         "wrong_to_right", "Wrong → right", Unit.PERCENT, "more", Origin.COMPARISON, Shown.FIDELITY,
-        meaning="Share of the predictions that are right and were wrong in the reference.",
+        meaning="Share of predictions that are right where the reference is wrong.",
     ),
     Quantity(
         "nominal_bits", "Nominal bits", Unit.NUMBER, "less", Origin.STAGE, NOWHERE,
-        meaning="Bits a weight by the method's own account.",
+        meaning="Nominal bits per weight, as the technique claims.",
     ),
     Quantity(
         "nominal_sparsity", "Nominal sparsity", Unit.NUMBER, "more", Origin.STAGE, NOWHERE,
-        meaning="Share of zeros by the method's own account.",
+        meaning="Nominal share of zeros, as the technique claims.",
     ),
     Quantity(
         "reload_max_error", "Reload error", Unit.NUMBER, "less", Origin.STAGE, NOWHERE, policy="reload_error",
-        meaning="How much outputs differ at most after the artifact was loaded in a fresh process.",
+        meaning="Largest difference of outputs after loading the artifact in a fresh process.",
     ),
 )  # fmt: skip
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}

@@ -45,27 +45,36 @@ def _parse(variable: str, text: str, kind: type[Any], *, positive: bool) -> Any:
 class Settings:
     """Settings from the environment; the defaults are the embedded, one-machine ones. Raises SpecError."""
 
-    home: Path = _setting("SLIMBOARD_HOME", Path(".slimboard"), "folder for all that Slimboard writes itself")
-    database: str = _setting("SLIMBOARD_DATABASE_URL", "", "SQLAlchemy address of the store")
-    redis: str = _setting("SLIMBOARD_REDIS_URL", "", "address of the queue")
-    artifacts: str = _setting("SLIMBOARD_ARTIFACTS", "", "folder or fsspec address of the artifacts")
-    data: str = _setting("SLIMBOARD_DATA", "", "folders, separated by ':', in which `file:` and folder sources may lie")
+    home: Path = _setting("SLIMBOARD_HOME", Path(".slimboard"), "folder for Slimboard's own files")
+    database: str = _setting("SLIMBOARD_DATABASE_URL", "", "SQLAlchemy URL of the store")
+    redis: str = _setting("SLIMBOARD_REDIS_URL", "", "URL of the message broker")
+    artifacts: str = _setting("SLIMBOARD_ARTIFACTS", "", "folder or fsspec URL of the artifacts")
+    data: str = _setting("SLIMBOARD_DATA", "", "folders, separated by ':', that `file:` and folder sources may read")
     lock: str = _setting(
-        "SLIMBOARD_LOCK", "", "file that is locked while something is timed; one for all containers of a host"
+        "SLIMBOARD_LOCK", "", "lock file held during measurements; share one among all containers of a host"
     )
     port: int = _setting("SLIMBOARD_PORT", 8501, "port of the dashboard")
-    host: str = _setting("SLIMBOARD_HOST", "127.0.0.1", "address that the dashboard listens on")
-    upload_mb: int = _setting("SLIMBOARD_UPLOAD_MB", 2000, "largest upload in megabytes")
+    host: str = _setting("SLIMBOARD_HOST", "127.0.0.1", "address on which the dashboard listens")
+    upload_mb: int = _setting("SLIMBOARD_UPLOAD_MB", 2000, "largest upload, in megabytes")
     lease_seconds: float = _setting(
-        "SLIMBOARD_LEASE_SECONDS", 30.0, "a run whose worker is silent for so long is taken from it", positive=True
+        "SLIMBOARD_LEASE_SECONDS",
+        30.0,
+        "a run is taken from its worker after this long without a sign of life",
+        positive=True,
     )
     timer_seconds: float = _setting(
-        "SLIMBOARD_TIMER_SECONDS", 10.0, "how often a worker looks for work and for lost runs by itself", positive=True
+        "SLIMBOARD_TIMER_SECONDS",
+        10.0,
+        "how often a worker looks for queued and lost runs without being notified",
+        positive=True,
     )
     stop_seconds: float = _setting(
-        "SLIMBOARD_STOP_SECONDS", 45.0, "how long a stopping worker lets its run save a checkpoint", positive=True
+        "SLIMBOARD_STOP_SECONDS",
+        45.0,
+        "how long a stopping worker waits for its run to save a checkpoint",
+        positive=True,
     )
-    auth: str = _setting("SLIMBOARD_AUTH", "none", "none, or oidc (Streamlit's secrets.toml then names the provider)")
+    auth: str = _setting("SLIMBOARD_AUTH", "none", "none, or oidc (configure the provider in Streamlit's secrets.toml)")
 
     @property
     def database_url(self) -> str:

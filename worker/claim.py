@@ -38,7 +38,7 @@ class Deferred(Interrupted):
     """Another run is computing the stage that this one needs next."""
 
     def __init__(self, key: str):
-        super().__init__(f"another run is computing the stage {key[:12]}")
+        super().__init__(f"another run is computing stage {key[:12]}")
         self.key = key
 
 

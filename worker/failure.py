@@ -69,7 +69,7 @@ def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
     """Class and words for a process that ended without an answer."""
     killed = exit_code == -signal.SIGKILL
     if killed and count_oom_kills() > ooms_before:
-        return FailureClass.OUT_OF_MEMORY, "the system ended its process because memory ran out"
+        return FailureClass.OUT_OF_MEMORY, "the operating system killed its process because memory ran out"
     return FailureClass.KILLED if killed else FailureClass.TECHNIQUE, f"its process {describe_exit(exit_code)}"
 
 

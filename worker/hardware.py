@@ -79,7 +79,7 @@ def commit() -> str:
 
 def _gpu() -> dict[str, Any]:
     if not torch.cuda.is_available():
-        raise RuntimeError("this worker was started for a GPU, and torch finds none here")
+        raise RuntimeError("this worker was started for a GPU, but torch finds none")
     properties = torch.cuda.get_device_properties(0)
     return {
         "gpu": properties.name,

@@ -95,9 +95,9 @@ def _work_once(here: Here) -> bool:
         limits = run.spec.get("limits", {})
         claim = Claim(run.id, run.attempt, here.device, limits.get("minutes"), limits.get("memory_gb"))
         if run.attempt > 1:
-            text = f"attempt {run.attempt}, goes on after the last recorded stage"
+            text = f"attempt {run.attempt}, continues after the last recorded stage"
             events.add_events(s, run.id, run.attempt, [(time.time(), "info", text)])
-    log.info("run %d, attempt %d: begins", claim.run_id, claim.attempt)
+    log.info("run %d, attempt %d: started", claim.run_id, claim.attempt)
     outcome = supervisor.supervise(claim, here.stopping)
     log.info("run %d, attempt %d: %s", claim.run_id, claim.attempt, outcome)
     _end(claim, outcome)
@@ -120,7 +120,7 @@ def _end(claim: Claim, outcome: Outcome) -> None:
             return
         except OperationalError as error:
             if time.monotonic() > deadline:
-                log.error("run %d: its end could not be written: %s", claim.run_id, error)
+                log.error("run %d: its result could not be recorded: %s", claim.run_id, error)
                 return  # the lease runs out, and the run is returned
             time.sleep(1.0)
 
@@ -130,7 +130,7 @@ def _keep_time(here: Here) -> None:
         try:
             _look(here)
         except OperationalError as error:
-            log.warning("the store cannot be reached: %s", error)
+            log.warning("the store is unreachable: %s", error)
 
 
 def _look(here: Here) -> None:
@@ -138,7 +138,7 @@ def _look(here: Here) -> None:
     with session() as s:
         workers.beat(s, here.worker_id)
         for lost in queue.return_lost_runs(s):
-            log.warning("run %d was lost by its worker: %s", lost.id, lost.status.value)
+            log.warning("run %d was lost because its worker stopped responding: %s", lost.id, lost.status.value)
     with read_session() as s:
         waits = queue.has_work(s, here.device)
     if waits and not here.busy.locked():

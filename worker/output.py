@@ -42,4 +42,4 @@ class Output:
         if text and self.n_lines < MAX_LINES:
             self.lines.append((time.time(), "output", text))
         elif self.n_lines == MAX_LINES:
-            self.lines.append((time.time(), "warning", f"further output is not kept (after {MAX_LINES} lines)"))
+            self.lines.append((time.time(), "warning", f"further output is discarded (after {MAX_LINES} lines)"))

@@ -82,7 +82,7 @@ class Recorder:
         """Add a point to a curve of the current step; what is no number is told in the log once."""
         if not math.isfinite(value):
             if name not in self.not_finite:
-                self.event("warning", f"{name} is {value} at update {step}; such points are not drawn")
+                self.event("warning", f"{name} is {value} at update {step}; such points are not plotted")
             self.not_finite.add(name)
             return
         self.points.append((f"{self.position}/{name}", step, float(value)))

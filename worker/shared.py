@@ -38,7 +38,7 @@ def _read(filesystem: AbstractFileSystem, path: str) -> str:
         if found:
             return str(found)
         time.sleep(0.05)
-    raise NotShared(f"{path} is empty; remove it")
+    raise NotShared(f"{path} is empty: remove it")
 
 
 def check_shared(mine: str, workers: Iterable[Row[*tuple[object, ...]]]) -> None:

@@ -105,7 +105,7 @@ class RunWatch:
         try:
             self._write_log()
         except OperationalError as error:  # how it ended counts more than its last lines
-            log.warning("run %d: the end of its log could not be written: %s", self.claim.run_id, error)
+            log.warning("run %d: the end of its log could not be recorded: %s", self.claim.run_id, error)
         return replace(outcome, seconds=seconds) if isinstance(outcome, Ended) else outcome
 
     def close(self) -> None:
@@ -123,16 +123,16 @@ class RunWatch:
         if isinstance(self.answer, Raised):
             raised = self.answer
             self.output.lines += [(time.time(), "error", raised.trace)]
-            message = f"its process could not begin: {raised.name}: {raised.text}"
+            message = f"its process could not start: {raised.name}: {raised.text}"
             return Ended(RunStatus.FAILED, FailureClass.INFRASTRUCTURE, message)
         return Ended(RunStatus.FAILED, *failure.of_exit(self.child.exit_code(), self.ooms))
 
     def _watch_limits(self) -> None:
         if self.claim.minutes is not None and time.monotonic() - self.started > self.claim.minutes * 60:
-            message = f"it took longer than its limit of {self.claim.minutes:g} minutes"
+            message = f"it exceeded its limit of {self.claim.minutes:g} minutes"
             self.ask(Ended(RunStatus.FAILED, FailureClass.TIME_LIMIT, message), LIMIT_GRACE)
         if self.claim.memory_gb is not None and self._resident_bytes() > self.claim.memory_gb * 2**30:
-            message = f"it used more than its limit of {self.claim.memory_gb:g} GB of memory"
+            message = f"it exceeded its limit of {self.claim.memory_gb:g} GB of memory"
             self.ask(Ended(RunStatus.FAILED, FailureClass.OUT_OF_MEMORY, message), (0.0, 0.0))
 
     def _resident_bytes(self) -> int:
@@ -154,7 +154,7 @@ class RunWatch:
                 self.logged = now
                 self._write_log()
         except OperationalError as error:
-            log.warning("run %d: the store cannot be reached: %s", self.claim.run_id, error)
+            log.warning("run %d: the store is unreachable: %s", self.claim.run_id, error)
             if now - self.renewed > lease:  # another worker may have the run by now
                 self.ask(Abandoned(), (0.0, 0.0))
             return

@@ -41,7 +41,7 @@ def check(spec_hash: str) -> None:
     try:
         problems: list[Problem] = in_fresh_process("worker.checking:problems", spec, timeout=CHECK_SECONDS)
     except (FreshProcessError, TimeoutError) as error:
-        problems = [Problem("spec", "", f"could not be checked: {error}", "Submit it to see the whole error.")]
+        problems = [Problem("spec", "", f"could not be checked: {error}", "Submit the run to see the full error.")]
     with session() as s:
         checks.answer(s, spec_hash, problems)
 
@@ -76,5 +76,5 @@ def _leave_for_good(here: loop.Here) -> None:
     """Celery waits without end for a Redis that is gone; a stopping worker does not."""
     loop.leave(here)
     time.sleep(loop.EXIT_SECONDS)
-    log.warning("celery did not end by itself within %g s", loop.EXIT_SECONDS + settings().stop_seconds)
+    log.warning("celery did not exit within %g s", loop.EXIT_SECONDS + settings().stop_seconds)
     os._exit(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.actions.actor import Actor, require_member
+from app.actions.artifacts import discard, take
 from app.actions.runs import named_runs, needs
 from app.queries import artifacts
 from core import disk
@@ -24,7 +25,7 @@ def pieces(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
         with read_session() as s:
             source = write.source(s, run_id, artifacts.open_shown, weights=weights)
     except DamagedArtifact as damaged:
-        artifacts.discard(damaged, "A bundle")
+        discard(damaged, "A bundle")
         text = f"An artifact of run {run_id} is damaged: {damaged}. Requeue the run to compute it again, then retry."
         raise BundleError(text) from damaged
     return write.pieces(source)
@@ -91,7 +92,7 @@ def _is_here(bundle: Bundle, key: str) -> bool:
     if not bundle.has_weights(key):
         return artifacts.store().has(key)
     try:
-        artifacts.take(key, "An import")
+        take(key, "An import")
     except (FileNotFoundError, DamagedArtifact):
         return False
     return True

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from app.actions.artifacts import keep_shown
 from app.queries import artifacts
 from core.store import retention
 from core.store.engine import read_session, session
@@ -27,7 +28,7 @@ def find(days: float, *, last_too: bool) -> list[Removable]:
 def remove(found: Sequence[Removable]) -> None:
     """Remove the weights of these stages, each after its row, so that no row refers to a missing file."""
     for stage in found:
-        artifacts.keep_shown(stage.key)
+        keep_shown(stage.key)
         with session() as s:
             retention.forget_artifact(s, stage.stage_id)
         artifacts.store().remove(stage.key)

@@ -18,7 +18,7 @@ from core.tasks.windows import IGNORED
 
 def _named(value: str | dict[str, Any]) -> str | dict[str, Any]:
     if ":" not in ModelSpec.model_validate(value).source:
-        raise ValueError("is no model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
+        raise ValueError("is not a model reference: write stage:<n>, run:<id>, hf:<repo or folder> or builtin:<name>")
     return value
 
 

@@ -33,7 +33,7 @@ class MasterWeights:
             dtype = self.dtypes.get(name, self.dtype)
             if dtype == torch.float16 and tensor.numel() and tensor.abs().max() > torch.finfo(dtype).max:
                 raise TechniqueFailure(
-                    f"a weight of {name} is beyond float16's range: lower learning_rate where it was trained, or load "
+                    f"a weight of {name} exceeds the range of float16: lower learning_rate in its training, or load "
                     "the model with dtype: bfloat16 or float32"
                 )
             wanted[name] = dtype

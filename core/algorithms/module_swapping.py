@@ -12,13 +12,13 @@ from core.nn.tokens.block import ReducingBlock
 from core.nn.transformer import Transformer, TransformerBlock
 from core.subject import Subject
 
-REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step before those that change its parts."
+REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step before steps that replace its parts."
 
 
 def transformer(subject: Subject) -> Transformer:
     """The main model, where it is a built-in Transformer; raises SpecError where it is not."""
     if not isinstance(subject.model, Transformer):
-        message = "is no built-in Transformer, whose parts could be swapped"
+        message = "is not a built-in Transformer, so its parts cannot be swapped"
         raise SpecError.of("model", type(subject.model).__name__, message, REMEDY)
     return subject.model
 
@@ -28,8 +28,8 @@ def full_attentions(subject: Subject) -> dict[str, FullAttention]:
     modules = dict(transformer(subject).named_modules())
     for name, module in modules.items():
         if isinstance(module, ReducingBlock):
-            remedy = "Such blocks attend by themselves: leave one of the two steps out."
-            raise SpecError.of("model.source", name, "passes on fewer tokens", remedy)
+            remedy = "These blocks compute attention themselves: remove one of the two steps."
+            raise SpecError.of("model.source", name, "reduces tokens", remedy)
     found = {name: module for name, module in modules.items() if type(module) is FullAttention}
     _require(subject, dict(found), "full attention")
     return found
@@ -48,7 +48,7 @@ def whole_blocks(subject: Subject) -> dict[str, TransformerBlock]:
     for index, block in enumerate(transformer(subject).blocks):
         name = f"blocks.{index}"
         if type(block) is not TransformerBlock or not _is_plain(block):
-            message = "is not, or no longer, a block of full attention and a dense feed-forward network"
+            message = "is not (or no longer) a block with full attention and a dense feed-forward network"
             raise SpecError.of("model", name, message, REMEDY)
         found[name] = block
     return found
@@ -61,7 +61,7 @@ def _is_plain(block: TransformerBlock) -> bool:
 def forget_training(subject: Subject, context: Context, part: str) -> None:
     """Count the model as untrained, whose weights of `part` are drawn anew, and say in the log what is lost."""
     if subject.trained:
-        message = f"the trained weights of the {part} cannot carry over: the new ones are drawn, and want a training"
+        message = f"the trained weights of the {part} cannot be carried over: the new ones are random and need training"
         context.record.event("warning", message)
     subject.trained = False
 

@@ -65,7 +65,7 @@ def factorize(hessian: Tensor, damping: float = DAMPING) -> Factor:
     """U of a Hessian [d, d]; raises ValueError where it is not finite."""
     diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
-        raise ValueError("the Hessian is not finite: some calibration input is infinite or not a number")
+        raise ValueError("the Hessian is not finite: a calibration input is infinite or NaN")
     dead = diagonal == 0
     mean = diagonal[~dead].double().mean() if not dead.all() else diagonal.new_ones((), dtype=torch.float64)
     damped = hessian.to(torch.float64, copy=True)
@@ -157,7 +157,9 @@ def _step(pattern: Pattern | None, d: int, group_size: int | None) -> int | None
     """Columns whose mask is chosen at once: whole groups of rounding, or fewer than one."""
     if isinstance(pattern, NOfM):
         if group_size is not None and group_size % pattern.m:
-            raise ValueError(f"groups of {group_size} columns with one scale are not whole groups of {pattern.m}")
+            raise ValueError(
+                f"quantization groups of {group_size} columns do not consist of whole groups of {pattern.m}"
+            )
         return pattern.m
     if pattern is None:
         return None

@@ -17,4 +17,4 @@ def token_count(subject: Subject) -> int:
         return model.position_embedding.shape[1]
     if isinstance(model, Encoder):
         return model.length + (model.cls is not None)
-    raise SpecError.of("model", type(model).__name__, "does not say how many tokens it has at most", REMEDY)
+    raise SpecError.of("model", type(model).__name__, "does not state its maximum number of tokens", REMEDY)

@@ -48,7 +48,7 @@ def compute_hypervolume(points: ArrayLike, directions: Sequence[Direction], refe
     Points that are not better than the reference on every axis add nothing. Raises ValueError on other numbers of axes.
     """
     if len(directions) not in (2, 3):
-        raise ValueError(f"hypervolume is for 2 or 3 axes, not {len(directions)}")
+        raise ValueError(f"hypervolume supports 2 or 3 axes, not {len(directions)}")
     costs = _costs(points, directions)
     limit = _costs(np.asarray(reference, dtype=float).reshape(1, -1), directions)[0]
     costs = costs[(costs < limit).all(axis=1)]
@@ -67,7 +67,7 @@ def compute_hypervolume_steps(
     N log N. Points that miss a value (NaN) add nothing. Raises ValueError on other numbers of axes than two.
     """
     if len(directions) != 2:
-        raise ValueError(f"steps of the hypervolume are for 2 axes, not {len(directions)}")
+        raise ValueError(f"steps of the hypervolume support 2 axes, not {len(directions)}")
     costs = _costs(points, directions)
     limit = _costs(np.asarray(reference, dtype=float).reshape(1, -1), directions)[0]
     xs, ys = [-np.inf, float(limit[0])], [float(limit[1]), -np.inf]

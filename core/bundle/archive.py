@@ -21,7 +21,7 @@ class Archive:
         try:
             self.zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise BundleError(f"This is no bundle: {error}.") from error
+            raise BundleError(f"This is not a bundle: {error}.") from error
         self.entries = _entries(self.zip.infolist(), n_bytes)
         self.manifest = self._read_manifest()
         self._check_sums()
@@ -55,30 +55,30 @@ class Archive:
     def _check_sums(self) -> None:
         odd = set(self.manifest.files) ^ (set(self.entries) - {MANIFEST})
         if odd:
-            raise BundleError(f"The bundle is not whole: its manifest and its files differ in {min(odd)}.")
+            raise BundleError(f"The bundle is incomplete: its manifest and its files differ in {min(odd)}.")
         for name, told in self.manifest.files.items():
             digest = hashlib.sha256()
             for chunk in self.chunks(name):
                 digest.update(chunk)
             if self.entries[name].file_size != told.bytes or digest.hexdigest() != told.sha256:
-                raise BundleError(f"The bundle is damaged: {name} has not the checksum that its manifest names.")
+                raise BundleError(f"The bundle is damaged: {name} does not match its checksum in the manifest.")
 
 
 def _entries(listed: list[zipfile.ZipInfo], n_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """Entries by name; raises BundleError. What is stored as it is cannot be more than the zip's own `n_bytes`."""
-    _limit("their number", len(listed), files.MOST_FILES, "")
+    _limit("the number of its files", len(listed), files.MOST_FILES, "")
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in listed:
         _check_entry(entry)
         if entry.filename in entries:
-            raise BundleError(f"The bundle is refused: {entry.filename} is in it twice.")
+            raise BundleError(f"The bundle is refused: {entry.filename} appears twice.")
         entries[entry.filename] = entry
     packed = [entry for name, entry in entries.items() if files.is_compressed(name)]
-    _limit("all JSON together", sum(entry.file_size for entry in packed), files.MOST_JSON_TOTAL)
-    _limit("its files together", sum(entry.compress_size for entry in entries.values()), n_bytes)
+    _limit("the total size of its JSON", sum(entry.file_size for entry in packed), files.MOST_JSON_TOTAL)
+    _limit("the total size of its files", sum(entry.compress_size for entry in entries.values()), n_bytes)
     missing = [name for name in (MANIFEST, *files.DOCUMENTS) if name not in entries]
     if missing:
-        raise BundleError(f"This is no bundle: it has no {missing[0]}.")
+        raise BundleError(f"This is not a bundle: it has no {missing[0]}.")
     return entries
 
 
@@ -93,9 +93,9 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if files.is_compressed(name):
         _limit(name, entry.file_size, files.MOST_JSON_BYTES)
     elif entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-        raise BundleError(f"The bundle is refused: {name} is compressed, and only JSON may be.")
+        raise BundleError(f"The bundle is refused: {name} is compressed; only JSON may be compressed.")
 
 
 def _limit(what: str, size: int, most: int, unit: str = " bytes") -> None:
     if size > most:
-        raise BundleError(f"The bundle is refused: {what} comes to {size:,}{unit} or more, and may be {most:,}.")
+        raise BundleError(f"The bundle is refused: {what} is {size:,}{unit} or more; the limit is {most:,}.")

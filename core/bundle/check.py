@@ -37,7 +37,7 @@ def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
     keys = [stage.measured.key for stage in document.stages]
     positions = [place.position for place in document.places]
     if len(set(keys)) < len(keys) or len(set(positions)) < len(positions):
-        raise BundleError(f"{STAGES} names a stage or a place twice.")
+        raise BundleError(f"{STAGES} lists a stage or a position twice.")
     named = set(keys_with_files)
     n_points = {stage.measured.key: len(stage.operating_points) for stage in document.stages}
     for place in document.places:
@@ -45,9 +45,9 @@ def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
         named |= {place.key, *filter(None, references)}
         points = [row.operating_point for row in place.latencies if row.operating_point is not None]
         if any(not 0 <= point < n_points.get(place.key, 0) for point in points):
-            raise BundleError(f"{STAGES} has the latency of an operating point that it does not tell of.")
+            raise BundleError(f"{STAGES} has the latency of an operating point that it does not list.")
     if not named <= set(keys):
-        raise BundleError(f"{STAGES} does not tell of stage {min(named - set(keys))[:12]}, which the bundle names.")
+        raise BundleError(f"{STAGES} does not list stage {min(named - set(keys))[:12]}, which the bundle refers to.")
 
 
 def columns(run: RunDocument, document: StagesDocument) -> None:
@@ -67,7 +67,7 @@ def columns(run: RunDocument, document: StagesDocument) -> None:
 def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
     """Raise BundleError for files of a stage that are not what their names say."""
     if MANIFEST not in names:
-        raise BundleError(f"The bundle is not whole: stage {key[:12]} has files but no manifest.")
+        raise BundleError(f"The bundle is incomplete: stage {key[:12]} has files but no manifest.")
     for name in names:
         whole = files.bundled_name(key, name)
         if name.endswith(".safetensors"):
@@ -79,7 +79,7 @@ def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocumen
     _same_files(archive, key, names)
     digest = hashlib.sha256(archive.read(files.bundled_name(key, MANIFEST))).hexdigest()
     if PACKED in names and (told is None or told.manifest_sha256 != digest):
-        raise BundleError(f"The weights of stage {key[:12]} are not those that {STAGES} tells of.")
+        raise BundleError(f"The weights of stage {key[:12]} do not match {STAGES}.")
 
 
 def _same_files(archive: Archive, key: str, names: list[str]) -> None:
@@ -91,14 +91,14 @@ def _same_files(archive: Archive, key: str, names: list[str]) -> None:
     try:
         told = _DIGESTS.validate_python(manifest[FILES])
     except ValidationError as error:
-        raise BundleError(f"{place} does not name its files as this release reads them.") from error
+        raise BundleError(f"{place} lists its files in a form that this release does not read.") from error
     if not is_sealed(manifest):
         raise BundleError(f"The bundle is damaged: {place} has changed since it was written.")
     for name, entry in told.items():
         if name in names and archive.manifest.files[files.bundled_name(key, name)] != entry:
-            raise BundleError(f"The bundle is damaged: {name} of stage {key[:12]} is not what its manifest names.")
+            raise BundleError(f"The bundle is damaged: {name} of stage {key[:12]} does not match its manifest.")
         if name not in names and PACKED in names:
-            raise BundleError(f"The bundle is not whole: stage {key[:12]} has no {name}.")
+            raise BundleError(f"The bundle is incomplete: stage {key[:12]} has no {name}.")
 
 
 def _tensors(archive: Archive, name: str) -> None:
@@ -110,7 +110,7 @@ def _tensors(archive: Archive, name: str) -> None:
             with safe_open(copy.name, framework="np") as tensors:
                 tensors.keys()
         except SafetensorError as error:
-            raise BundleError(f"{name} is no safetensors file: {error}.") from error
+            raise BundleError(f"{name} is not a safetensors file: {error}.") from error
 
 
 def _mistakes(name: str, value: Any) -> None:
@@ -120,8 +120,8 @@ def _mistakes(name: str, value: Any) -> None:
                 with Image.open(io.BytesIO(base64.b64decode(item.image, validate=True))) as image:
                     image.verify()
             elif item.text is None:
-                raise BundleError(f"{name} has an input that is neither a picture nor a text.")
+                raise BundleError(f"{name} has an input that is neither an image nor text.")
     except (ValidationError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"{name} does not hold what the page of mistakes shows.") from error
+        raise BundleError(f"{name} does not have the form of per-example results.") from error

@@ -36,7 +36,7 @@ def run_document(session: Session, run_id: int) -> RunDocument:
         raise BundleError(f"There is no run {run_id}.")
     run = found.Run
     if run.status in UNFINISHED:
-        raise BundleError(f"Run {run_id} is {run.status.value}. It can be bundled when it has ended.")
+        raise BundleError(f"Run {run_id} is {run.status.value}. Only finished runs can be bundled.")
     return RunDocument(
         number=run.id,
         name=run.name,

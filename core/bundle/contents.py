@@ -128,10 +128,10 @@ class StageDocument(_Document):
     @classmethod
     def _plausible(cls, measured: MeasuredStage) -> MeasuredStage:
         if not re.fullmatch(KEY, measured.key):
-            raise ValueError("has a key that is no SHA-256")
+            raise ValueError("has a key that is not a SHA-256 digest")
         layers = measured.details.get("layers", [])
         if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-            raise ValueError("has details.layers that are no list of tables")
+            raise ValueError("has details.layers that is not a list of objects")
         return measured
 
 
@@ -195,7 +195,7 @@ def parse(name: str, data: bytes, kind: type[Document]) -> Document:
         return kind.model_validate(plain_json(name, data))
     except ValidationError as error:
         first = problems(error, whole="the whole document")[0]
-        raise BundleError(f"{name} is not what this release reads: {first.field} {first.message}") from error
+        raise BundleError(f"{name} is not in a form that this release reads: {first.field} {first.message}") from error
 
 
 def plain_json(name: str, data: bytes) -> Any:
@@ -205,9 +205,9 @@ def plain_json(name: str, data: bytes) -> Any:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
         written.encode()  # halves of characters raise
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{name} is no JSON that a store can keep: {error}") from error
+        raise BundleError(f"{name} is not JSON that a store can keep: {error}") from error
     if _NUL.search(written):
-        raise BundleError(f"{name} is no JSON that a store can keep: it holds a NUL character")
+        raise BundleError(f"{name} is not JSON that a store can keep: it contains a NUL character")
     return value
 
 

@@ -47,10 +47,10 @@ def split_name(name: str) -> tuple[str, str] | None:
     if name in (MANIFEST, *DOCUMENTS):
         return None
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name:
-        raise BundleError(f"the file {name!r} would lie outside of the bundle")
+        raise BundleError(f"the file {name!r} is outside the bundle")
     found = _IN_BUNDLE.fullmatch(name)
     if found is None or not (is_shown(found["file"]) or is_weights(found["file"])):
-        raise BundleError(f"the file {name!r} has no place in a bundle")
+        raise BundleError(f"the file {name!r} is not a known file of a bundle")
     return found["key"], found["file"]
 
 

@@ -19,6 +19,6 @@ def check(table: type[Base], row: Mapping[str, Any]) -> None:
         if isinstance(value, str) and isinstance(kind, String) and len(value) > (kind.length or len(value)):
             raise BundleError(f"The bundle does not fit this store: {what} has more than {kind.length} characters.")
         if isinstance(kind, BigInteger) and isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-            raise BundleError(f"The bundle does not fit this store: {what} is larger than it can hold.")
+            raise BundleError(f"The bundle does not fit this store: {what} is out of range.")
         if isinstance(value, float) and value != value:
-            raise BundleError(f"The bundle does not fit this store: {what} is no number.")
+            raise BundleError(f"The bundle does not fit this store: {what} is not a number.")

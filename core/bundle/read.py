@@ -107,4 +107,4 @@ def _spec(run: RunDocument) -> RunSpec:
     try:
         return RunSpec.parse(run.spec)
     except SpecError as error:
-        raise BundleError(f"The bundle's spec is none that this release reads. {error.problems[0]}") from error
+        raise BundleError(f"This release cannot read the bundle's spec. {error.problems[0]}") from error

@@ -55,7 +55,7 @@ def _folder(stage: StageDocument, open_artifact: OpenArtifact, *, weights: bool)
         folder = open_artifact(stage.measured.key)
     except FileNotFoundError:
         if weights:
-            raise BundleError(f"The weights of {stage.measured.label} are not on this host any more.") from None
+            raise BundleError(f"The weights of {stage.measured.label} are no longer on this host.") from None
         return None
     if weights and not (folder / PACKED).exists():
         raise BundleError(f"The weights of {stage.measured.label} are not on this host.")

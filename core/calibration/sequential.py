@@ -83,12 +83,12 @@ class CalibrationBlock:
             for group in groups:
                 statistic = collected.pop(group[0])
                 if not statistic.count:
-                    self._place.warn(f"no calibration example reaches {', '.join(group)}: left as it is")
+                    self._place.warn(f"no calibration example reaches {', '.join(group)}: left unchanged")
                     continue
                 if isinstance(statistic, OfExperts) and statistic.unreached:
                     idle = ", ".join(map(str, statistic.unreached))
                     message = f"no calibration token reaches experts {idle} of {', '.join(group)}"
-                    self._place.warn(f"{message}: their inputs count as alike")
+                    self._place.warn(f"{message}: their inputs are weighted equally")
                 yield group, statistic
 
     def outputs(self) -> Iterator[Any]:

@@ -43,7 +43,7 @@ class InputNorms:
     @property
     def value(self) -> Tensor:
         """[groups, d]."""
-        assert self._squares is not None, "no input was seen"
+        assert self._squares is not None, "no calibration input was recorded"
         return self._squares.sqrt().float()
 
     def alike(self, d: int) -> Tensor:
@@ -69,7 +69,7 @@ class Hessian:
     @property
     def value(self) -> Tensor:
         """[groups, d, d]."""
-        assert self._products is not None, "no input was seen"
+        assert self._products is not None, "no calibration input was recorded"
         return self._products * (2 / self.count)
 
     def alike(self, d: int) -> Tensor:

@@ -81,7 +81,7 @@ def _task(source: str, length: int) -> Task:
 
 
 def _no_model(reference: ModelSpec | str) -> nn.Module:
-    raise SpecError.of("model", str(reference), "is not at hand in a survey", "Leave it out.")
+    raise SpecError.of("model", str(reference), "is not available in a survey", "Leave it out.")
 
 
 def steps() -> list[str]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from core import tasks
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
@@ -24,6 +25,7 @@ from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
+from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
 from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
@@ -83,9 +85,9 @@ class Execution:
         self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
         folder = self.realize(plan, position)
         found = self.record.find_stage(key)
-        if found is not None and found.manifest_sha256 != artifact.manifest_digest(folder):
+        if found is not None and found.manifest_sha256 != manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
-        manifest = artifact.Manifest.read(folder)
+        manifest = Manifest.read(folder)
         if self.reference_key is None and manifest.trained and not manifest.compressed:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
@@ -107,7 +109,7 @@ class Execution:
         self.record.stage(stage)
         if not stage.reused:
             for key, reference_key in self.record.list_outdated(stage.measured.key):
-                self.record.progress(1.0, "comparing other runs' stages anew")
+                self.record.progress(1.0, "updating comparisons of other runs")
                 pair = [self._find_whole(each) for each in (key, reference_key)]
                 files = [folder / EXAMPLES for folder in pair if folder is not None]
                 if len(files) == 2 and all(file.exists() for file in files):
@@ -141,7 +143,7 @@ class Execution:
     def _apply(self, plan: StagePlan, position: int) -> Subject:
         subject = artifact.load_subject(self.realize(plan, position - 1), self.task, self.device)
         step, bound = plan.steps[position - 1]
-        assert isinstance(bound, OneShot), "validation lets only steps into a recipe"
+        assert isinstance(bound, OneShot), "validation admits only steps to a recipe"
         context = Context(
             device=self.device,
             task=self.task,
@@ -154,8 +156,16 @@ class Execution:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses
+        reached = before.compare()
+        if not reached["share"]:
+            kinds = ", ".join(dict.fromkeys(module["kind"] for module in reached["missed"]))
+            message = f"reaches none of the model's {reached['parameters']:,} parameters, which are those of: {kinds}"
+            remedy = "Leave this step out, or choose a model of layers that it knows."
+            raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
+        subject.details["reached"] = reached
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:
@@ -196,7 +206,9 @@ class Execution:
         last = self.record.find_stage(earlier.last_key)
         if last is None or last.measured.task_hash == self.task.content_hash:
             return earlier.reference_key
-        message = f"{self.spec.model.source} was scored on other data than {self.task.name}: its reference is not used."
+        message = (
+            f"{self.spec.model.source} was scored on other data than {self.task.name}, so its reference is not used."
+        )
         self.record.event("info", message)
         return None
 
@@ -212,7 +224,7 @@ class Execution:
             return None
         folder = self._find_whole(self.reference_key)
         if folder is None:  # it is the reference of the run that this one starts from
-            raise self.planner.lost(self.spec.model, "was compared with a stage whose artifact is not there or damaged")
+            raise self.planner.lost(self.spec.model, "was compared with a stage whose artifact is missing or damaged")
         return folder
 
     def _label(self, plan: StagePlan, position: int) -> str:
@@ -221,9 +233,7 @@ class Execution:
         step, bound = plan.steps[position - 1]
         return f"{step.technique} {bound.label()}".strip()
 
-    def _identity(
-        self, plan: StagePlan, position: int, report: dict[str, Any], manifest: artifact.Manifest
-    ) -> dict[str, Any]:
+    def _identity(self, plan: StagePlan, position: int, report: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         """The columns of a stage that say what it is."""
         step = plan.steps[position - 1][0] if position else None
         return {

@@ -1,6 +1,6 @@
-"""The plan of a recipe: where its model comes from, which steps lead on, and the key of every stage on the way.
+"""The stage plan of a recipe: where its model comes from, its steps, and the key of every stage.
 
-A model reference inside a step (a teacher) leads to another place: a stage of the same plan, or the end of
+A model reference inside a step (a teacher) refers to a stage of the same plan, or to the end of
 a plan of its own. Keys are known before anything is computed.
 """
 
@@ -14,6 +14,7 @@ import torch
 
 from core import models
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine.recording import RunRecord
 from core.engine.stage_key import Asked, draw_key, stage_key
@@ -97,7 +98,7 @@ def is_run(spec: ModelSpec) -> bool:
 
 
 class StagePlanner:
-    """Finds the planner of one run: loads their sources once, and knows what determines each stage."""
+    """Makes the stage plans of one run: loads their sources once, and knows what determines each stage."""
 
     def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
@@ -122,7 +123,7 @@ class StagePlanner:
         number = spec.source.removeprefix("run:")
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
-            raise SpecError.of("model.source", spec.source, "is no finished run", "Choose a run that is done.")
+            raise SpecError.of("model.source", spec.source, "is not a finished run", "Choose a run that is done.")
         folder = self._find_whole(found.last_key)
         if folder is not None and found.last_key not in self._matches:
             self._fit(spec, found.last_key, folder)
@@ -164,7 +165,7 @@ class StagePlanner:
         return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
     def plan(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> StagePlan:
-        """The plan that a recipe takes from a source, with the key of every stage."""
+        """The plan of a recipe that starts from a source, with the key of every stage."""
         plan = StagePlan(source, bound_steps(recipe, "recipe"))
         origin = self._source_hash(source)
         steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
@@ -181,7 +182,7 @@ class StagePlanner:
         return plan
 
     def target(self, plan: StagePlan, reference: ModelSpec) -> tuple[StagePlan, int]:
-        """The plan and the position on it that a model reference means."""
+        """The plan and the position in it that a model reference names."""
         if reference.source.startswith("stage:"):
             return plan, int(reference.source.removeprefix("stage:"))
         other = self.plan(reference, reference.recipe)
@@ -227,21 +228,21 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
     pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
     is_image, is_language = pixels is not None, len(answers) == 3
     if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
-        message = f"was made for another kind of task than {task.name}, which is {Kind(task.kind)}"
+        message = f"was made for another kind of task; {task.name} is {Kind(task.kind)}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
     if not is_language and answers[-1] != task.n_classes:
-        message = f"answers in {answers[-1]} classes, and {task.name} has {task.n_classes}"
+        message = f"predicts {answers[-1]} classes, but {task.name} has {task.n_classes}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
-    resized = artifact.Manifest.read(folder).input_format["image_size"] is not None
+    resized = Manifest.read(folder).input_format["image_size"] is not None
     if pixels is not None and task.image_shape is not None and not resized and pixels[2:] != list(task.image_shape[1:]):
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
-        message = f"reads images of {sizes[0]} pixels, and {task.name} has {sizes[1]}"
-        raise SpecError.of("model.source", spec.source, message, "Choose a run on images of the same size.")
+        message = f"reads images of {sizes[0]} pixels, but {task.name} has {sizes[1]}"
+        raise SpecError.of("model.source", spec.source, message, "Choose a run with images of the same size.")
 
 
 def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:
     """How the classes of an earlier run's model fit the task's; older artifacts do not name them."""
     if not task.class_names:
         return ClassMatch()
-    outputs = artifact.Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]
+    outputs = Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]
     return require_match(spec.source, outputs, task.class_names, "Choose a run on data with the same classes.")

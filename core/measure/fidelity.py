@@ -45,7 +45,7 @@ class FidelityMeter:
                 of_reference = logits_of(self.reference, part)
                 if of_reference.shape != of_stage.shape:
                     shapes = f"{list(of_reference.shape)} and {list(of_stage.shape)}"
-                    self.problem = f"the logits of reference and stage have the shapes {shapes}"
+                    self.problem = f"the logits of the reference and the stage have different shapes: {shapes}"
                     return
                 labels = part["labels"]
                 kl = divergences(of_reference.flatten(0, -2), of_stage.flatten(0, -2)).view_as(labels)

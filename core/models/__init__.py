@@ -73,7 +73,7 @@ def _settings(spec: ModelSpec) -> ModelSettings:
         known = zoo.architectures()
         near = difflib.get_close_matches(spec.source, known, n=1)
         remedy = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(known)}, or hf:<repo or folder>."
-        raise SpecError.of("model.source", spec.source, "is not a source that a model can be loaded from", remedy)
+        raise SpecError.of("model.source", spec.source, "is not a known model source", remedy)
     settings = sources()[entry]
     try:
         return settings(**spec.settings)
@@ -85,5 +85,5 @@ def _require_kind(source: str, settings: Architecture, task: Task) -> None:
     if settings.kind is task.kind:
         return
     fitting = [name for name, known in zoo.architectures().items() if known.kind is task.kind]
-    message = f"is for {Kind(settings.kind)}, and {task.name} is {Kind(task.kind)}"
+    message = f"is for {Kind(settings.kind)}, but {task.name} is {Kind(task.kind)}"
     raise SpecError.of("model.source", source, message, f"Choose one of {', '.join(fitting)}, or hf:<repo or folder>.")

@@ -74,13 +74,13 @@ class Anatomy:
             "head": self.head is not None,
         }
         if not known[part]:
-            message = f"is a {self.architecture}, whose {part} are not known here"
-            remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave this step out."
+            message = f"is a {self.architecture}, whose {part} are not known to Slimboard"
+            remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or remove this step."
             if part == "separate q, k, v" and self._fused:
-                message = f"is a {self.architecture}, which has one linear for q, k and v"
+                message = f"is a {self.architecture}, which has one linear layer for q, k and v"
             elif self.swapped:
-                message = f"has other parts than a Transformer's since an earlier step: its {part} are not known here"
-                remedy = "Leave out this step or the one that swapped its attention or feed-forward networks."
+                message = f"was changed by an earlier step: its {part} are not known to Slimboard"
+                remedy = "Remove this step or the one that swapped its attention or feed-forward networks."
             raise SpecError.of("model.source", self.architecture, message, remedy)
 
     @property

@@ -40,19 +40,19 @@ class TransformerSettings(Architecture):
         None,
         ge=1,
         le=256,
-        description="attention heads; as many as 64 goes into dim if empty",
+        description="attention heads; dim / 64 if empty",
         json_schema_extra={"when_empty": "dim / 64"},
     )
     ffn_ratio: float = Field(4.0, gt=0, le=16, description="hidden width of the feed-forward network, times dim")
     ffn: Literal["mlp", "swiglu"] = Field(
         "mlp", description="feed-forward network; swiglu takes 2/3 of the hidden width"
     )
-    attention: Literal["full", "sliding_window"] = Field("full", description="attention of every block")
+    attention: Literal["full", "sliding_window"] = Field("full", description="attention in every block")
     window: int | None = Field(
         None,
         ge=1,
         le=131072,
-        description="tokens that sliding_window attention sees",
+        description="tokens that sliding_window attention reads",
         json_schema_extra={"when_empty": "not set"},
     )
 
@@ -78,7 +78,7 @@ class TransformerSettings(Architecture):
     def check_pooling(self, pooling: str) -> str:
         """The pooling, refused where the token that is read could not see the others."""
         if pooling == "cls" and self.attention == "sliding_window":
-            message = "reads a token that sees only its own window"
+            message = "reads a token whose attention covers only its own window"
             raise SpecError.of("model.pooling", pooling, message, "Set pooling: mean.")
         return pooling
 
@@ -105,26 +105,28 @@ class TransformerSettings(Architecture):
                 raise SpecError.of("model.window", self.window, "is only for sliding_window attention", remedy)
             return {}
         if self.window is None:
-            raise SpecError.of("model.window", None, "is missing for sliding_window attention", "Add it: 64, say.")
+            raise SpecError.of(
+                "model.window", None, "is required for sliding_window attention", "Add it, for example 64."
+            )
         return {"window": self.window}
 
 
 class TextSettings(TransformerSettings):
-    """What models of text have besides: how long it may be, and how a token knows its place."""
+    """What models of text have besides: how long it may be, and position encoding."""
 
     length: int | None = Field(
         None,
         ge=8,
         le=131072,
-        description="tokens of the longest text; the task's if empty",
+        description="maximum number of tokens; the task's if empty",
         json_schema_extra={"when_empty": "the task's"},
     )
-    positions: Literal["learned", "rotary"] = Field("learned", description="how a token knows its place")
+    positions: Literal["learned", "rotary"] = Field("learned", description="position encoding")
     embedding_std: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="standard deviation of fresh token and position embeddings; chosen by dim if empty",
+        description="standard deviation of initial token and position embeddings; depends on dim if empty",
         json_schema_extra={"when_empty": "by dim"},
     )
 
@@ -133,7 +135,12 @@ class TextSettings(TransformerSettings):
         blocks = self.resolve_blocks(kv_heads)
         if self.positions == "rotary" and (blocks["dim"] // blocks["heads"]) % 2:
             remedy = "Choose another number of heads, or learned positions."
-            raise SpecError.of("model.heads", blocks["heads"], "leaves heads of odd width to rotary positions", remedy)
+            raise SpecError.of(
+                "model.heads",
+                blocks["heads"],
+                "makes heads of odd width, and rotary positions need an even one",
+                remedy,
+            )
         text = {**blocks, "length": self.length or task.length or 256, "positions": self.positions}
         # where it is empty it is left out, so that models made before it was there keep their content hash
         return text if self.embedding_std is None else {**text, "embedding_std": self.embedding_std}

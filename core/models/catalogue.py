@@ -6,7 +6,7 @@ from core.models.huggingface import HuggingFaceSettings
 
 
 class RunSettings(ModelSettings):
-    """The model that an earlier run's last stage left, as it was saved: `run:<id>`."""
+    """The saved model of an earlier run's last stage: `run:<id>`."""
 
 
 MODELS: dict[str, type[ModelSettings]] = {

@@ -33,8 +33,8 @@ def locate(source: str, revision: str | None, *, weights: bool) -> Path:
         raise SpecError.of(
             "model.source",
             source,
-            "is no folder within the folders that users' files may lie in, and no name of a repository",
-            "Start the server with SLIMBOARD_DATA naming the folder that it lies in, or write hf:<owner>/<name>.",
+            "is neither a folder in the server's data folders nor the name of a repository",
+            "Write hf:<owner>/<name>, or ask the server's administrator to list the parent folder in SLIMBOARD_DATA.",
         )
     else:
         folder = _download(source, name, revision, _SMALL + _LARGE if weights else _SMALL)
@@ -65,16 +65,16 @@ def weight_files(source: str, folder: Path) -> list[Path]:
         names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
         missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
         if missing:
-            message = f"lacks {', '.join(missing)}, which its index names"
-            raise SpecError.of("model.source", source, message, "Complete it, or save the model again.")
+            message = f"lacks {', '.join(missing)}, listed in its index"
+            raise SpecError.of("model.source", source, message, "Add the missing files, or save the model again.")
         return [folder / name for name in names]
     unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in UNSAFE)
-    found = f", only {', '.join(unsafe)}, a format that can run code when it is read" if unsafe else ""
+    found = f", only {', '.join(unsafe)}, a format that can run code when it is loaded" if unsafe else ""
     raise SpecError.of(
         "model.source",
         source,
         f"has no {WEIGHTS}{found}",
-        "Save it as safetensors where you trust it (save_pretrained does), or choose a repository that has it.",
+        "Convert it with save_pretrained if you trust it, or choose a repository with safetensors files.",
     )
 
 
@@ -106,15 +106,15 @@ def _download(source: str, name: str, revision: str | None, patterns: list[str])
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
-        remedy = "Ask for access on its page, and give the worker HF_TOKEN, the token of the account that has it."
+        remedy = "Request access on its page, and set HF_TOKEN on the worker to a token of the account that has it."
         raise SpecError.of("model.source", source, "is gated", remedy) from error
     except RepositoryNotFoundError as error:
-        remedy = "Check its spelling; for a private one give the worker HF_TOKEN, a token that may read it."
+        remedy = "Check the spelling. For a private repository, set HF_TOKEN on the worker to a token with read access."
         raise SpecError.of("model.source", source, "is not on the Hugging Face Hub", remedy) from error
     except RevisionNotFoundError as error:
-        remedy = "Choose a branch, tag or commit that it has."
-        raise SpecError.of("model.revision", revision, f"is no revision of {name}", remedy) from error
+        remedy = "Choose an existing branch, tag or commit."
+        raise SpecError.of("model.revision", revision, f"is not a revision of {name}", remedy) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
-        remedy = "Connect the worker, or put the model in a folder that SLIMBOARD_DATA names."
-        message = "is not on this worker, and the Hugging Face Hub cannot be reached from it"
+        remedy = "Connect the worker to the internet, or put the model into a folder listed in SLIMBOARD_DATA."
+        message = "is not on this worker, and the worker cannot reach the Hugging Face Hub"
         raise SpecError.of("model.source", source, message, remedy) from error

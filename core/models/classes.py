@@ -92,7 +92,7 @@ def reorder_outputs_(
 def require_reordered(is_reordered: bool, source: str) -> None:
     """Raise SpecError where `reorder_outputs_` could not do it."""
     if not is_reordered:
-        message = "has the classes of the data in another order, and an output layer whose rows cannot be permuted"
+        message = "has the data's classes in another order, and its output layer cannot be permuted"
         remedy = "Choose a model whose classes are in the data's order, or one with a plain linear output layer."
         raise SpecError.of("model.source", source, message, remedy)
 
@@ -101,7 +101,7 @@ def require_match(source: str, outputs: Sequence[str], classes: Sequence[str], r
     """The match of a model's outputs with a task's classes; raises SpecError, naming both, where there is none."""
     match = match_classes(source, outputs, classes)
     if match is None:
-        message = f"has the classes {list_names(outputs)}, and the data has {list_names(classes)}"
+        message = f"has the classes {list_names(outputs)}, but the data has {list_names(classes)}"
         raise SpecError.of("model.source", source, message, remedy)
     return match
 

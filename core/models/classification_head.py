@@ -36,7 +36,9 @@ def _match(source: str, outputs: list[str], task: Task, by: str) -> ClassMatch:
         return ClassMatch()
     if by == "number":
         return by_number(source, outputs, task.class_names)
-    remedy = "Rename the data's classes, or set match_classes: number where the n-th of both lists are the same class."
+    remedy = (
+        "Rename the data's classes, or set match_classes: number if both lists name the same classes in the same order."
+    )
     return require_match(source, outputs, task.class_names, remedy)
 
 
@@ -44,11 +46,11 @@ def _require_single_label(source: str, hf_config: Any, task: Task) -> None:
     """Raise SpecError for a head that gives numbers, several labels at once, or another number of classes."""
     remedy = "Set new_head: true to train a new head, or choose a model made for these classes."
     if hf_config.problem_type == "multi_label_classification":
-        message = f"has a multi-label head, which gives any number of labels, and {task.name} has one label per example"
+        message = f"has a multi-label head, but {task.name} has exactly one label per example"
     elif hf_config.problem_type == "regression" or hf_config.num_labels == 1:
-        message = f"has a regression head, which gives a number, and {task.name} has {task.n_classes} classes"
+        message = f"has a regression head, but {task.name} has {task.n_classes} classes"
     elif hf_config.num_labels != task.n_classes:
-        message = f"has {hf_config.num_labels} classes, and {task.name} has {task.n_classes}"
+        message = f"has {hf_config.num_labels} classes, but {task.name} has {task.n_classes}"
     else:
         return
     raise SpecError.of("model.source", source, message, remedy)
@@ -64,7 +66,7 @@ def is_head(model: nn.Module, names: list[str]) -> bool:
 def initialize_head_(model: nn.Module, missing: list[str], generator: torch.Generator) -> None:
     """Fresh weights for the output layer and for what else the checkpoint does not hold."""
     if not is_head(model, missing):
-        raise ValueError(f"the checkpoint lacks more than a head: {', '.join(missing)}")
+        raise ValueError(f"the checkpoint lacks weights besides the head: {', '.join(missing)}")
     std = getattr(model.config, "initializer_range", 0.02)
     fresh = {*missing, *(f"{name}.{kind}" for name in anatomy(model).outputs for kind in ("weight", "bias"))}
     for name, parameter in model.named_parameters():

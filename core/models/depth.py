@@ -12,7 +12,7 @@ from core.nn.reversible import ReversibleStack
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.tokens.block import ReducingBlock
 
-REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT model, or leave this step out."
+REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT model, or remove this step."
 
 
 def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
@@ -20,14 +20,14 @@ def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
     known = anatomy(model)
     known.require("blocks")
     if _depth_key(model, config) is None:
-        message = f"is a {known.architecture}, whose config does not tell how many blocks it has"
+        message = f"is a {known.architecture}, whose config does not state the number of blocks"
         raise SpecError.of("model.source", known.architecture, message, REMEDY)
     if getattr(getattr(model, "config", None), "scale_attn_by_inverse_layer_idx", False):
-        message = f"is a {known.architecture} whose attention scales its scores by the block's number"
+        message = f"is a {known.architecture} whose attention scales its scores by the block's index"
         raise SpecError.of("model.source", known.architecture, message, REMEDY)
     if any(isinstance(model.get_submodule(name), ReducingBlock) for name in known.chain):
-        message = f"is a {known.architecture} whose blocks pass on fewer tokens than they get"
-        remedy = "Take blocks out before the step that reduces tokens."
+        message = f"is a {known.architecture} whose blocks reduce tokens"
+        remedy = "Remove blocks before the step that reduces tokens."
         raise SpecError.of("model.source", known.architecture, message, remedy)
     return len(known.chain)
 

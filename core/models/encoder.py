@@ -66,7 +66,7 @@ class EncoderSettings(TextSettings):
     kind = Kind.TEXT_CLASSIFICATION
     module = Encoder
 
-    pooling: Literal["mean", "cls"] = Field("mean", description="what the classes are read from")
+    pooling: Literal["mean", "cls"] = Field("mean", description="what the classification head reads")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Encoder` is made from, and how it wants its text."""

@@ -64,7 +64,7 @@ class Gpt(Transformer):
         """Continue input_ids [B, T] by sampling: [B, T + max_new_tokens]; temperature 0 takes the likeliest."""
         total = input_ids.shape[1] + max_new_tokens
         if self.position_embedding is not None and total > self.length:
-            raise ValueError(f"{total} tokens do not fit the context of {self.length}")
+            raise ValueError(f"{total} tokens exceed the context of {self.length}")
         cache = self.make_cache(total)
         tokens = [input_ids]
         for _ in range(max_new_tokens):
@@ -91,7 +91,7 @@ class Gpt(Transformer):
 
 
 class GptSettings(TextSettings):
-    """A decoder that predicts the next byte, trained from scratch."""
+    """A causal language model over bytes, trained from scratch."""
 
     kind = Kind.LANGUAGE_MODELLING
     module = Gpt
@@ -100,10 +100,10 @@ class GptSettings(TextSettings):
         None,
         ge=1,
         le=256,
-        description="heads of keys and values; as many as heads if empty",
+        description="number of key and value heads; same as heads if empty",
         json_schema_extra={"when_empty": "as heads"},
     )
-    tied: bool = Field(True, description="the output head shares the embedding's weights")
+    tied: bool = Field(True, description="share the embedding's weights with the output head")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Gpt` is made from, and how it wants its text."""

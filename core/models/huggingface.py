@@ -20,6 +20,7 @@ from core.models.checkpoint import check_weights, content_hash, locate, weight_f
 from core.models.classes import reorder_outputs_, require_reordered
 from core.models.classification_head import fit_classes, initialize_head_, is_head
 from core.models.conv1d import convert_conv1d_
+from core.models.experts import unfuse_experts_
 from core.models.loaded import Described, Loaded
 from core.models.resize import select_
 from core.models.stored import DTYPES, DtypeSetting, resolve_dtype, stored_weights
@@ -35,7 +36,7 @@ AUTO_CLASSES = {
 
 
 class HuggingFaceSettings(ModelSettings):
-    """A model of a Hugging Face repository or folder, with its trained weights."""
+    """A pretrained model from a Hugging Face repository or folder."""
 
     revision: str | None = Field(
         None,
@@ -43,8 +44,8 @@ class HuggingFaceSettings(ModelSettings):
         description="branch, tag or commit of the repository",
         json_schema_extra={"when_empty": "the newest"},
     )
-    dtype: DtypeSetting = Field("auto", description="dtype that weights are loaded as; auto: the checkpoint's own")
-    attention: Literal["sdpa", "eager"] = Field("sdpa", description="how transformers computes attention")
+    dtype: DtypeSetting = Field("auto", description="dtype of the loaded weights; auto: the checkpoint's own")
+    attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention implementation of transformers")
     length: int | None = Field(
         None,
         ge=8,
@@ -52,10 +53,10 @@ class HuggingFaceSettings(ModelSettings):
         description="tokens of a window; the task's if empty",
         json_schema_extra={"when_empty": "the task's"},
     )
-    new_head: bool = Field(False, description="put a new, untrained classification head on the model")
+    new_head: bool = Field(False, description="replace the classification head with a new, untrained one")
     match_classes: Literal["name", "number"] = Field(
         "name",
-        description="how outputs are matched with the data's classes: by the checkpoint's class names, or in order",
+        description="match outputs with the data's classes by the checkpoint's class names, or by number",
     )
 
 
@@ -86,6 +87,7 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "attention": settings.attention,
         "dtype": resolve_dtype(source, folder, settings.dtype),
         "conv1d_as_linear": True,
+        "experts_as_linears": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
     return Described(
@@ -103,6 +105,8 @@ def build(config: dict[str, Any]) -> nn.Module:
     auto_class, hf_config, options = _unpack(config)
     model = auto_class.from_config(hf_config, **options)
     convert_conv1d_(model)
+    if config.get("experts_as_linears"):  # artifacts of earlier releases hold them fused
+        unfuse_experts_(model)
     return model
 
 
@@ -115,10 +119,11 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     if settings.new_head:
         initialize_head_(model, missing, generator)
     elif missing:
-        message = f"has no trained {', '.join(missing[:4])}"
+        message = f"has no trained weights for {', '.join(missing[:4])}"
         remedy = "Set new_head: true to train a new head." if is_head(model, missing) else "Save the model again."
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
+    unfuse_experts_(model)
     model.eval()
     if described.class_order:
         batch = _sample_batch(described, model)
@@ -127,9 +132,15 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     return Loaded(
         **vars(replace(described, config=config)),
         module=model,
-        content_hash=content_hash({**config, "class_order": described.class_order}, weight_files(source, folder)),
+        content_hash=content_hash(_determining(config, described.class_order), weight_files(source, folder)),
         stored=stored_weights(source, folder, unused),
     )
+
+
+def _determining(config: dict[str, Any], class_order: tuple[int, ...]) -> dict[str, Any]:
+    """What of a config makes other weights, as in every release: randomness is drawn from its hash."""
+    content = {key: value for key, value in config.items() if key != "experts_as_linears"}
+    return {**content, "class_order": class_order} if class_order else content
 
 
 def _sample_batch(described: Described, model: nn.Module) -> dict[str, torch.Tensor]:
@@ -174,7 +185,7 @@ def _unpack(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     import transformers
 
     if config["auto_class"] not in AUTO_CLASSES.values() or config["attention"] not in ("sdpa", "eager"):
-        raise ValueError(f"{config['auto_class']} with {config['attention']} attention is not built from a config")
+        raise ValueError(f"{config['auto_class']} with {config['attention']} attention cannot be built from its config")
     options = dict(config["config"])
     hf_config = transformers.CONFIG_MAPPING[options.pop("model_type")].from_dict(options)
     made = {"attn_implementation": config["attention"], "dtype": DTYPES[config["dtype"]], "trust_remote_code": False}
@@ -187,12 +198,12 @@ def _read_config(source: str, folder: Path) -> Any:
     options = json.loads((folder / "config.json").read_text())
     model_type = options.get("model_type")
     if model_type not in CONFIG_MAPPING:
-        code = " and brings its own code, which is never run" if "auto_map" in options else ""
-        message = f"is of the type {model_type!r}, which this transformers does not know{code}"
-        raise SpecError.of("model.source", source, message, "Choose a model that transformers itself implements.")
+        code = " and comes with its own code, which is never run" if "auto_map" in options else ""
+        message = f"has the model type {model_type!r}, which the installed transformers does not know{code}"
+        raise SpecError.of("model.source", source, message, "Choose a model that transformers implements.")
     if "quantization_config" in options:
-        remedy = "Choose the model it was made from; Slimboard quantizes it itself."
-        raise SpecError.of("model.source", source, "is quantized already, in a form of another tool", remedy)
+        remedy = "Choose the original model; Slimboard quantizes it itself."
+        raise SpecError.of("model.source", source, "is already quantized, in another tool's format", remedy)
     return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -209,8 +220,8 @@ def _model_class(source: str, hf_config: Any, task: Task, new_head: bool) -> typ
             return model_class
     is_language = task.kind is Kind.LANGUAGE_MODELLING
     if not classes or (is_language and (saved or getattr(hf_config, "is_decoder", None) is False)):
-        message = f"is a {saved[0] if saved else hf_config.model_type}, and {task.name} is {Kind(task.kind)}"
-        raise SpecError.of("model.source", source, message, "Choose a model or a task of the other's kind.")
+        message = f"is a {saved[0] if saved else hf_config.model_type}, but {task.name} is {Kind(task.kind)}"
+        raise SpecError.of("model.source", source, message, "Choose a model and a task of the same kind.")
     if is_language and new_head:
         raise SpecError.of("model.new_head", True, "is only for classification", "Remove it.")
     return classes[0]
@@ -223,8 +234,8 @@ def _require_embedded(source: str, hf_config: Any, tokenizer: PretrainedTokenize
     if beyond:
         token, number = beyond[0]
         message = (
-            f"has a tokenizer of {tokenizer.vocab_size:,} tokens and an embedding of {n_rows:,} rows: "
-            f"there is none for the token {token!r} (number {number:,})"
+            f"has a tokenizer of {tokenizer.vocab_size:,} tokens but an embedding of only {n_rows:,} rows: "
+            f"no row for the token {token!r} (index {number:,})"
         )
         remedy = "Resize the model's embedding (resize_token_embeddings) and save it again, or remove these tokens."
         raise SpecError.of("model.source", source, message, remedy)
@@ -247,7 +258,7 @@ def _length(hf_config: Any, settings: HuggingFaceSettings, task: Task) -> int:
     if settings.length is None:
         return min(task.length or 256, longest or 256)
     if longest is not None and settings.length > longest:
-        message = f"is more than the {longest} tokens that the model takes"
+        message = f"exceeds the model's maximum of {longest} tokens"
         raise SpecError.of("model.length", settings.length, message, f"Choose at most {longest}.")
     return settings.length
 
@@ -256,8 +267,8 @@ def _read_tokenizer(source: str, folder: Path, length: int | None) -> Pretrained
     try:
         return read_tokenizer(folder, length)
     except (OSError, ValueError, ImportError) as error:
-        message = "has no tokenizer that can be read here"
-        raise SpecError.of("model.source", source, message, "Save its tokenizer.json beside the model.") from error
+        message = "has no tokenizer that transformers can load"
+        raise SpecError.of("model.source", source, message, "Save its tokenizer.json in the model's folder.") from error
 
 
 def _image_format(folder: Path, hf_config: Any) -> InputFormat:

@@ -44,7 +44,7 @@ def residual(model: nn.Module) -> Residual:
     for block in known.blocks:
         kind = type(model.get_submodule(block.name)).__name__
         if kind not in FEED_FORWARD or not block.pre_norm:
-            raise _refused(known, f"has blocks that are no plain pre-norm ones: {kind}")
+            raise _refused(known, f"has blocks that are not plain pre-norm blocks: {kind}")
     known.require("norm")
     known.require("head")
     assert known.norm is not None
@@ -74,7 +74,7 @@ def _check_kinds(model: nn.Module, known: Anatomy, norms: list[str], linears: li
     for name in norms:
         kind = type(model.get_submodule(name)).__name__
         if kind not in NORMS:
-            raise _refused(known, f"has a norm that cannot be folded into what reads from it: {name}, a {kind}")
+            raise _refused(known, f"has a norm that cannot be folded into the layers after it: {name}, a {kind}")
     for name in linears:
         if type(model.get_submodule(name)) is not nn.Linear:
             raise _refused(known, f"has a layer that cannot be rotated: {name}")
@@ -91,7 +91,7 @@ def _embeddings(model: nn.Module, known: Anatomy, width: int) -> dict[str, int]:
         plain = name.rpartition(".")[2] not in ("weight", "bias")  # class token, positions
         axis = 0 if isinstance(owner, nn.Conv2d) else -1 if isinstance(owner, nn.Embedding) or plain else None
         if axis is None or parameter.shape[axis] != width:
-            raise _refused(known, f"has more before its blocks than embeddings: {name}")
+            raise _refused(known, f"has other layers than embeddings before its blocks: {name}")
         found[name] = axis
     return found
 

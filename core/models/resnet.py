@@ -76,7 +76,7 @@ class ResnetSettings(Architecture):
     module = Resnet
 
     depth: int = Field(20, ge=8, le=200, description="weighted layers: 6 n + 2")
-    width: int = Field(16, ge=4, le=512, description="channels of the first stage; doubled twice")
+    width: int = Field(16, ge=4, le=512, description="channels of the first stage; each of the next two doubles them")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Resnet` is made from, and how it wants its images."""

@@ -26,7 +26,9 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
     tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
     expected = 8 + length + stored_bytes(tensors)
     if file.stat().st_size != expected:
-        raise ValueError(f"{file.name} is incomplete: it has {file.stat().st_size} bytes, its header says {expected}")
+        raise ValueError(
+            f"{file.name} is incomplete: it has {file.stat().st_size} bytes, and its header says {expected}"
+        )
     return tensors
 
 

@@ -74,8 +74,8 @@ def describe_difference(own: Any, other: Any) -> str | None:
     if own is None or other is None or own.vocabulary() == other.vocabulary():
         return None
     if own.vocab_size == other.vocab_size:
-        return f"has another vocabulary of {other.vocab_size} tokens than the run's model"
-    return f"reads {other.vocab_size} tokens, and the run's model {own.vocab_size}"
+        return f"has a vocabulary of {other.vocab_size} tokens that differs from the model's"
+    return f"has a vocabulary of {other.vocab_size} tokens, but the run's model has {own.vocab_size}"
 
 
 def load_tokenizer(folder: Path) -> PretrainedTokenizer:

@@ -65,10 +65,10 @@ class VitSettings(TransformerSettings):
         None,
         ge=1,
         le=64,
-        description="pixels of a patch's side; chosen from the image if empty",
+        description="patch size in pixels; chosen from the image size if empty",
         json_schema_extra={"when_empty": "by image"},
     )
-    pooling: Literal["cls", "mean"] = Field("cls", description="what the classes are read from")
+    pooling: Literal["cls", "mean"] = Field("cls", description="what the classification head reads")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
         """Everything that `Vit` is made from, and how it wants its images."""

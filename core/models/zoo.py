@@ -41,7 +41,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     source = config["source"]
     architecture = ZOO.get(source) or architectures().get(source)
     if architecture is None:
-        raise ValueError(f"{source} is a model of a package that is not installed here")
+        raise ValueError(f"{source} is a model of a package that is not installed on this worker")
     return architecture.module(**arguments)
 
 

@@ -26,7 +26,7 @@ class FullCache:
         """Add the keys and values of T tokens [B, kv_heads, T, head_dim]; all so far, oldest first."""
         end = self.length + keys.shape[2]
         if end > self.max_length:
-            raise ValueError(f"the cache holds {self.max_length} tokens, {end} were asked of it")
+            raise ValueError(f"the cache holds {self.max_length} tokens, not {end}")
         self.keys, self.values = self._grown(self.keys, keys, end), self._grown(self.values, values, end)
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values

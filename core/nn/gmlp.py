@@ -28,7 +28,7 @@ class GateCache:
         """Add those of T tokens [B, T, units]; all so far."""
         end = self.length + units.shape[1]
         if end > self.max_length:
-            raise ValueError(f"the cache holds {self.max_length} tokens, {end} were asked of it")
+            raise ValueError(f"the cache holds {self.max_length} tokens, not {end}")
         if self.units is None:
             self.units = units.new_empty(len(units), self.max_length, units.shape[2])
         self.units[:, self.length : end] = units
@@ -57,7 +57,7 @@ class SpatialGate(nn.Module):
         start = cache.length if cache is not None else 0
         end = start + u.shape[1]
         if end > self.tokens:
-            raise ValueError(f"the spatial gate was made for {self.tokens} tokens, {end} were given")
+            raise ValueError(f"the spatial gate was made for {self.tokens} tokens, not {end}")
         if cache is not None:
             units = cache.append(units)
         weight = self.spatial_weight[start:end, :end]
@@ -68,6 +68,8 @@ class SpatialGate(nn.Module):
 
 class GmlpBlock(Replacement):
     """x + down(gate(gelu(up(norm1(x))))); `hidden` is up's width, half of which gates the other half."""
+
+    limits_length = True
 
     def __init__(self, dim: int, *, hidden: int, tokens: int, causal: bool):
         super().__init__()

@@ -57,7 +57,7 @@ class Mamba(Replacement):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Mix tokens x [B, T, dim]; it needs no positions, and knows no padding."""
-        assert mask is None, "a state cannot leave tokens out"
+        assert mask is None, "a recurrent state cannot skip tokens"
         kept = cache.tensors if isinstance(cache, StateCache) else {}
         inner, gate = self.in_proj(x).chunk(2, dim=-1)  # [B, T, channels]
         window = kept.get("window")

@@ -19,6 +19,7 @@ class TokenMixing(Replacement):
     """down(gelu(up(x^T)))^T over exactly `tokens` places; a shorter text is followed by zeros."""
 
     causal = False
+    limits_length = True
 
     def __init__(self, tokens: int, hidden: int):
         super().__init__()
@@ -41,10 +42,10 @@ class TokenMixing(Replacement):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Mix tokens x [B, T, dim], T <= `tokens`; those whose `mask` [B, T] is False are zeros to the others."""
-        assert cache is None, "tokens see those after them"
+        assert cache is None, "token mixing is not causal"
         length = x.shape[1]
         if length > self.tokens:
-            raise ValueError(f"the token mixing was made for {self.tokens} tokens, {length} were given")
+            raise ValueError(f"the token mixing was made for {self.tokens} tokens, not {length}")
         if mask is not None:
             x = x * mask[:, :, None]
         columns = F.pad(x, (0, 0, 0, self.tokens - length)).transpose(1, 2)  # [B, dim, tokens]

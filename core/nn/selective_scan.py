@@ -85,7 +85,7 @@ class SelectiveScan(Replacement):
     A_log is kept flat, as [states * channels], so that trainings do not decay it (they do decay matrices).
     """
 
-    no_onnx = "its selective scan writes states into memory that a traced graph does not see"
+    no_onnx = "its selective scan writes states to memory outside the traced graph"
 
     def __init__(self, channels: int, n_states: int):
         super().__init__()

@@ -89,7 +89,7 @@ def kernel_of(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str
     """Which kernels execute the model's swapped-in modules, "dense" where none is special.
 
     None: something packed has no kernel here and would be unpacked at every call, so that a time would
-    say nothing about the format; such a stage is *size only, no kernel here*.
+    say nothing about the format; such a stage is *size only (no kernel on this worker)*.
     """
     kernels: set[str] = set()
     for module in model.modules():

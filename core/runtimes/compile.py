@@ -38,13 +38,13 @@ class CompiledRunner:
 
 
 class Compile(Runtime):
-    """torch.compile, PyTorch's own compiler."""
+    """torch.compile, PyTorch's compiler."""
 
     requires = frozenset({COMPILER})
 
     mode: Mode = Field(
         "default",
-        description="what the compiler optimizes for: reduce-overhead captures CUDA graphs, max-autotune tries kernels",
+        description="optimization mode: reduce-overhead captures CUDA graphs, max-autotune tries kernels",
     )
 
     @classmethod
@@ -78,10 +78,10 @@ def compiled(
 ) -> CompiledRunner:
     """The model compiled for the example's shapes; raises Refused without a compiler or a kernel, or where it fails."""
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise Refused(f"torch.compile needs a C++ compiler on a CPU, and none of {', '.join(COMPILERS)} is installed")
+        raise Refused(f"torch.compile needs a C++ compiler on CPUs, and none of {', '.join(COMPILERS)} is installed")
     kernel = kernel_of(model, device, dtype)
     if kernel is None:
-        raise Refused("size only, no kernel here")
+        raise Refused("size only (no kernel on this worker)")
     model = model.to(device).eval()
     runner = CompiledRunner(torch.compile(model, dynamic=False, mode=mode), device, dtype, kernel)
     try:

@@ -30,12 +30,12 @@ def eager(model: nn.Module, device: torch.device, dtype: torch.dtype, example: B
     """The model on `device`, in evaluation mode; raises Refused where packed weights have no kernel here."""
     kernel = kernel_of(model, device, dtype)
     if kernel is None:
-        raise Refused("size only, no kernel here")
+        raise Refused("size only (no kernel on this worker)")
     return EagerRunner(model.to(device).eval(), device, dtype, kernel)
 
 
 class Eager(Runtime):
-    """Plain PyTorch, one operator after the other."""
+    """Plain PyTorch without compilation."""
 
     def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> EagerRunner:
         return eager(model, device, dtype, example)

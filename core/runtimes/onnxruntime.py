@@ -88,11 +88,11 @@ class OnnxRuntimeRunner:
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime, for float32 models of ordinary layers on a CPU."""
+    """ONNX Runtime, for unpacked float32 models on a CPU."""
 
     requires = frozenset({"cpu", "onnx", "onnxruntime"})
 
-    optimization: Optimization = Field("all", description="which of its optimizations of the graph it applies")
+    optimization: Optimization = Field("all", description="level of its graph optimizations")
 
     def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> OnnxRuntimeRunner:
         return exported(model, device, dtype, example, self.optimization)
@@ -108,7 +108,7 @@ def exported(
         raise Refused(f"ONNX Runtime is used for float32 on a CPU, not for {dtype} on {device.type}")
     kernel = kernel_of(model, device, dtype)
     if kernel != "dense":
-        raise Refused(f"its packed layers ({kernel or 'no kernel here'}) have no ONNX form")
+        raise Refused(f"its packed layers ({kernel or 'no kernel on this worker'}) have no ONNX form")
     obstacle = next((m.no_onnx for m in model.modules() if isinstance(m, Replacement) and m.no_onnx), None)
     if obstacle is not None:
         raise Refused(f"it cannot be exported to ONNX: {obstacle}")
@@ -119,7 +119,7 @@ def exported(
         with torch.inference_mode():
             expected, found = logits_of(model, batch), runner(batch)
         if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
-            raise Refused("the exported graph gives other outputs than the model")
+            raise Refused("the exported graph's outputs differ from the model's")
     return runner
 
 

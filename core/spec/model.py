@@ -59,7 +59,7 @@ class StepSpec(_Spec):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return _from_short_form(value, "technique", "names {} techniques; a step is one technique and its settings")
+        return _from_short_form(value, "technique", "names {} techniques; a step is one technique with its settings")
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class RuntimeSpec(_Spec):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return _from_short_form(value, "name", "names {} runtimes; an entry is one runtime and its settings")
+        return _from_short_form(value, "name", "names {} runtimes; an entry is one runtime with its settings")
 
     @model_serializer
     def _as_written(self) -> str | dict[str, Any]:
@@ -102,30 +102,30 @@ class MeasureSpec(_Spec):
         None,
         ge=1,
         le=131072,
-        description="tokens of the timed input; the task's if empty",
+        description="tokens in the timed input; the task's if empty",
         json_schema_extra={"when_empty": "the task's"},
     )
-    decode_tokens: int = Field(32, ge=0, le=4096, description="tokens generated when decoding is timed; 0 to skip")
+    decode_tokens: int = Field(32, ge=0, le=4096, description="tokens to generate when timing decoding; 0 to skip")
     runtimes: list[RuntimeSpec] = Field(
         default=[RuntimeSpec(name="eager")],
         min_length=1,
         max_length=8,
-        description="what executes the model while it is timed",
+        description="runtimes to measure latency with",
         json_schema_extra={"role": "runtimes"},
     )
-    repeats: int = Field(30, ge=5, le=1000, description="timed rounds of stage and reference in turn")
+    repeats: int = Field(30, ge=5, le=1000, description="rounds, in which stage and reference are timed alternately")
     threads: int | None = Field(
         None,
         ge=1,
         le=1024,
-        description="CPU threads; all of the worker's if empty",
+        description="CPU threads; all if empty",
         json_schema_extra={"when_empty": "all"},
     )
     memory: bool = Field(True, description="measure peak memory in a fresh process")
     test_examples: int | None = Field(
         None,
         ge=16,
-        description="score on this many test examples; all if empty",
+        description="number of test examples to score; all if empty",
         json_schema_extra={"when_empty": "all"},
     )
 
@@ -134,12 +134,12 @@ class LimitSpec(_Spec):
     """When a run is stopped."""
 
     minutes: float | None = Field(
-        None, gt=0, description="longest time to run; empty: no limit", json_schema_extra={"when_empty": "no limit"}
+        None, gt=0, description="maximum duration; no limit if empty", json_schema_extra={"when_empty": "no limit"}
     )
     memory_gb: float | None = Field(
         None,
         gt=0,
-        description="most memory that the run's process may use; empty: no limit",
+        description="maximum memory of the run's process; no limit if empty",
         json_schema_extra={"when_empty": "no limit"},
     )
 
@@ -166,7 +166,9 @@ class RunSpec(_Spec):
     def parse(cls, value: Any) -> Self:
         """The spec in a mapping; raises SpecError that names each field, its value and the remedy."""
         if not isinstance(value, dict):
-            raise SpecError.of("spec", value, "is not a mapping", "Start with the keys model, task and recipe.")
+            raise SpecError.of(
+                "spec", value, "is not a mapping", "Write a mapping with the keys model, task and recipe."
+            )
         yaml_reader.check(value)
         try:
             return cls.model_validate(value)

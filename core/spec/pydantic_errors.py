@@ -10,7 +10,7 @@ from core.errors import Problem, SpecError, nearest
 _REMEDIES = {
     "extra_forbidden": "Remove it, or check its spelling.",
     "missing": "Add it.",
-    "model_type": "Write a name, or a mapping as the documentation shows it.",
+    "model_type": "Write a name or a mapping, as in the documentation.",
 }
 _MESSAGES = {
     "extra_forbidden": "is not a known key",
@@ -18,7 +18,7 @@ _MESSAGES = {
     "model_type": "is neither a name nor a mapping",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
     "dict_type": "must be a mapping",
@@ -53,7 +53,7 @@ def _problem(error: Any, whole: str, inside: str, remedies: Mapping[str, str], s
         return Problem(f"{field}.{found.field}" if found.field else field, found.value, found.message, found.remedy)
     kind = error["type"]
     value = "" if kind == "missing" else error["input"]
-    remedy = remedies.get(kind) or _REMEDIES.get(kind, "Change it to a value that is allowed.")
+    remedy = remedies.get(kind) or _REMEDIES.get(kind, "Change it to an allowed value.")
     if kind == "extra_forbidden" and settings:
         remedy = nearest(str(error["loc"][-1]), settings)
     return Problem(field, value, _MESSAGES.get(kind) or _in_our_words(error["msg"]), remedy)

@@ -15,8 +15,8 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
     """Raise SpecError with every problem that the schemas can tell."""
     problems = [*_source_problems("models", spec.model, "model", catalogue, 0)]
     if spec.model.recipe:
-        remedy = "Put these steps at the start of the recipe; nested recipes are for references and teachers."
-        problems.append(Problem("model.recipe", len(spec.model.recipe), "is not for the model itself", remedy))
+        remedy = "Move these steps to the start of the recipe. Only references and teachers may have nested recipes."
+        problems.append(Problem("model.recipe", len(spec.model.recipe), "cannot be set for the run's model", remedy))
     problems += _source_problems("tasks", spec.task, "task", catalogue, 0)
     if spec.reference is not None:
         problems += _source_problems("models", spec.reference, "reference", catalogue, len(spec.recipe))
@@ -56,7 +56,7 @@ def _runtime_problems(runtimes: Sequence[RuntimeSpec], catalogue: Catalogue) -> 
             yield Problem(place, runtime.name, "is not a known runtime", remedy)
             continue
         if runtime in runtimes[:index]:
-            yield Problem(place, runtime.name, "is there twice with the same settings", "Remove one of them.")
+            yield Problem(place, runtime.name, "is listed twice with the same settings", "Remove one of them.")
         yield from _schema_problems(runtime.settings, entry["schema"], f"{place}.{runtime.name}")
 
 
@@ -108,8 +108,8 @@ def _source_problems(
 def _stage_problems(spec: ModelSpec, field: str, position: int) -> Iterator[Problem]:
     number = spec.source.removeprefix("stage:")
     if not number.isdecimal() or int(number) > position:
-        remedy = f"Choose stage:0 (the model as it came) to stage:{position} (the last one before this step)."
-        yield Problem(field, spec.source, "names no earlier stage", remedy)
+        remedy = f"Choose stage:0 (the loaded model) to stage:{position} (the last stage before this step)."
+        yield Problem(field, spec.source, "is not an earlier stage", remedy)
 
 
 def _step_problems(step: StepSpec, field: str, form: str, catalogue: Catalogue, position: int) -> Iterator[Problem]:
@@ -127,8 +127,8 @@ def _step_problems(step: StepSpec, field: str, form: str, catalogue: Catalogue, 
 
 
 _WRONG_FORM = {
-    "step": ("takes part in a training and is no step of its own", "Put it into the methods of a train step."),
-    "method": ("is a step of its own", "Put it into the recipe, before or after the train step."),
+    "step": ("is a training method, not a step", "Add it to the methods of a train step."),
+    "method": ("is a step, not a training method", "Add it to the recipe as a step, before or after the train step."),
 }
 
 
@@ -144,13 +144,15 @@ def _nested_problems(
             for index, item in enumerate(value):
                 method = _method(item)
                 if method is None:
-                    remedy = "Write {technique: {setting: value}}, or its bare name."
+                    remedy = "Write {technique: {setting: value}}, or only its name."
                     yield Problem(f"{place}.{key}[{index}]", item, "is not a method", remedy)
                 else:
                     yield from _step_problems(method, f"{place}.{key}[{index}]", "method", catalogue, position)
         elif property_schema.get("role") == "model" and isinstance(value, (str, dict)):
             if isinstance(value, dict) and "source" not in value:
-                yield Problem(f"{place}.{key}.source", "", "is missing", "Name a model: builtin:vit, stage:1, run:12.")
+                yield Problem(
+                    f"{place}.{key}.source", "", "is missing", "Name a model, such as builtin:vit, stage:1 or run:12."
+                )
                 continue
             reference = ModelSpec.model_validate(value)
             yield from _source_problems("models", reference, f"{place}.{key}", catalogue, position)
@@ -183,21 +185,21 @@ def _problem(error: ValidationError, field: str, schema: dict[str, Any]) -> Prob
         case "additionalProperties":
             known = (error.schema or {}).get("properties", {}) if isinstance(error.schema, dict) else {}
             name = next(key for key in value if key not in known)
-            remedy = nearest(name, known) if known else "Remove it: there are no settings here."
+            remedy = nearest(name, known) if known else "Remove it."
             return Problem(f"{path}.{name}", value[name], "is not a known setting", remedy)
         case "required":
             name = next(key for key in limit if key not in value)
-            return Problem(f"{path}.{name}", "", "is missing", "Give it a value.")
+            return Problem(f"{path}.{name}", "", "is missing", "Set it.")
         case "enum" | "const":
             allowed = limit if isinstance(limit, list) else [limit]
-            return Problem(path, value, "is not one of the choices", f"Choose {_listed(allowed)}.")
+            return Problem(path, value, "is not an allowed value", f"Choose {_listed(allowed)}.")
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             return Problem(path, value, f"must be {_BOUND[error.validator]} {limit}", _range(error.schema))
         case "type":
             remedy = f"Give {_TYPES.get(str(limit), str(limit))}."
             return Problem(path, value, f"must be {_TYPES.get(str(limit), str(limit))}", remedy)
         case _:
-            return Problem(path, value, error.message, "Change it to a value that is allowed.")
+            return Problem(path, value, error.message, "Change it to an allowed value.")
 
 
 _BOUND = {

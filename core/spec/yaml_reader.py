@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} stands there twice", key.start_mark
+                        None, None, f"the key {key.value} appears twice", key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -35,24 +35,24 @@ def read(text: str) -> Any:
     """The data in a YAML text; raises SpecError, with the line, where it cannot be read."""
     if len(text) > MOST_CHARACTERS:
         message = f"is longer than {MOST_CHARACTERS:,} characters"
-        raise SpecError.of("spec", f"{text[:40]} …", message, "Choose the file with the spec.")
+        raise SpecError.of("spec", f"{text[:40]} …", message, "Check that this is the spec's file.")
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         problem = getattr(error, "problem", None) or "cannot be read"
         there = "".join(text.splitlines()[line - 1 : line])
-        raise SpecError.of(f"line {line}", there, problem, "Mend the YAML there.") from error
+        raise SpecError.of(f"line {line}", there, problem, "Correct the YAML there.") from error
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:  # a date that is none, a number of thousands of digits
-        raise SpecError.of("spec", "", f"cannot be read: {error}", "Mend the YAML there.") from error
+        raise SpecError.of("spec", "", f"cannot be read: {error}", "Correct the YAML there.") from error
 
 
 def check(value: Any) -> None:
     """Raise SpecError for data that is endless, vast once its aliases are written out, or holds what no store keeps."""
     if _written_out(value, {}, DEEPEST) > MOST_VALUES:
-        message = f"stands for more than {MOST_VALUES:,} values"
+        message = f"expands to more than {MOST_VALUES:,} values"
         raise SpecError.of("spec", "", message, "Write it without aliases that refer to aliases.")
     problems = list(_not_kept(value, ""))
     if problems:
@@ -72,16 +72,16 @@ def _written_out(value: Any, known: dict[int, int], levels: int) -> int:
 
 
 def _too_deep() -> SpecError:
-    message = f"is nested in itself, or more than {DEEPEST} levels deep"
-    return SpecError.of("spec", "", message, "Write fewer levels, and no alias inside what it stands for.")
+    message = f"contains itself, or is nested more than {DEEPEST} levels deep"
+    return SpecError.of("spec", "", message, "Use fewer levels, and no alias inside the value that it refers to.")
 
 
 def _not_kept(value: Any, field: str) -> Iterator[Problem]:
     """What a store cannot hold, or cannot compare."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield Problem(field or "spec", value, "is no finite number", "Give a number.")
+        yield Problem(field or "spec", value, "is not a finite number", "Give a number.")
     elif isinstance(value, str) and _NO_TEXT.search(value):
-        yield Problem(field or "spec", value, "has characters that are no text", "Leave them out.")
+        yield Problem(field or "spec", value, "contains characters that are not valid text", "Remove them.")
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _not_kept(item, f"{field}.{key}" if field else str(key))

@@ -144,7 +144,7 @@ def give_back(session: Session, run_id: int, attempt: int, seconds: float = 0.0,
         "attempts_left": Run.attempts_left + 1,
         "compute_seconds": Run.compute_seconds + seconds,
         "next_key": next_key,
-        "progress_text": "waiting for another run's stage" if next_key else "given back by its worker",
+        "progress_text": "waiting for another run's stage" if next_key else "returned to the queue by its worker",
         "seconds_left": None,
         **FREED,
     }
@@ -219,9 +219,9 @@ def return_lost_runs(session: Session) -> Rows:
         .values(
             status=case((Run.cancel_requested, RunStatus.CANCELLED), (spent, RunStatus.FAILED), else_=RunStatus.QUEUED),
             failure=case((spent & ~Run.cancel_requested, FailureClass.LOST), else_=None),
-            failure_message=case((spent, "Its workers stopped answering."), else_=""),
+            failure_message=case((spent, "Its workers stopped responding."), else_=""),
             ended_at=case((or_(Run.cancel_requested, spent), now()), else_=None),
-            progress_text="lost by its worker",
+            progress_text="lost: its worker stopped responding",
             seconds_left=None,
             **FREED,
         )
@@ -234,7 +234,7 @@ def return_lost_runs(session: Session) -> Rows:
             run_id=row.id,
             attempt=row.attempt,
             level="warning",
-            message="The worker stopped answering; run taken from it.",
+            message="The worker stopped responding; the run was returned to the queue.",
         )
         for row in lost
     )

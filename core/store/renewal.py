@@ -24,8 +24,8 @@ def report_damage(session: Session, damaged: DamagedArtifact, *, found_by: str, 
     if damaged.is_lost:
         session.execute(delete(Artifact).where(Artifact.stage_id == stage.id))
     text = (
-        f"{found_by} found damage in the artifact of {stage.label}, which this run has used: {damaged}. It was "
-        "discarded. The next run that needs it computes it again; requeue this run to do so now."
+        f"{found_by} found damage in the artifact of {stage.label}, which this run used: {damaged}. It was "
+        "discarded. The next run that needs it computes it again. Requeue this run to do so now."
     )
     _tell(session, stage.id, text, except_run)
 
@@ -49,7 +49,7 @@ def replace_results(
     text = (
         f"Run {run_id} computed and measured {stage.label} again, and its results differ: {stage.score_name} "
         f"{stage.score:.6g} → {measured.score:.6g} {measured.score_unit}, size {stage.size_bytes:,} → "
-        f"{measured.size_bytes:,} bytes. This page shows the new ones. Its later stages were not computed again."
+        f"{measured.size_bytes:,} bytes. This page shows the new ones. Later stages were not computed again."
     )
     for name, value in asdict(measured).items():
         setattr(stage, name, value)

@@ -50,7 +50,9 @@ def change_report(session: Session, report_id: int, edition: int, *, title: str,
         .values(title=title, text=text, edition=Report.edition + 1, changed_at=now())
     )
     if cast("CursorResult[Any]", changed).rowcount != 1:
-        raise ChangedMeanwhileError("Someone changed this report meanwhile. Copy your text, and open it anew.")
+        raise ChangedMeanwhileError(
+            "Someone else has changed this report since you opened it. Copy your text and reopen it."
+        )
 
 
 def delete_report(session: Session, report: Report) -> None:

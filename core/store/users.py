@@ -81,7 +81,7 @@ def set_role(session: Session, user_id: int, project_id: int, role: Role | None)
     if membership is not None and membership.role == Role.OWNER and role != Role.OWNER:
         owners = select(func.count()).where(Membership.project_id == project_id, Membership.role == Role.OWNER)
         if session.scalar(owners) == 1:
-            raise ValueError("A project keeps at least one owner.")
+            raise ValueError("A project needs at least one owner.")
     if role is None:
         if membership is not None:
             session.delete(membership)

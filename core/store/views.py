@@ -54,7 +54,7 @@ def rename_view(session: Session, view: SavedView, name: str) -> None:
             session.flush()
     except IntegrityError as error:
         session.refresh(view)
-        raise NameTakenError(f"You have a view “{name}” on this page already. Choose another name.") from error
+        raise NameTakenError(f"You already have a view “{name}” on this page. Choose another name.") from error
 
 
 def share_view(session: Session, view: SavedView, *, shared: bool) -> None:

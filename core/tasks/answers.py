@@ -27,7 +27,7 @@ class AnswersTask(WindowTask):
         windows = {split: self._encode(split) for split in self.data.texts}
         length = max(split.labels.shape[1] for split in windows.values())
         if format.length is not None and length > format.length:
-            message = f"is more than the {format.length} tokens that the model takes"
+            message = f"exceeds the model's maximum of {format.length} tokens"
             raise SpecError.of("task.length", length, message, "Choose a shorter sequence or a longer context.")
         return windows
 

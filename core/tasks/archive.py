@@ -33,9 +33,9 @@ def unpack(archive: Path, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as packed:
             _write_entries(archive, packed, folder)
     except BROKEN as error:
-        raise _bad_archive(archive, f"cannot be unpacked: {error}", "Pack it again as an ordinary zip.") from error
+        raise _bad_archive(archive, f"cannot be unpacked: {error}", "Create an ordinary zip file.") from error
     if not folder.is_dir():
-        raise _bad_archive(archive, "is empty", "Send one with files.")
+        raise _bad_archive(archive, "is empty", "Upload an archive with files.")
     while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
@@ -64,9 +64,11 @@ def _inside(archive: Path, entry: zipfile.ZipInfo) -> PurePosixPath:
     """The entry's path below the folder that it is unpacked to."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename):
-        raise _bad_archive(archive, f"has a file outside of itself: {entry.filename}", "Pack it with relative paths.")
+        raise _bad_archive(
+            archive, f"has a file outside its folder: {entry.filename}", "Create it with relative paths."
+        )
     if stat.S_ISLNK(entry.external_attr >> 16):
-        raise _bad_archive(archive, f"has a symbolic link: {entry.filename}", "Pack the file itself.")
+        raise _bad_archive(archive, f"has a symbolic link: {entry.filename}", "Add the file itself.")
     return path
 
 
@@ -82,7 +84,7 @@ def copy_at_most(most: int, stream: IO[bytes], file: IO[bytes], name: str) -> in
         if n_bytes > most:
             message = f"is larger than {most / 10**6:,.0f} MB"
             raise SpecError.of(
-                "upload", name, message, "Send less, or ask whoever runs the server for SLIMBOARD_UPLOAD_MB."
+                "upload", name, message, "Upload less, or ask the server's administrator to raise SLIMBOARD_UPLOAD_MB."
             )
         file.write(chunk)
     return n_bytes

@@ -37,7 +37,7 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
     sources: dict[str, type[TaskSource]] = {**plugged("tasks", TaskSource), **TASKS}
     known = sources.get(spec.source) or sources.get(kind)
     if known is None or not name:
-        raise SpecError.of("task.source", spec.source, "is not a known source of data", nearest(spec.source, sources))
+        raise SpecError.of("task.source", spec.source, "is not a known data source", nearest(spec.source, sources))
     try:
         return known.model_validate(spec.settings), name
     except ValidationError as error:

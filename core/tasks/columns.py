@@ -31,9 +31,13 @@ def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], 
     column = find_column(columns, given, usual)
     if column is None:
         there = ", ".join(columns) or "none"
-        message = f"is not a column of the data, which has: {there}" if given else f"cannot be told from: {there}"
+        message = (
+            f"is not a column of the data, which has {there}"
+            if given
+            else f"cannot be determined from the columns {there}"
+        )
         raise SpecError.of(
-            f"task.{what}_column", given or "", message, f"Set {what}_column to the one that has the {what}s."
+            f"task.{what}_column", given or "", message, f"Set {what}_column to the column with the {what}s."
         )
     return column
 
@@ -56,8 +60,10 @@ def classes_of(labels: Sequence[object], place: Place = row_of) -> tuple[tuple[s
     keys: Sequence[Any] = names if numbers is None else numbers  # all text or all numbers
     distinct = set(keys)
     if not 2 <= len(distinct) <= MOST_CLASSES:
-        message = f"are {len(distinct):,} different ones, where 2 to {MOST_CLASSES:,} make classes"
-        raise SpecError.of("task.label_column", f"{len(names):,} labels", message, "Choose the column of the classes.")
+        message = f"have {len(distinct):,} different values; classification needs 2 to {MOST_CLASSES:,}"
+        raise SpecError.of(
+            "task.label_column", f"{len(names):,} labels", message, "Choose the column with the classes."
+        )
     ordered = sorted(distinct)
     index_of = {key: i for i, key in enumerate(ordered)}
     class_names = [str(key) for key in ordered] if numbers is None else _notations(names, numbers, ordered)
@@ -75,11 +81,11 @@ def number_of(name: str) -> Decimal | None:
 
 def _require_single(label: object, place: Place, index: int) -> None:
     if isinstance(label, COMPOUND):
-        message = f"holds {_shortened(label)} in {place(index)}, which is not a single label"
-        raise SpecError.of("task.label_column", type(label).__name__, message, "Give exactly one label in each row.")
+        message = f"contains {_shortened(label)} in {place(index)}, which is not a single label"
+        raise SpecError.of("task.label_column", type(label).__name__, message, "Provide exactly one label per row.")
     is_nan = isinstance(label, float) and math.isnan(label)
     if label is None or is_nan or not str(label).strip():
-        raise SpecError.of("task.label_column", label, f"is empty in {place(index)}", "Give every row a label.")
+        raise SpecError.of("task.label_column", label, f"is empty in {place(index)}", "Provide a label in every row.")
 
 
 def _numbers(names: Sequence[str], place: Place) -> list[Decimal] | None:
@@ -88,8 +94,8 @@ def _numbers(names: Sequence[str], place: Place) -> list[Decimal] | None:
     odd = {name for name, number in number_by_name.items() if number is None}
     if odd and all(name.lower() == "nan" for name in odd) and len(odd) < len(number_by_name):
         index = next(i for i, name in enumerate(names) if name in odd)
-        message = f"is not a number in {place(index)}, as the other labels are"
-        raise SpecError.of("task.label_column", names[index], message, "Give every row a label.")
+        message = f"is not a number in {place(index)}, while the other labels are"
+        raise SpecError.of("task.label_column", names[index], message, "Provide a label in every row.")
     return None if odd else [number for name in names if (number := number_by_name[name]) is not None]
 
 

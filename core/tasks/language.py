@@ -44,8 +44,8 @@ class LanguageTask(WindowTask):
             raise SpecError.of(
                 "task.length",
                 length,
-                f"leaves no window in the {split} split of {len(tokens):,} tokens",
-                "Choose shorter windows or a longer text.",
+                f"is too long for the {split} split of {len(tokens):,} tokens",
+                "Choose a shorter window or a longer text.",
             )
         end = min(n_predicted, n_windows * length)
         filled = n_windows * length - end

@@ -46,11 +46,11 @@ def get_permitted(field: str, source: str, name: str) -> Path:
     if path is not None:
         return path
     if _is_restricted.get():
-        message = "is not a file or folder in the data folders of this server"
-        remedy = "Upload it, or ask whoever runs the server to list its folder in SLIMBOARD_DATA."
+        message = "is not a file or folder in the server's data folders"
+        remedy = "Upload it, or ask the server's administrator to list its folder in SLIMBOARD_DATA."
     else:
         message = "is not a file or folder"
-        remedy = f"Check the path; a relative one starts at {Path.cwd()} or at a folder in SLIMBOARD_DATA."
+        remedy = f"Check the path; relative paths start at {Path.cwd()} or at a folder in SLIMBOARD_DATA."
     raise SpecError.of(field, source, message, remedy)
 
 
@@ -64,5 +64,5 @@ def refuse_escapes(field: str, source: str, folder: Path, root: Path | None = No
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(root or folder):
             name = str(path.relative_to(folder))
-            message = f"has a symbolic link that leads out of it: {name}"
-            raise SpecError.of(field, source, message, "Put the file itself there.")
+            message = f"has a symbolic link that leads outside it: {name}"
+            raise SpecError.of(field, source, message, "Replace the link with the file.")

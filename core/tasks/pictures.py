@@ -41,9 +41,9 @@ class ValueRange:
         told = []
         if any(header.mode in WIDE_MODES - {"F"} for header in headers):
             white = 2**self.bits - 1
-            told.append(f"Pictures with whole numbers beyond 8 bits are read as {self.bits} bits: 0 to {white:,}.")
+            told.append(f"Images with integers of more than 8 bits are read as {self.bits} bits: 0 to {white:,}.")
         if any(header.mode == "F" for header in headers):
-            told.append(f"Pictures with floating-point numbers are read as 0 to {self.white:g}.")
+            told.append(f"Images with floating-point values are read as 0 to {self.white:g}.")
         return told
 
 
@@ -61,7 +61,7 @@ def require_reasonable(size: tuple[int, int], name: str) -> None:
     """Raise SpecError for a picture so large that reading it would exhaust the memory."""
     width, height = size
     if width * height > LARGEST_PICTURE:
-        message = f"is a picture of {width:,} x {height:,} pixels"
+        message = f"is an image of {width:,} x {height:,} pixels"
         raise SpecError.of("task.source", name, message, f"Scale it to at most {LARGEST_PICTURE // 10**6} megapixels.")
 
 
@@ -76,8 +76,8 @@ def header_of(image: Image.Image, name: str) -> Header:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(values).all() and low >= 0 and high < 2**16):
-        message = f"is a picture of mode {image.mode} with values from {low:g} to {high:g}"
-        remedy = "Save it with whole numbers of at most 16 bits, or with floating-point numbers from 0 to 1."
+        message = f"is an image of mode {image.mode} with values from {low:g} to {high:g}"
+        remedy = "Save it with integers of at most 16 bits, or with floating-point values from 0 to 1."
         raise SpecError.of("task.source", name, message, remedy)
     return Header(name, image.size, image.mode, low, high)
 
@@ -89,8 +89,8 @@ def value_range(headers: Sequence[Header]) -> ValueRange:
     """
     brightest = max((h for h in headers if h.mode == "F"), key=lambda h: h.high, default=None)
     if brightest is not None and brightest.high > 255:
-        message = f"is a picture of floating-point numbers up to {brightest.high:g}"
-        raise SpecError.of("task.source", brightest.name, message, "Scale them to 0 to 1, or save whole numbers.")
+        message = f"is an image with floating-point values up to {brightest.high:g}"
+        raise SpecError.of("task.source", brightest.name, message, "Scale the values to 0 to 1, or save integers.")
     highest = max((h.high for h in headers if h.mode in WIDE_MODES and h.mode != "F"), default=0.0)
     bits = next(bits for bits in WHOLE_BITS if highest < 2**bits)
     return ValueRange(bits, 1.0 if brightest is None or brightest.high <= 1 else 255.0)
@@ -111,8 +111,8 @@ def common_shape(headers: Sequence[Header], image_size: int | None) -> tuple[int
         height = width = SIZE_OF_MIXED
     n_bytes = len(headers) * channels * height * width
     if n_bytes > MOST_PIXEL_BYTES:
-        message = f"makes {len(headers):,} pictures take {n_bytes / 2**30:.1f} GiB"
-        remedy = f"Choose a smaller image_size or fewer pictures; {MOST_PIXEL_BYTES // 2**30} GiB is the most."
+        message = f"makes {len(headers):,} images take {n_bytes / 2**30:.1f} GiB"
+        remedy = f"Choose a smaller image_size or fewer images; the limit is {MOST_PIXEL_BYTES // 2**30} GiB."
         raise SpecError.of("task.image_size", image_size, message, remedy)
     return channels, height, width
 

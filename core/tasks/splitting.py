@@ -54,10 +54,8 @@ def completed(
     for split, indices in splits.items():
         if len(indices) == 0:
             field = "task.source" if split == "train" else f"task.{split}"
-            message = f"leaves the {split} split empty: there are {len(digests):,} examples in all"
-            raise SpecError.of(
-                field, shares.get(split, ""), message, "Add examples, or change the shares of the splits."
-            )
+            message = f"leaves the {split} split empty: there are only {len(digests):,} examples"
+            raise SpecError.of(field, shares.get(split, ""), message, "Add examples, or change the splits' shares.")
     return splits
 
 

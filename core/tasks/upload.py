@@ -24,7 +24,7 @@ from core.tasks.sources.table import TABLE_SUFFIXES, read_table
 from core.tasks.sources.text_file import read_text
 
 RUNS_CODE = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".h5", ".keras"})
-_NAMING = "Name the files train, validation and test, or choose a single one."
+_NAMING = "Name the files train, validation and test, or choose a single file."
 MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".md"})
 
 
@@ -56,10 +56,10 @@ def save_data_uploads(files: Sequence[tuple[str, BinaryIO]], home: Path) -> dict
     for split in DATA_SPLITS:
         found = [name for word, name, _ in named if word == split]
         if len(found) > 1:
-            raise SpecError.of("upload", ", ".join(found), f"are all named as the {split} split", _NAMING)
+            raise SpecError.of("upload", ", ".join(found), f"are all named like the {split} split", _NAMING)
         if split == "train" and not found:
             names = ", ".join(name for _, name, _ in named)
-            raise SpecError.of("upload", names, "have no file to train on among them", _NAMING)
+            raise SpecError.of("upload", names, "have no training file among them", _NAMING)
     saved = {split: save_upload(name, stream, home) for split, name, stream in named}
     return {("source" if split == "train" else f"{split}_file"): source for split, source in saved.items()}
 
@@ -69,7 +69,7 @@ def _split_in(name: str) -> str:
     words = re.split(r"[\W_]+", Path(name).stem.casefold())
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     if len(splits) != 1:
-        raise SpecError.of("upload", name, "is not named as one split, and there are several files", _NAMING)
+        raise SpecError.of("upload", name, "is not named like a split, and there are several files", _NAMING)
     return splits.pop()
 
 
@@ -118,21 +118,23 @@ def _require_model(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         if path.suffix.lower() in RUNS_CODE:
-            message = "is in a format that can run code when it is read"
-            raise SpecError.of("upload", path.name, message, "Save the model as safetensors, and leave this file out.")
+            message = "has a format that can run code when it is loaded"
+            raise SpecError.of(
+                "upload", path.name, message, "Save the model as safetensors, and do not upload this file."
+            )
         if path.suffix.lower() not in MODEL_SUFFIXES or path.parent != folder:
-            message = "is no file of a model as save_pretrained writes it"
-            raise SpecError.of("upload", str(path.relative_to(folder)), message, "Leave it out.")
+            message = "is not a file that save_pretrained writes"
+            raise SpecError.of("upload", str(path.relative_to(folder)), message, "Do not upload it.")
     weights = [path for path in files if path.suffix.lower() == ".safetensors"]
     if not weights or not (folder / "config.json").is_file():
         missing = "config.json" if weights else "a .safetensors file"
-        raise SpecError.of("upload", folder.name, f"has no {missing}", "Send all that save_pretrained wrote.")
+        raise SpecError.of("upload", folder.name, f"has no {missing}", "Upload all files that save_pretrained wrote.")
     for path in weights:
         try:
             with safe_open(path, framework="np") as tensors:
                 tensors.keys()
         except SafetensorError as error:
-            raise SpecError.of("upload", path.name, f"is damaged: {error}", "Save and send it again.") from error
+            raise SpecError.of("upload", path.name, f"is damaged: {error}", "Save and upload it again.") from error
 
 
 def _keep(incoming: Path, content: Path, digest: str, home: Path) -> str:

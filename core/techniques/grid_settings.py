@@ -14,16 +14,20 @@ class GridSettings(BaseModel):
     words that people read.
     """
 
-    bits: int | None = Field(ge=2, le=8, description="bits of a weight")
-    granularity: Literal["channel", "group"] = Field("channel", description="what shares a scale")
-    group_size: int = Field(128, ge=8, le=4096, description="inputs that share a scale, where granularity is group")
-    symmetric: bool = Field(True, description="grid symmetric about zero; an affine grid fits skewed weights better")
-    observer: RangeEstimatorName = Field("min-max", description="range estimator that fits the grid")
+    bits: int | None = Field(ge=2, le=8, description="bits per weight")
+    granularity: Literal["channel", "group"] = Field(
+        "channel", description="weights that share a scale: an output channel's, or a group's"
+    )
+    group_size: int = Field(128, ge=8, le=4096, description="inputs that share a scale, for granularity: group")
+    symmetric: bool = Field(
+        True, description="use a grid symmetric about zero; an affine grid fits skewed weights better"
+    )
+    observer: RangeEstimatorName = Field("min-max", description="range estimator of the grid")
     percentile: float = Field(
         99.9,
         gt=50,
         le=100,
-        description="percent of weights below the upper end of the range, for the estimator percentile",
+        description="percentile of the weights that sets the upper end of the range, for estimator: percentile",
     )
 
     def scheme(self, bits: int) -> QuantizationScheme:

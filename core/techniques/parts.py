@@ -17,14 +17,14 @@ OTHER_ATTENTION = frozenset({SWAPPED_ATTENTION, NO_FULL_ATTENTION})
 OTHER_MIXING = OTHER_ATTENTION | {NO_HEADS}
 WHOLE_BLOCKS = frozenset({NO_DENSE_FFN, OTHER_BLOCKS})
 
-NEEDS_FULL_ATTENTION = {NO_FULL_ATTENTION: "This step swaps full attention: leave one of the two steps out."}
-NEEDS_DENSE_FFN = {NO_DENSE_FFN: "This step swaps dense feed-forward networks: leave one of the two steps out."}
+NEEDS_FULL_ATTENTION = {NO_FULL_ATTENTION: "This step replaces full attention: remove one of the two steps."}
+NEEDS_DENSE_FFN = {NO_DENSE_FFN: "This step replaces dense feed-forward networks: remove one of the two steps."}
 NEEDS_PLAIN_BLOCKS = dict.fromkeys(
     (SWAPPED_ATTENTION, NO_DENSE_FFN, EXPERTS, TWO_STREAMS),
-    "This step takes blocks of full attention and a dense network: leave one of the two steps out.",
+    "This step needs blocks with full attention and a dense feed-forward network: remove one of the two steps.",
 )
 NEEDS_BOTH_HALVES = dict.fromkeys(
     (NO_HEADS, NO_DENSE_FFN, EXPERTS, TWO_STREAMS),
-    "This step cuts both halves of every block: take depth_pruning, ffn_pruning or head_pruning.",
+    "This step prunes both halves of every block: use depth_pruning, ffn_pruning or head_pruning.",
 )
-NEEDS_PLAIN_HEAD = {OTHER_HEAD: "This step cuts what the head reads: leave one of the two steps out."}
+NEEDS_PLAIN_HEAD = {OTHER_HEAD: "This step prunes the head's inputs: remove one of the two steps."}

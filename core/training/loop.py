@@ -260,7 +260,7 @@ class Training:
         torch.set_rng_state(state["random"][0])
         if self.context.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"][1], self.context.device)
-        self.context.record.event("info", f"taken up at update {self.index} of {self.plan.steps}")
+        self.context.record.event("info", f"resumed at update {self.index} of {self.plan.steps}")
 
     def _random_state(self) -> list[Tensor]:
         """The state of the CPU's generator, and of the GPU's where it computes: dropout draws there."""

@@ -12,13 +12,13 @@ class _Settings(BaseModel):
 
 
 class Train(_Settings):
-    steps: int = Field(500, ge=1, description="updates of the optimizer")
+    steps: int = Field(500, ge=1, description="number of optimizer updates")
     learning_rate: float = Field(1e-3, gt=0, le=100)
     methods: list[Any] = Field(default=[], json_schema_extra={"role": "methods"})
 
 
 class Rtn(_Settings):
-    bits: int = Field(8, ge=2, le=8, description="bits of a weight")
+    bits: int = Field(8, ge=2, le=8, description="bits per weight")
     symmetric: bool = True
     group_size: int | None = Field(None, ge=1, json_schema_extra={"when_empty": "the row"})
     observer: Literal["minmax", "mse"] = "minmax"

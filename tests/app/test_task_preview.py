@@ -17,7 +17,7 @@ def test_sequences_are_shown_with_their_answers_and_what_guessing_gives(store):
 
     at = shown(script)
     assert "16,384 train" in at.markdown[0].value
-    chance = next(caption.value for caption in at.caption if "chance" in caption.value)
+    chance = next(caption.value for caption in at.caption if "Chance" in caption.value)
     assert chance.startswith("Chance accuracy, guessing any value: 25.0 %, the value that most")
     answers, _, text = at.text[0].value.partition(": ")
     assert len(answers) == 3 and text.endswith(answers[-1]) and len(text) == 65
@@ -29,4 +29,4 @@ def test_what_does_not_fit_is_said(store):
 
         uploads.task_preview({"source": "builtin:long-recall", "pairs": 99})
 
-    assert "more than the 16 different keys" in shown(script).markdown[0].value
+    assert "exceeds the 16 distinct keys" in shown(script).markdown[0].value

@@ -190,7 +190,7 @@ def test_mistakes_in_them_are_told_like_any_other(package, changes, field):
 
 
 def test_without_the_package_its_model_cannot_be_built():
-    with pytest.raises(ValueError, match="acme:flat is a model of a package that is not installed here"):
+    with pytest.raises(ValueError, match="acme:flat is a model of a package that is not installed on this worker"):
         models.build({"source": "acme:flat", "width": 4})
 
 

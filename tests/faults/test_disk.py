@@ -109,7 +109,7 @@ def test_a_full_disk_is_told_retried_and_leaves_nothing_half_written(move_to, sm
     run_id = submit(user_id, project_id)
     ended = attempt(run_id)
     assert (ended.status, ended.failure) == (RunStatus.FAILED, FailureClass.INFRASTRUCTURE)
-    assert ended.message.startswith(f"The disk is full: files could not be written to {small_disk / 'artifacts'}")
+    assert ended.message.startswith(f"The disk is full: writing to {small_disk / 'artifacts'}")
     assert [path.name for path in (small_disk / "artifacts").rglob("*") if path.is_file()] == []
     with read_session() as s:
         assert s.get_one(Run, run_id).status == RunStatus.QUEUED

@@ -69,7 +69,7 @@ def wrapped(cause: BaseException) -> BaseException:
 )
 def test_a_full_disk_is_known_however_it_is_told(error, what):
     assert failure.classify(error) == FailureClass.INFRASTRUCTURE
-    assert re.match(rf"{what}: files could not be written to /.*, where .* are free\. ", failure.explain(error))
+    assert re.match(rf"{what}: writing to /.* failed \(.* free\)\. ", failure.explain(error))
 
 
 def test_a_full_disk_is_told_with_the_folder_that_the_error_names(tmp_path):

@@ -21,7 +21,7 @@ def test_what_a_process_prints_becomes_lines_that_every_store_takes():
 
 def test_a_flood_ends_with_one_line_that_says_so():
     kept = lines(b"x\n" * (MAX_LINES + 10))
-    assert len(kept) == MAX_LINES and kept[-1].startswith("further output is not kept")
+    assert len(kept) == MAX_LINES and kept[-1].startswith("further output is discarded")
 
 
 def test_lines_are_whole_whatever_the_blocks_are():
@@ -46,6 +46,6 @@ def test_endless_output_is_cut_with_a_word():
         output.read()
     lines = output.take()
     assert len(lines) == MAX_LINES
-    assert lines[-1][1:] == ("warning", f"further output is not kept (after {MAX_LINES} lines)")
+    assert lines[-1][1:] == ("warning", f"further output is discarded (after {MAX_LINES} lines)")
     os.close(writer)
     os.close(reader)

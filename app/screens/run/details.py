@@ -10,14 +10,16 @@ from app.charts.layers import layer_chart, quantities, titled
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
-from app.text.stages import layer_table, name_of
+from app.text.stages import layer_table, missed_table, name_of
+from core.measured import reached_share
 from core.spec.model import RunSpec
 
 PER_ROW = 6  # images
 
 
 def show_layers(stages: pd.DataFrame) -> None:
-    """Per-layer results of the steps."""
+    """Per-layer results of the steps, and the modules that they did not reach."""
+    _show_missed(stages)
     found = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
     if not found:
         st.info("No step of this run has per-layer results. Pruning, quantization and decomposition record them.")
@@ -31,6 +33,16 @@ def show_layers(stages: pd.DataFrame) -> None:
         )
         st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
     st.dataframe(layer_table(layers), hide_index=True)
+
+
+def _show_missed(stages: pd.DataFrame) -> None:
+    for stage in stages.to_dict("records"):
+        details = stage["details"] if isinstance(stage["details"], dict) else {}
+        share, missed = reached_share(details), missed_table(details)
+        if share is None or missed.empty:
+            continue
+        with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
+            st.dataframe(missed, hide_index=True)
 
 
 def _layers(stage: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ def check_window(m: int, width: int) -> None:
     count = count_canonical(width * m, m)
     if count > MOST_PERMUTATIONS:
         pairs_work = count_canonical(2 * m, m) <= MOST_PERMUTATIONS
-        message = f"makes windows of {width * m} columns for m = {m}, with {count:,} permutations to try "
+        message = f"gives windows of {width * m} columns for m = {m}, with {count:,} permutations to try "
         message += f"(at most {MOST_PERMUTATIONS:,})"
         remedy = "Choose width 2, or the strategy greedy_swap." if pairs_work else "Choose the strategy greedy_swap."
         raise SpecError.of("width", width, message, remedy)

@@ -30,7 +30,7 @@ def stream_units(model: nn.Module) -> Units:
     width = model.get_parameter(f"{known.blocks[0].q}.weight").shape[1]
     for part in slices:
         if model.get_parameter(part.parameter).shape[part.dim] != width:
-            raise _refused(known, f"has a layer that is not as wide as its stream: {part.parameter}")
+            raise _refused(known, f"has a layer whose width differs from the residual stream's: {part.parameter}")
     return Units("residual stream", KIND, width, "", tuple(slices))
 
 
@@ -86,7 +86,7 @@ def _post_norm_embeddings(model: nn.Module, known: Anatomy) -> list[Slice]:
         if name.startswith(later):
             continue
         if not isinstance(owner, nn.Embedding) and not _is_norm(owner):
-            raise _refused(known, f"has more before its blocks than embeddings: {name}")
+            raise _refused(known, f"has other layers than embeddings before its blocks: {name}")
         slices.append(Slice(name, 1 if isinstance(owner, nn.Embedding) else 0))
     return slices
 
@@ -106,5 +106,5 @@ def _owned(model: nn.Module, layer: str) -> list[str]:
 
 
 def _refused(known: Anatomy, reason: str) -> SpecError:
-    remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or leave the stream whole."
+    remedy = "Choose a built-in Transformer or a LLaMA-like, OPT, BERT or ViT model, or do not cut the residual stream."
     return SpecError.of("model.source", known.architecture, reason, remedy)

@@ -110,8 +110,8 @@ def _sizes(model: nn.Module, name: str) -> tuple[int, int]:
     """Outputs and inputs of a plain layer; raises SpecError for one that cannot be cut."""
     layer = model.get_submodule(name)
     if type(layer) not in (nn.Linear, nn.Conv2d):
-        remedy = "Cut units out before the step that factors, packs or quantizes the layers."
-        raise SpecError.of("model", name, f"is a {type(layer).__name__}, which cannot be made smaller", remedy)
+        remedy = "Prune units before the step that factors, packs or quantizes the layers."
+        raise SpecError.of("model", name, f"is a {type(layer).__name__}, which cannot be pruned", remedy)
     weight = layer.get_parameter("weight")
     return weight.shape[0], weight.shape[1]
 

@@ -76,7 +76,7 @@ def decide(
     table = {name: np.asarray(column, dtype=float) for name, column in values.items()}
     missing = {"score", "size_bytes", *(limit.quantity for limit in limits), *(weights or {})} - set(table)
     if missing:
-        raise ValueError(f"there are no values of {', '.join(sorted(missing))}")
+        raise ValueError(f"no values were recorded for {', '.join(sorted(missing))}")
     utilities = _utilities(table, weights or {}, higher_is_better)
     ranked = ~np.isnan(utilities)
     tests = p_values or {}

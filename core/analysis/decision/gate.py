@@ -12,7 +12,7 @@ from core.measured import Comparison, LatencyRow
 from core.quantities import BY_NAME, SIZE, Origin, Quantity
 from core.scores import PERCENT, difference_unit
 
-DISTURBED = ", disturbed: requeue the run on a quiet machine to time it again"
+DISTURBED = ", disturbed: requeue the run on an idle machine to measure it again"
 
 
 class Outcome(StrEnum):
@@ -85,12 +85,12 @@ def _mismatches(clause: Clause, facts: Facts) -> Iterator[Problem]:
     """What of a clause on the score fits another task's score only."""
     bound, unit = clause.limit.bound, facts.score_unit
     if clause.limit.quantity == "score" and (clause.limit.sense == "at least") != facts.higher_is_better:
-        better, right = ("more", "at_least") if facts.higher_is_better else ("less", "at_most")
-        message = f"forbids what is better: {better} {facts.score_name} is"
+        better, right = ("higher", "at_least") if facts.higher_is_better else ("lower", "at_most")
+        message = f"forbids improvements: a {better} {facts.score_name} is better"
         yield Problem(clause.field, bound, message, f"Use score.{right}.")
     expected = difference_unit(unit) if clause.limit.quantity == "score_loss" else unit
     if clause.unit not in ("", expected):
-        message = f"is in {clause.unit!r}, and {facts.score_name} in {expected or 'no unit'}"
+        message = f"is given in {clause.unit!r}, but {facts.score_name} is measured in {expected or 'no unit'}"
         yield Problem(clause.field, f"{bound:g} {clause.unit}", message, f"Write it in {expected or 'no unit'}.")
 
 
@@ -128,14 +128,14 @@ def _plain(quantity: Quantity, facts: Facts) -> tuple[MeasuredValue | None, str]
     if value is not None:
         return MeasuredValue(float(value), *ends), ""
     if quantity.origin is Origin.SCORES:
-        return None, f"{facts.score_name} comes without it"
+        return None, f"{facts.score_name} has no such value"
     if quantity.origin is Origin.COMPARISON and facts.reference_size_bytes is None:
         return None, "it has no reference"
-    return None, "the run left it out"
+    return None, "the run did not measure it"
 
 
 def _score(facts: Facts) -> tuple[MeasuredValue | None, str]:
-    return (facts.score, "") if facts.trained else (None, "the stage is not trained, its score says nothing")
+    return (facts.score, "") if facts.trained else (None, "the stage is not trained, so its score is meaningless")
 
 
 def _loss(facts: Facts) -> tuple[MeasuredValue | None, str]:
@@ -150,9 +150,7 @@ def _loss(facts: Facts) -> tuple[MeasuredValue | None, str]:
         return MeasuredValue(sign * found.delta, ends[0], ends[1], found.p_value), ""
     if facts.champion is None:
         return None, "it has no reference"
-    return MeasuredValue(
-        sign * (facts.score.value - facts.champion.score)
-    ), f"without a test: {facts.champion.untested}"
+    return MeasuredValue(sign * (facts.score.value - facts.champion.score)), f"no test: {facts.champion.untested}"
 
 
 def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
@@ -166,7 +164,7 @@ def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
     row, measured = max(told, key=lambda pair: pair[1].value)
     note = conditions_in_words(row) + (DISTURBED if row.disturbed else "")
     if facts.champion and measured.low is None:
-        note += ", the two medians: they were not timed beside one reference"
+        note += ", ratio of the two medians: they were not timed against the same reference"
     if len(told) > 1:
         note = f"the slowest of {len(told)}: {note}"
     return Verdict(clause, _outcome(clause.limit, measured), measured, note)
@@ -184,9 +182,9 @@ def _why_no_latency(
     named: Mapping[str, str | int | None], latencies: Sequence[LatencyRow], fitting: Sequence[LatencyRow]
 ) -> str:
     if fitting:
-        return "it was not timed beside a reference"
+        return "it was not timed against a reference"
     if not latencies:
-        return "no latency was measured: no kernel executes it there"
+        return "no latency was measured: no kernel supports it there"
     wanted = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
     return f"not timed with {wanted}; timed: {'; '.join(sorted({conditions_in_words(row) for row in latencies}))}"
 

@@ -94,10 +94,10 @@ class LossRule(_Rule):
     @model_validator(mode="after")
     def _loss(self) -> Self:
         if self.significant_only and self.loss_at_most is None:
-            remedy = "Add loss_at_most, to which it belongs, or remove it."
-            raise SpecError.of("significant_only", True, "has no loss to test", remedy)
+            remedy = "Add loss_at_most, which it modifies, or remove it."
+            raise SpecError.of("significant_only", True, "has no loss_at_most to test", remedy)
         if self.loss_at_most is not None and self.loss_at_most.value < 0:
-            remedy = "Write how much may be lost, or 0."
+            remedy = "Write the largest acceptable loss, or 0."
             raise SpecError.of("loss_at_most", self.loss_at_most.value, "must be at least 0", remedy)
         return self
 
@@ -200,7 +200,7 @@ class Policy(_Rules):
             raise error.moved("spec", "policy") from error
         keys = ", ".join(cls.model_fields)
         if not isinstance(value, dict) or not value:
-            raise SpecError.of("policy", value, "names no limit", f"Start with one of the keys {keys}.")
+            raise SpecError.of("policy", value, "is not a limit", f"Start with one of the keys {keys}.")
         if empty := list(_empty(value, "")):
             raise SpecError(empty)
         try:

@@ -33,7 +33,9 @@ def read(value: object) -> Amount:
         return Amount(_finite(value, value))
     found = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise SpecError.of("", value, "is no amount", "Write a number and its unit, such as 1.5 MB, 2 ms or 95 %.")
+        raise SpecError.of(
+            "", value, "is not a quantity with a unit", "Write a number and its unit, such as 1.5 MB, 2 ms or 95 %."
+        )
     return Amount(_finite(found[1], value), found[2] or "")
 
 
@@ -46,7 +48,7 @@ def scaled(value: object, units: Mapping[str, float], *, may_be_zero: bool = Fal
         raise SpecError.of("", value, message, f"Write the number with one of {choice}.")
     number = amount.value * units[amount.unit]
     if not 0 <= number < math.inf or (number == 0 and not may_be_zero):
-        least = "at least zero" if may_be_zero else "above zero"
+        least = "at least 0" if may_be_zero else "above zero"
         raise SpecError.of("", value, f"must be {least} and finite", "Write a larger or smaller number.")
     return number
 
@@ -57,5 +59,5 @@ def _finite(number: object, written: object) -> float:
     except OverflowError:
         found = math.inf
     if not math.isfinite(found):
-        raise SpecError.of("", written, "is no finite number", "Write a number.")
+        raise SpecError.of("", written, "is not a finite number", "Write a number.")
     return found

@@ -94,6 +94,7 @@ class BigBirdAttention(SwappedAttention):
     Without `global_tokens` the first and last block are global (ITC). At most `length` tokens beside the global ones.
     """
 
+    limits_length = True
     settings = ("block", "random", "length", "global_tokens")
     per_head = ("random_blocks",)
     random_blocks: Tensor
@@ -132,7 +133,7 @@ class BigBirdAttention(SwappedAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         length = int(q.shape[2]) - self.global_tokens
         if length > self.length:
-            raise ValueError(f"the pattern is drawn for {self.length} tokens, {length} were given")
+            raise ValueError(f"the pattern was made for {self.length} tokens, not {length}")
         if self.is_full:
             allowed = mask[:, None, None, :] if mask is not None else None
             return shared_keys_attention(q, k, v, allowed)

@@ -22,7 +22,7 @@ class ParallelExperts(nn.Module):
         super().__init__()
         world = group.size()
         if experts.experts % world:
-            raise ValueError(f"{experts.experts} experts cannot be shared out evenly among {world} processes")
+            raise ValueError(f"{experts.experts} experts cannot be divided evenly among {world} processes")
         self.group, self.world = group, world
         self.local = _local(experts, group.rank(), world)
 
@@ -64,7 +64,7 @@ def average_gradients_(model: nn.Module, group: dist.ProcessGroup) -> None:
 def _local(experts: ExpertFeedForward, rank: int, world: int) -> ExpertFeedForward:
     """The rank's share, as experts of their own."""
     if len(experts.layers()) < len(list(experts.children())):
-        raise ValueError("experts that are packed or factored cannot be shared out: parallelize them before that")
+        raise ValueError("packed or factored experts cannot be distributed: parallelize them first")
     n_local = experts.experts // world
     made = ExpertFeedForward(n_local, experts.form)
     for name, layer in experts.layers().items():

@@ -55,7 +55,7 @@ class RwkvBlock(Replacement):
         positions: Tensor | None = None,
     ) -> Tensor:
         """[B, T, dim] -> [B, T, dim]; it needs no positions, and knows no padding."""
-        assert mask is None, "a state cannot leave tokens out"
+        assert mask is None, "a recurrent state cannot skip tokens"
         kept = cache.tensors if isinstance(cache, StateCache) else {}
         if self.norm0 is not None:
             x = self.norm0(x)

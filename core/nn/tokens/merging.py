@@ -59,7 +59,7 @@ def _wide(index: Tensor, width: int) -> Tensor:
 class MergingBlock(ReducingBlock):
     """A block that merges `merged` pairs of its tokens, as far as there are as many."""
 
-    no_onnx = "ONNX has no stable sort, by which tokens are paired"
+    no_onnx = "token merging needs a stable sort, which ONNX does not have"
 
     def __init__(self, parts: dict[str, str], head_dim: int, merged: int, protected: int):
         super().__init__(parts, head_dim)

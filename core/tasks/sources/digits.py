@@ -9,7 +9,7 @@ VALIDATION, TEST = 0.15, 0.25
 
 
 class Digits(TaskSource):
-    """1,797 real handwritten digits, 8x8 pixels in grey: trains in seconds; its test split has about 450 images."""
+    """1,797 handwritten digits, 8x8 grey pixels. Trains in seconds; the test split has about 450 images."""
 
     def read(self, name: str) -> ImageData:
         """All images, stratified by digit."""

@@ -20,18 +20,18 @@ from core.tasks.sources.text_file import read_text
 
 
 class File(OwnData):
-    """Your own data: a text, a CSV or JSON Lines table of labelled texts, or a folder of class folders of pictures."""
+    """Your own data: a text file, a CSV or JSON Lines table of labelled text, or a folder of images by class."""
 
     places: ClassVar[frozenset[str]] = frozenset({"validation_file", "test_file"})
 
     validation_file: str | None = Field(
         None,
-        description="file or folder with the examples for choosing, in the form of the first",
+        description="file or folder with the validation examples, in the same format as train",
         json_schema_extra={"when_empty": "cut from train"},
     )
     test_file: str | None = Field(
         None,
-        description="file or folder with the examples for the final score, in the form of the first",
+        description="file or folder with the test examples, in the same format as train",
         json_schema_extra={"when_empty": "cut from train"},
     )
 
@@ -41,8 +41,8 @@ class File(OwnData):
         kind = Kind(self.kind) if self.kind is not None else _kind_of(paths["train"])
         for split, path in paths.items():
             if path.is_dir() != (kind is Kind.IMAGE_CLASSIFICATION):
-                message = f"is a {'folder' if path.is_dir() else 'file'}, which cannot be for {kind}"
-                raise SpecError.of(_field(split), path.name, message, "Give pictures as a folder, texts as a file.")
+                message = f"is a {'folder' if path.is_dir() else 'file'}, which is not supported for {kind}"
+                raise SpecError.of(_field(split), path.name, message, "Use a folder for images and a file for text.")
         if kind is Kind.IMAGE_CLASSIFICATION:
             return self._images(paths)
         if kind is Kind.TEXT_CLASSIFICATION:
@@ -86,8 +86,8 @@ class File(OwnData):
         rows = _Rows(table.columns[text], table.columns[label], table.lines, file)
         for index, value in enumerate(rows.texts):
             if not isinstance(value, str):
-                message = f"holds {value!r} in {rows.place(index)}, which is not a text"
-                raise SpecError.of("task.text_column", text, message, "Give a text in every row.")
+                message = f"contains {value!r} in {rows.place(index)}, which is not text"
+                raise SpecError.of("task.text_column", text, message, "Provide text in every row.")
         return rows
 
 
@@ -110,8 +110,8 @@ def _list_split(paths: Mapping[str, Path], split: str) -> list[Picture]:
     refuse_escapes(_field(split), folder.name, folder)
     pictures = list_pictures(folder)
     if len(paths) > 1 and any(picture.split != "train" for picture in pictures):
-        message = "has folders of splits inside, and splits are also given by validation_file or test_file"
-        raise SpecError.of(_field(split), folder.name, message, "Name the splits in one of the two ways.")
+        message = "contains split folders, and splits are also given by validation_file or test_file"
+        raise SpecError.of(_field(split), folder.name, message, "Use only one of the two.")
     return [replace(picture, split=split) for picture in pictures] if len(paths) > 1 else pictures
 
 

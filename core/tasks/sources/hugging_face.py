@@ -35,36 +35,36 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class HuggingFaceData(OwnData):
-    """A data set of the Hugging Face Hub or a folder of it: texts, labelled texts or labelled pictures."""
+    """A data set from the Hugging Face Hub or a local copy: text, labelled text or labelled images."""
 
     config: str | None = Field(
         None,
-        description="configuration of the data set, where it has several",
+        description="configuration of the data set; required if it has several",
         json_schema_extra={"when_empty": "the only one"},
     )
     revision: str | None = Field(
-        None, description="branch, tag or commit; the newest if empty", json_schema_extra={"when_empty": "the newest"}
+        None, description="branch, tag or commit; the latest if empty", json_schema_extra={"when_empty": "the newest"}
     )
     train_split: str | None = Field(
-        None, description="name of its split for training; 'train' if empty", json_schema_extra={"when_empty": "train"}
+        None, description="training split; 'train' if empty", json_schema_extra={"when_empty": "train"}
     )
     validation_split: str | None = Field(
         None,
-        description="its split for choosing; cut from train if there is none",
+        description="validation split; cut from train if the data set has none",
         json_schema_extra={"when_empty": "cut from train"},
     )
     test_split: str | None = Field(
         None,
-        description="its split for the final score; cut from train if there is none",
+        description="test split; cut from train if the data set has none",
         json_schema_extra={"when_empty": "cut from train"},
     )
     image_column: str | None = Field(
         None,
-        description="column of the pictures; found by its name if empty",
+        description="column with the images; found by its name if empty",
         json_schema_extra={"when_empty": "by name"},
     )
     max_examples: int = Field(
-        100_000, ge=100, le=2_000_000, description="most examples read of each split, from its start"
+        100_000, ge=100, le=2_000_000, description="maximum number of examples to read from the start of each split"
     )
 
     def read(self, name: str) -> Data:
@@ -90,7 +90,7 @@ class HuggingFaceData(OwnData):
             if found is not None:
                 splits[split] = loaded[found].select(range(min(self.max_examples, len(loaded[found]))))
             elif given or split == "train":
-                message = f"is not a split of the data set, which has: {', '.join(loaded)}"
+                message = f"is not a split of the data set, which has {', '.join(loaded)}"
                 raise SpecError.of(
                     f"task.{split}_split", given or "train", message, f"Set {split}_split to one of them."
                 )
@@ -139,8 +139,8 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
         raise SpecError.of(
             "task.source",
             source,
-            "is neither a folder in the data folders of this server nor the name of a repository",
-            "Write hf:<owner>/<name>, or ask whoever runs the server to list the folder in SLIMBOARD_DATA.",
+            "is neither a folder in the server's data folders nor the name of a repository",
+            "Write hf:<owner>/<name>, or ask the server's administrator to list the folder in SLIMBOARD_DATA.",
         )
     if folder is not None:
         refuse_escapes("task.source", source, folder)
@@ -155,16 +155,16 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
     except SpecError:
         raise
     except (DatasetNotFoundError, DataFilesNotFoundError) as error:
-        message = f"cannot be had: {error}"
+        message = f"cannot be downloaded: {error}"
         remedy = "Check the name. A gated or private data set needs HF_TOKEN in the worker's environment."
         raise SpecError.of("task.source", source, message, remedy) from error
     except ConnectionError as error:
-        message = "is not on this worker, and the Hugging Face Hub cannot be reached from it"
-        remedy = "Connect the worker, or put the data into a folder that SLIMBOARD_DATA names."
+        message = "is not on this worker, and the worker cannot reach the Hugging Face Hub"
+        remedy = "Connect the worker to the internet, or put the data into a folder listed in SLIMBOARD_DATA."
         raise SpecError.of("task.source", source, message, remedy) from error
     except (ValueError, RuntimeError, DatasetGenerationError) as error:  # no such configuration, a script, broken files
         raise SpecError.of(
-            "task.source", source, f"cannot be loaded: {error}", "Set config, or choose another."
+            "task.source", source, f"cannot be loaded: {error}", "Set config, or choose another data set."
         ) from error
 
 
@@ -192,8 +192,8 @@ def _refuse_foreign(source: str, folder: Path | None, files: Iterable[str]) -> N
     for file in files:
         within = file.startswith(HUB) if folder is None else Path(file).resolve().is_relative_to(folder)
         if not within:
-            message = f"names a file outside of itself: {file}"
-            raise SpecError.of("task.source", source, message, "Put the file itself there.")
+            message = f"refers to a file outside it: {file}"
+            raise SpecError.of("task.source", source, message, "Put the file into the folder.")
 
 
 def _refuse_other_formats(source: str, folder: Path) -> None:
@@ -201,8 +201,8 @@ def _refuse_other_formats(source: str, folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path.suffix.lower() in DATA_SUFFIXES or path.name == DESCRIPTION:
             continue
-        message = f"holds a file that is no plain data: {path.relative_to(folder)}"
-        remedy = f"Take it out of the folder, or turn it into one of {', '.join(sorted(DATA_SUFFIXES))}."
+        message = f"contains a file that is not plain data: {path.relative_to(folder)}"
+        remedy = f"Remove it from the folder, or convert it to one of {', '.join(sorted(DATA_SUFFIXES))}."
         raise SpecError.of("task.source", source, message, remedy)
 
 
@@ -210,8 +210,8 @@ def _texts_of(rows: "Dataset", column: str) -> list[str]:
     texts = rows[column][:]
     for row, text in enumerate(texts, start=1):
         if not isinstance(text, str):
-            message = f"holds {text!r} in row {row:,}, which is not a text"
-            raise SpecError.of("task.text_column", column, message, "Choose a column of texts.")
+            message = f"contains {text!r} in row {row:,}, which is not text"
+            raise SpecError.of("task.text_column", column, message, "Choose a column with text.")
     return texts
 
 
@@ -251,4 +251,4 @@ def _opened(stored: object) -> Image.Image | None:
 
 
 def _no_picture(column: str, place: str) -> SpecError:
-    return SpecError.of("task.image_column", column, f"has no readable picture in {place}", "Correct the data.")
+    return SpecError.of("task.image_column", column, f"has no readable image in {place}", "Correct the data.")

@@ -38,8 +38,8 @@ def labels_of(splits: Mapping[str, "Dataset"], label: str) -> Labelled:
         numbers = [number for rows in splits.values() for number in _numbers_in(rows, label, names)]
         unlabelled = [index for index, number in enumerate(numbers) if number is None]
         if unlabelled:
-            message = f"has no label in {len(unlabelled):,} rows, the first is {place(unlabelled[0])}"
-            raise SpecError.of("task.label_column", label, message, "Choose splits whose examples are all labelled.")
+            message = f"has no label in {len(unlabelled):,} rows, the first of them {place(unlabelled[0])}"
+            raise SpecError.of("task.label_column", label, message, "Choose splits in which all examples have labels.")
         class_names, labels = names, np.array(numbers, dtype=np.int64)
     return Labelled(labels, class_names, given)
 
@@ -57,8 +57,8 @@ def _numbers_in(rows: "Dataset", label: str, names: tuple[str, ...]) -> list[int
     own = _names_of(rows, label)
     if own is None or not set(own) <= set(names):
         there = ", ".join((own or ())[:MOST_LISTED]) or "none"
-        message = f"has the classes {', '.join(names[:MOST_LISTED])} in train and {there} in another split"
-        raise SpecError.of("task.label_column", label, message, "Give every split the same classes.")
+        message = f"has the classes {', '.join(names[:MOST_LISTED])} in train but {there} in another split"
+        raise SpecError.of("task.label_column", label, message, "Use the same classes in every split.")
     number_by_own = range(len(names)) if own == names else [names.index(name) for name in own]
     return [_number(value, number_by_own) for value in rows[label][:]]
 

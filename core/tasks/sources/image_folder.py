@@ -40,15 +40,15 @@ def list_pictures(folder: Path) -> list[Picture]:
 
 def _require_pictures(folder: Path, pictures: list[Picture]) -> None:
     if len({picture.label for picture in pictures}) < 2:
-        message = "has no two folders with pictures in them"
+        message = "does not have at least two folders with images"
         raise SpecError.of(
-            "task.source", folder.name, message, "Put the pictures of each class into a folder of its name."
+            "task.source", folder.name, message, "Put the images of each class into a folder with the class's name."
         )
     if len(pictures) > MOST_PICTURES:
-        raise SpecError.of("task.source", folder.name, f"has more than {MOST_PICTURES:,} files", "Give a part of it.")
+        raise SpecError.of("task.source", folder.name, f"has more than {MOST_PICTURES:,} files", "Use a part of it.")
     for picture in pictures:
         if picture.path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise SpecError.of("task.source", picture.name, "is not a picture", "Remove it, or save it as PNG or JPEG.")
+            raise SpecError.of("task.source", picture.name, "is not an image", "Remove it, or save it as PNG or JPEG.")
 
 
 def read_pixels(pictures: Sequence[Picture], image_size: int | None) -> tuple[np.ndarray, list[str]]:
@@ -82,5 +82,5 @@ def _header(picture: Picture) -> Header:
 
 
 def _damaged(picture: Picture) -> SpecError:
-    message = "is damaged, huge or not a picture"
+    message = "is damaged, too large or not an image"
     return SpecError.of("task.source", picture.name, message, "Replace or remove this file.")

@@ -29,19 +29,21 @@ RAREST = 1e-4  # share of the trees that must have a length within the limits
 
 
 class ListOps(TaskSource):
-    """Long nested operations on digits, ten classes: every token may matter, wherever it is."""
+    """Nested operations on digits, ten classes: any token may matter, at any distance."""
 
-    length: int = Field(512, ge=16, le=16_384, description="texts have fewer tokens than this (2,000 in the arena)")
+    length: int = Field(
+        512, ge=16, le=16_384, description="upper limit of tokens in a text (2,000 in Long Range Arena)"
+    )
     shortest: int | None = Field(
         None,
         ge=2,
         le=16_000,
-        description="texts have more tokens than this (500 in the arena); length / 4 if empty",
+        description="lower limit of tokens in a text (500 in Long Range Arena); length / 4 if empty",
         json_schema_extra={"when_empty": "length / 4"},
     )
-    depth: int = Field(10, ge=2, le=20, description="greatest depth of nesting")
-    arguments: int = Field(10, ge=2, le=30, description="most arguments of an operation")
-    examples: int = Field(20_000, ge=100, le=1_000_000, description="training examples (96,000 in the arena)")
+    depth: int = Field(10, ge=2, le=20, description="maximum depth of nesting")
+    arguments: int = Field(10, ge=2, le=30, description="maximum number of arguments of an operation")
+    examples: int = Field(20_000, ge=100, le=1_000_000, description="training examples (96,000 in Long Range Arena)")
 
     def read(self, name: str) -> TextData:
         """The splits: test is drawn first, so that it is the same with more examples. Raises SpecError for settings
@@ -74,7 +76,7 @@ class ListOps(TaskSource):
             n_trees += trees
             found.update((text, value) for text, value in zip(texts, values, strict=True) if len(text) > shortest)
             if len(found) < RAREST * n_trees:
-                message = f"is reached by fewer than one in {1 / RAREST:,.0f} of such trees"
+                message = f"is exceeded by fewer than one in {1 / RAREST:,.0f} of such trees"
                 remedy = "Choose a lower limit, a longer length or more depth."
                 raise SpecError.of("task.shortest", shortest, message, remedy)
             if len(found) >= n:

@@ -42,21 +42,21 @@ class Drawn(NamedTuple):
 
 
 class LongRecall(TaskSource):
-    """Recall or copy over a chosen distance: shows what a sparse pattern or a bounded state cannot reach or hold."""
+    """Recall or copy over a chosen distance: shows the limits of sparse attention and of bounded states."""
 
     variant: Literal["recall", "copy", "classify"] = Field(
         "recall", description="recall and copy are for language models, classify (the value of one key) for classifiers"
     )
-    length: int = Field(256, ge=64, le=16_384, description="tokens of a sequence")
+    length: int = Field(256, ge=64, le=16_384, description="tokens per sequence")
     distance: int | None = Field(
         None,
         ge=0,
         le=16_384,
-        description="tokens between the pairs and the queries; as many as fit if empty",
+        description="tokens between the pairs and the queries; the maximum if empty",
         json_schema_extra={"when_empty": "longest"},
     )
-    pairs: int = Field(8, ge=1, le=4_096, description="pairs to recall; of copy, symbols to repeat")
-    vocabulary: int = Field(16, ge=2, le=MOST_SYMBOLS, description="different keys, and different values")
+    pairs: int = Field(8, ge=1, le=4_096, description="pairs to recall, or symbols to copy")
+    vocabulary: int = Field(16, ge=2, le=MOST_SYMBOLS, description="number of distinct keys, and of distinct values")
 
     def read(self, name: str) -> AnswersData | TextData:
         """The sequences of every split. Raises SpecError where the pairs, or the distance, do not fit."""
@@ -93,10 +93,10 @@ class LongRecall(TaskSource):
     def _distance(self) -> int:
         room = self._room()
         if self.variant != "copy" and self.pairs > self.vocabulary:
-            message = f"are more than the {self.vocabulary} different keys"
+            message = f"exceeds the {self.vocabulary} distinct keys"
             raise SpecError.of("task.pairs", self.pairs, message, "Choose fewer pairs or a larger vocabulary.")
         if room < 0:
-            message = f"leave no room in {self.length} tokens"
+            message = f"do not fit into {self.length} tokens"
             raise SpecError.of("task.pairs", self.pairs, message, "Choose fewer pairs or a longer sequence.")
         if self.distance is not None and self.distance > room:
             message = f"does not fit: {self.pairs} pairs in {self.length} tokens leave {room}"

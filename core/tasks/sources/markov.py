@@ -22,12 +22,12 @@ FLOOR = 0.01  # share of the uniform distribution in every transition: no letter
 
 
 class Markov(TaskSource):
-    """Text from a Markov source of known entropy: tells how far a language model is from the best possible one."""
+    """Text from a Markov source of known entropy: shows how far a language model is from the optimum."""
 
-    order: int = Field(2, ge=1, le=3, description="letters that the next one depends on")
-    symbols: int = Field(16, ge=2, le=26, description="letters of the alphabet")
-    concentration: float = Field(0.3, ge=0.05, le=10, description="small: predictable text; large: nearly uniform")
-    length: int = Field(256, ge=8, le=4096, description="tokens of a window")
+    order: int = Field(2, ge=1, le=3, description="number of letters that the next one depends on")
+    symbols: int = Field(16, ge=2, le=26, description="size of the alphabet")
+    concentration: float = Field(0.3, ge=0.05, le=10, description="smaller values make the text more predictable")
+    length: int = Field(256, ge=8, le=4096, description="tokens per window")
 
     def read(self, name: str) -> CorpusData:
         """The three texts, each an independent sample that starts in the source's long-run distribution."""

@@ -19,27 +19,29 @@ class OwnData(TaskSource):
 
     kind: Literal["image classification", "text classification", "language modelling"] | None = Field(
         None,
-        description="what the data is for; told from the data itself if empty",
+        description="kind of task; inferred from the data if empty",
         json_schema_extra={"when_empty": "automatic"},
     )
-    length: int = Field(256, ge=8, le=4096, description="tokens of a window, or the most of a labelled text")
+    length: int = Field(256, ge=8, le=4096, description="tokens per window, or the maximum of a labelled text")
     image_size: int | None = Field(
         None,
         ge=8,
         le=512,
-        description="pixels that pictures are scaled to; their own if empty and all are equal",
+        description="size in pixels that images are scaled to; their own if empty and all are equal",
         json_schema_extra={"when_empty": "their own"},
     )
     text_column: str | None = Field(
-        None, description="column of the texts; found by its name if empty", json_schema_extra={"when_empty": "by name"}
+        None,
+        description="column with the texts; found by its name if empty",
+        json_schema_extra={"when_empty": "by name"},
     )
     label_column: str | None = Field(
         None,
-        description="column of the labels; found by its name if empty",
+        description="column with the labels; found by its name if empty",
         json_schema_extra={"when_empty": "by name"},
     )
-    validation: float = Field(0.1, ge=0.01, le=0.45, description="share that is held out for choosing")
-    test: float = Field(0.2, ge=0.01, le=0.45, description="share that is held out for the final score")
+    validation: float = Field(0.1, ge=0.01, le=0.45, description="share held out for validation")
+    test: float = Field(0.2, ge=0.01, le=0.45, description="share held out for the final score")
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,15 @@ def _warnings(splits: Mapping[str, np.ndarray], digests: list[str], examples: La
     """What a user should know before trusting scores on this data."""
     n_test = len(splits["test"])
     if n_test < FEW_TEST_EXAMPLES:
-        yield f"The test split has only {n_test} examples: small differences in accuracy cannot be told from chance."
+        yield f"The test split has only {n_test} examples: small differences in accuracy may be due to chance."
     train = np.bincount(examples.labels[splits["train"]], minlength=len(examples.class_names))
     rare = [name for name, n in zip(examples.class_names, train, strict=True) if n < FEW_OF_A_CLASS]
     if rare:
-        yield f"Classes with fewer than {FEW_OF_A_CLASS} examples to train on: {', '.join(rare[:10])}."
+        yield f"Classes with fewer than {FEW_OF_A_CLASS} training examples: {', '.join(rare[:10])}."
     learned = {digests[i] for i in splits["train"]}
     n_seen = sum(digests[i] in learned for i in splits["test"])
     if n_seen:
         yield f"{n_seen} examples of the test split are also in train: scores will be too good."
     n_repeated = len(digests) - len(set(digests))
     if n_repeated:
-        yield f"{n_repeated} examples occur more than once; equal ones were kept in one split where we split the data."
+        yield f"{n_repeated} examples occur more than once. Where Slimboard splits the data, copies stay together."

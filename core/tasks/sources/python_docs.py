@@ -18,9 +18,9 @@ HELD_OUT = {"test": 0.15, "validation": 0.1}  # shares of the characters
 
 
 class PythonDocs(TaskSource):
-    """The Python language reference: language modelling on about 370,000 characters, scored in bits per character."""
+    """The Python language reference: language modelling on about 370,000 characters, in bits per character."""
 
-    length: int = Field(256, ge=8, le=4096, description="tokens of a window")
+    length: int = Field(256, ge=8, le=4096, description="tokens per window")
 
     def read(self, name: str) -> CorpusData:
         """The topics, each in one split."""

@@ -69,10 +69,10 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 class Shapes(TaskSource):
-    """Drawn shapes of ten classes, 32x32 pixels in grey: its 20,000 test images show differences that digits cannot."""
+    """Synthetic shapes, ten classes, 32x32 grey pixels. Its 20,000 test images show differences that digits cannot."""
 
-    noise: float = Field(0.1, ge=0, le=0.5, description="largest deviation of the pixel noise (black 0, white 1)")
-    occlusion: float = Field(0.3, ge=0, le=0.8, description="largest width of the bar over the image, in half images")
+    noise: float = Field(0.1, ge=0, le=0.5, description="maximum deviation of the pixel noise (black 0, white 1)")
+    occlusion: float = Field(0.3, ge=0, le=0.8, description="maximum width of the bar across the image, in half images")
 
     def read(self, name: str) -> ImageData:
         """The classes in turn, so that each has the same share of every split."""

@@ -36,7 +36,7 @@ def find_class_folders(folder: Path) -> Iterator[tuple[str, Path]]:
         _require_no_loose(folder, path)
         classes = _folders(path)
         if not classes:
-            remedy = "Put the pictures of each class into a folder of its name there, or remove this one."
+            remedy = "Put the images of each class into a folder with the class's name there, or remove this folder."
             raise SpecError.of("task.source", path.name, "is a split without class folders", remedy)
         _require_only_classes(folder, classes)
         for each in classes:
@@ -62,8 +62,8 @@ def _require_only_splits(folder: Path, top: Sequence[Path], split_of: dict[Path,
     others = [path.name for path in top if split_of[path] is None]
     if others:
         named = [path.name for path in top if split_of[path] is not None] or ["no split"]
-        message = f"mixes folders of splits ({', '.join(named)}) with others ({', '.join(others[:6])})"
-        remedy = "Keep only train, validation and test there; if all of them are classes, put them into a folder train."
+        message = f"mixes split folders ({', '.join(named)}) with others ({', '.join(others[:6])})"
+        remedy = "Keep only train, validation and test there. If all are classes, move them into a train folder."
         raise SpecError.of("task.source", folder.name, message, remedy)
     for split in ("train", "validation", "test"):
         paths = [path.name for path in top if split_of[path] == split]
@@ -71,8 +71,8 @@ def _require_only_splits(folder: Path, top: Sequence[Path], split_of: dict[Path,
             message = f"has several folders for the {split} split: {', '.join(paths)}"
             raise SpecError.of("task.source", folder.name, message, "Keep one of them, or merge them.")
         if split == "train" and not paths:
-            message = f"has no train folder beside {', '.join(path.name for path in top)}"
-            raise SpecError.of("task.source", folder.name, message, "Add the pictures to train on as a folder train.")
+            message = f"has no train folder next to {', '.join(path.name for path in top)}"
+            raise SpecError.of("task.source", folder.name, message, "Add a train folder with the training images.")
 
 
 def _require_only_classes(folder: Path, classes: Sequence[Path]) -> None:
@@ -81,15 +81,15 @@ def _require_only_classes(folder: Path, classes: Sequence[Path]) -> None:
         if _is_unlabelled(path) or (_split_word(path.name) and path.name.casefold() != "train"):
             name = str(path.relative_to(folder))
             remedy = "Move it out of this folder; a class must not have the name of a split."
-            raise SpecError.of("task.source", name, "lies among the classes and is named like a split", remedy)
+            raise SpecError.of("task.source", name, "is among the class folders and has the name of a split", remedy)
 
 
 def _require_no_splits(folder: Path, of_class: Path) -> None:
     """Raise SpecError for splits inside of a class folder, which would be read as one."""
     found = next((path for path in _folders(of_class) if _split_word(path.name) or _is_unlabelled(path)), None)
     if found is not None:
-        message = f"is a split inside of the class folder {of_class.name}"
-        remedy = f"Put the folders of the splits outermost: {found.name}/{of_class.name}."
+        message = f"is a split folder inside the class folder {of_class.name}"
+        remedy = f"Put the split folders at the top level: {found.name}/{of_class.name}."
         raise SpecError.of("task.source", str(found.relative_to(folder)), message, remedy)
 
 
@@ -97,6 +97,6 @@ def _require_no_loose(folder: Path, place: Path) -> None:
     loose = [path for path in sorted(place.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
     loose = [path for path in loose if not is_litter(path.name)]
     if loose:
-        message = f"is one of {len(loose):,} pictures that lie in no class folder"
-        remedy = "Put each picture into the folder of its class, or remove it."
+        message = f"is one of {len(loose):,} images outside any class folder"
+        remedy = "Put each image into the folder of its class, or remove it."
         raise SpecError.of("task.source", str(loose[0].relative_to(folder)), message, remedy)

@@ -32,11 +32,11 @@ def read_table(path: Path) -> Table:
     table = Table({}, [])
     for line, row in rows:
         if len(table.lines) == MOST_ROWS:
-            raise SpecError.of("task.source", path.name, f"has more than {MOST_ROWS:,} rows", "Give a part of it.")
+            raise SpecError.of("task.source", path.name, f"has more than {MOST_ROWS:,} rows", "Use a part of it.")
         for name in row:
             table.columns.setdefault(name, [None] * len(table.lines))
         if len(table.columns) > MOST_COLUMNS:
-            raise _broken(path, line, f"brings the table to more than {MOST_COLUMNS:,} columns")
+            raise _broken(path, line, f"exceeds the limit of {MOST_COLUMNS:,} columns")
         for name, values in table.columns.items():
             values.append(row.get(name))
         table.lines.append(line)
@@ -84,7 +84,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise _broken(path, line, f"is not JSON ({error.msg})") from error
         if not isinstance(row, dict):
-            raise _broken(path, line, "is not an object with named values")
+            raise _broken(path, line, "is not a JSON object")
         if "\\u" in text:
             _require_characters(path, line, row)
         yield line, row
@@ -102,7 +102,7 @@ def _require_characters(path: Path, line: int, row: dict[str, Any]) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _broken(path, line, "holds half of a surrogate pair (\\ud800 to \\udfff), not a character") from error
+        raise _broken(path, line, "contains half of a surrogate pair (\\ud800 to \\udfff), not a character") from error
 
 
 def _broken(path: Path, line: int, message: str) -> SpecError:

@@ -12,12 +12,12 @@ def read_text(path: Path) -> str:
     n_bytes = path.stat().st_size
     if n_bytes > LARGEST_TEXT:
         message = f"has {n_bytes / 2**20:,.0f} MiB"
-        raise SpecError.of("task.source", path.name, message, f"Give at most {LARGEST_TEXT // 2**20} MiB of text.")
+        raise SpecError.of("task.source", path.name, message, f"Use at most {LARGEST_TEXT // 2**20} MiB of text.")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"is not text in UTF-8: byte {error.start:,} cannot be read"
         raise SpecError.of("task.source", path.name, message, "Save it as UTF-8.") from error
     if not text.strip():
-        raise SpecError.of("task.source", path.name, "is empty", "Choose a file with text.")
+        raise SpecError.of("task.source", path.name, "is empty", "Choose a file that contains text.")
     return text.replace("\r\n", "\n")

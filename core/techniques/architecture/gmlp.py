@@ -20,14 +20,17 @@ from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 
 
 class Gmlp(OneShot):
-    """Swap whole blocks for networks that are gated over the tokens."""
+    """Replace whole blocks with gated MLPs that mix tokens in a spatial gate."""
 
     family = Family.ARCHITECTURE
+    limits_length = True
     paper = "https://arxiv.org/abs/2105.08050"
     leaves = OTHER_MIXING | WHOLE_BLOCKS
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
-    ffn_ratio: float = Field(6.0, gt=0, le=32, description="width of the network before its halves meet, times dim")
+    ffn_ratio: float = Field(
+        6.0, gt=0, le=32, description="hidden width as a multiple of dim, before the gate halves it"
+    )
 
     def label(self) -> str:
         """The width, where it is not the paper's."""

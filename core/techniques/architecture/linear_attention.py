@@ -11,7 +11,7 @@ from core.techniques.architecture.recurrent import Recurrent, warn_trained
 
 
 class LinearAttentionStep(Recurrent):
-    """Swap full attention for linear attention (phi = elu + 1); decoding then keeps two sums of fixed size."""
+    """Replace full attention with linear attention (phi = elu + 1). Decoding then keeps a state of fixed size."""
 
     paper = "https://arxiv.org/abs/2006.16236"
 

@@ -18,11 +18,11 @@ from core.techniques.architecture.fresh import REFUSES
 from core.techniques.architecture.recurrent import Recurrent
 from core.techniques.parts import EXPERTS, NEEDS_FULL_ATTENTION, NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 
-KEEP_EXPERTS = "Whole blocks would be replaced, experts too: set replaces: attention."
+KEEP_EXPERTS = "Replacing whole blocks would also replace the experts: set replaces: attention."
 
 
 class MambaStep(Recurrent):
-    """Swap blocks for two Mambas each, or only their attentions for one."""
+    """Replace each block with two Mamba layers, or only its attention with one."""
 
     paper = "https://arxiv.org/abs/2312.00752"
     leaves = OTHER_MIXING
@@ -30,10 +30,10 @@ class MambaStep(Recurrent):
     refuses = REFUSES | NEEDS_FULL_ATTENTION
     refuses_with = {"replaces=block": NEEDS_PLAIN_BLOCKS | {EXPERTS: KEEP_EXPERTS}}
 
-    replaces: Literal["block", "attention"] = Field("block", description="what a Mamba takes the place of")
-    n_states: int = Field(16, ge=1, le=256, description="entries of each channel's state")
-    expand: int = Field(2, ge=1, le=8, description="channels inside, times dim")
-    kernel_size: int = Field(4, ge=2, le=16, description="tokens that the convolution sees")
+    replaces: Literal["block", "attention"] = Field("block", description="what Mamba layers replace")
+    n_states: int = Field(16, ge=1, le=256, description="state size per channel")
+    expand: int = Field(2, ge=1, le=8, description="inner width as a multiple of dim")
+    kernel_size: int = Field(4, ge=2, le=16, description="width of the convolution in tokens")
 
     def label(self) -> str:
         """What is swapped, and the state's size."""

@@ -21,9 +21,10 @@ from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING
 
 
 class MlpMixer(OneShot):
-    """Swap full attention for an MLP over the tokens, the same for every channel."""
+    """Replace full attention with an MLP over the tokens, shared by all channels."""
 
     family = Family.ARCHITECTURE
+    limits_length = True
     paper = "https://arxiv.org/abs/2105.01601"
     leaves = OTHER_MIXING
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS
@@ -32,7 +33,7 @@ class MlpMixer(OneShot):
         None,
         ge=1,
         le=65_536,
-        description="hidden width of the MLP over tokens; half the model's dim if empty",
+        description="hidden width of the token-mixing MLP; dim / 2 if empty",
         json_schema_extra={"when_empty": "dim / 2"},
     )
 
@@ -62,6 +63,6 @@ class MlpMixer(OneShot):
     def _blocks(self, subject: Subject) -> dict[str, TransformerBlock]:
         found = whole_blocks(subject)
         if any(block.attention.causal for block in found.values()):
-            message = "predicts the next token, and the MLP would show it every token that follows"
+            message = "predicts the next token, and the MLP would mix in later tokens"
             raise SpecError.of("model", type(subject.model).__name__, message, "Choose builtin:vit, or the step gmlp.")
         return found

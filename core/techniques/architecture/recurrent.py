@@ -11,7 +11,7 @@ from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
 from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 
-CAUSAL_REMEDY = "Choose builtin:gpt, or a step that serves models which see both sides: linear_attention, say."
+CAUSAL_REMEDY = "Choose builtin:gpt, or a step for bidirectional models, such as linear_attention."
 
 
 class Recurrent(OneShot):
@@ -23,8 +23,8 @@ class Recurrent(OneShot):
         **NEEDS_FULL_ATTENTION,
         INTEGER_CODES: "Put this step before the one that quantizes.",
         LOW_RANK: "Put this step before the one that factors.",
-        ROTATED_STREAM: "Leave one of the two steps out.",
-        REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+        ROTATED_STREAM: "Remove one of the two steps.",
+        REDUCED_TOKENS: "Blocks that reduce tokens compute attention themselves: remove one of the two steps.",
     }
 
     def attentions(self, subject: Subject) -> dict[str, FullAttention]:
@@ -41,7 +41,7 @@ class Recurrent(OneShot):
         """The same; raises SpecError where the model sees tokens on both sides."""
         found = self.attentions(subject)
         if any(not attention.causal for attention in found.values()):
-            message = "sees tokens on both sides, and a state only goes forward"
+            message = "is bidirectional, and a recurrent state only goes forward"
             raise SpecError.of("model", type(subject.model).__name__, message, CAUSAL_REMEDY)
         return found
 
@@ -49,5 +49,5 @@ class Recurrent(OneShot):
 def warn_trained(subject: Subject, context: Context, mixing: str) -> None:
     """Say in the log that trained projections, which stay, mean something else from now on."""
     if subject.trained:
-        message = f"{mixing} makes something else of the trained projections than the softmax did: train on"
+        message = f"{mixing} uses the trained projections differently than softmax attention does: train again"
         context.record.event("warning", message)

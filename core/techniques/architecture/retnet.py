@@ -20,13 +20,14 @@ from core.techniques.parts import OTHER_MIXING
 
 
 class Retnet(Recurrent):
-    """Swap full attention for multi-scale retention."""
+    """Replace full attention with multi-scale retention."""
 
     paper = "https://arxiv.org/abs/2307.08621"
     leaves = OTHER_MIXING
 
     value_factor: Literal[1, 2] = Field(
-        1, description="width of values by that of keys: 1 keeps the weights there are, 2 is the paper's, and new"
+        1,
+        description="width of values relative to keys: 1 keeps the weights; 2, as in the paper, needs new ones",
     )
 
     def label(self) -> str:
@@ -41,11 +42,11 @@ class Retnet(Recurrent):
             raise SpecError.of("model", idle, "has no heads left", "Put retnet before the step that cut them out.")
         odd = next((a.head_dim for a in attentions.values() if a.head_dim % 2), None)
         if odd is not None:
-            message = f"leaves heads of width {odd}, and what is turned needs an even one"
+            message = f"makes heads of width {odd}, and rotary positions need an even width"
             raise SpecError.of("model.heads", next(iter(attentions.values())).heads, message, "Choose another number.")
         masked = [name for name in attentions if self._masked(subject, name)] if self.value_factor != 1 else []
         if masked:
-            message = f"needs new values and outputs, and those of {masked[0]} are pruned"
+            message = f"needs new value and output weights, but those of {masked[0]} are pruned"
             raise SpecError.of("value_factor", self.value_factor, message, "Set it to 1, or prune after retnet.")
 
     def apply(self, subject: Subject, context: Context) -> None:

@@ -18,19 +18,19 @@ from core.techniques.parts import EXPERTS, OTHER_BLOCKS, TWO_STREAMS
 
 
 class Reversible(OneShot):
-    """Run the blocks on two streams that can be computed backwards: a training keeps no activations of them."""
+    """Make blocks reversible, so that training recomputes their activations instead of storing them."""
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2001.04451"
     compresses = False
     leaves = frozenset({TWO_STREAMS})
     refuses = {
-        EXPERTS: "Routers add a loss that reversible blocks cannot carry back: leave one of the two steps out.",
-        OTHER_BLOCKS: "Only blocks of an attention and a feed-forward network have two streams: leave one step out.",
-        TWO_STREAMS: "The blocks are reversible already: leave one of the two steps out.",
+        EXPERTS: "Routers add a loss that reversible blocks cannot backpropagate: remove one of the two steps.",
+        OTHER_BLOCKS: "Only blocks of attention and a dense network can be reversible: remove one of the two steps.",
+        TWO_STREAMS: "The blocks are reversible already: remove one of the two steps.",
         INTEGER_CODES: "A reversible model must be trained: put reversible before the step that quantizes.",
-        ROTATED_STREAM: "Those blocks hand a rotated stream on: leave one of the two steps out.",
-        REDUCED_TOKENS: "Blocks that reduce tokens have a single stream: leave one of the two steps out.",
+        ROTATED_STREAM: "Those blocks pass on a rotated stream: remove one of the two steps.",
+        REDUCED_TOKENS: "Blocks that reduce tokens have a single stream: remove one of the two steps.",
     }
 
     def check(self, subject: Subject) -> None:
@@ -41,17 +41,17 @@ class Reversible(OneShot):
             if (own and name.count(".") == 1 and type(module) is not TransformerBlock) or isinstance(
                 module, ReversibleStack
             ):
-                message = f"is a {type(module).__name__}, whose stream cannot be reversed"
-                raise SpecError.of("model", name, message, "Leave reversible out, or the step that put it in.")
+                message = f"is a {type(module).__name__}, which cannot be reversed"
+                raise SpecError.of("model", name, message, "Remove reversible, or the step that added this module.")
             if own and hasattr(module, "aux_losses"):
-                message = "adds a loss of its own, which reversible blocks cannot carry back"
-                raise SpecError.of("model", name, message, "Leave one of the two steps out.")
+                message = "adds a loss of its own, which reversible blocks cannot backpropagate"
+                raise SpecError.of("model", name, message, "Remove one of the two steps.")
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Put the stack in the place of the list of blocks; parameters keep their names and values."""
         self.check(subject)  # earlier steps of the recipe may have swapped blocks
         if subject.trained:
-            message = "the blocks compute something else on two streams: the model wants a training"
+            message = "the blocks compute a different function on two streams: the model needs training"
             context.record.event("warning", message)
         blocks = transformer(subject).blocks
         n_blocks = len(blocks)

@@ -23,7 +23,7 @@ from core.techniques.parts import NEEDS_PLAIN_BLOCKS, OTHER_MIXING, WHOLE_BLOCKS
 
 
 class Rwkv(OneShot):
-    """Swap whole blocks for RWKV's: time mixing and channel mixing."""
+    """Replace whole blocks with RWKV blocks of time mixing and channel mixing."""
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2305.13048"
@@ -31,13 +31,13 @@ class Rwkv(OneShot):
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS
 
     version: Literal[4, 5, 6] = Field(
-        6, description="4: a mean a channel; 5: a matrix a head; 6: decays that depend on the token"
+        6, description="4: one mean per channel; 5: one matrix per head; 6: as 5, with decays that depend on the token"
     )
     ffn_ratio: float | None = Field(
         None,
         gt=0,
         le=16,
-        description="hidden width of channel mixing, times dim; the paper's if empty: 4, later 3.5",
+        description="hidden width of channel mixing as a multiple of dim; the paper's if empty (4; 3.5 from version 5)",
         json_schema_extra={"when_empty": "paper's"},
     )
 
@@ -49,11 +49,13 @@ class Rwkv(OneShot):
         """The model is causal, and its blocks are a Transformer's still."""
         for block in whole_blocks(subject).values():
             if not block.attention.causal:
-                message = "sees tokens on both sides, and a state only goes forward"
+                message = "is bidirectional, and a recurrent state only goes forward"
                 raise SpecError.of("model", type(subject.model).__name__, message, "Choose builtin:gpt.")
             dim, head_dim = _widths(block)
             if self.version != 4 and dim % head_dim:
-                message = f"keeps a matrix a head, and heads of width {head_dim} do not divide {dim} channels"
+                message = (
+                    f"keeps one matrix per head, and {dim} channels cannot be divided into heads of width {head_dim}"
+                )
                 raise SpecError.of("version", self.version, message, "Choose version 4.")
 
     def apply(self, subject: Subject, context: Context) -> None:

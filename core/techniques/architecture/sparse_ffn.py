@@ -23,23 +23,25 @@ from core.techniques.parts import NEEDS_DENSE_FFN, NO_DENSE_FFN
 
 
 class SparseFfnTechnique(OneShot):
-    """Swap feed-forward networks for ones that compute one hidden unit of every block: faster one token at a time."""
+    """Replace feed-forward networks with ones that compute one hidden unit per block, for faster decoding."""
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
     leaves = frozenset({NO_DENSE_FFN})
     refuses = REFUSES | NEEDS_DENSE_FFN
 
-    block_size: int = Field(64, ge=2, le=4096, description="hidden units of a block, of which a token computes one (N)")
+    block_size: int = Field(
+        64, ge=2, le=4096, description="hidden units per block (N); each token computes one of them"
+    )
     rank: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="rank of the controller; as many as there are blocks if empty",
+        description="rank of the controller; the number of blocks if empty",
         json_schema_extra={"when_empty": "as blocks"},
     )
-    quant_prob: float = Field(0.3, ge=0, le=1, description="share of the training batches with hard masks, drawn")
-    temperature: float = Field(0.1, ge=0, le=10, description="factor of the Gumbel noise under which hard masks choose")
+    quant_prob: float = Field(0.3, ge=0, le=1, description="share of training batches with hard, sampled masks")
+    temperature: float = Field(0.1, ge=0, le=10, description="scale of the Gumbel noise when sampling hard masks")
 
     def label(self) -> str:
         """How many units are computed."""
@@ -49,7 +51,7 @@ class SparseFfnTechnique(OneShot):
         """Feed-forward networks of two layers, whose hidden width the blocks divide."""
         for name, ffn in dense_ffns(subject).items():
             if not isinstance(ffn, Mlp):
-                message = "is gated, and the paper's network has two layers"
+                message = "is gated, but the technique needs a network of two layers"
                 raise SpecError.of("model.ffn", name, message, "Set ffn: mlp.")
             hidden = ffn.up.out_features
             if hidden % self.block_size:

@@ -21,14 +21,14 @@ from core.techniques.parts import OTHER_HEAD
 
 
 class SparseLoss(OneShot):
-    """Swap a language model's head for a multiplicative layer, of about one n_modules-th of the weights."""
+    """Replace a language model's head with a multiplicative layer that has about 1 / n_modules of its weights."""
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
     leaves = frozenset({OTHER_HEAD})
-    refuses = {**REFUSES, OTHER_HEAD: "The head is a multiplicative one already: leave one of the two steps out."}
+    refuses = {**REFUSES, OTHER_HEAD: "The head is already a multiplicative layer: remove one of the two steps."}
 
-    n_modules: int = Field(4, ge=2, le=256, description="modules that the vocabulary is cut into (S)")
+    n_modules: int = Field(4, ge=2, le=256, description="modules that the vocabulary is divided into (S)")
 
     def label(self) -> str:
         """The modules."""
@@ -38,13 +38,15 @@ class SparseLoss(OneShot):
         """A language model whose head is a plain linear layer over more tokens than modules."""
         head = transformer(subject).head
         if subject.task.kind is not Kind.LANGUAGE_MODELLING:
-            message = f"has {subject.task.kind}: a few classes, and no vocabulary that would be worth a sparse layer"
-            raise SpecError.of("task", subject.task.name, message, "Leave sparse_loss out.")
+            message = f"is {subject.task.kind}, but sparse_loss needs a head over a vocabulary"
+            raise SpecError.of("task", subject.task.name, message, "Remove sparse_loss.")
         if not isinstance(head, nn.Linear):
-            message = "is no plain linear layer"
-            raise SpecError.of("model", type(head).__name__, message, "Leave sparse_loss out, or put it earlier.")
+            message = "is not a plain linear layer"
+            raise SpecError.of(
+                "model", type(head).__name__, message, "Remove sparse_loss, or move it to the start of the recipe."
+            )
         if self.n_modules > head.out_features:
-            message = f"is more than the {head.out_features} tokens of the vocabulary"
+            message = f"exceeds the {head.out_features} tokens of the vocabulary"
             raise SpecError.of("n_modules", self.n_modules, message, "Choose fewer.")
 
     def apply(self, subject: Subject, context: Context) -> None:
@@ -60,7 +62,7 @@ class SparseLoss(OneShot):
         weights = {"weights": _parameters(made), "added_to_model": added}
         subject.details["layers"] = [{"name": "head", "modules": self.n_modules, **weights}]
         if added > 0:
-            message = f"the head shared the embedding's weights and has its own now: the model has {added:,} more"
+            message = f"the head no longer shares the embedding's weights: the model has {added:,} more parameters"
             context.record.event("info", message)
 
 

@@ -25,7 +25,7 @@ from core.techniques.parts import FEWER_HEADS, NEEDS_FULL_ATTENTION, OTHER_MIXIN
 
 
 class SparseQkv(OneShot):
-    """Swap full attention's projections for a multiplicative layer and convolutions, of a fraction of the weights."""
+    """Replace attention's projections with a multiplicative layer and convolutions, which have far fewer weights."""
 
     family = Family.ARCHITECTURE
     paper = "https://arxiv.org/abs/2111.12763"
@@ -33,14 +33,14 @@ class SparseQkv(OneShot):
     refuses = {
         **REFUSES,
         **NEEDS_FULL_ATTENTION,
-        FEWER_HEADS: "Its heads add up to the width: put sparse_qkv before the step that prunes heads.",
+        FEWER_HEADS: "Head widths must add up to dim: put sparse_qkv before the step that prunes heads.",
     }
 
     n_modules: int | None = Field(
         None,
         ge=2,
         le=1024,
-        description="modules that the width is cut into (S); as many as heads if empty",
+        description="modules that the width is divided into (S); the number of heads if empty",
         json_schema_extra={"when_empty": "as heads"},
     )
 
@@ -54,8 +54,8 @@ class SparseQkv(OneShot):
             _check_shape(name, attention)
             n_modules = self.n_modules or attention.heads
             if n_modules < 2 or attention.dim % n_modules:
-                message = f"does not cut the width of {attention.dim} into two or more equal modules"
-                remedy = f"Choose a divisor of {attention.dim} from 2 on, such as {_divisor(attention.dim)}."
+                message = f"does not divide the width of {attention.dim} into two or more equal modules"
+                remedy = f"Choose a divisor of {attention.dim} that is at least 2, such as {_divisor(attention.dim)}."
                 raise SpecError.of("n_modules", n_modules, message, remedy)
 
     def apply(self, subject: Subject, context: Context) -> None:
@@ -75,10 +75,10 @@ class SparseQkv(OneShot):
 
 def _check_shape(name: str, attention: FullAttention) -> None:
     if not attention.causal:
-        message = "is bidirectional, and the convolutions look at earlier tokens alone"
+        message = "is bidirectional, and the convolutions read only earlier tokens"
         raise SpecError.of("model.source", name, message, "Choose builtin:gpt.")
     if attention.kv_heads != attention.heads:
-        message = f"has fewer heads of keys than of queries in {name}, and there is one width for both"
+        message = f"has fewer key heads than query heads in {name}, which sparse_qkv does not support"
         raise SpecError.of("model.kv_heads", attention.kv_heads, message, "Leave kv_heads empty.")
     if attention.heads * attention.head_dim != attention.dim:
         message = f"of {name}, {attention.head_dim} wide, do not add up to the width of {attention.dim}"

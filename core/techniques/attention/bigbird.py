@@ -17,14 +17,21 @@ from core.techniques.attention.long_tokens import LongTokens
 
 
 class BigBird(LongTokens):
-    """Swap full attention for window, random and global blocks."""
+    """Replace full attention with window, random and global blocks."""
 
     paper = "https://arxiv.org/abs/2007.14062"
 
-    block: int = Field(64, ge=1, le=4096, description="tokens of a block; a token sees its own and one on either side")
-    random_blocks: int = Field(3, ge=0, le=1024, description="further blocks that a block sees, drawn once a head")
+    block: int = Field(
+        64, ge=1, le=4096, description="tokens per block; a token attends to its own block and one on either side"
+    )
+    random_blocks: int = Field(
+        3, ge=0, le=1024, description="further random blocks that each block attends to, drawn once per head"
+    )
     global_tokens: int = Field(
-        0, ge=0, le=4096, description="learned tokens that see all and are seen by all; 0: first and last block are"
+        0,
+        ge=0,
+        le=4096,
+        description="learned global tokens, which attend to all and are attended to by all; 0: first and last block",
     )
 
     def label(self) -> str:
@@ -44,7 +51,7 @@ class BigBird(LongTokens):
         n_blocks = -(-length // self.block)
         if not sees_all(n_blocks, self.random_blocks, internal=not self.global_tokens):
             return None
-        return f"{n_blocks} blocks of {self.block} tokens are too few to leave any out: attention stays full"
+        return f"{n_blocks} blocks of {self.block} tokens already cover everything: attention stays full"
 
 
 def _density(attention: BigBirdAttention) -> float:

@@ -19,7 +19,7 @@ from core.techniques.parts import NO_FULL_ATTENTION, SWAPPED_ATTENTION
 
 
 class BlockLocal(OneShot):
-    """Swap full attention for attention within blocks; decoding then keeps only one block's keys and values."""
+    """Replace full attention with attention within blocks. Decoding then caches only one block's keys and values."""
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/1801.10198"
@@ -27,8 +27,8 @@ class BlockLocal(OneShot):
     leaves_with = {"every=1": frozenset({NO_FULL_ATTENTION})}
     refuses = REFUSES
 
-    block: int = Field(64, ge=1, le=131_072, description="tokens of a block")
-    every: int = Field(1, ge=1, le=128, description="swap one of so many layers, the first included; others stay")
+    block: int = Field(64, ge=1, le=131_072, description="tokens per block")
+    every: int = Field(1, ge=1, le=128, description="replace every n-th layer, starting with the first")
 
     def label(self) -> str:
         """The block's size, and how many layers keep their attention."""
@@ -38,7 +38,7 @@ class BlockLocal(OneShot):
         """The model has full attentions, and its classes are not read from one block."""
         self._attentions(subject)
         if self.every == 1 and getattr(subject.model, "cls", None) is not None:
-            message = "leaves the class token, from which the model reads its classes, nothing but its own block"
+            message = "would limit the class token, which the head reads, to its own block"
             raise SpecError.of("every", self.every, message, "Set it to 2, or the model's pooling to mean.")
 
     def apply(self, subject: Subject, context: Context) -> None:
@@ -46,9 +46,7 @@ class BlockLocal(OneShot):
         self.check(subject)
         length = subject.task.length
         if length is not None and length <= self.block:
-            context.record.event(
-                "warning", f"a block of {self.block} covers the task's {length} tokens: nothing changes"
-            )
+            context.record.event("warning", f"a block of {self.block} covers the task's {length} tokens: no effect")
         attentions = self._attentions(subject)
         for name, attention in attentions.items():
             subject.replace(name, BlockLocalAttention.from_attention(attention, block=self.block))

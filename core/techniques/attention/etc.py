@@ -18,21 +18,26 @@ from core.techniques.attention.long_tokens import LongTokens
 
 
 class Etc(LongTokens):
-    """Swap full attention for global-local attention with labelled relative positions."""
+    """Replace full attention with global-local attention with relative position labels."""
 
     paper = "https://arxiv.org/abs/2004.08483"
     refuses = {
         **LongTokens.refuses,
-        INTEGER_CODES: "Its labels are new and want a training: put etc before the step that quantizes.",
+        INTEGER_CODES: "Its position labels are new and need training: put etc before the step that quantizes.",
     }
 
-    radius: int = Field(84, ge=1, le=65_536, description="tokens that a token sees on either side")
+    radius: int = Field(84, ge=1, le=65_536, description="tokens that a token attends to on either side")
     global_tokens: int = Field(
-        16, ge=1, le=4096, description="learned tokens: the first for the whole text, each other for one segment"
+        16,
+        ge=1,
+        le=4096,
+        description="learned global tokens: the first for the whole text, each other one for a segment",
     )
-    max_distance: int = Field(12, ge=0, le=120, description="offset from which tokens of one kind are labelled alike")
-    hard: bool = Field(False, description="a global token reads only its own segment; the first still reads all")
-    isolated: bool = Field(False, description="tokens see no neighbours of other segments")
+    max_distance: int = Field(12, ge=0, le=120, description="largest offset with a label of its own")
+    hard: bool = Field(
+        False, description="global tokens attend only to their own segment; the first still attends to all"
+    )
+    isolated: bool = Field(False, description="tokens do not attend to neighbours in other segments")
 
     def label(self) -> str:
         """The radius, the global tokens and which structure is kept."""
@@ -54,5 +59,5 @@ class Etc(LongTokens):
 
     def idle(self, length: int) -> str | None:
         """Every token is within the radius."""
-        covered = f"radius {self.radius} covers the {length} tokens: only the labels are new"
+        covered = f"radius {self.radius} covers all {length} tokens: only the position labels are new"
         return covered if length <= self.radius else None

@@ -17,7 +17,7 @@ from core.techniques.parts import NEEDS_FULL_ATTENTION, OTHER_ATTENTION
 
 REFUSES = {
     **NEEDS_FULL_ATTENTION,
-    REDUCED_TOKENS: "Blocks that reduce tokens attend by themselves: leave one of the two steps out.",
+    REDUCED_TOKENS: "Blocks that reduce tokens compute attention themselves: remove one of the two steps.",
 }
 
 
@@ -25,7 +25,7 @@ def bidirectional_attentions(subject: Subject, reason: str) -> dict[str, FullAtt
     """The model's full attentions by name; raises SpecError where one is causal, which is refused for `reason`."""
     found = full_attentions(subject)
     if any(attention.causal for attention in found.values()):
-        remedy = "Choose builtin:vit or builtin:encoder; for builtin:gpt take sliding_window or block_local."
+        remedy = "Choose builtin:vit or builtin:encoder; for builtin:gpt use sliding_window or block_local."
         raise SpecError.of("model", type(subject.model).__name__, f"is causal: {reason}", remedy)
     return found
 
@@ -49,6 +49,7 @@ class LongTokens(OneShot):
     """Base: every attention of a bidirectional model becomes one that is made for the model's longest text."""
 
     family = Family.ATTENTION
+    limits_length = True
     leaves = OTHER_ATTENTION
     refuses = REFUSES
 
@@ -62,7 +63,7 @@ class LongTokens(OneShot):
 
     def check(self, subject: Subject) -> None:
         """The model is bidirectional, and knows how long its texts may get."""
-        bidirectional_attentions(subject, "its global tokens would pass on what comes later")
+        bidirectional_attentions(subject, "its global tokens would pass information from later tokens")
         token_count(subject)
 
     def apply(self, subject: Subject, context: Context) -> None:

@@ -22,16 +22,21 @@ from core.techniques.parts import OTHER_ATTENTION
 
 
 class SlidingWindow(OneShot):
-    """Swap full attention for attention within a window; decoding then keeps only the window's keys and values."""
+    """Replace full attention with attention within a window. Decoding then caches only the window's keys and values."""
 
     family = Family.ATTENTION
     paper = "https://arxiv.org/abs/2004.05150"
     leaves = OTHER_ATTENTION
     refuses = REFUSES
 
-    window: int = Field(64, ge=1, le=131_072, description="tokens that a token sees, itself included, on one side")
+    window: int = Field(
+        64, ge=1, le=131_072, description="tokens that a token attends to on one side, including itself"
+    )
     global_tokens: int = Field(
-        0, ge=0, le=4096, description="learned tokens that see all and are seen by all; not in causal models"
+        0,
+        ge=0,
+        le=4096,
+        description="learned global tokens, which attend to all and are attended to by all; not in causal models",
     )
 
     def label(self) -> str:
@@ -42,18 +47,18 @@ class SlidingWindow(OneShot):
         """The model has full attentions that can be swapped, and calls them; with global tokens, no causal ones."""
         reducing = next((n for n, m in subject.model.named_modules() if isinstance(m, ReducingBlock)), None)
         if reducing is not None:
-            message = "passes on fewer tokens and attends by itself"
-            raise SpecError.of("model.source", reducing, message, "Leave one of the two steps out.")
+            message = "reduces tokens and computes attention itself"
+            raise SpecError.of("model.source", reducing, message, "Remove one of the two steps.")
         self._attentions(subject)
         if self.global_tokens:
-            bidirectional_attentions(subject, "global tokens would pass on what comes later")
+            bidirectional_attentions(subject, "global tokens would pass information from later tokens")
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap every full attention; the projections stay the same, masks included."""
         attentions = self._attentions(subject)
         length = subject.task.length
         if length is not None and length <= self.window:
-            context.record.event("warning", f"window {self.window} covers the task's {length} tokens: nothing changes")
+            context.record.event("warning", f"window {self.window} covers the task's {length} tokens: no effect")
         for name, attention in attentions.items():
             subject.replace(name, self._made(attention))
         add_global_tokens(subject, context, self.global_tokens)
@@ -74,7 +79,7 @@ class SlidingWindow(OneShot):
             raise SpecError.of(
                 "model",
                 type(subject.model).__name__,
-                f"has no attention that can be swapped: {reasons[0] if reasons else 'it has none at all'}",
+                f"has no attention that can be replaced: {reasons[0] if reasons else 'it has none at all'}",
                 "Choose builtin:vit, builtin:gpt or builtin:encoder, or a LLaMA-like, OPT or GPT-2 model.",
             )
         return found

@@ -20,7 +20,7 @@ from core.technique import Losses, TrainingMethod
 
 
 class DistillLogits(TrainingMethod):
-    """Learn from a teacher's softened logits, beside the labels."""
+    """Train on a teacher's softened logits in addition to the labels."""
 
     family = Family.DISTILLATION
     paper = "https://arxiv.org/abs/1503.02531"
@@ -30,8 +30,8 @@ class DistillLogits(TrainingMethod):
         description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
         json_schema_extra={"role": "model"},
     )
-    temperature: float = Field(2.0, gt=0, le=100, description="softens both distributions; 1 to 4 is usual")
-    alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher; the labels have the rest")
+    temperature: float = Field(2.0, gt=0, le=100, description="temperature for both distributions; usually 1 to 4")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's loss; the labels' loss gets the rest")
 
     _teacher: nn.Module = PrivateAttr()
 

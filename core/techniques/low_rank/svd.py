@@ -20,7 +20,7 @@ from core.nn.replacement import Replacement
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, MASK, OneShot
 
-UNDOES_MASKS = "Factoring fills pruned weights again: put svd before the step that prunes."
+UNDOES_MASKS = "Factoring makes pruned weights nonzero again: put svd before the step that prunes."
 
 
 def rank_for(kept: float, in_features: int, out_features: int) -> int:
@@ -34,7 +34,7 @@ def saves(rank: int, in_features: int, out_features: int) -> bool:
 
 
 class Svd(OneShot):
-    """Factor every linear layer into two thin ones by its singular value decomposition."""
+    """Factor every linear layer into two low-rank ones by singular value decomposition."""
 
     family = Family.LOW_RANK
     paper = "https://doi.org/10.1007/BF02288367"
@@ -44,9 +44,9 @@ class Svd(OneShot):
         MASK: UNDOES_MASKS,
     }
 
-    kept: float = Field(0.5, gt=0, lt=1, description="share of each layer's weights that its factors may have")
+    kept: float = Field(0.5, gt=0, lt=1, description="parameters of the factors as a share of each layer's weights")
     rank: int | None = Field(
-        None, ge=1, description="rank of every layer, instead of `kept`", json_schema_extra={"when_empty": "not set"}
+        None, ge=1, description="rank of every layer, in place of `kept`", json_schema_extra={"when_empty": "not set"}
     )
 
     def label(self) -> str:
@@ -61,7 +61,7 @@ class Svd(OneShot):
             raise SpecError.of("svd", masked, "is pruned", UNDOES_MASKS)
         if not ranks:
             field, value = ("rank", self.rank) if self.rank is not None else ("kept", self.kept)
-            raise SpecError.of(field, value, "makes no layer of this model smaller", "Choose a smaller one.")
+            raise SpecError.of(field, value, "does not reduce any layer of this model", "Choose a smaller one.")
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:

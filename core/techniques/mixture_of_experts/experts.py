@@ -14,6 +14,7 @@ from core.algorithms.module_swapping import dense_ffns, transformer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
+from core.models.anatomy import anatomy
 from core.nn.experts.feed_forward import Form
 from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.swapping import LAYERS, draw_like_, form_of, make_mixture, upcycle_
@@ -38,17 +39,17 @@ class ExpertsStep(OneShot):
     leaves_with = {"every=1": frozenset({NO_DENSE_FFN})}
     refuses = {
         **NEEDS_DENSE_FFN,
-        TWO_STREAMS: "Routers add a loss that reversible blocks cannot carry back: leave one of the two steps out.",
-        INTEGER_CODES: "Put the step that makes experts before the one that quantizes.",
-        LOW_RANK: "Put the step that makes experts before the one that factors layers.",
-        REDUCED_TOKENS: "Blocks that reduce tokens call their parts by themselves: leave one of the two steps out.",
-        ROTATED_STREAM: "Put the step that makes experts before the one that slices.",
+        TWO_STREAMS: "Routers add a loss that reversible blocks cannot backpropagate: remove one of the two steps.",
+        INTEGER_CODES: "Put the step that creates experts before the one that quantizes.",
+        LOW_RANK: "Put the step that creates experts before the one that factors layers.",
+        REDUCED_TOKENS: "Blocks that reduce tokens call their parts directly: remove one of the two steps.",
+        ROTATED_STREAM: "Put the step that creates experts before the one that slices.",
     }
 
-    experts: int = Field(8, ge=2, le=4096, description="experts in the place of a feed-forward network")
-    every: int = Field(2, ge=1, le=128, description="swap the last of every so many feed-forward networks")
+    experts: int = Field(8, ge=2, le=4096, description="experts per feed-forward network")
+    every: int = Field(2, ge=1, le=128, description="replace every n-th feed-forward network")
     expert_width: float = Field(
-        1.0, gt=0, le=16, description="hidden width of an expert, times the network's; 1 where the model is trained"
+        1.0, gt=0, le=16, description="hidden width of an expert relative to the network's; must be 1 in trained models"
     )
 
     def label(self) -> str:
@@ -78,17 +79,17 @@ class ExpertsStep(OneShot):
     def check(self, subject: Subject) -> None:
         """There are networks of dense layers to swap, and more experts than a token meets."""
         if self.choices() >= self.experts:
-            message = f"must be more than the {self.choices()} that a token goes to"
+            message = f"must exceed the {self.choices()} experts per token"
             raise SpecError.of("experts", self.experts, message, f"Choose {self.choices() + 1} or more.")
         if subject.trained and self.expert_width != 1:
-            message = "is for models that are not trained: trained experts begin as copies"
+            message = "must be 1 in trained models, whose experts start as copies"
             raise SpecError.of(
                 "expert_width", self.expert_width, message, "Set it to 1, or put this step before train."
             )
         for name, ffn in self._chosen(subject).items():
             self._require_dense(subject, name, ffn)
         if isinstance(transformer(subject).blocks, ReversibleStack):
-            message = "is reversible, and cannot carry a router's loss back"
+            message = "is reversible and cannot backpropagate a router's loss"
             raise SpecError.of("model", type(subject.model).__name__, message, self.refuses[TWO_STREAMS])
 
     def apply(self, subject: Subject, context: Context) -> None:
@@ -112,13 +113,15 @@ class ExpertsStep(OneShot):
                 }
             )
         subject.details["layers"] = rows
+        if anatomy(subject.model).causal and self.settings().get("eval_capacity_factor") is not None:
+            context.record.event("info", "the model is causal: it is evaluated without a limit on an expert's tokens")
 
     def _chosen(self, subject: Subject) -> dict[str, Ffn]:
         found = dense_ffns(subject)
         chosen = {name: ffn for i, (name, ffn) in enumerate(found.items()) if (i + 1) % self.every == 0}
         if not chosen:
-            message = f"passes over all {len(found)} feed-forward networks of this model"
-            raise SpecError.of("every", self.every, message, f"Choose {len(found)} or less.")
+            message = f"skips all {len(found)} feed-forward networks of this model"
+            raise SpecError.of("every", self.every, message, f"Choose at most {len(found)}.")
         return chosen
 
     def _hidden(self, hidden: int) -> int:
@@ -127,12 +130,12 @@ class ExpertsStep(OneShot):
     def _require_dense(self, subject: Subject, name: str, ffn: Ffn) -> None:
         block = subject.model.get_submodule(name.rpartition(".")[0])
         if not isinstance(block, TransformerBlock):
-            message = f"is part of a {type(block).__name__}, which does not tell it what is padding"
-            raise SpecError.of("model", name, message, "Leave one of the two steps out.")
+            message = f"is part of a {type(block).__name__}, which does not pass it the padding mask"
+            raise SpecError.of("model", name, message, "Remove one of the two steps.")
         packed = next((part for part, layer in ffn.named_children() if type(layer) is not nn.Linear), None)
         if packed is not None:
             kind = type(ffn.get_submodule(packed)).__name__
-            message = f"is a {kind}, of which experts cannot be made"
+            message = f"is a {kind}, from which experts cannot be created"
             raise SpecError.of("model", f"{name}.{packed}", message, "Put this step before the one that packs it.")
         if not form_of(ffn).hidden:
             message = "has no hidden units left"

@@ -2,7 +2,8 @@
 
 Paper: https://arxiv.org/abs/2112.06905, routing as in GShard (https://arxiv.org/abs/2006.16668). In a model that is not
 trained, experts and the networks between them are gated (GEGLU, two thirds as wide); trained and gated ones keep their
-form. The router is drawn as Switch's. GShard's random dropping of second choices is not built.
+form. The router is drawn as Switch's. Causal models are evaluated without a limit, since one would let later tokens
+change earlier ones. GShard's random dropping of second choices is not built.
 """
 
 from typing import Any, Literal
@@ -23,7 +24,7 @@ ROUTER_SCALE = 0.1
 
 
 class Glam(ExpertsStep):
-    """Swap every other feed-forward network for gated experts of which each token meets two."""
+    """Replace every other feed-forward network with gated experts; each token uses two."""
 
     paper = "https://arxiv.org/abs/2112.06905"
     module = Top2Experts
@@ -32,18 +33,22 @@ class Glam(ExpertsStep):
         2.0,
         gt=0,
         le=1024,
-        description="places of an expert in training, times tokens / experts; empty: no limit",
+        description="capacity of an expert in training, as a multiple of tokens / experts; no limit if empty",
         json_schema_extra={"when_empty": "no limit"},
     )
     eval_capacity_factor: float | None = Field(
         2.0,
         gt=0,
         le=1024,
-        description="the same in evaluation, over each sequence; empty: no limit",
+        description="capacity factor in evaluation, per sequence; no limit if empty or in a causal model",
         json_schema_extra={"when_empty": "no limit"},
     )
-    group: Literal["batch", "sequence"] = Field("batch", description="tokens that share an expert's places in training")
-    balance_weight: float = Field(0.01, ge=0, le=100, description="weight of the loss that balances first choices")
+    group: Literal["batch", "sequence"] = Field(
+        "batch", description="tokens per group in training; each group has its own capacity"
+    )
+    balance_weight: float = Field(
+        0.01, ge=0, le=100, description="weight of the load balancing loss over first choices"
+    )
 
     def settings(self) -> dict[str, Any]:
         """The module's keyword arguments."""

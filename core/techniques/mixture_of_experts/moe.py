@@ -14,17 +14,17 @@ from core.techniques.mixture_of_experts.experts import ExpertsStep
 
 
 class Moe(ExpertsStep):
-    """Swap feed-forward networks for experts of which each token meets k, chosen under learned noise."""
+    """Replace feed-forward networks with experts; each token uses k, chosen with learned noise."""
 
     paper = "https://arxiv.org/abs/1701.06538"
     module = NoisyTopKExperts
 
-    k: int = Field(2, ge=1, le=64, description="experts that a token goes to")
+    k: int = Field(2, ge=1, le=64, description="experts per token")
     importance_weight: float = Field(
-        0.1, ge=0, le=100, description="weight of the loss that evens out the experts' summed gates"
+        0.1, ge=0, le=100, description="weight of the importance loss, which balances the experts' summed gates"
     )
     load_weight: float = Field(
-        0.1, ge=0, le=100, description="weight of the loss that evens out how many tokens experts get"
+        0.1, ge=0, le=100, description="weight of the load loss, which balances the experts' numbers of tokens"
     )
 
     def choices(self) -> int:

@@ -1,8 +1,9 @@
 """Switch: each token goes to one expert, weighted by the router's probability of it, as long as there is a place.
 
 Paper: https://arxiv.org/abs/2101.03961. Experts have the form of the feed-forward network whose place they take. Places
-are counted over a training batch and, in evaluation, over each sequence, padding left out. A token's output is scaled
-by a probability, so a trained model does not begin as what it was: `glam` and `moe` do.
+are counted over a training batch, and in evaluation over each sequence, without the padding. Causal models are
+evaluated without a limit, since one would let later tokens change earlier ones. A token's output is scaled by a
+probability, so a trained model does not begin as what it was: `glam` and `moe` do.
 """
 
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from core.techniques.mixture_of_experts.experts import ExpertsStep, Ffn
 
 
 class Switch(ExpertsStep):
-    """Swap feed-forward networks for experts of which each token meets one: more weights at the same compute."""
+    """Replace feed-forward networks with experts; each token uses one, so weights grow but compute does not."""
 
     paper = "https://arxiv.org/abs/2101.03961"
     module = SwitchExperts
@@ -28,23 +29,30 @@ class Switch(ExpertsStep):
         1.25,
         gt=0,
         le=1024,
-        description="places of an expert in training, times tokens / experts; empty: no limit",
+        description="capacity of an expert in training, as a multiple of tokens / experts; no limit if empty",
         json_schema_extra={"when_empty": "no limit"},
     )
     eval_capacity_factor: float | None = Field(
         2.0,
         gt=0,
         le=1024,
-        description="the same in evaluation, over each sequence; empty: no limit",
+        description="capacity factor in evaluation, per sequence; no limit if empty or in a causal model",
         json_schema_extra={"when_empty": "no limit"},
     )
-    group: Literal["batch", "sequence"] = Field("batch", description="tokens that share an expert's places in training")
-    balance_weight: float = Field(0.01, ge=0, le=100, description="weight of the load balancing loss (alpha)")
-    jitter: float = Field(0.01, ge=0, lt=1, description="the router's input is multiplied by 1 - this to 1 + this")
-    reroutes: int = Field(
-        0, ge=0, le=4096, description="next choices that a token without a place tries (no token left behind)"
+    group: Literal["batch", "sequence"] = Field(
+        "batch", description="tokens per group in training; each group has its own capacity"
     )
-    init_scale: float = Field(0.1, gt=0, le=10, description="variance of fresh weights, times their inputs")
+    balance_weight: float = Field(0.01, ge=0, le=100, description="weight of the load balancing loss (alpha)")
+    jitter: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="router jitter: its input is multiplied by a factor between 1 - jitter and 1 + jitter",
+    )
+    reroutes: int = Field(
+        0, ge=0, le=4096, description="further choices that an overflowing token tries (no token left behind)"
+    )
+    init_scale: float = Field(0.1, gt=0, le=10, description="variance of initial weights, times their number of inputs")
 
     def settings(self) -> dict[str, Any]:
         """The module's keyword arguments."""
@@ -54,7 +62,9 @@ class Switch(ExpertsStep):
     def apply(self, subject: Subject, context: Context) -> None:
         """Swap, and say what becomes of a trained model."""
         if subject.trained:
-            message = f"each output is now scaled by a router's probability, at first about 1/{self.experts}: train on"
+            message = (
+                f"each output is now scaled by a router's probability, initially about 1/{self.experts}: train again"
+            )
             context.record.event("warning", message)
         super().apply(subject, context)
 

@@ -12,14 +12,14 @@ from core.technique import OneShot
 class CalibratedPruning(OneShot):
     """Base of one-shot pruning, unstructured or n:m, that looks at the layers' inputs."""
 
-    structure: Literal["unstructured", "n:m"] = Field("unstructured", description="which weights may go together")
-    sparsity: float = Field(0.5, ge=0, lt=1, description="share of the weights that is zeroed, where unstructured")
-    n: int = Field(2, ge=1, le=31, description="weights kept in a group, where n:m")
-    m: int = Field(4, ge=2, le=32, description="consecutive input channels of a group, where n:m")
+    structure: Literal["unstructured", "n:m"] = Field("unstructured", description="pattern of the zeros")
+    sparsity: float = Field(0.5, ge=0, lt=1, description="share of weights to set to zero, for unstructured")
+    n: int = Field(2, ge=1, le=31, description="weights kept per group, for n:m")
+    m: int = Field(4, ge=2, le=32, description="consecutive input channels per group, for n:m")
     indivisible: Literal["refuse", "skip"] = Field(
-        "refuse", description="what becomes of a layer whose input channels m does not divide"
+        "refuse", description="how to treat a layer whose input channels m does not divide"
     )
-    calibration_examples: int = Field(128, ge=1, le=100_000, description="examples that the inputs are taken from")
+    calibration_examples: int = Field(128, ge=1, le=100_000, description="number of calibration examples")
 
     def label(self) -> str:
         """The share or the pattern."""

@@ -42,24 +42,26 @@ class Layer:
 
 
 class ChannelPermutation(OneShot):
-    """Reorder channels so that N:M pruning keeps more of the weights; the dense model answers as before."""
+    """Reorder channels so that N:M pruning keeps larger weights. The dense model's outputs do not change."""
 
     family = Family.PRUNING
     paper = "https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html"
     compresses = False
     refuses = {
         INTEGER_CODES: "Integer codes cannot be pruned: put channel_permutation before the step that quantizes.",
-        NM_PATTERN: "Another order of inputs breaks the groups of N:M: put this step before it.",
+        NM_PATTERN: "Reordering inputs breaks the groups of N:M: put this step before the one that prunes N:M.",
     }
 
-    n: int = Field(2, ge=1, le=31, description="weights that will be kept in a group")
-    m: int = Field(4, ge=2, le=32, description="consecutive input channels of a group")
-    strategy: Strategy = Field("stripe_groups", description="how the order is searched")
-    width: int = Field(2, ge=2, le=3, description="stripe_groups: groups whose channels are arranged together")
-    escapes: int = Field(100, ge=0, le=100_000, description="how often the search may step back to leave an optimum")
-    ffn: bool = Field(True, description="hidden units of a Transformer's feed-forward networks")
-    values: bool = Field(True, description="values of a Transformer's attention, within their head")
-    residual: bool = Field(False, description="the residual stream of a Transformer: one order for all its layers")
+    n: int = Field(2, ge=1, le=31, description="weights kept per group by the later N:M pruning")
+    m: int = Field(4, ge=2, le=32, description="consecutive input channels per group")
+    strategy: Strategy = Field("stripe_groups", description="search algorithm")
+    width: int = Field(2, ge=2, le=3, description="stripe_groups: groups whose channels are permuted together")
+    escapes: int = Field(100, ge=0, le=100_000, description="how often the search may escape a local optimum")
+    ffn: bool = Field(True, description="permute hidden units of a Transformer's feed-forward networks")
+    values: bool = Field(True, description="permute value channels of a Transformer's attention within each head")
+    residual: bool = Field(
+        False, description="permute the residual stream of a Transformer, in one order for all layers"
+    )
 
     def label(self) -> str:
         """The pattern, and the strategy."""
@@ -87,7 +89,7 @@ class ChannelPermutation(OneShot):
         network = trace(model, lambda: logits_of(model, few))
         found, left = find_parts(network, anatomy(model), list(prunable_weights(model)), self.m, self._kinds())
         if not found:
-            raise TechniqueFailure(f"no layer's inputs can be put into another order: {_told(left)}")
+            raise TechniqueFailure(f"no layer's inputs can be reordered: {_told(left)}")
         expected = logits_of(model, batch)
         tensors = _with_masks(network, subject)
         layers = self._layers(found, network)
@@ -100,9 +102,9 @@ class ChannelPermutation(OneShot):
         if not error <= _tolerance(model, expected):
             for part, inverse in reversed(undo):
                 part.channels.permute_(tensors, inverse)
-            raise TechniqueFailure(f"another order changes the model's answers, by {error:.2%}: it is left as it was")
+            raise TechniqueFailure(f"reordering changes the model's outputs by {error:.2%}: left unchanged")
         if left:
-            context.record.event("info", f"inputs that keep their order: {_told(left)}")
+            context.record.event("info", f"inputs that cannot be reordered: {_told(left)}")
         subject.details["layers"] = [self._row(name, layer, network) for name, layer in layers.items()]
         subject.details["left alone"] = left
 

@@ -46,7 +46,7 @@ FAR = 0.05  # from the target: worth a warning
 
 
 class Cofi(TrainingMethod):
-    """Learn masks of heads, FFN units, layers and channels under a target size, and cut out what they drop."""
+    """Learn masks over heads, FFN units, layers and channels for a target size, then remove what is masked."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2204.00408"
@@ -55,13 +55,13 @@ class Cofi(TrainingMethod):
     refuses = {
         **NEEDS_BOTH_HALVES,
         INTEGER_CODES: "Integer codes have no gradient: put cofi before the step that quantizes.",
-        LOW_RANK: "Factored layers cannot be made smaller: put cofi before the step that factors.",
-        NM_PATTERN: "Taking inputs out shifts the groups of N:M: put the step that prunes N:M after this one.",
+        LOW_RANK: "Factored layers cannot be pruned: put cofi before the step that factors.",
+        NM_PATTERN: "Removing inputs shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
     refuses_with = {
         "residual=True": {
             **NEEDS_PLAIN_HEAD,
-            ROTATED_STREAM: "A sliced stream has no channels to cut: set residual: false, or leave slicegpt out.",
+            ROTATED_STREAM: "A sliced stream has no channels to prune: set residual: false, or remove slicegpt.",
             REDUCED_TOKENS: "Blocks that reduce tokens keep the stream's width: set residual: false.",
         }
     }
@@ -70,16 +70,16 @@ class Cofi(TrainingMethod):
         description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
         json_schema_extra={"role": "model"},
     )
-    sparsity: float = Field(0.6, gt=0, lt=1, description="share of the blocks' weights that is to go")
-    residual: bool = Field(True, description="channels of the residual stream may go too")
+    sparsity: float = Field(0.6, gt=0, lt=1, description="share of the blocks' weights to remove")
+    residual: bool = Field(True, description="also remove channels of the residual stream")
     start: float = Field(0.05, ge=0, lt=1, description="share of the updates before masks are learned")
-    rise: float = Field(0.2, ge=0, le=1, description="share of the updates in which the target rises from 0")
+    rise: float = Field(0.2, ge=0, le=1, description="share of the updates in which the target sparsity rises from 0")
     mask_learning_rate: float = Field(
-        0.01, gt=0, le=10, description="constant rate of masks and multipliers; raise it for short trainings"
+        0.01, gt=0, le=10, description="constant learning rate of masks and multipliers; raise it for short trainings"
     )
-    temperature: float = Field(2.0, gt=0, le=100, description="softens the logits of student and teacher")
-    layer_weight: float = Field(0.9, ge=0, le=1, description="weight of the layers' distillation; logits have the rest")
-    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, as kernels like them")
+    temperature: float = Field(2.0, gt=0, le=100, description="temperature for the logits of student and teacher")
+    layer_weight: float = Field(0.9, ge=0, le=1, description="weight of layer distillation; the logits get the rest")
+    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, which kernels run faster")
 
     _context: Context = PrivateAttr()
     _structure: Structure = PrivateAttr()
@@ -112,7 +112,7 @@ class Cofi(TrainingMethod):
         self._teacher = context.resolve(ModelSpec.model_validate(self.teacher)).eval().requires_grad_(False)
         self._taught = TaughtLayers(self._teacher, subject.model, context.device)
         if self.layer_weight and not self._taught.names:
-            message = f"is a {type(self._teacher).__name__}, whose blocks are not known"
+            message = f"is a {type(self._teacher).__name__}, whose blocks are not known to Slimboard"
             raise SpecError.of("teacher", self.teacher, message, "Set layer_weight to 0, or choose a Transformer.")
 
     def param_groups(self) -> list[dict[str, Any]]:

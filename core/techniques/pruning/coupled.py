@@ -22,21 +22,27 @@ class CoupledPruning(OneShot):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2305.11627"
     refuses = {
-        INTEGER_CODES: "Packed layers cannot be made smaller: put this step before the one that quantizes.",
-        LOW_RANK: "Factored layers cannot be made smaller: put this step before the one that factors.",
-        NM_PATTERN: "Taking inputs out shifts the groups of N:M: put the step that prunes N:M after this one.",
+        INTEGER_CODES: "Packed layers cannot be pruned: put this step before the one that quantizes.",
+        LOW_RANK: "Factored layers cannot be pruned: put this step before the one that factors.",
+        NM_PATTERN: "Removing inputs shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
 
-    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the units that is cut out")
+    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the units to remove")
     importance: Importance = Field(
         "first_order",
-        description="|g w|; mixed: with curvature; l2: norm of the weights; taylor: squared gradient of a gate; chance",
+        description="|g w|; mixed: with curvature; l2: norm of the weights; taylor: squared gradient of a gate; random",
     )
-    scope: Literal["layer", "global"] = Field("layer", description="units that compete: a layer's, or the model's")
-    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, as kernels like them")
-    skip_first: int = Field(0, ge=0, le=1000, description="blocks at the beginning that stay whole")
-    skip_last: int = Field(0, ge=0, le=1000, description="blocks at the end that stay whole")
-    calibration_examples: int = Field(64, ge=1, le=100_000, description="calibration examples (windows for text)")
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="rank units within each layer, or in the whole model"
+    )
+    round_to: int = Field(
+        8, ge=1, le=1024, description="round kept widths to multiples of this, which kernels run faster"
+    )
+    skip_first: int = Field(0, ge=0, le=1000, description="number of first blocks to keep whole")
+    skip_last: int = Field(0, ge=0, le=1000, description="number of last blocks to keep whole")
+    calibration_examples: int = Field(
+        64, ge=1, le=100_000, description="number of calibration examples (windows for text)"
+    )
 
     def label(self) -> str:
         """The share, and what is not the default."""
@@ -60,7 +66,7 @@ class CoupledPruning(OneShot):
             raise SpecError.of(field, value, "leaves no block to prune", "Choose a smaller one.")
         if self.scope == "layer" and all(self._n_kept(group) == group.count for group in units):
             widths = sorted({group.count for group in units})
-            message = f"takes nothing from widths of {', '.join(map(str, widths))} rounded to {self.round_to}"
+            message = f"removes nothing from widths of {', '.join(map(str, widths))} rounded to {self.round_to}"
             raise SpecError.of(
                 "pruning_ratio", self.pruning_ratio, message, "Choose a larger one, or a finer round_to."
             )

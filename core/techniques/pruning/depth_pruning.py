@@ -43,24 +43,26 @@ def dropped_blocks(
 
 
 class DepthPruning(OneShot):
-    """Take out whole blocks: those that change the residual stream least."""
+    """Remove the blocks that change the residual stream least."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2403.03853"
     refuses = {
-        ROTATED_STREAM: "Blocks of a sliced model hand on rotated streams: put depth_pruning before slicegpt.",
+        ROTATED_STREAM: "Blocks of a sliced model pass on rotated streams: put depth_pruning before slicegpt.",
         REDUCED_TOKENS: "The stream is compared token by token: put depth_pruning before the step that reduces tokens.",
     }
 
-    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the blocks that is taken out, at least one")
+    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of the blocks to remove; at least one is removed")
     n_dropped: int | None = Field(
         None,
         ge=1,
-        description="blocks that are taken out, instead of pruning_ratio",
+        description="number of blocks to remove, in place of pruning_ratio",
         json_schema_extra={"when_empty": "not set"},
     )
-    strategy: Strategy = Field("block_influence", description="which: least influence, contiguous, deepest or random")
-    calibration_examples: int = Field(128, ge=1, le=65_536, description="examples that influence is measured on")
+    strategy: Strategy = Field(
+        "block_influence", description="choice of blocks: least influence, contiguous, deepest or random"
+    )
+    calibration_examples: int = Field(128, ge=1, le=65_536, description="number of examples to measure influence on")
 
     def label(self) -> str:
         """How much, and by what."""
@@ -72,7 +74,9 @@ class DepthPruning(OneShot):
         depth = check_blocks(subject.model, subject.configs["main"])
         if self._n(depth) >= depth:
             field = "pruning_ratio" if self.n_dropped is None else "n_dropped"
-            raise SpecError.of(field, getattr(self, field), f"leaves none of the {depth} blocks", "Take out fewer.")
+            raise SpecError.of(
+                field, getattr(self, field), f"leaves none of the {depth} blocks", "Remove fewer blocks."
+            )
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:

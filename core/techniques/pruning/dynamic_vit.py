@@ -38,7 +38,7 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class DynamicVit(TrainingMethod):
-    """Learn which tokens the later blocks can do without; evaluation then computes only with the others."""
+    """Learn which tokens later blocks can skip. Evaluation then computes only the kept tokens."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2106.02034"
@@ -46,13 +46,15 @@ class DynamicVit(TrainingMethod):
     decides = frozenset({BLOCKS})
     refuses = {
         **NEEDS_PLAIN_BLOCKS,
-        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out dynamic_vit or slicegpt.",
-        REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",
+        ROTATED_STREAM: "Blocks of a sliced model rotate their tokens: remove dynamic_vit or slicegpt.",
+        REDUCED_TOKENS: "A block can reduce its tokens in only one way: remove one of the two steps.",
     }
 
-    keep: float = Field(0.7, gt=0, lt=1, description="share of the patches that every stage leaves of those before it")
-    stages: int = Field(3, ge=1, le=16, description="blocks with a predictor in front, spread over the depth")
-    distillation: float = Field(0.5, ge=0, le=10, description="weight of each tie to the model as it was before")
+    keep: float = Field(0.7, gt=0, lt=1, description="share of the patches that each stage keeps")
+    stages: int = Field(3, ge=1, le=16, description="number of stages, each with a predictor, spread over the depth")
+    distillation: float = Field(
+        0.5, ge=0, le=10, description="weight of each distillation loss from the original model"
+    )
 
     _norm: str = PrivateAttr()
     _teacher: nn.Module | None = PrivateAttr(None)
@@ -84,7 +86,9 @@ class DynamicVit(TrainingMethod):
             self._teacher = copy.deepcopy(subject.model).eval().requires_grad_(False)
             self._teacher.get_submodule(self._norm).register_forward_hook(self._keep_tokens)
         elif self.distillation:
-            context.record.event("warning", "the model is not trained yet: dynamic_vit has nothing to distil from")
+            context.record.event(
+                "warning", "the model is not trained yet, so dynamic_vit has no teacher to distil from"
+            )
         self._swap(subject, tokens, context)
 
     def _swap(self, subject: Subject, tokens: Tokens, context: Context) -> None:

@@ -13,11 +13,11 @@ from core.techniques.pruning.coupled import CoupledPruning
 
 
 class FfnPruning(CoupledPruning):
-    """Cut out the hidden units of feed-forward networks that matter least."""
+    """Remove the least important hidden units of feed-forward networks."""
 
     refuses = {
         **CoupledPruning.refuses,
-        NO_DENSE_FFN: "There are no hidden units to cut: leave one of the two steps out.",
+        NO_DENSE_FFN: "There are no hidden units to prune: remove one of the two steps.",
     }
 
     def units(self, subject: Subject) -> list[Units]:
@@ -32,6 +32,6 @@ class FfnPruning(CoupledPruning):
         known = anatomy(subject.model)
         others = [name for name in known.chain[self.pruned_blocks] if name not in known.feeds]
         if others:
-            message = "what is in the place of their feed-forward networks stays whole"
+            message = "their feed-forward networks were replaced and are not pruned"
             context.record.event("warning", f"{', '.join(others)}: {message}")
         super().apply(subject, context)

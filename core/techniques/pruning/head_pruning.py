@@ -38,24 +38,26 @@ def normalized(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class HeadPruning(OneShot):
-    """Cut out the attention heads that matter least to the loss."""
+    """Remove the attention heads that matter least to the loss."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/1905.10650"
     leaves = frozenset({FEWER_HEADS})
     refuses = {
-        NO_HEADS: "There are no heads to cut: leave one of the two steps out.",
-        INTEGER_CODES: "Packed layers cannot be made smaller: put head_pruning before the step that quantizes.",
-        LOW_RANK: "Factored layers cannot be made smaller: put head_pruning before the step that factors.",
+        NO_HEADS: "There are no heads to prune: remove one of the two steps.",
+        INTEGER_CODES: "Packed layers cannot be pruned: put head_pruning before the step that quantizes.",
+        LOW_RANK: "Factored layers cannot be pruned: put head_pruning before the step that factors.",
     }
 
-    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of all heads that is cut out")
+    pruning_ratio: float = Field(0.25, gt=0, lt=1, description="share of all heads to remove")
     importance: Literal["gradient", "magnitude", "random"] = Field(
-        "gradient", description="the loss's derivative by the head's output, the norm of its weights, or chance"
+        "gradient", description="gradient of the loss times the head's output, norm of its weights, or random"
     )
-    normalize: bool = Field(True, description="divide by the layer's norm, as the paper does, before layers compete")
-    rounds: int = Field(4, ge=1, le=100, description="how often the importances are estimated again")
-    calibration_examples: int = Field(128, ge=1, le=100_000, description="calibration examples (windows for text)")
+    normalize: bool = Field(True, description="normalize importances within each layer, as in the paper")
+    rounds: int = Field(4, ge=1, le=100, description="number of rounds; each estimates importances again")
+    calibration_examples: int = Field(
+        128, ge=1, le=100_000, description="number of calibration examples (windows for text)"
+    )
 
     def label(self) -> str:
         """The share, and the score where it is not the paper's."""
@@ -68,12 +70,12 @@ class HeadPruning(OneShot):
         total = sum(group.count for group in units)
         dropped = round(self.pruning_ratio * total)
         if dropped < 1:
-            message = f"takes away none of {total} heads"
+            message = f"removes none of {total} heads"
             raise SpecError.of("pruning_ratio", self.pruning_ratio, message, f"Choose more than {0.5 / total:.2g}.")
         if total - dropped < len(units):
-            message = f"leaves {total - dropped} of {total} heads to {len(units)} layers, which need one each"
+            message = f"leaves {total - dropped} of {total} heads for {len(units)} layers, which need one each"
             most = int(100 * (1 - len(units) / total)) / 100
-            remedy = f"Choose at most {most}." if most else "Choose a model of several heads a layer."
+            remedy = f"Choose at most {most}." if most else "Choose a model with several heads per layer."
             raise SpecError.of("pruning_ratio", self.pruning_ratio, message, remedy)
 
     def apply(self, subject: Subject, context: Context) -> None:

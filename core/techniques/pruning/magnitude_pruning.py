@@ -43,7 +43,7 @@ def cubic_sparsity(progress: float, initial: float, final: float) -> float:
 
 
 class MagnitudePruning(OneShot, TrainingMethod):
-    """Drop the smallest weights: at once as a step, gradually as a method of train."""
+    """Set the smallest weights to zero: at once as a step, gradually inside train."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/1710.01878"
@@ -51,11 +51,13 @@ class MagnitudePruning(OneShot, TrainingMethod):
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put magnitude_pruning before the step that quantizes."}
 
-    sparsity: float = Field(0.5, ge=0, lt=1, description="share of the weights that is zeroed")
-    scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
+    sparsity: float = Field(0.5, ge=0, lt=1, description="share of weights to set to zero")
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="rank weights within each layer, or in the whole model"
+    )
     ramp_start: float = Field(0.0, ge=0, lt=1, description="inside train: share of the updates before the first mask")
     ramp_end: float = Field(0.75, gt=0, le=1, description="inside train: share of the updates until the last mask")
-    update_every: int = Field(10, ge=1, description="inside train: updates from one mask to the next")
+    update_every: int = Field(10, ge=1, description="inside train: updates between masks")
 
     _subject: Subject = PrivateAttr()
     _initial: float = PrivateAttr(0.0)

@@ -65,7 +65,7 @@ def cubic_rise(progress: float) -> float:
 
 
 class MovementPruning(TrainingMethod):
-    """Prune while fine-tuning, by whether weights move towards zero rather than by how large they are."""
+    """Prune during fine-tuning: remove weights that move towards zero, not those that are small."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -75,14 +75,22 @@ class MovementPruning(TrainingMethod):
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put movement_pruning before the step that quantizes."}
 
-    mode: Literal["hard", "soft"] = Field("hard", description="hard: a given sparsity; soft: one that lambda settles")
-    sparsity: float = Field(0.85, gt=0, lt=1, description="hard: share of the weights that is zeroed in the end")
-    scope: Literal["layer", "global"] = Field("layer", description="hard: weights that compete: a layer's, or all")
-    threshold: float = Field(0.1, gt=0, lt=0.5, description="soft: sigmoid(score) that a weight must exceed in the end")
-    lambda_: float = Field(100.0, alias="lambda", ge=0, le=1e6, description="soft: weight of the mean sigmoid(score)")
+    mode: Literal["hard", "soft"] = Field(
+        "hard", description="hard: a given sparsity; soft: a sparsity that depends on lambda"
+    )
+    sparsity: float = Field(0.85, gt=0, lt=1, description="hard: final share of zero weights")
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="hard: rank weights within each layer, or in the whole model"
+    )
+    threshold: float = Field(
+        0.1, gt=0, lt=0.5, description="soft: final threshold of sigmoid(score) for keeping a weight"
+    )
+    lambda_: float = Field(
+        100.0, alias="lambda", ge=0, le=1e6, description="soft: weight of the penalty, the mean sigmoid(score)"
+    )
     score_learning_rate: float = Field(1e-2, gt=0, le=100, description="peak learning rate of the scores")
-    ramp_start: float = Field(0.1, ge=0, lt=1, description="share of the updates before the first weight is pruned")
-    ramp_end: float = Field(0.75, gt=0, le=1, description="share of the updates until the last one is")
+    ramp_start: float = Field(0.1, ge=0, lt=1, description="share of the updates before pruning starts")
+    ramp_end: float = Field(0.75, gt=0, le=1, description="share of the updates until pruning ends")
 
     _context: Context = PrivateAttr()
     _subject: Subject = PrivateAttr()

@@ -23,24 +23,24 @@ from core.techniques.pruning.wanda_layers import prune_by_input_norms
 
 
 class NmPruning(OneShot):
-    """Keep n of every m consecutive weights along the inputs, those that score highest, as sparse kernels want it."""
+    """Keep the n most important of every m consecutive weights along the inputs, the pattern of sparse kernels."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2104.08378"
     leaves = frozenset({MASK, NM_PATTERN})
     refuses = {INTEGER_CODES: "Integer codes cannot be pruned: put nm_pruning before the step that quantizes."}
 
-    n: int = Field(2, ge=1, le=31, description="weights kept in a group")
-    m: int = Field(4, ge=2, le=32, description="consecutive input channels of a group")
+    n: int = Field(2, ge=1, le=31, description="weights kept per group")
+    m: int = Field(4, ge=2, le=32, description="consecutive input channels per group")
     indivisible: Literal["refuse", "skip"] = Field(
-        "refuse", description="what becomes of a layer whose input channels m does not divide"
+        "refuse", description="how to treat a layer whose input channels m does not divide"
     )
 
     score: Literal["magnitude", "wanda", "sparsegpt"] = Field(
-        "magnitude", description="what weights compete by; sparsegpt also updates those that stay"
+        "magnitude", description="importance of weights; sparsegpt also updates the kept ones"
     )
     calibration_examples: int = Field(
-        128, ge=1, le=100_000, description="examples that the inputs are taken from, for wanda and sparsegpt"
+        128, ge=1, le=100_000, description="number of calibration examples, for wanda and sparsegpt"
     )
 
     def label(self) -> str:

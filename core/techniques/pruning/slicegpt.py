@@ -32,7 +32,7 @@ def kept_width(width: int, slicing: float) -> int:
 
 
 class Slicegpt(OneShot):
-    """Make the residual stream narrower by rotating it into its principal components."""
+    """Rotate the residual stream into its principal components and remove the smallest ones."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2401.15024"
@@ -40,15 +40,17 @@ class Slicegpt(OneShot):
     refuses = {
         **NEEDS_BOTH_HALVES,
         **NEEDS_PLAIN_HEAD,
-        REDUCED_TOKENS: "Blocks that reduce tokens call their parts by themselves: leave one of the two steps out.",
-        MASK: "Rotating fills pruned weights again: put slicegpt before the step that prunes weights.",
+        REDUCED_TOKENS: "Blocks that reduce tokens call their parts directly: remove one of the two steps.",
+        MASK: "Rotating makes pruned weights nonzero again: put slicegpt before the step that prunes weights.",
         INTEGER_CODES: "Integer codes cannot be rotated: put slicegpt before the step that quantizes.",
         LOW_RANK: "Factors are not rotated: put slicegpt before the step that factors.",
         ROTATED_STREAM: "Slice once, by as much as both steps together.",
     }
 
-    slicing: float = Field(0.25, gt=0, lt=1, description="share of the residual stream's width that is cut off")
-    calibration_examples: int = Field(128, ge=1, le=65_536, description="examples that directions are found on")
+    slicing: float = Field(0.25, gt=0, lt=1, description="share of the residual stream's width to remove")
+    calibration_examples: int = Field(
+        128, ge=1, le=65_536, description="number of calibration examples for the principal components"
+    )
 
     def label(self) -> str:
         """The share."""
@@ -61,10 +63,10 @@ class Slicegpt(OneShot):
         if masked is not None:
             raise SpecError.of("slicegpt", masked.removeprefix("main."), "is pruned", self.refuses[MASK])
         if kept_width(width, self.slicing) < MULTIPLE:
-            message = f"leaves less than {MULTIPLE} of the residual stream's width of {width}"
-            raise SpecError.of("slicing", self.slicing, message, "Cut off less.")
+            message = f"leaves fewer than {MULTIPLE} of the residual stream's {width} channels"
+            raise SpecError.of("slicing", self.slicing, message, "Slice less.")
         if anatomy(subject.model).tied and _tied_key(subject) is None:
-            message = "has a head that shares the embedding's weights and whose config cannot say otherwise"
+            message = "has a head that must share the embedding's weights"
             raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
 
     @torch.no_grad()
@@ -79,14 +81,14 @@ class Slicegpt(OneShot):
             subject.details["layers"] = self._slice(subject, stream, kept, context)
         after = _n_weights(subject.model)
         if after >= before:
-            message = f"the model has {after:,} weights and had {before:,}: matrices on the skips outweigh what was cut"
+            message = f"the model grew from {before:,} to {after:,} weights: matrices on skips outweigh the savings"
             context.record.event("warning", message)
 
     def _slice(self, subject: Subject, stream: Residual, kept: int, context: Context) -> list[dict[str, Any]]:
         batches = list(context.calibration(self.calibration_examples))
         slicing = Slicing(subject, stream, kept, batches, context.device)
         if slicing.n_tokens < stream.width:
-            message = f"{slicing.n_tokens} tokens of calibration leave directions of the {stream.width} open"
+            message = f"{slicing.n_tokens} calibration tokens do not determine all {stream.width} directions"
             context.record.event("warning", f"{message}: raise calibration_examples")
         rows: list[dict[str, Any]] = []
         for basis in slicing.run():

@@ -22,7 +22,7 @@ from core.techniques.pruning.calibrated import CalibratedPruning
 
 
 class Sparsegpt(GridSettings, CalibratedPruning):
-    """Prune by second order and update the kept weights to compensate; optionally quantize them in the same pass."""
+    """Prune with second-order information and update the kept weights; optionally quantize in the same pass."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2301.00774"
@@ -34,18 +34,20 @@ class Sparsegpt(GridSettings, CalibratedPruning):
         None,
         ge=2,
         le=8,
-        description="bits of a kept weight; not quantized if empty",
+        description="bits per kept weight; not quantized if empty",
         json_schema_extra={"when_empty": "off"},
     )
     mask_columns: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="input channels whose mask is chosen at once, where unstructured; by size if empty",
+        description="input channels per mask selection, for unstructured; depends on the layer's size if empty",
         json_schema_extra={"when_empty": "by size"},
     )
-    damping: float = Field(DAMPING, gt=0, le=1, description="share of its mean that is added to the Hessian's diagonal")
-    sequential: bool = Field(False, description="compute inputs again after each group of layers in a block")
+    damping: float = Field(
+        DAMPING, gt=0, le=1, description="damping: share of its mean to add to the Hessian's diagonal"
+    )
+    sequential: bool = Field(False, description="recompute inputs after each group of layers in a block")
 
     def label(self) -> str:
         """The sparsity or the pattern, the bits, and the range estimator where it is not min-max."""

@@ -34,21 +34,21 @@ def tokens_of(subject: Subject) -> Tokens:
     model = subject.model
     known = anatomy(model)
     if subject.task.kind is not Kind.IMAGE_CLASSIFICATION or known.layout not in SUPPORTED or known.causal:
-        message = "is not a Vision Transformer whose blocks are known here"
+        message = "is not a Vision Transformer that Slimboard knows"
         raise SpecError.of("model.source", known.architecture, message, "Choose builtin:vit or a ViT or DeiT model.")
     if any(isinstance(model.get_submodule(block.name), SlicedBlock) for block in known.blocks):
-        message = "was sliced: its blocks turn their tokens on the way, which blocks that reduce them do not"
-        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+        message = "was sliced: its blocks rotate their tokens, which token-reducing blocks do not support"
+        raise SpecError.of("model.source", known.architecture, message, "Remove one of the two steps.")
     if any(isinstance(model.get_submodule(block.name), ReducingBlock) for block in known.blocks):
-        message = "has blocks that pass on fewer tokens already"
-        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+        message = "already has blocks that reduce tokens"
+        raise SpecError.of("model.source", known.architecture, message, "Remove one of the two steps.")
     if any(isinstance(model.get_submodule(block.attention), Replacement) for block in known.blocks):
-        message = "has attention that was swapped, which blocks that reduce tokens would put full attention in place of"
-        raise SpecError.of("model.source", known.architecture, message, "Leave one of the two steps out.")
+        message = "has replaced attention, and token-reducing blocks compute full attention"
+        raise SpecError.of("model.source", known.architecture, message, "Remove one of the two steps.")
     idle = next((block.attention for block in known.blocks if not _out_features(model, block.k)), None)
     if idle is not None:
-        remedy = "Put the step that reduces tokens before the one that left no heads."
-        raise SpecError.of("model.source", idle, "has no heads left, by whose keys tokens are compared", remedy)
+        remedy = "Put the step that reduces tokens before the one that pruned all heads."
+        raise SpecError.of("model.source", idle, "has no heads left, whose keys are needed to compare tokens", remedy)
     _refuse_dropout(model)
     assert known.head_dim is not None
     protected, total = _positions(model)

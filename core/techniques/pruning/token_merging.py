@@ -16,22 +16,22 @@ from core.techniques.pruning.token_blocks import tokens_of
 
 
 class TokenMerging(OneShot):
-    """Merge the most similar tokens of an image, a few in every block."""
+    """Merge the most similar tokens of an image, a few in each block."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2210.09461"
     leaves = frozenset({REDUCED_TOKENS})
     refuses = {
         **NEEDS_PLAIN_BLOCKS,
-        ROTATED_STREAM: "Blocks of a sliced model turn their tokens on the way: leave out token_merging or slicegpt.",
-        REDUCED_TOKENS: "A block reduces its tokens in one way: leave out one of the two steps.",
+        ROTATED_STREAM: "Blocks of a sliced model rotate their tokens: remove token_merging or slicegpt.",
+        REDUCED_TOKENS: "A block can reduce its tokens in only one way: remove one of the two steps.",
     }
 
-    merged: int = Field(4, ge=1, le=4096, description="tokens that every block merges away (the paper's r)")
+    merged: int = Field(4, ge=1, le=4096, description="tokens that each block merges away (r)")
 
     def label(self) -> str:
         """The tokens a block."""
-        return f"{self.merged} a block"
+        return f"{self.merged} per block"
 
     def check(self, subject: Subject) -> None:
         """The model is a Vision Transformer with known blocks."""

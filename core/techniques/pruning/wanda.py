@@ -26,7 +26,7 @@ def keep_rows(scores: Tensor, sparsity: float) -> Tensor:
 
 
 class Wanda(CalibratedPruning):
-    """Drop the weights with the smallest |weight| · ‖input‖, row by row; the others keep their values."""
+    """Set the weights with the smallest |weight| · ‖input‖ in each row to zero, without changing the others."""
 
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2306.11695"

@@ -18,12 +18,12 @@ from core.techniques.pruning.coupled import CoupledPruning
 
 
 class WidthPruning(CoupledPruning):
-    """Cut out the heads, FFN units and channels that matter least."""
+    """Remove the least important heads, FFN units and channels."""
 
     leaves = frozenset({FEWER_HEADS})
     refuses = CoupledPruning.refuses | NEEDS_BOTH_HALVES
 
-    residual_ratio: float = Field(0.0, ge=0, lt=1, description="share of the residual stream's channels cut out")
+    residual_ratio: float = Field(0.0, ge=0, lt=1, description="share of the residual stream's channels to remove")
 
     def units(self, subject: Subject) -> list[Units]:
         model = subject.model
@@ -46,9 +46,9 @@ class WidthPruning(CoupledPruning):
     def check(self, subject: Subject) -> None:
         """As for all coupled units; and channels of a stream can be scored by their weights only."""
         if self.residual_ratio and self.importance == "taylor":
-            message = "asks a gate, and a channel of the residual stream has no single one"
+            message = "needs one gate per unit, which residual channels do not have"
             raise SpecError.of("importance", self.importance, message, "Choose first_order, mixed, l2 or random.")
         if self.residual_ratio and channel_units(subject.model):
-            message = "is for Transformers; what a convolutional network adds together stays whole"
+            message = "is only supported for Transformers, not for the residual connections of convolutional networks"
             raise SpecError.of("residual_ratio", self.residual_ratio, message, "Set it to 0.")
         super().check(subject)

@@ -20,13 +20,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Cast(OneShot):
-    """Change the whole model to a 16-bit floating-point type."""
+    """Convert the whole model to a 16-bit floating-point type."""
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/1905.12322"
 
     dtype: Literal["bf16", "fp16"] = Field(
-        "bf16", description="bf16 has float32's range, fp16 three more bits of precision"
+        "bf16", description="bf16 has float32's range; fp16 has three more bits of precision"
     )
 
     def label(self) -> str:
@@ -36,7 +36,7 @@ class Cast(OneShot):
     def check(self, subject: Subject) -> None:
         """No weight is too large for the type."""
         if self.dtype == "fp16" and (name := _overflowing(subject)) is not None:
-            message = f"would turn weights of {name} into infinities"
+            message = f"would overflow weights of {name} to infinity"
             raise SpecError.of("dtype", self.dtype, message, "Choose bf16.")
 
     def apply(self, subject: Subject, context: Context) -> None:

@@ -20,15 +20,15 @@ from core.techniques.quantization.layers import quantizable, quantize_layers
 
 
 class DynamicInt8(OneShot):
-    """Multiply int8 weights by activations that are rounded to int8 token by token, as they arrive."""
+    """Quantize weights to int8, and activations to int8 per token at run time."""
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/2206.01861"
     leaves = frozenset({INTEGER_CODES})
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
-    include_head: bool = Field(False, description="quantize the output layer too")
-    skip: list[str] = Field(default_factory=list, description="layers to leave alone: names, * matches anything")
+    include_head: bool = Field(False, description="also quantize the output layer")
+    skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""

@@ -29,12 +29,12 @@ def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[s
             raise SpecError.of("model", name, message, "Keep one of the two quantization steps.")
     for pattern in skip:
         if not any(fnmatch(name, pattern) for name, _ in model.named_modules()):
-            raise SpecError.of("skip", pattern, "names no module of this model", f"Use names like {_example(model)}.")
+            raise SpecError.of("skip", pattern, "matches no module of this model", f"Use names like {_example(model)}.")
     names = prunable(model, (nn.Linear, ExpertLinear))
     known = anatomy(model)
     if include_head and known.tied:
-        message = "would quantize the embedding too, with which the head shares its weights"
-        raise SpecError.of("include_head", True, message, "Leave the head out.")
+        message = "would also quantize the embedding, whose weights the head shares"
+        raise SpecError.of("include_head", True, message, "Set include_head: false.")
     if include_head:
         names += [name for name in known.outputs if name in known.linears]
     chosen = [name for name in names if not any(fnmatch(name, pattern) for pattern in skip)]

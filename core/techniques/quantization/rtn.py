@@ -19,17 +19,17 @@ from core.techniques.quantization.layers import quantizable, quantize_layers
 
 
 class Rtn(OneShot, GridSettings):
-    """Round each weight to the nearest of 2^bits levels, per output channel or group of inputs."""
+    """Round each weight to the nearest of 2^bits levels, with a scale per output channel or group of inputs."""
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/1712.05877"
     leaves = frozenset({INTEGER_CODES})
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
-    bits: int = Field(8, ge=2, le=8, description="bits of a weight")
-    group_size: int = Field(64, ge=8, le=4096, description="inputs that share a scale, where granularity is group")
-    include_head: bool = Field(False, description="quantize the output layer too")
-    skip: list[str] = Field(default_factory=list, description="layers to leave alone: names, * matches anything")
+    bits: int = Field(8, ge=2, le=8, description="bits per weight")
+    group_size: int = Field(64, ge=8, le=4096, description="inputs that share a scale, for granularity: group")
+    include_head: bool = Field(False, description="also quantize the output layer")
+    skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
         """The bits, what shares a scale, and the range estimator where it is not min-max."""

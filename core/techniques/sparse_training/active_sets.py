@@ -36,7 +36,9 @@ def take_masks_over(subject: Subject, context: Context, names: Collection[str], 
     if not old:
         return
     before = 1 - sum(int(mask.sum()) for mask in old) / sum(mask.numel() for mask in old)
-    message = f"masks of {len(old)} layers ({100 * before:.3g} % zeros) give way to others ({100 * sparsity:.3g} %)"
+    message = (
+        f"masks of {len(old)} layers ({100 * before:.3g} % zeros) are replaced by new ones ({100 * sparsity:.3g} %)"
+    )
     context.record.event("warning" if before > sparsity + 0.005 else "info", message)
     for name in names:
         subject.constraints.pop(f"main.{name}", None)

@@ -43,7 +43,7 @@ def cosine_share(progress: float, initial: float) -> float:
 
 
 class Rigl(TrainingMethod):
-    """Train a sparse network that regrows its connections where the gradient is largest."""
+    """Train a sparse network: drop the smallest weights and regrow where the gradient is largest."""
 
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/1911.11134"
@@ -51,17 +51,17 @@ class Rigl(TrainingMethod):
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put rigl before the step that quantizes."}
 
-    sparsity: float = Field(0.9, gt=0, lt=1, description="share of the weights that is zero throughout")
+    sparsity: float = Field(0.9, gt=0, lt=1, description="share of zero weights throughout the training")
     distribution: Literal["erk", "uniform"] = Field(
-        "erk", description="erk: wide layers are sparser than narrow ones; uniform: all alike"
+        "erk", description="erk: wide layers are sparser than narrow ones; uniform: all layers are equally sparse"
     )
     grow: Literal["gradient", "random", "none"] = Field(
-        "gradient", description="gradient: RigL; random: SET; none: the first mask stays"
+        "gradient", description="gradient: RigL; random: SET; none: the mask does not change"
     )
-    drop_fraction: float = Field(0.3, gt=0, lt=1, description="share of the active weights replaced at first")
-    update_every: int = Field(20, ge=1, description="updates from one change to the next; the paper: 100 of 32,000")
-    stop: float = Field(0.75, gt=0, le=1, description="share of the updates after which the masks stay")
-    dense_ends: bool = Field(False, description="leave the model's first and last layer dense, whatever they are")
+    drop_fraction: float = Field(0.3, gt=0, lt=1, description="initial share of active weights to replace")
+    update_every: int = Field(20, ge=1, description="updates between mask changes; the paper: 100 of 32,000")
+    stop: float = Field(0.75, gt=0, le=1, description="share of the updates after which masks stay fixed")
+    dense_ends: bool = Field(False, description="keep the model's first and last layer dense")
 
     _subject: Subject = PrivateAttr()
     _context: Context = PrivateAttr()

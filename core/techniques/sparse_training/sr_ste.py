@@ -50,7 +50,7 @@ class NmMasked(nn.Module):
 
 
 class SrSte(TrainingMethod):
-    """Train with an n:m mask that follows the weights, while pruned weights decay towards zero."""
+    """Train with an n:m mask that is recomputed from the weights; pruned weights decay towards zero."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -60,12 +60,12 @@ class SrSte(TrainingMethod):
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put sr_ste before the step that quantizes."}
 
-    n: int = Field(2, ge=1, le=31, description="weights kept in a group")
-    m: int = Field(4, ge=2, le=32, description="consecutive input channels of a group")
-    lambda_: float = Field(2e-4, alias="lambda", ge=0, le=10, description="decay of pruned weights; 0 is STE")
-    decoupled: bool = Field(False, description="decay the weight itself, as AdamW does, not through the gradient")
+    n: int = Field(2, ge=1, le=31, description="weights kept per group")
+    m: int = Field(4, ge=2, le=32, description="consecutive input channels per group")
+    lambda_: float = Field(2e-4, alias="lambda", ge=0, le=10, description="decay of pruned weights; 0 gives plain STE")
+    decoupled: bool = Field(False, description="apply the decay to the weight, as AdamW does, not to the gradient")
     indivisible: Literal["refuse", "skip"] = Field(
-        "refuse", description="what becomes of a layer whose input channels m does not divide"
+        "refuse", description="how to treat a layer whose input channels m does not divide"
     )
 
     _context: Context = PrivateAttr()

@@ -40,7 +40,7 @@ def choose_sets(weights: Mapping[str, Tensor], density: float, extra_density: fl
 
 
 class TopKast(TrainingMethod):
-    """Train with the largest weights alone, while gradients also reach the next ones."""
+    """Compute with the largest weights only, while gradients also update the next largest ones."""
 
     family = Family.SPARSE_TRAINING
     paper = "https://arxiv.org/abs/2106.03517"
@@ -48,17 +48,25 @@ class TopKast(TrainingMethod):
     decides = frozenset({KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Integer codes have no gradient: put top_kast before the step that quantizes."}
 
-    density: float = Field(0.2, gt=0, le=1, description="share of weights that the forward pass uses (set A)")
-    extra_density: float = Field(0.3, ge=0, lt=1, description="share that also has gradients (set B without A)")
-    scope: Literal["layer", "global"] = Field("layer", description="weights that compete: a layer's, or the model's")
-    update_every: int = Field(10, ge=1, description="updates from one choice of the sets to the next")
-    exploration_strength: float = Field(
-        1e-3, ge=0, le=10, description="exploration loss, in place of weight decay; with SGD about 1e-4"
+    density: float = Field(0.2, gt=0, le=1, description="share of weights in the forward pass (set A)")
+    extra_density: float = Field(
+        0.3, ge=0, lt=1, description="share of further weights with gradients (set B without A)"
     )
-    exploration_stop: float = Field(1.0, ge=0, le=1, description="share of the updates after which B is A")
-    dense_ends: bool = Field(False, description="leave the model's first and last layer dense, whatever they are")
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="rank weights within each layer, or in the whole model"
+    )
+    update_every: int = Field(10, ge=1, description="updates between choices of the sets")
+    exploration_strength: float = Field(
+        1e-3,
+        ge=0,
+        le=10,
+        description="weight of the exploration loss, which replaces weight decay; about 1e-4 with SGD",
+    )
+    exploration_stop: float = Field(1.0, ge=0, le=1, description="share of the updates after which B equals A")
+    dense_ends: bool = Field(False, description="keep the model's first and last layer dense")
     backward: Literal["dense", "sparse"] = Field(
-        "dense", description="sparse: compute and keep only B's gradients; less memory, more time (linear layers only)"
+        "dense",
+        description="sparse: compute and store only B's gradients, with less memory and more time (linear layers only)",
     )
 
     _context: Context = PrivateAttr()
@@ -74,7 +82,7 @@ class TopKast(TrainingMethod):
     def check(self, subject: Subject) -> None:
         """The sets fit into the layers; a sparse backward pass needs linear layers."""
         if self.density + self.extra_density > 1 + 1e-9:
-            message = f"and density, which is {self.density:g}, are more than 1 together"
+            message = f"and density ({self.density:g}) add up to more than 1"
             remedy = f"Choose at most {1 - self.density:.4g}."
             raise SpecError.of("extra_density", self.extra_density, message, remedy)
         weights = sparse_weights(subject.model, dense_ends=self.dense_ends)

@@ -19,7 +19,7 @@ from core.training.loop import Plan, Training
 
 
 class Train(OneShot):
-    """Train the model on the task, with methods that prune, distil or quantize meanwhile."""
+    """Train the model on the task, with methods that prune, distil or quantize during training."""
 
     family = Family.TRAINING
     paper = "https://arxiv.org/abs/1711.05101"
@@ -28,20 +28,26 @@ class Train(OneShot):
         INTEGER_CODES: "Integer codes have no gradient: put train before the step that quantizes.",
     }
 
-    steps: int = Field(500, ge=1, le=10_000_000, description="updates of the optimizer")
-    batch_size: int = Field(64, ge=1, le=65_536, description="examples an update (windows for text)")
+    steps: int = Field(500, ge=1, le=10_000_000, description="number of optimizer updates")
+    batch_size: int = Field(64, ge=1, le=65_536, description="examples per update (windows for text)")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum")
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="decay of matrices; vectors have none")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="weight decay of matrices; vectors have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the updates in which the rate rises from zero")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the rate falls after that")
-    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="arithmetic of the forward pass; weights and optimizer are float32 in either case"
+    warmup: float = Field(
+        0.05, ge=0, le=1, description="share of the updates in which the learning rate rises from zero"
     )
-    evaluations: int = Field(5, ge=0, le=1000, description="how often the validation score is drawn")
-    methods: list[Any] = Field(default=[], description="methods that take part", json_schema_extra={"role": "methods"})
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the learning rate falls after warmup"
+    )
+    clip_norm: float = Field(1.0, ge=0, description="maximum norm of the gradient; 0: no clipping")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision of the forward pass; weights and optimizer state are always float32"
+    )
+    evaluations: int = Field(5, ge=0, le=1000, description="how often to compute the validation score")
+    methods: list[Any] = Field(
+        default=[], description="training methods to apply", json_schema_extra={"role": "methods"}
+    )
 
     @field_validator("methods")
     @classmethod
@@ -57,7 +63,9 @@ class Train(OneShot):
             method = technique(StepSpec.model_validate(item), f"methods[{index}]")
             if not isinstance(method, TrainingMethod):
                 name = next(iter(item))
-                raise SpecError.of(f"methods[{index}]", name, "is a step of its own", "Put it into the recipe.")
+                raise SpecError.of(
+                    f"methods[{index}]", name, "is a step, not a training method", "Add it to the recipe as a step."
+                )
             bound.append(method)
         return bound
 
@@ -83,8 +91,8 @@ class Train(OneShot):
         for index, method in enumerate(self.bound_methods()):
             name = next(iter(self.methods[index]))
             for what in sorted(method.decides & deciding.keys()):
-                message = f"decides {what}, as {deciding[what]} does in the same training"
-                raise SpecError.of(f"methods[{index}]", name, message, "Train twice, with one of them each.")
+                message = f"decides {what}, as does {deciding[what]} in the same training"
+                raise SpecError.of(f"methods[{index}]", name, message, "Use two train steps, one for each.")
             deciding |= dict.fromkeys(method.decides, name)
             try:
                 method.check(subject)

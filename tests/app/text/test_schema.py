@@ -20,7 +20,7 @@ class Inner(BaseModel):
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    bits: int = Field(ge=2, le=8, description="bits of a weight")
+    bits: int = Field(ge=2, le=8, description="bits per weight")
     sparsity: float = Field(0.5, ge=0, lt=1)
     rate: float = Field(1e-3, gt=0)
     heads: int | None = Field(None, ge=1)

@@ -122,5 +122,5 @@ def test_weights_that_float16_cannot_hold_are_not_made_infinite():
     masters = MasterWeights(model)
     with torch.no_grad():
         model.weight[0, 0] = 1e6
-    with pytest.raises(TechniqueFailure, match="a weight of weight is beyond float16's range"):
+    with pytest.raises(TechniqueFailure, match="a weight of weight exceeds the range of float16"):
         masters.restore()

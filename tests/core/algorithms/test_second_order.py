@@ -262,7 +262,7 @@ def test_the_given_weight_and_hessian_are_left_alone():
 
 def test_what_cannot_be_solved_is_refused():
     weight, hessian = problem()
-    with pytest.raises(ValueError, match="groups of 6 columns with one scale are not whole groups of 4"):
+    with pytest.raises(ValueError, match="groups of 6 columns do not consist of whole groups of 4"):
         solve(weight, factorize(hessian), pattern=NOfM(2, 4), rounding=rounding(3, True, 6))
     hessian[3, 3] = torch.inf
     with pytest.raises(ValueError, match="not finite"):

@@ -82,9 +82,7 @@ def test_hypervolume_by_hand():
     assert compute_hypervolume([[1, 3], [2, 2], [3, 1], [3, 3]], ["min", "min"], [4, 4]) == 6  # 3 + 2 + 1 squares
     assert compute_hypervolume([[1, 5]], ["min", "min"], [4, 4]) == 0
     assert compute_hypervolume([[0, 90], [-1, 95]], ["min", "max"], [2, 80]) == 3 * 15
-    assert (
-        compute_hypervolume([[0, 0, 1], [1, 1, 0]], ["min"] * 3, [2, 2, 2]) == 4 + 1
-    )  # two boxes less nothing shared above
+    assert compute_hypervolume([[0, 0, 1], [1, 1, 0]], ["min"] * 3, [2, 2, 2]) == 4 + 1  # two boxes that share nothing
 
 
 def covered_cells(points, limit):

@@ -109,7 +109,7 @@ def test_a_damaged_artifact_is_discarded_and_reported_once(tmp_path):
     (write_whole(store, "good") / "notes.txt").write_text("evil")
     told = []
     assert fresh(store).find_whole(KEY, told.append) is None
-    assert [(d.key, str(d)) for d in told] == [(KEY, "notes.txt has another SHA-256 than its manifest names")]
+    assert [(d.key, str(d)) for d in told] == [(KEY, "notes.txt does not match its SHA-256 in the manifest")]
     assert not store.has(KEY) and drafts(tmp_path) == []
     assert fresh(store).find_whole(KEY, told.append) is None and len(told) == 1
 

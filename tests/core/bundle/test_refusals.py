@@ -79,37 +79,37 @@ MISTAKES = f"{SHOWN}/mistakes-{DENSE}.json"
         (lambda c: c.pop("manifest.json"), "no manifest.json"),
         (lambda c: c.pop("curves.json"), "no curves.json"),
         (put("run.json", b"[" * 100_000), "run.json is no JSON"),
-        (edited("run.json", set_in("spec", "recipe", to=5)), "spec is none that this release reads. recipe"),
-        (edited("run.json", set_in("status", to="running")), "run.json is not what this release reads: status"),
-        (edited("run.json", set_in("password", to="x")), "run.json is not what this release reads: password"),
+        (edited("run.json", set_in("spec", "recipe", to=5)), "This release cannot read the bundle's spec. recipe"),
+        (edited("run.json", set_in("status", to="running")), "is not in a form that this release reads: status"),
+        (edited("run.json", set_in("password", to="x")), "is not in a form that this release reads: password"),
         (edited("run.json", set_in("name", to="a\0b")), "holds a NUL character"),
-        (edited("run.json", set_in("name", to="\ud800")), "run.json is no JSON that a store can keep"),
-        (edited("run.json", set_in("environment", to={"x": float("nan")})), "run.json is no JSON that a store"),
-        (edited("run.json", set_in("environment", to={"worker": "me"})), "run.json is not what this release reads"),
-        (put("log.json", b'{"lines": 1e999}'), "log.json is no JSON that a store can keep"),
+        (edited("run.json", set_in("name", to="\ud800")), "run.json is not JSON that a store can keep"),
+        (edited("run.json", set_in("environment", to={"x": float("nan")})), "run.json is not JSON that a store"),
+        (edited("run.json", set_in("environment", to={"worker": "me"})), "is not in a form that this release reads"),
+        (put("log.json", b'{"lines": 1e999}'), "log.json is not JSON that a store can keep"),
         (put("run.json", b"\x80\x04\x95 pickled"), "run.json is no JSON"),
         (edited("stages.json", set_in("stages", 0, "measured", "key", to="../../etc")), "no SHA-256"),
-        (edited("stages.json", set_in("places", 0, "key", to="e" * 64)), "does not tell of stage eeeeeeeeeeee"),
-        (edited("stages.json", set_in("places", 1, "position", to=1)), "names a stage or a place twice"),
+        (edited("stages.json", set_in("places", 0, "key", to="e" * 64)), "does not list stage eeeeeeeeeeee"),
+        (edited("stages.json", set_in("places", 1, "position", to=1)), "lists a stage or a position twice"),
         (edited("stages.json", set_in("stages", 1, "measured", "score", to="nan")), "stage.score is no number"),
         (edited("stages.json", set_in("stages", 1, "measured", "macs", to=2**63)), "stage.macs is larger"),
         (edited("stages.json", set_in("stages", 1, "measured", "label", to="x" * 201)), "more than 200 characters"),
         (edited("stages.json", set_in("stages", 1, "measured", "details", to={"layers": 5})), "details.layers"),
         (edited("stages.json", set_in("places", 1, "latencies", 2, "operating_point", to=1)), "an operating point"),
         (edited("curves.json", set_in("curves", "1/loss", to=[[1, "nan"]])), "curves.json is not what"),
-        (put("../../evil.json", b"{}"), "'../../evil.json' would lie outside"),
-        (put("/etc/cron.d/x", b"{}"), "'/etc/cron.d/x' would lie outside"),
-        (put(f"artifacts/{SMALL}/tokenizer/../../x", b"{}"), "would lie outside"),
-        (put("C:\\x.json", b"{}"), "would lie outside"),
-        (put("artifacts/x/manifest.json", b"{}"), "has no place in a bundle"),
-        (put(f"{SHOWN}/model.pkl", b"\x80\x04"), "has no place in a bundle"),
-        (put(f"{SHOWN}/code.py", b"import os"), "has no place in a bundle"),
+        (put("../../evil.json", b"{}"), "'../../evil.json' is outside the bundle"),
+        (put("/etc/cron.d/x", b"{}"), "'/etc/cron.d/x' is outside the bundle"),
+        (put(f"artifacts/{SMALL}/tokenizer/../../x", b"{}"), "is outside the bundle"),
+        (put("C:\\x.json", b"{}"), "is outside the bundle"),
+        (put("artifacts/x/manifest.json", b"{}"), "is not a known file of a bundle"),
+        (put(f"{SHOWN}/model.pkl", b"\x80\x04"), "is not a known file of a bundle"),
+        (put(f"{SHOWN}/code.py", b"import os"), "is not a known file of a bundle"),
         (lambda c: c.pop(f"{SHOWN}/manifest.json"), "has files but no manifest"),
-        (put(f"{SHOWN}/examples.safetensors", b"\x80\x04 pickled"), "is no safetensors file"),
-        (put(f"{SHOWN}/model.safetensors", b"\x08\0\0\0\0\0\0\0{}      xx"), "is no safetensors file"),
-        (put(MISTAKES, b'[{"nats": 1, "reference_nats": 0, "image": "bm8gaW1hZ2U="}]'), "page of mistakes"),
-        (put(MISTAKES, b'[{"nats": 1, "reference_nats": 0}]'), "neither a picture nor a text"),
-        (put(MISTAKES, b'{"nats": 1}'), "page of mistakes"),
+        (put(f"{SHOWN}/examples.safetensors", b"\x80\x04 pickled"), "is not a safetensors file"),
+        (put(f"{SHOWN}/model.safetensors", b"\x08\0\0\0\0\0\0\0{}      xx"), "is not a safetensors file"),
+        (put(MISTAKES, b'[{"nats": 1, "reference_nats": 0, "image": "bm8gaW1hZ2U="}]'), "form of per-example results"),
+        (put(MISTAKES, b'[{"nats": 1, "reference_nats": 0}]'), "neither an image nor text"),
+        (put(MISTAKES, b'{"nats": 1}'), "form of per-example results"),
     ],
 )
 def test_a_bundle_that_is_not_plain_is_refused(bundle, change, reason):
@@ -118,7 +118,7 @@ def test_a_bundle_that_is_not_plain_is_refused(bundle, change, reason):
 
 def test_weights_other_than_those_that_were_told_of_are_refused(heavy):
     changed = rewritten(heavy, put(f"{SHOWN}/manifest.json", b'{"format": 1}'))
-    assert "weights of stage cccccccccccc are not those" in refusal(changed)
+    assert "weights of stage cccccccccccc do not match stages.json" in refusal(changed)
 
 
 @pytest.mark.parametrize("name", ["run.json", f"{SHOWN}/examples.safetensors"])
@@ -126,7 +126,7 @@ def test_a_changed_byte_is_found(bundle, name):
     def change(content: Files) -> None:
         content[name] = content[name].replace(b"e", b"o", 1)
 
-    assert f"damaged: {name} has not the checksum" in refusal(rewritten(bundle, change, signed=False))
+    assert f"damaged: {name} does not match its checksum" in refusal(rewritten(bundle, change, signed=False))
 
 
 def test_a_file_that_the_manifest_does_not_name_is_found(bundle):
@@ -168,13 +168,13 @@ def test_json_that_unpacks_to_more_than_is_read_is_refused(bundle, monkeypatch):
 
 def test_all_json_together_is_limited(bundle, monkeypatch):
     monkeypatch.setattr(files, "MOST_JSON_TOTAL", 1_000)
-    assert "all JSON together" in refusal(bundle)
+    assert "the total size of its JSON" in refusal(bundle)
 
 
 def test_what_is_not_json_may_not_be_compressed(bundle):
     changed = rewritten(bundle, put(f"{SHOWN}/examples.safetensors", bytes(10_000_000)), deflate=True)
     assert changed.stat().st_size < 100_000
-    assert "examples.safetensors is compressed, and only JSON may be" in refusal(changed)
+    assert "examples.safetensors is compressed; only JSON may be" in refusal(changed)
 
 
 def test_entries_that_overlap_are_refused(heavy):
@@ -187,7 +187,7 @@ def test_entries_that_overlap_are_refused(heavy):
                 setattr(copy, name, getattr(whole, name))
             archive.filelist.append(copy)
         archive._didModify = True
-    assert "its files together" in refusal(heavy)
+    assert "the total size of its files" in refusal(heavy)
 
 
 def test_the_number_of_files_is_limited(bundle, monkeypatch):

@@ -12,6 +12,7 @@ from core.engine import pipeline
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import StagePlanner
 from core.errors import SpecError
+from core.integrity import MANIFEST
 from core.measure import score
 from core.measured import FoundRun
 from core.spec.model import ModelSpec, RunSpec
@@ -62,7 +63,7 @@ def test_model_reference_and_teacher_are_matched_by_name(reviews, tmp_path):
     )
     store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path)
     execution = pipeline.Execution(asked, MemoryRecord(), store, torch.device("cpu"), None)
-    reference, at = execution.roads.target(execution.main, asked.reference)
+    reference, at = execution.planner.target(execution.main, asked.reference)
     folders = [execution.realize(reference, at), *(execution.realize(execution.main, n) for n in (0, 1))]
     answers, model, taught = (accuracy(folder, execution.task) for folder in folders)
     assert answers < 50 < 80 < model  # the reference always answers neg, the model pos, and nine in ten are pos
@@ -93,7 +94,7 @@ def earlier(tmp_path_factory):
     return store, record.stages
 
 
-def roads_of(earlier, class_names):
+def planner_of(earlier, class_names):
     store, stages = earlier
     record = OneRun()
     record.stages = list(stages)
@@ -105,8 +106,8 @@ def roads_of(earlier, class_names):
 @torch.no_grad()
 def test_an_earlier_run_is_put_in_the_order_of_the_new_data(earlier):
     store, stages = earlier
-    roads, record = roads_of(earlier, map(str, reversed(range(10))))
-    subject = roads.subject(ModelSpec(source="run:7"))
+    planner, record = planner_of(earlier, map(str, reversed(range(10))))
+    subject = planner.subject(ModelSpec(source="run:7"))
     batch = artifact.load_probe(store.open(stages[-1].measured.key))
     before = artifact.load_models(store.open(stages[-1].measured.key), working=True)["main"]
     torch.testing.assert_close(subject.model(**batch), before(**batch).flip(-1))
@@ -114,19 +115,19 @@ def test_an_earlier_run_is_put_in_the_order_of_the_new_data(earlier):
 
 
 def test_an_earlier_run_with_other_classes_is_refused_with_both_lists(earlier):
-    roads, _ = roads_of(earlier, "abcdefghij")
-    with pytest.raises(SpecError, match="0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and the data has a, b, c"):
-        roads.run(ModelSpec(source="run:7"))
+    planner, _ = planner_of(earlier, "abcdefghij")
+    with pytest.raises(SpecError, match="0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but the data has a, b, c"):
+        planner.run(ModelSpec(source="run:7"))
 
 
 def test_an_older_artifact_without_names_goes_by_number_with_a_note(earlier):
     store, stages = earlier
-    file = store.open(stages[-1].measured.key) / artifact.MANIFEST
+    file = store.open(stages[-1].measured.key) / MANIFEST
     manifest = json.loads(file.read_text())
     try:
         file.write_text(json.dumps({key: value for key, value in manifest.items() if key != "class_names"}))
-        roads, record = roads_of(earlier, "abcdefghij")
-        roads.subject(ModelSpec(source="run:7"))
+        planner, record = planner_of(earlier, "abcdefghij")
+        planner.subject(ModelSpec(source="run:7"))
         assert [level for level, _ in record.events] == ["info"] and "LABEL_0 = a" in record.events[0][1]
     finally:
         file.write_text(json.dumps(manifest))

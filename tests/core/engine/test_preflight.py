@@ -45,12 +45,16 @@ MISTAKES = {
     "no attention": (
         spec("sliding_window", model=RESNET), "recipe[0].sliding_window.model", "Resnet", "has no attention",
     ),
-    "rank saves nothing": (spec({"svd": {"rank": 64}}), "recipe[0].svd.rank", 64, "makes no layer of this model"),
+    "rank saves nothing": (spec({"svd": {"rank": 64}}), "recipe[0].svd.rank", 64, "does not reduce any layer"),
     "another kind of model": (spec(model=GPT), "model.source", "builtin:gpt", "is for language modelling"),
     "setting of a method": (spec(train({"sr_ste": {"n": 40}})), f"{METHOD}.sr_ste.n", 40, "less than or equal to 31"),
-    "step as a method": (spec(train("rtn")), METHOD, "rtn", "is a step of its own"),
+    "step as a method": (spec(train("rtn")), METHOD, "rtn", "is a step, not a training method"),
     "timed length": (spec(model=GPT, task=MARKOV, measure={"length": 33}), "measure.length", 33, "than the 32 tokens"),
-    "folder outside": (spec(model="hf:/etc/llama"), "model.source", "hf:/etc/llama", "no folder within the folders"),
+    "timed length of a step": (
+        spec("gmlp", model={**GPT, "positions": "rotary"}, task=MARKOV, measure={"length": 33}),
+        "measure.length", 33, "than the 32 tokens",
+    ),
+    "folder outside": (spec(model="hf:/etc/llama"), "model.source", "hf:/etc/llama", "neither a folder in the server"),
     "teacher of another kind": (spec(distil(GPT)), f"{TEACHER}.source", "builtin:gpt", "is for language modelling"),
     "teacher's setting": (spec(distil({**VIT, "heads": 5})), f"{TEACHER}.heads", 5, "does not divide dim 16"),
     "teacher's recipe": (
@@ -98,9 +102,9 @@ CHECKPOINT_MISTAKES = {
     "no safetensors": (spec(model="hf:pickled"), "model.source", "only pytorch_model.bin, a format that can run code"),
     "other classes": (spec(model="hf:seven"), "model.source", "has 7 classes, and builtin:digits has 10"),
     "teacher of other classes": (spec(distil("hf:seven")), f"{TEACHER}.source", "7 classes, and builtin:digits has 10"),
-    "too long": (spec(model={**LETTERS, "length": 65}, task=MARKOV), "model.length", "more than the 64 tokens"),
+    "too long": (spec(model={**LETTERS, "length": 65}, task=MARKOV), "model.length", "maximum of 64 tokens"),
     "timed too long": (
-        spec(model=LETTERS, task=MARKOV, measure={"length": 65}), "measure.length", "more than the 64 tokens",
+        spec(model=LETTERS, task=MARKOV, measure={"length": 65}), "measure.length", "maximum of 64 tokens",
     ),
     "teacher of other tokens": (spec(distil(LETTERS), model=GPT, task=MARKOV), f"{TEACHER}.source", "reads 22 tokens"),
 }  # fmt: skip
@@ -160,7 +164,7 @@ FROM_RUN_7 = {
     "other kind": (spec(model="run:7", task=MARKOV), "model.source", "another kind of task"),
     "teacher": (spec(distil("run:7"), task="builtin:shapes"), f"{TEACHER}.source", SHAPES),
     "reference": (spec(reference="run:7", task="builtin:shapes"), "reference.source", SHAPES),
-    "no such run": (spec(distil("run:8")), f"{TEACHER}.source", "is no finished run"),
+    "no such run": (spec(distil("run:8")), f"{TEACHER}.source", "is not a finished run"),
     "later step": (spec(train(), "nm_pruning", model="run:7"), "recipe[1].nm_pruning.m", "does not divide the 18"),
 }
 

@@ -103,7 +103,7 @@ def test_unreachable_hub_is_said(data_folder, monkeypatch):
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    assert "cannot be reached" in problem_of(locate, "hf:owner/model", None, weights=True).message
+    assert "cannot reach" in problem_of(locate, "hf:owner/model", None, weights=True).message
 
 
 def test_hub_snapshot_may_link_to_the_files_beside_it_only(data_folder, monkeypatch, tmp_path):

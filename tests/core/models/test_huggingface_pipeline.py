@@ -1,4 +1,4 @@
-"""Hugging Face models through the whole road: every family, saved locally by the test, compressed and measured."""
+"""Hugging Face models through the whole pipeline: every family, saved locally by the test, compressed and measured."""
 
 import pytest
 import torch

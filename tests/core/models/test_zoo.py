@@ -233,9 +233,9 @@ REFUSED = [
     ("builtin:vit", {"window": 4}, "model.window", "only"),
     ("builtin:vit", {"attention": "sliding_window"}, "model.window", "missing"),
     ("builtin:vit", {"attention": "sliding_window", "window": 4, "pooling": "cls"}, "model.pooling", "window"),
-    ("builtin:vti", {}, "model.source", "not a source"),
+    ("builtin:vti", {}, "model.source", "not a known model source"),
     ("builtin:gpt", {}, "model.source", "language modelling"),
-    ("run:3", {}, "model.source", "not a source"),
+    ("run:3", {}, "model.source", "not a known model source"),
 ]
 
 

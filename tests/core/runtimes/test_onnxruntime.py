@@ -135,8 +135,8 @@ def test_what_the_graph_cannot_hold_is_refused_with_the_reason():
     for model, dtype, reason in [
         (nn.Sequential(Int8()), torch.float32, r"packed layers \(int8\) have no ONNX form"),
         (nn.Linear(4, 4), torch.bfloat16, "float32 on a CPU, not for torch.bfloat16"),
-        (Branching(4, 4), torch.float32, "gives other outputs"),
-        (ChosenByData(4, 4), torch.float32, "gives other outputs"),
+        (Branching(4, 4), torch.float32, "outputs differ from the model's"),
+        (ChosenByData(4, 4), torch.float32, "outputs differ from the model's"),
         (Unexportable(4, 4), torch.float32, "cannot be exported to ONNX"),
     ]:
         with pytest.raises(Refused, match=reason):
@@ -174,8 +174,8 @@ def test_keys_that_queries_share_are_exported(mixing):
     [
         (MambaStep(), "its selective scan writes"),
         (MambaStep(replaces="attention"), "its selective scan writes"),
-        (Moe(experts=4), "which rows an expert gets depends on the data"),
-        (TokenMerging(merged=2), "ONNX has no stable sort"),
+        (Moe(experts=4), "routing depends on the data"),
+        (TokenMerging(merged=2), "needs a stable sort, which ONNX does not have"),
     ],
 )
 def test_architectures_without_a_graph_say_why_and_print_none(step, reason, capfd):

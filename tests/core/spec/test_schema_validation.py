@@ -54,7 +54,7 @@ def problems(recipe: list | None = None, **changes: object) -> list[tuple[str, o
         (["eager", "onnx"], ("measure.runtimes[1]", "onnx", "is not a known runtime", "Did you mean onnxruntime?")),
         (
             [{"onnxruntime": {"level": "some"}}],
-            ("measure.runtimes[0].onnxruntime.level", "some", "is not one of the choices", "Choose none or all."),
+            ("measure.runtimes[0].onnxruntime.level", "some", "is not an allowed value", "Choose none or all."),
         ),
         (
             [{"eager": {"level": "all"}}],
@@ -62,12 +62,12 @@ def problems(recipe: list | None = None, **changes: object) -> list[tuple[str, o
                 "measure.runtimes[0].eager.level",
                 "all",
                 "is not a known setting",
-                "Remove it: there are no settings here.",
+                "Remove it.",
             ),
         ),
         (
             ["eager", "eager"],
-            ("measure.runtimes[1]", "eager", "is there twice with the same settings", "Remove one of them."),
+            ("measure.runtimes[1]", "eager", "is listed twice with the same settings", "Remove one of them."),
         ),
     ],
 )
@@ -101,21 +101,21 @@ def test_a_right_spec_passes():
         ([{"rtn": {"group": 1}}], ("recipe[0].rtn.group", 1, "must be at least 2", "Choose a value at least 2 and at most 8.")),
         ([{"rtn": {"bits": "4"}}], ("recipe[0].rtn.bits", "4", "must be a whole number", "Give a whole number.")),
         ([{"rtn": {"bitz": 4}}], ("recipe[0].rtn.bitz", 4, "is not a known setting", "Did you mean bits?")),
-        ([{"rtn": {"observer": "max"}}], ("recipe[0].rtn.observer", "max", "is not one of the choices", "Choose minmax or mse.")),
+        ([{"rtn": {"observer": "max"}}], ("recipe[0].rtn.observer", "max", "is not an allowed value", "Choose minmax or mse.")),
         (
             ["sr_ste"],
-            ("recipe[0]", "sr_ste", "takes part in a training and is no step of its own", "Put it into the methods of a train step."),
+            ("recipe[0]", "sr_ste", "is a training method, not a step", "Add it to the methods of a train step."),
         ),
         (
             [{"train": {"methods": ["rtn"]}}],
-            ("recipe[0].train.methods[0]", "rtn", "is a step of its own", "Put it into the recipe, before or after the train step."),
+            ("recipe[0].train.methods[0]", "rtn", "is a step, not a training method", "Add it to the recipe as a step, before or after the train step."),
         ),
         ([{"train": {"methods": [{"sr_ste": {"n": 1}}]}}],
          ("recipe[0].train.methods[0].sr_ste.n", 1, "must be at least 2", "Choose a value at least 2 and at most 8.")),
         (["rtn", "train"], ("recipe[1]", "train", "cannot follow rtn, which leaves integer codes", "Put train first.")),
         ([{"train": {"methods": [{"distill_logits": {"teacher": "stage:1"}}]}}],
-         ("recipe[0].train.methods[0].distill_logits.teacher.source", "stage:1", "names no earlier stage",
-          "Choose stage:0 (the model as it came) to stage:0 (the last one before this step).")),
+         ("recipe[0].train.methods[0].distill_logits.teacher.source", "stage:1", "is not an earlier stage",
+          "Choose stage:0 (the loaded model) to stage:0 (the last stage before this step).")),
     ],
 )  # fmt: skip
 def test_each_mistake_names_field_value_and_remedy(recipe, expected):
@@ -137,7 +137,7 @@ def test_every_problem_is_told_at_once():
 
 def test_a_reference_may_be_any_stage_of_the_recipe():
     assert problems(["rtn"], reference="stage:1") == []
-    assert problems(["rtn"], reference="stage:2")[0][2] == "names no earlier stage"
+    assert problems(["rtn"], reference="stage:2")[0][2] == "is not an earlier stage"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_reference_may_be_any_stage_of_the_recipe():
         (["token_merging", {"train": {"methods": [{"cofi": {"teacher": "stage:0", "residual": False}}]}}], None),
         (
             ["token_merging", {"train": {"methods": [{"cofi": {"teacher": "stage:0"}}]}}],
-            "cannot follow token_merging, which leaves blocks that pass on fewer tokens",
+            "cannot follow token_merging, which leaves blocks that reduce tokens",
         ),
     ],
 )

@@ -95,7 +95,7 @@ def test_unreachable_hub_is_said(data, monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
-    with pytest.raises(SpecError, match="cannot be reached"):
+    with pytest.raises(SpecError, match="cannot reach"):
         read(TaskSpec(source="hf:owner/name"))
 
 
@@ -135,7 +135,7 @@ def test_description_cannot_name_files_elsewhere(data, tmp_path):
     (data / "book" / "README.md").write_text(described.format(tmp_path / "secret.txt"))
     with pytest.raises(SpecError) as error:
         read(TaskSpec(source="hf:book"))
-    assert error.value.problems[0].message == f"names a file outside of itself: {tmp_path / 'secret.txt'}"
+    assert error.value.problems[0].message == f"refers to a file outside it: {tmp_path / 'secret.txt'}"
     (data / "book" / "README.md").write_text(described.format("train.txt"))
     assert read(TaskSpec(source="hf:book")).texts["train"].startswith("line 0\n")
 
@@ -143,7 +143,7 @@ def test_description_cannot_name_files_elsewhere(data, tmp_path):
 def test_hub_data_set_cannot_name_files_of_the_worker(data, monkeypatch):
     builder = SimpleNamespace(config=SimpleNamespace(data_files={"train": ["/etc/hostname"]}))
     monkeypatch.setattr("datasets.load_dataset_builder", lambda *arguments, **settings: builder)
-    with pytest.raises(SpecError, match="names a file outside of itself: /etc/hostname"):
+    with pytest.raises(SpecError, match="refers to a file outside it: /etc/hostname"):
         read(TaskSpec(source="hf:owner/name"))
 
 
@@ -153,7 +153,7 @@ def test_saved_data_set_cannot_name_files_elsewhere(data, tmp_path):
     state = json.loads((data / "saved" / "state.json").read_text())
     state["_data_files"] = [{"filename": str(next((tmp_path / "secret").glob("*.arrow")))}]
     (data / "saved" / "state.json").write_text(json.dumps(state))
-    with pytest.raises(SpecError, match="names a file outside of itself"):
+    with pytest.raises(SpecError, match="refers to a file outside it"):
         read(TaskSpec(source="hf:saved"))
 
 

@@ -37,18 +37,18 @@ def test_split_names_are_recognised_in_any_case(data, train, held_out, split):
 @pytest.mark.parametrize(
     ("folders", "value", "words"),
     [
-        (["train/cats", "train/dogs", "unsup/x"], "pets", "mixes folders of splits (train) with others (unsup)"),
+        (["train/cats", "train/dogs", "unsup/x"], "pets", "mixes split folders (train) with others (unsup)"),
         (["train/cats", "train/dogs", "cats", "dogs"], "pets", "with others (cats, dogs)"),
         (["bus", "plane", "train"], "pets", "with others (bus, plane)"),
-        (["test/cats", "dev/dogs"], "pets", "no train folder beside dev, test"),
+        (["test/cats", "dev/dogs"], "pets", "no train folder next to dev, test"),
         (
             ["train/cats", "train/dogs", "val/cats", "dev/cats"],
             "pets",
             "several folders for the validation split: dev, val",
         ),
-        (["train/cats", "train/dogs", "train/Unsup"], "train/Unsup", "named like a split"),
-        (["train/cats", "train/dogs", "train/val"], "train/val", "named like a split"),
-        (["cats/train", "cats/test", "dogs/train"], "cats/test", "is a split inside of the class folder cats"),
+        (["train/cats", "train/dogs", "train/Unsup"], "train/Unsup", "has the name of a split"),
+        (["train/cats", "train/dogs", "train/val"], "train/val", "has the name of a split"),
+        (["cats/train", "cats/test", "dogs/train"], "cats/test", "is a split folder inside the class folder cats"),
     ],
 )
 def test_mixed_layouts_are_refused(data, folders, value, words):
@@ -71,7 +71,7 @@ def test_loose_pictures_are_not_dropped_in_silence(data, place):
     save_classes(data / "pets" / "test", 10)
     save_picture(data / "pets" / place, 1)
     found = problem()
-    assert found.value == place and "no class folder" in found.message
+    assert found.value == place and "outside any class folder" in found.message
 
 
 def test_an_empty_split_is_refused(data):

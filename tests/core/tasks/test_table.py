@@ -42,7 +42,7 @@ REFUSED = [
         '{"text": "a", "label": 1}\n{"text": "b", "label": 1, "label": 2}',
         "line 2 has the column 'label' twice",
     ),
-    ("t.jsonl", '\n{"text": "a \\ud83d b", "label": 1}', "line 2 holds half of a surrogate pair"),
+    ("t.jsonl", '\n{"text": "a \\ud83d b", "label": 1}', "line 2 contains half of a surrogate pair"),
     ("t.jsonl", '\n{"text": "a", "label": ["x"]}', "holds ['x'] in line 2, which is not a single label"),
     ("t.jsonl", '{"text": "a", "label": {"x": 1}}', "holds {'x': 1} in line 1, which is not a single label"),
     ("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": NaN}', "is empty in line 2"),

@@ -67,7 +67,7 @@ def test_zip_of_class_folders_becomes_an_image_task(home, tmp_path, prefix):
     "name", ["../evil.png", "/tmp/evil.png", "cats/../../evil.png", "..\\evil.png", "C:\\evil.png"]
 )
 def test_zip_cannot_write_outside_of_itself(home, name):
-    assert "outside of itself" in refused(save_upload, "pets.zip", zipped({name: b"x"}), home)
+    assert "outside its folder" in refused(save_upload, "pets.zip", zipped({name: b"x"}), home)
     assert nothing_is_left(home)
 
 
@@ -97,7 +97,7 @@ def test_broken_zip_is_refused(home, content):
 
 def test_zip_of_what_are_no_pictures_is_refused(home):
     fake = zipped({"cats/1.png": b"not a picture", "dogs/1.png": b"neither"})
-    assert "not a picture" in refused(save_upload, "pets.zip", fake, home)
+    assert "not an image" in refused(save_upload, "pets.zip", fake, home)
     assert nothing_is_left(home)
 
 
@@ -164,7 +164,7 @@ def test_several_files_become_the_splits_that_they_are_named_after(home):
         (["train.csv", "more.csv"], "more.csv"),
         (["train.csv", "train_test.csv"], "train_test.csv"),
         (["train.csv", "val.csv", "dev.csv"], "val.csv, dev.csv"),
-        (["val.csv", "test.csv"], "no file to train on"),
+        (["val.csv", "test.csv"], "no training file"),
     ],
 )
 def test_files_that_no_split_can_be_told_from_are_refused(home, names, words):

@@ -144,7 +144,7 @@ def test_terms_of_one_name_are_added_up():
 def test_a_training_taken_up_from_its_checkpoint_equals_one_never_interrupted(tmp_path, optimizer):
     train = Train(steps=30, optimizer=optimizer, batch_size=16)
     (whole, _), (resumed, record) = taken_up(train, plane_subject, tmp_path, at=13)
-    assert record.events[0] == ("info", "taken up at update 13 of 30")
+    assert record.events[0] == ("info", "resumed at update 13 of 30")
     assert same(weights(whole), weights(resumed))
 
 

@@ -88,5 +88,5 @@ def test_streams_with_more_on_their_way_are_refused():
     with torch.device("meta"):
         subject.models["main"] = transformers.Gemma2ForCausalLM(config)
     assert anatomy(subject.model).blocks
-    with pytest.raises(SpecError, match="no plain pre-norm ones"):
+    with pytest.raises(SpecError, match="not plain pre-norm blocks"):
         stream_units(subject.model)

@@ -86,7 +86,7 @@ def test_layers_that_are_not_plain_are_refused():
     subject = subject_of("vit")
     linear = subject.model.blocks[1].ffn.down
     subject.replace("blocks.1.ffn.down", LowRankLinear.from_linear(linear, 4))
-    with pytest.raises(SpecError, match=r"blocks\.1\.ffn\.down.*is a LowRankLinear, which cannot be made smaller"):
+    with pytest.raises(SpecError, match=r"blocks\.1\.ffn\.down.*is a LowRankLinear, which cannot be pruned"):
         units_of(subject, "units")
 
 
@@ -99,6 +99,6 @@ def test_one_linear_for_queries_keys_and_values_is_refused():
 
     convert_conv1d_(model)
     known = anatomy(model)
-    with pytest.raises(SpecError, match="one linear for q, k and v"):
+    with pytest.raises(SpecError, match="one linear layer for q, k and v"):
         head_units(model, known, known.blocks[0])
     assert ffn_units(model, known.blocks[0]).count == 128

@@ -120,7 +120,7 @@ def test_nothing_to_choose_from():
 
 
 def test_a_quantity_without_values_is_named():
-    with pytest.raises(ValueError, match="no values of macs, peak_memory_bytes"):
+    with pytest.raises(ValueError, match="no values were recorded for macs, peak_memory_bytes"):
         best_of([at_most("macs", 1)], weights={"peak_memory_bytes": 1.0})
 
 

@@ -99,20 +99,20 @@ def test_where_less_is_better_a_rise_is_a_loss():
 @pytest.mark.parametrize(
     ("text", "changes", "note"),
     [
-        ("memory: {at_most: 1 TB}", {"values": {**VALUES, "peak_memory_bytes": None}}, "the run left it out"),
-        ("reload_error: {at_most: 9}", {"values": {**VALUES, "reload_max_error": None}}, "the run left it out"),
+        ("memory: {at_most: 1 TB}", {"values": {**VALUES, "peak_memory_bytes": None}}, "the run did not measure it"),
+        ("reload_error: {at_most: 9}", {"values": {**VALUES, "reload_max_error": None}}, "the run did not measure it"),
         ("size: {ratio_at_most: 9}", {"reference_size_bytes": None}, "it has no reference"),
         ("score: {loss_at_most: 99}", {"comparison": None}, "it has no reference"),
         ("score: {loss_at_most: 99, significant_only: true}", {"comparison": None}, "it has no reference"),
         ("score: {at_least: 1}", {"trained": False}, "not trained"),
-        ("kl: {at_most: 9}", {"values": {}}, "the run left it out"),
+        ("kl: {at_most: 9}", {"values": {}}, "the run did not measure it"),
         ("kl: {at_most: 9}", {"values": {}, "reference_size_bytes": None}, "it has no reference"),
         ("kl: {at_most: 9}", {"trained": False}, "not trained"),
-        ("perplexity: {at_most: 9}", {}, "accuracy comes without it"),
+        ("perplexity: {at_most: 9}", {}, "accuracy has no such value"),
         ("score: {loss_at_most: 99}", {"trained": False}, "not trained"),
-        ("latency: {at_most: 9 s}", {"latencies": []}, "no kernel executes it there"),
+        ("latency: {at_most: 9 s}", {"latencies": []}, "no kernel supports it there"),
         ("latency: {at_most: 9 s, batch: 2}", {}, "not timed with batch 2; timed: eager float32, batch 1, forward"),
-        ("latency: {ratio_at_most: 9}", {"latencies": [latency(ratio=None), latency()]}, "beside a reference"),
+        ("latency: {ratio_at_most: 9}", {"latencies": [latency(ratio=None), latency()]}, "against a reference"),
     ],
 )
 def test_what_was_not_measured_is_not_kept_and_says_why(text, changes, note):
@@ -141,13 +141,16 @@ def test_the_slowest_that_fits_decides_and_is_named():
     found = verdict("latency: {at_most: 1 s}", latencies=[latency(), latency(threads=1, p50_ms=9.0, disturbed=True)])
     assert found.measured.value == 9.0
     assert found.note.startswith("the slowest of 2: eager float32, batch 1, forward, 1 thread,")
-    assert found.note.endswith(", disturbed: requeue the run on a quiet machine to time it again")
+    assert found.note.endswith(", disturbed: requeue the run on an idle machine to measure it again")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("score: {at_most: 95}", "score.at_most = 95.0: forbids what is better: more accuracy is. Use score.at_least."),
+        (
+            "score: {at_most: 95}",
+            "score.at_most = 95.0: forbids improvements: a higher accuracy is better. Use score.at_least.",
+        ),
         ("score: {at_least: 2 bits}", "score.at_least = '2 bits': is in 'bits', and accuracy in %. Write it in %."),
         ("score: {loss_at_most: 1 %}", "Write it in points."),
     ],

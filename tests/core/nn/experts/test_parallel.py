@@ -117,9 +117,9 @@ class FirstOf:
 
 
 def test_experts_that_cannot_be_shared_out_are_refused():
-    with pytest.raises(ValueError, match="4 experts cannot be shared out evenly among 3 processes"):
+    with pytest.raises(ValueError, match="4 experts cannot be divided evenly among 3 processes"):
         ParallelExperts(mixtures()[0].experts, FirstOf(3))
     factored = mixtures()[0].experts
     factored.up = LowRankExpertLinear.of(factored.up, 2)
-    with pytest.raises(ValueError, match="packed or factored cannot be shared out"):
+    with pytest.raises(ValueError, match="packed or factored experts cannot be distributed"):
         ParallelExperts(factored, FirstOf(2))

@@ -79,14 +79,14 @@ def test_products_over_tokens_are_counted():
 def test_models_whose_number_of_tokens_is_unknown_are_refused():
     subject, _ = vit()
     subject.models["main"] = Transformer(outputs=3, ffn_dim=16, **SIZES)
-    with pytest.raises(SpecError, match="does not say how many tokens"):
+    with pytest.raises(SpecError, match="does not state its maximum number of tokens"):
         Gmlp().check(subject)
 
 
 def test_blocks_that_are_changed_already_are_refused():
     subject, _ = vit()
     MlpMixer().apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"blocks\.0.*no longer, a block"):
+    with pytest.raises(SpecError, match=r"blocks\.0.*no longer\) a block"):
         Gmlp().check(subject)
 
 

@@ -31,7 +31,7 @@ def test_every_attention_is_swapped_with_all_its_weights_and_reported():
     row = {"heads": 4, "state (bytes)": 4 * (4 * 8 * 8 + 2 * 8)}
     assert subject.details["layers"] == [{"name": f"blocks.{i}.attention", **row} for i in range(2)]
     assert subject.trained
-    message = "linear attention makes something else of the trained projections than the softmax did: train on"
+    message = "linear attention uses the trained projections differently than softmax attention does: train again"
     assert record.events == [("warning", message)]
 
 

@@ -75,14 +75,14 @@ def test_models_that_predict_the_next_token_are_refused():
 def test_models_whose_number_of_tokens_is_unknown_are_refused():
     subject, _ = vit()
     subject.models["main"] = Transformer(outputs=3, ffn_dim=16, **SIZES)
-    with pytest.raises(SpecError, match="does not say how many tokens"):
+    with pytest.raises(SpecError, match="does not state its maximum number of tokens"):
         MlpMixer().check(subject)
 
 
 def test_blocks_that_are_changed_already_are_refused():
     subject, _ = vit()
     Gmlp().apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"blocks\.0.*no longer, a block"):
+    with pytest.raises(SpecError, match=r"blocks\.0.*no longer\) a block"):
         MlpMixer().check(subject)
 
 

@@ -182,7 +182,7 @@ def test_a_second_swap_is_refused(name):
 @pytest.mark.parametrize("name", [n for n in STEPS if n != "linear_attention"])
 def test_models_that_see_both_sides_are_refused_with_the_remedy(name):
     subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
-    with pytest.raises(SpecError, match=r"sees tokens on both sides.*linear_attention"):
+    with pytest.raises(SpecError, match=r"is bidirectional.*linear_attention"):
         STEPS[name].check(subject)
 
 

@@ -59,7 +59,7 @@ def test_masks_survive_where_the_weights_do_and_are_refused_where_they_do_not():
     subject, _ = subject_of()
     NmPruning().apply(subject, context(subject))
     masks = dict(subject.constraints)
-    with pytest.raises(SpecError, match=r"value_factor = 2: needs new values and outputs, and those of blocks.0"):
+    with pytest.raises(SpecError, match=r"value_factor = 2: needs new value and output weights, but those of blocks.0"):
         Retnet(value_factor=2).check(subject)
     swapped(subject)
     assert subject.constraints.keys() == masks.keys()
@@ -70,13 +70,13 @@ def test_masks_survive_where_the_weights_do_and_are_refused_where_they_do_not():
 def test_steps_that_would_have_to_cut_the_gate_along_are_refused(later):
     subject, _ = subject_of()
     swapped(subject)
-    with pytest.raises(SpecError, match=r"its (heads|blocks' parts) are not known here"):
+    with pytest.raises(SpecError, match=r"its (heads|blocks' parts) are not known to Slimboard"):
         later.check(subject)
 
 
 def test_heads_of_odd_width_are_refused():
     subject, _ = subject_of(dim=36, heads=4)
-    with pytest.raises(SpecError, match=r"model.heads = 4: leaves heads of width 9"):
+    with pytest.raises(SpecError, match=r"model.heads = 4: makes heads of width 9"):
         Retnet().check(subject)
 
 

@@ -47,7 +47,7 @@ def test_every_block_is_swapped_and_reported(version):
     per_channel = 3 if version == 4 else 8
     rows = [{"name": f"blocks.{i}", "channels": 32, "state (bytes)": 4 * 32 * (per_channel + 2)} for i in range(2)]
     assert subject.details["layers"] == rows
-    assert not subject.trained and "want a training" in record.events[0][1]
+    assert not subject.trained and "need training" in record.events[0][1]
     again, _ = subject_of()
     Rwkv(version=version).apply(again, context(again))
     assert torch.equal(again.model.blocks[1].time_mix.value.weight, blocks[1].time_mix.value.weight)
@@ -141,7 +141,7 @@ def test_models_that_see_both_sides_are_refused():
         vocab_size=10, length=8, pooling="mean", n_classes=2, dim=8, depth=1, heads=1, kv_heads=1, attention="full",
         attention_settings={}, ffn="mlp", ffn_dim=16,
     )  # fmt: skip
-    with pytest.raises(SpecError, match=r"sees tokens on both sides.*builtin:gpt"):
+    with pytest.raises(SpecError, match=r"is bidirectional.*builtin:gpt"):
         Rwkv().check(subject)
 
 
@@ -149,7 +149,7 @@ def test_models_that_see_both_sides_are_refused():
 def test_blocks_that_are_changed_already_are_refused(earlier):
     subject, _ = subject_of()
     earlier.apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"blocks.0.*no longer, a block of full attention"):
+    with pytest.raises(SpecError, match=r"blocks.0.*no longer\) a block of full attention"):
         Rwkv().check(subject)
 
 

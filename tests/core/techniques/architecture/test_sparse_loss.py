@@ -6,6 +6,7 @@ import torch
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
+from core.integrity import PACKED
 from core.measure.size import tensor_payload
 from core.models.meta import tied_parameters
 from core.nn.multiplicative import MultiplicativeLinear
@@ -30,7 +31,7 @@ def test_a_shared_head_is_untied_and_that_is_said():
     assert tied_parameters(subject.model) == []
     assert subject.model.embedding.weight.shape == (257, 32)
     assert subject.details["layers"] == [{"name": "head", "modules": 4, "weights": OWN, "added_to_model": OWN}]
-    message = "the head shared the embedding's weights and has its own now: the model has 2,208 more"
+    message = "the head no longer shares the embedding's weights: the model has 2,208 more parameters"
     assert record.events == [("info", message)]
 
 
@@ -47,7 +48,7 @@ def test_the_artifact_has_as_many_bytes_and_answers_the_same(tied, change, tmp_p
     artifact.save(plain, tmp_path / "before", loaded)
     subject, loaded = applied(tied=tied)
     artifact.save(subject, tmp_path / "after", loaded)
-    before, after = (tensor_payload(tmp_path / part / artifact.PACKED) for part in ("before", "after"))
+    before, after = (tensor_payload(tmp_path / part / PACKED) for part in ("before", "after"))
     assert after - before == 4 * change
     again = artifact.load_models(tmp_path / "after")["main"]
     tokens = torch.randint(0, 256, (2, 7))
@@ -64,10 +65,10 @@ def test_classifiers_are_refused():
 def test_it_is_refused_twice_and_beyond_the_vocabulary():
     subject, _ = subject_of(task="builtin:markov")
     subject.model.head = torch.nn.Linear(32, 6)
-    with pytest.raises(SpecError, match="n_modules = 8: is more than the 6 tokens"):
+    with pytest.raises(SpecError, match="n_modules = 8: exceeds the 6 tokens"):
         SparseLoss(n_modules=8).check(subject)
     subject, _ = applied()
-    with pytest.raises(SpecError, match="model = 'MultiplicativeLinear': is no plain linear"):
+    with pytest.raises(SpecError, match="model = 'MultiplicativeLinear': is not a plain linear"):
         SparseLoss().check(subject)
 
 

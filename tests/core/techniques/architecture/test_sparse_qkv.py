@@ -69,20 +69,20 @@ def test_bidirectional_models_are_refused():
 def test_blocks_that_pass_on_fewer_tokens_are_refused():
     subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
     TokenMerging().apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"model.source = 'blocks.0': passes on fewer tokens"):
+    with pytest.raises(SpecError, match=r"model.source = 'blocks.0': reduces tokens"):
         SparseQkv().check(subject)
 
 
 def test_fewer_heads_of_keys_are_refused():
     subject, _ = subject_of(kv_heads=2)
-    with pytest.raises(SpecError, match=r"model.kv_heads = 2: has fewer heads"):
+    with pytest.raises(SpecError, match=r"model.kv_heads = 2: has fewer key heads"):
         SparseQkv().check(subject)
 
 
 @pytest.mark.parametrize("n_modules", [3, 64])
 def test_modules_must_divide_the_width(n_modules):
     subject, _ = subject_of()
-    with pytest.raises(SpecError, match=f"n_modules = {n_modules}: does not cut the width of 32 .* such as 4"):
+    with pytest.raises(SpecError, match=f"n_modules = {n_modules}: does not divide the width of 32 .* such as 4"):
         SparseQkv(n_modules=n_modules).check(subject)
 
 

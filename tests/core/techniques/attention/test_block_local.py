@@ -32,7 +32,7 @@ def test_nothing_passes_between_blocks():
 
 
 def test_a_model_that_reads_its_class_token_is_refused():
-    with pytest.raises(SpecError, match="leaves the class token"):
+    with pytest.raises(SpecError, match="limit the class token"):
         BlockLocal(block=8).check(subject_of("vit"))
     BlockLocal(block=8, every=2).check(subject_of("vit"))
     BlockLocal(block=8).check(subject_of("mean"))
@@ -63,7 +63,7 @@ def test_a_block_over_everything_changes_nothing_and_says_so():
     before = subject.model(**inputs_of("gpt"))
     BlockLocal(block=64).apply(subject, context(subject, record))
     torch.testing.assert_close(subject.model(**inputs_of("gpt")), before)
-    assert record.events == [("warning", "a block of 64 covers the task's 64 tokens: nothing changes")]
+    assert record.events == [("warning", "a block of 64 covers the task's 64 tokens: no effect")]
 
 
 def test_label_is_the_block_and_the_layers_that_stay():

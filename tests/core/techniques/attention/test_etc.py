@@ -26,4 +26,4 @@ def test_global_tokens_stand_in_front_of_the_blocks_and_not_behind_them():
 def test_a_radius_over_everything_leaves_only_the_labels_new_and_says_so():
     record = MemoryRecord()
     applied(Etc(radius=65), "vit", record)
-    assert record.events == [("warning", "radius 65 covers the 65 tokens: only the labels are new")]
+    assert record.events == [("warning", "radius 65 covers all 65 tokens: only the position labels are new")]

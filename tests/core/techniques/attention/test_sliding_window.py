@@ -62,7 +62,7 @@ def test_a_window_over_everything_changes_nothing_and_says_so():
     before = subject.model(x)
     SlidingWindow(window=9).apply(subject, context(subject, record))
     torch.testing.assert_close(subject.model(x), before)
-    assert record.events == [("warning", "window 9 covers the task's 9 tokens: nothing changes")]
+    assert record.events == [("warning", "window 9 covers the task's 9 tokens: no effect")]
 
 
 def test_masks_survive_the_swap():

@@ -70,7 +70,7 @@ def test_every_parameter_learns(name):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_causal_models_are_refused_with_the_reason(name):
-    with pytest.raises(SpecError, match=r"is causal: .* would pass on what comes later"):
+    with pytest.raises(SpecError, match=r"is causal: .* would pass information from later tokens"):
         STEPS[name].check(subject_of("gpt"))
 
 

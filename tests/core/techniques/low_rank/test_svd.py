@@ -49,7 +49,7 @@ def test_a_layer_of_that_rank_is_kept_exactly():
 
 
 def test_a_rank_that_saves_nothing_is_refused():
-    with pytest.raises(SpecError, match="rank = 6: makes no layer of this model smaller"):
+    with pytest.raises(SpecError, match="rank = 6: does not reduce any layer of this model"):
         Svd(rank=6).check(plane_subject())
     Svd(rank=5).check(plane_subject())
 

@@ -58,7 +58,7 @@ def own_tokens(subject: Subject, pruned: Subject) -> list[Tensor]:
         x = args[0]
         mask = kwargs["mask"]
         valid = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-        routing = mixture.route(x, valid)
+        routing = mixture.route(x, valid, causal=kwargs["causal"])
         for row, token, choice in routing.kept.nonzero().tolist():
             seen[int(routing.experts[row, token, choice])].append(x[row, token])
 
@@ -133,7 +133,7 @@ def test_experts_that_no_token_reaches_go_by_magnitude_and_are_named(technique):
     technique.apply(subject, context(subject, record))
     said = [message for level, message in record.events if level == "warning"]
     up, down = f"{NAME}.experts.up", f"{NAME}.experts.down"
-    wanted = "no calibration token reaches experts 1, 3 of {}: their inputs count as alike"
+    wanted = "no calibration token reaches experts 1, 3 of {}: their inputs are weighted equally"
     assert said == [wanted.format(up), wanted.format(down)]
     kept = subject.mask(f"{up}.weight").chunk(4)[1]
     weight = before[1].abs()

@@ -188,14 +188,14 @@ def test_channels_of_experts_are_permuted_together_and_every_expert_computes_the
 
 def test_refusals_name_the_field_and_the_remedy():
     subject = gpt()
-    with pytest.raises(SpecError, match="experts = 2: must be more than the 2 that a token goes to"):
+    with pytest.raises(SpecError, match="experts = 2: must exceed the 2 experts per token"):
         Moe(experts=2, k=2).check(subject)
-    with pytest.raises(SpecError, match="every = 5: passes over all 4 feed-forward networks"):
+    with pytest.raises(SpecError, match="every = 5: skips all 4 feed-forward networks"):
         Switch(every=5).check(subject)
-    with pytest.raises(SpecError, match=r"expert_width = 0\.5: is for models that are not trained"):
+    with pytest.raises(SpecError, match=r"expert_width = 0\.5: must be 1 in trained models"):
         Glam(expert_width=0.5).check(gpt(trained=True))
     subject.models["main"] = Resnet(depth=8, width=4, image_size=(8, 8), channels=1, n_classes=10)
-    with pytest.raises(SpecError, match="is no built-in Transformer"):
+    with pytest.raises(SpecError, match="is not a built-in Transformer"):
         Switch().check(subject)
 
 
@@ -203,7 +203,7 @@ def test_factored_layers_are_refused():
     subject = gpt()
     subject.model.float()
     Svd(rank=2).apply(subject, context(subject))
-    with pytest.raises(SpecError, match="is a LowRankLinear, of which experts cannot be made"):
+    with pytest.raises(SpecError, match="is a LowRankLinear, from which experts cannot be created"):
         Switch().check(subject)
 
 
@@ -217,12 +217,12 @@ def test_networks_without_hidden_units_are_refused():
 def test_blocks_that_tell_no_padding_or_carry_no_loss_are_refused():
     merged = small_vit()
     TokenMerging().apply(merged, context(merged))
-    with pytest.raises(SpecError, match="does not tell it what is padding"):
+    with pytest.raises(SpecError, match="does not pass it the padding mask"):
         Switch().check(merged)
     two_streams = gpt()
     two_streams.model.float()
     Reversible().apply(two_streams, context(two_streams))
-    with pytest.raises(SpecError, match="is reversible, and cannot carry a router's loss back"):
+    with pytest.raises(SpecError, match="is reversible and cannot backpropagate a router's loss"):
         Switch().check(two_streams)
 
 

@@ -161,7 +161,7 @@ def test_what_cannot_be_taken_out_is_refused():
         DepthPruning(n_dropped=5).check(subject_of("builtin vit"))
     with pytest.raises(SpecError, match="whose blocks are not known here"):
         DepthPruning().check(plane_subject())
-    with pytest.raises(SpecError, match="scales its scores by the block's number"):
+    with pytest.raises(SpecError, match="scales its scores by the block's index"):
         DepthPruning().check(subject_of("gpt2", scale_attn_by_inverse_layer_idx=True))
 
 

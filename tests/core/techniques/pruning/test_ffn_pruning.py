@@ -71,7 +71,7 @@ def test_blocks_at_the_ends_can_stay_whole():
 
 
 def test_ratios_that_take_nothing_are_refused():
-    with pytest.raises(SpecError, match=r"pruning_ratio = 0.05: takes nothing from widths of 48 rounded to 8"):
+    with pytest.raises(SpecError, match=r"pruning_ratio = 0.05: removes nothing from widths of 48 rounded to 8"):
         FfnPruning(pruning_ratio=0.05).check(subject_of("vit"))
     FfnPruning(pruning_ratio=0.05, round_to=1).check(subject_of("vit"))
 
@@ -112,5 +112,5 @@ def test_a_model_with_one_linear_for_queries_keys_and_values_can_be_pruned_here(
     FfnPruning(pruning_ratio=0.5).apply(subject, context(subject))
     assert widths(subject) == [64, 64]
     torch.testing.assert_close(answers(subject), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
-    with pytest.raises(SpecError, match="one linear for q, k and v"):
+    with pytest.raises(SpecError, match="one linear layer for q, k and v"):
         HeadPruning().check(subject)

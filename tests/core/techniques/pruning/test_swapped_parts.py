@@ -237,11 +237,11 @@ def _plain(stack: ReversibleStack, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_what_has_none_of_it_is_refused_with_the_reason():
-    with pytest.raises(SpecError, match="since an earlier step: its heads are not known"):
+    with pytest.raises(SpecError, match="by an earlier step: its heads are not known"):
         HeadPruning().check(swapped("retnet"))
     for name in ("mamba", "gmlp", "sparse ffn and qkv"):
-        with pytest.raises(SpecError, match="since an earlier step: its feed-forward networks are not known"):
+        with pytest.raises(SpecError, match="by an earlier step: its feed-forward networks are not known"):
             FfnPruning().check(swapped(name))
     for step in (WidthPruning(), Slicegpt(), Cofi(teacher="stage:0")):
-        with pytest.raises(SpecError, match="since an earlier step: its blocks' parts are not known"):
+        with pytest.raises(SpecError, match="by an earlier step: its blocks' parts are not known"):
             step.check(swapped("moe"))

@@ -71,7 +71,7 @@ def test_blocks_that_merge_are_not_swapped_again_nor_taken_out(later, vision_sub
 def test_attention_that_was_swapped_is_not_put_back(name, vision_subject):
     subject, _ = vision_subject("builtin cls")
     TECHNIQUES["sliding_window"](window=4).apply(subject, context(subject))
-    with pytest.raises(SpecError, match="attention that was swapped"):
+    with pytest.raises(SpecError, match="has replaced attention"):
         TECHNIQUES[name](**{"stages": 1} if name == "dynamic_vit" else {}).check(subject)
 
 

@@ -155,7 +155,7 @@ def test_a_model_without_linear_layers_is_refused():
 
 
 def test_a_pattern_that_names_nothing_is_refused():
-    with pytest.raises(SpecError, match="names no module") as raised:
+    with pytest.raises(SpecError, match="matches no module") as raised:
         Rtn(skip=["layers.*"]).check(encoder_subject())
     assert raised.value.problems[0].field == "skip"
 

@@ -229,7 +229,7 @@ def test_the_log_tells_whose_masks_give_way(method, sparsity, level):
     subject, record = plane_subject(), MemoryRecord()
     MagnitudePruning(sparsity=sparsity).apply(subject, context(subject))
     method.begin(subject, context(subject, record))
-    message = f"masks of 1 layers ({100 * sparsity:g} % zeros) give way to others (50 %)"
+    message = f"masks of 1 layers ({100 * sparsity:g} % zeros) are replaced by new ones (50 %)"
     assert record.events == [(level, message)]
 
 

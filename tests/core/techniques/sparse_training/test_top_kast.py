@@ -314,7 +314,7 @@ def test_convolutions_take_part_and_the_first_and_last_layer_may_stay_dense():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"density": 0.6, "extra_density": 0.5}, "extra_density = 0.5: and density, which is 0.6.*at most 0.4"),
+        ({"density": 0.6, "extra_density": 0.5}, r"extra_density = 0.5: and density \(0.6\) add up.*at most 0.4"),
         ({"density": 0.001}, "density = 0.001: leaves none of the 128 weights of up"),
         ({"dense_ends": True}, "dense_ends = True: leaves no layer"),
     ],

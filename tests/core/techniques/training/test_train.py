@@ -20,7 +20,7 @@ def test_methods_are_bound_from_their_short_forms_and_name_the_label():
 @pytest.mark.parametrize(
     ("methods", "field", "words"),
     [
-        (["rtn"], "methods[0]", "is a step of its own"),
+        (["rtn"], "methods[0]", "is a step, not a training method"),
         (["sr_ste", "sr_stee"], "methods[1]", "Did you mean sr_ste?"),
         ([{"sr_ste": {"n": 0}}], "methods[0].sr_ste.n", "greater than or equal to 1"),
     ],

@@ -76,7 +76,7 @@ def test_a_damaged_artifact_is_not_downloaded(run_id):
     client = TestClient(Starlette(routes=[Route(downloads.ROUTE, downloads.send)]))
     answer = client.get("/" + downloads.link(SMALL, "x"))
     assert answer.status_code == 409
-    assert "model.safetensors has another SHA-256 than its manifest names. Requeue a run" in answer.text
+    assert "model.safetensors does not match its SHA-256 in the manifest. Requeue a run" in answer.text
     assert client.get("/" + downloads.link(SMALL, "x")).status_code == 404
     assert client.get("/" + downloads.link(DENSE, "x")).status_code == 200
     assert len(told(run_id)) == 1 and told(run_id)[0].startswith("A download found damage in the artifact of rtn 8-bit")
@@ -98,7 +98,7 @@ def test_a_damaged_artifact_is_not_exported(run_id, tmp_path, capsys):
 def test_a_damaged_artifact_is_not_bundled(run_id, tmp_path, capsys, name, weights):
     flip(SMALL, name)
     assert slimboard("bundle", str(run_id), str(tmp_path / "run.zip"), *weights) == 1
-    assert f"{name} has another SHA-256" in capsys.readouterr().err
+    assert f"{name} does not match its SHA-256" in capsys.readouterr().err
     assert len(told(run_id)) == 1 and recorded() == {DENSE} and not (tmp_path / "run.zip").exists()
 
 
@@ -115,7 +115,7 @@ def test_a_bundle_that_was_written_from_damaged_files_is_refused(run_id, elsewhe
         assert slimboard("bundle", str(run_id), str(tmp_path / "run.zip"), "--artifacts") == 0
     elsewhere()
     assert slimboard("import", str(tmp_path / "run.zip")) == 1
-    assert "model.safetensors of stage cccccccccccc is not what its manifest names" in capsys.readouterr().err
+    assert "model.safetensors of stage cccccccccccc does not match its manifest" in capsys.readouterr().err
 
 
 def test_an_import_brings_whole_weights_in_the_place_of_damaged_ones(run_id, tmp_path):
