@@ -55,6 +55,6 @@ def require_member(s: Session, actor: Actor, project_id: int, what: str) -> Role
 
 
 def require_visible(s: Session, actor: Actor, project_id: int) -> None:
-    """Raise NotAllowed where the actor has no role in a project."""
+    """Raise NotAllowed if the actor has no role in a project."""
     if users.find_role(s, actor.user.id, project_id) is None:
         raise NotAllowed("This belongs to a project in which you have no role. Ask one of its owners for access.")

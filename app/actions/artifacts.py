@@ -1,4 +1,4 @@
-"""Artifacts that leave this installation, and those that are found damaged on the way."""
+"""Copies of artifacts for downloads, exports and bundles, and the removal of damaged ones."""
 
 import shutil
 from collections.abc import Container
@@ -14,7 +14,7 @@ from core.store.engine import session
 def take(key: str, found_by: str) -> Path:
     """The artifact's folder for a copy of it, its files verified; `found_by` names who takes it ("A download").
 
-    Raises FileNotFoundError where it is not there, and DamagedArtifact, after `discard`, where it is damaged.
+    Raises FileNotFoundError if it is missing, and DamagedArtifact, after `discard`, if it is damaged.
     """
     try:
         return store().open_verified(key)
@@ -24,7 +24,7 @@ def take(key: str, found_by: str) -> Path:
 
 
 def discard(damaged: DamagedArtifact, found_by: str) -> None:
-    """Remove a damaged artifact, but for what pages show of it, and tell every run that has used it."""
+    """Remove a damaged artifact, except for what pages show of it, and notify every run that used it."""
     keep_shown(damaged.key, damaged.damage)
     place = store() if store().has(damaged.key) else results()
     if place.discard(damaged):
@@ -33,7 +33,7 @@ def discard(damaged: DamagedArtifact, found_by: str) -> None:
 
 
 def keep_shown(key: str, damage: Container[str] = ()) -> None:
-    """Copy what pages read of a stage, but for damaged files, to where results without weights lie."""
+    """Copy the files of a stage that pages show, except damaged ones, to the results without weights."""
     if not store().has(key) or results().has(key) or MANIFEST in damage:
         return
     folder = store().open(key)

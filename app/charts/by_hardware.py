@@ -40,12 +40,12 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
     colours = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])
     shapes = alt.Scale(domain=families, range=[FAMILY_SHAPES[name] for name in families])
     legend = alt.Legend(orient="top", symbolOpacity=1)
-    told = {"Stage": "label", "Model": "model", "Run": "run_id", "Dominance": "dominance", **titles}
+    shown_columns = {"Stage": "label", "Model": "model", "Run": "run_id", "Dominance": "dominance", **titles}
     marks = base.mark_point(filled=True, size=50).encode(
         color=alt.Color("family:N", scale=colours, title="Family", legend=legend),
         shape=alt.Shape("family:N", scale=shapes, title="Family", legend=legend),
         opacity=alt.Opacity("strength:Q", scale=None),
-        tooltip=[alt.Tooltip(f"{column}:N", title=title) for title, column in told.items()],
+        tooltip=[alt.Tooltip(f"{column}:N", title=title) for title, column in shown_columns.items()],
     )
     panels = alt.layer(marks, edge, data=drawn).properties(**PANEL)
     return panels.facet(facet=alt.Facet("hardware:N", title=None), columns=COLUMNS)

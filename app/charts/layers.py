@@ -77,12 +77,12 @@ def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart |
     return _bars(drawn, title, tooltip)
 
 
-def layer_comparison(told: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
+def layer_comparison(stages: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
     """A heat map of one quantity: one row per layer, one column per stage."""
-    parts = [cells(layers, quantity).assign(part=name) for name, layers in told.items()]
+    parts = [cells(layers, quantity).assign(part=name) for name, layers in stages.items()]
     drawn = pd.concat(parts).assign(block=lambda rows: rows["layer"])
     title = quantity.replace("_", " ")
-    tooltip = [alt.Tooltip(f"{name}:N", title=told_as) for name, told_as in (("part", "stage"), ("layer", "layer"))]
+    tooltip = [alt.Tooltip(f"{name}:N", title=heading) for name, heading in (("part", "stage"), ("layer", "layer"))]
     return _heat_map(drawn, title, quantity, [*tooltip, alt.Tooltip("words:N", title=title)])
 
 

@@ -84,7 +84,7 @@ def _run(leaf: Leaf, tree: Tree, asked: bool) -> dict[str, Any]:
     status = str(run["run_status"])
     title = run["run_name"] or run["run_recipe"]
     clone = f" (clone of {int(run['run_cloned_from_id'])})" if pd.notna(run["run_cloned_from_id"]) else ""
-    told = _measured(run) if pd.notna(run["stage_id"]) else _measured(None)
+    results = _measured(run) if pd.notna(run["stage_id"]) else _measured(None)
     return {
         "x": tree.n_columns,
         "y": leaf.row,
@@ -99,7 +99,7 @@ def _run(leaf: Leaf, tree: Tree, asked: bool) -> dict[str, Any]:
         "Recipe": run["run_recipe"],
         "Made from": _origin(leaf),
         "Last stage": formats.NOTHING if node is None else node.stage["label"],
-        **told,
+        **results,
     }
 
 
@@ -123,14 +123,14 @@ def _measured(stage: Any) -> dict[str, str]:
 def _origin(leaf: Leaf) -> str:
     """What a run was made from, and whether it was cloned or imported."""
     run = leaf.run
-    told = [f"{role}: run {number}" for role, number in sorted(leaf.made_from)]
+    origins = [f"{role}: run {number}" for role, number in sorted(leaf.made_from)]
     if not any(role == "model" for role, _ in leaf.made_from):
-        told.insert(0, str(run["run_model"]))
+        origins.insert(0, str(run["run_model"]))
     if pd.notna(run["run_cloned_from_id"]):
-        told.append(f"clone of run {int(run['run_cloned_from_id'])}")
+        origins.append(f"clone of run {int(run['run_cloned_from_id'])}")
     if "worker" in (run["run_environment"] or {}):
-        told.append("imported")
-    return ", ".join(told)
+        origins.append("imported")
+    return ", ".join(origins)
 
 
 def _listed(runs: list[int]) -> str:

@@ -53,7 +53,7 @@ def scatter(
         *_knee(drawn, scales),
     ]
     drawn_fast = {"embedOptions": {"renderer": "canvas"}}
-    return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast, title=_standing_legend(drawn))
+    return Unchecked(layer=layers, height=HEIGHT, usermeta=drawn_fast, title=_dominance_legend(drawn))
 
 
 class _Scale:
@@ -169,10 +169,10 @@ def _colour(drawn: pd.DataFrame) -> alt.Color:
 def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, axes: dict[str, Axis]) -> alt.Chart:
     chosen = alt.selection_point(name=SELECTION, fields=["stage_id"], on="click")
     places = (scale.axis.column for scale in scales.values())
-    told_of = dict.fromkeys([*places, *([size.column] if size else []), *ALWAYS_TOLD])
-    told = [axes[column] for column in told_of if column in drawn and drawn[column].notna().any()]
-    drawn = drawn.assign(**{f"{axis.column}_text": texts(drawn, axis) for axis in told})
-    tooltip = _tooltip(drawn, told)
+    columns = dict.fromkeys([*places, *([size.column] if size else []), *ALWAYS_TOLD])
+    shown_axes = [axes[column] for column in columns if column in drawn and drawn[column].notna().any()]
+    drawn = drawn.assign(**{f"{axis.column}_text": texts(drawn, axis) for axis in shown_axes})
+    tooltip = _tooltip(drawn, shown_axes)
     channels = {
         **_place(scales),
         "color": _colour(drawn),
@@ -201,8 +201,8 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     return mark.encode(**channels).add_params(chosen)
 
 
-def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
-    """How marks of each dominance look, as a line above the chart: Vega-Lite has no legend for fills and outlines."""
+def _dominance_legend(drawn: pd.DataFrame) -> alt.TitleParams:
+    """A line above the chart with the look of each kind of mark: Vega-Lite has no legend for fills and outlines."""
     found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["dominance"] == name).any()]
     return alt.TitleParams(
         "     ".join(found), anchor="start", offset=8, color=NEUTRAL, fontSize=12, fontWeight="normal"

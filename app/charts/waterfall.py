@@ -19,7 +19,7 @@ _EFFECTS = {"better": GOOD, "worse": BAD, "same": NEUTRAL, "start": NEUTRAL}
 
 @dataclass(frozen=True)
 class Certainty:
-    """Whether a change is significant, and why, in words."""
+    """Whether a change is significant, with an explanation."""
 
     is_sure: bool
     words: str

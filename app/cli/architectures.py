@@ -1,4 +1,4 @@
-"""`slimboard architectures`: measures how the cost of every architecture grows with the length, on this machine."""
+"""`slimboard architectures`: measure how each architecture's cost scales with sequence length on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +12,13 @@ SHORTEST, LONGEST = 64, 16_384
 
 
 def architectures(
-    lengths: Annotated[str, typer.Option(help="numbers of tokens, by commas")] = DEFAULT_LENGTHS,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="how often each is timed")] = 7,
-    only: Annotated[list[str] | None, typer.Option(help="only this technique; may be given several times")] = None,
-    save: Annotated[bool, typer.Option("--save", help="show it on the Architectures page")] = False,
-    output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="also write it to a file")] = None,
+    lengths: Annotated[str, typer.Option(help="sequence lengths in tokens, separated by commas")] = DEFAULT_LENGTHS,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="number of timing rounds")] = 7,
+    only: Annotated[list[str] | None, typer.Option(help="only this technique; can be repeated")] = None,
+    save: Annotated[bool, typer.Option("--save", help="show the result on the Architectures page")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.json", help="also write the result to a file")] = None,
 ) -> None:
-    """Measure the architectures of the catalogue: time, memory and decoding state against length."""
+    """Measure time, memory and decoding state of the catalogue's architectures against sequence length."""
     from app.cli import terminal
     from app.screens.architectures import table as shown
     from core.complexity import report as reports
@@ -29,13 +29,13 @@ def architectures(
     for name in only or ():
         if name not in subjects.steps():
             known = ", ".join(subjects.steps())
-            raise SpecError.of("only", name, "is no architecture of the catalogue", f"Choose from {known}.")
+            raise SpecError.of("only", name, "is not an architecture of the catalogue", f"Choose from {known}.")
     found = survey(asked, rounds, only or (), say=lambda line: typer.echo(line, err=True))
     rows = shown.table(found)
     typer.echo(terminal.table(tuple(rows[0]), [list(row.values()) for row in rows]))
     typer.echo(f"\n{shown.conditions(found.conditions)}")
     for name, reason in found.refused.items():
-        typer.echo(f"{name} is left out: {reason}")
+        typer.echo(f"{name} is skipped: {reason}")
     if output is not None:
         output.write_text(reports.as_text(found))
     if save:
@@ -43,12 +43,12 @@ def architectures(
 
 
 def _lengths(text: str) -> list[int]:
-    """Ascending numbers of tokens. Raises SpecError."""
-    remedy = f"Give different numbers from {SHORTEST} to {LONGEST:,}: {DEFAULT_LENGTHS}."
+    """The sequence lengths in ascending order. Raises SpecError."""
+    remedy = f"Use distinct numbers from {SHORTEST} to {LONGEST:,}, such as {DEFAULT_LENGTHS}."
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and SHORTEST <= int(part) <= LONGEST for part in parts):
-        raise SpecError.of("lengths", text, "are no lengths that can be measured", remedy)
+        raise SpecError.of("lengths", text, "are not valid sequence lengths", remedy)
     numbers = sorted(int(part) for part in parts)
     if len(set(numbers)) != len(numbers):
-        raise SpecError.of("lengths", text, "names one length twice", remedy)
+        raise SpecError.of("lengths", text, "contains a length twice", remedy)
     return numbers

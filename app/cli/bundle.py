@@ -1,4 +1,4 @@
-"""`slimboard bundle`, `import` and `rerun`: a run in one file, from a shell."""
+"""`slimboard bundle`, `import` and `rerun`: runs as files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,11 @@ from app.cli import shell
 from app.cli.shell import CommandError, Who
 from core.bundle.errors import BundleError
 
-RunId = Annotated[int, typer.Argument(metavar="ID", help="number of a run that has ended")]
+RunId = Annotated[int, typer.Argument(metavar="ID", help="number of an ended run")]
 Target = Annotated[Path, typer.Argument(metavar="FILE.zip", help="file to write")]
-Source = Annotated[Path, typer.Argument(metavar="FILE.zip", help="what `slimboard bundle` wrote", dir_okay=False)]
+Source = Annotated[
+    Path, typer.Argument(metavar="FILE.zip", help="a file written by `slimboard bundle`", dir_okay=False)
+]
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -26,9 +28,9 @@ def add_to(cli: typer.Typer) -> None:
 def bundle(
     run_id: RunId,
     file: Target,
-    weights: Annotated[bool, typer.Option("--artifacts", help="also the weights of every stage")] = False,
+    weights: Annotated[bool, typer.Option("--artifacts", help="include the weights of every stage")] = False,
 ) -> None:
-    """Write a run with all that its page shows into one file, for another installation."""
+    """Write a run and everything on its page to a file for another installation."""
     from app.actions import bundles
 
     with shell.store(), _refused():
@@ -39,10 +41,10 @@ def bundle(
 def import_run(
     context: typer.Context,
     file: Source,
-    project: Annotated[str, typer.Option(help="into this project; the user's first one by default")] = "",
-    again: Annotated[bool, typer.Option("--again", help="also where the run is in the project already")] = False,
+    project: Annotated[str, typer.Option(help="target project; by default the user's first one")] = "",
+    again: Annotated[bool, typer.Option("--again", help="import even if the run is already in the project")] = False,
 ) -> None:
-    """Check a bundle, add its run as an ended one, and print the run's number."""
+    """Validate a bundle, add its run as an ended one, and print the run's number."""
     from app.actions import bundles
     from core.bundle import read
 
@@ -50,20 +52,20 @@ def import_run(
         actor = Who(context.obj.user, project or context.obj.project).actor()
         run_id, differing = bundles.add(actor, found, shell.catalogue(), again=again)
     for label in differing:
-        typer.echo(f"{label}: this store knows the same stage with another score or size, which stands", err=True)
+        typer.echo(f"{label}: this store has the same stage with a different score or size, which is kept", err=True)
     typer.echo(run_id)
 
 
 def rerun(context: typer.Context, file: Source) -> None:
-    """Queue the recipe of a bundle here, and print the number of the new run."""
+    """Queue the recipe of a bundle here and print the new run's number."""
     from core.bundle import read
 
     with shell.store(), shell.acting() as actions, _refused(), read.opened(file) as found:
         others = actions.named_runs(found.spec)
         if others:
             raise CommandError(
-                f"The recipe names run {others[0]} of the store that it comes from. Import that run with its weights "
-                "(slimboard bundle --artifacts), name it by its number here, and submit the recipe."
+                f"The recipe refers to run {others[0]} of its original store. Import that run with its weights "
+                "(slimboard bundle --artifacts), replace the number with the one it has here, and submit the recipe."
             )
         run_id = actions.submit(context.obj.actor(), found.spec, shell.catalogue())
     typer.echo(run_id)
@@ -71,7 +73,7 @@ def rerun(context: typer.Context, file: Source) -> None:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """What is wrong with a bundle, in words for the terminal."""
+    """Turn a BundleError into a CommandError."""
     try:
         yield
     except BundleError as error:

@@ -1,4 +1,4 @@
-"""`slimboard clean`: old weights are removed, results stay."""
+"""`slimboard clean`: remove old weights and keep the results."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from app.text import formats
 
 
 def clean(
-    days: Annotated[float, typer.Option(min=0, help="only of runs that ended longer ago than this")] = 30.0,
-    last_too: Annotated[bool, typer.Option("--last-too", help="also the last stage of each run")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only counted")] = False,
+    days: Annotated[float, typer.Option(min=0, help="only runs that ended at least this many days ago")] = 30.0,
+    last_too: Annotated[bool, typer.Option("--last-too", help="include the last stage of each run")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove the weights instead of only counting them")] = False,
 ) -> None:
-    """Remove the weights of old runs' stages to free space; points, curves and results of examples stay.
+    """Remove the weights of old stages to free space; points, curves and per-example results stay.
 
-    A step that needs such weights again computes them again.
+    Removed weights are computed again if a step needs them.
     """
     from app.actions import cleaning
 
@@ -25,11 +25,13 @@ def clean(
             found = cleaning.find(days, last_too=last_too)
         except cleaning.RunsExecute as error:
             raise CommandError(
-                f"{formats.plural(error.args[0], 'run')} executing may read any weights. Wait for the end, or cancel."
+                f"{formats.plural(error.args[0], 'run')} in progress may read any weights. Wait, or cancel first."
             ) from error
-        told = f"weights of {formats.plural(len(found), 'stage')}, {formats.size(sum(stage.bytes for stage in found))}"
+        summary = (
+            f"weights of {formats.plural(len(found), 'stage')}, {formats.size(sum(stage.bytes for stage in found))}"
+        )
         if not yes:
-            typer.echo(f"{told}, could be removed; add --yes to do it" if found else "nothing to remove")
+            typer.echo(f"{summary}, can be removed; add --yes to remove them" if found else "nothing to remove")
             return
         cleaning.remove(found)
-    typer.echo(f"removed {told}")
+    typer.echo(f"removed {summary}")

@@ -1,4 +1,4 @@
-"""The demonstration recipes of `slimboard up --demo`: queued once each."""
+"""The demo recipes of `slimboard up --demo`, each queued once."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ RECIPES = Path(__file__).with_name("demo_recipes")
 
 
 def queue() -> int:
-    """Queue the recipes that no run of the project is named after yet; returns how many."""
+    """Queue the recipes whose names no run of the project has yet; returns how many."""
     actor = shell.Who().actor()
     catalogue = shell.catalogue()
     with engine.read_session() as s:

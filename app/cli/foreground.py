@@ -1,6 +1,6 @@
 """`slimboard run`: execute one spec in this process, without a queue.
 
-Stages that the store has recorded are reused where there is a store; nothing is written to it.
+Stages recorded in the store are reused if there is one; nothing is written to it.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from core.tasks.paths import permit_all
 
 
 class OutOfTime(Exception):
-    """The run took longer than its spec's `limits.minutes`."""
+    """The run exceeded its spec's `limits.minutes`."""
 
 
 class TerminalRecord:
-    """What a run in the foreground reports: one line of progress on stderr. It keeps nothing.
+    """Reports of a foreground run: one line of progress on stderr. Records nothing.
 
-    `minutes` is the longest time to run, `has_store` whether the store may be asked for stages and runs.
+    `minutes` is the time limit, `has_store` whether stages and runs can be read from the store.
     """
 
     def __init__(self, minutes: float | None, *, has_store: bool) -> None:
@@ -46,22 +46,22 @@ class TerminalRecord:
         self.started = time.monotonic()
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """Show which step begins."""
+        """Show which step starts."""
         self.place = f"[{max(position, 0) + 1}/{n_positions}] {label}"
         self.shown.step(self.place)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Show how far the step is, and wait while a worker times something; OutOfTime past the spec's limit."""
+        """Show the step's progress, and wait while a worker is timing; raises OutOfTime past the limit."""
         lock.pause_while_measuring()
         if self.minutes is not None and time.monotonic() - self.started > 60 * self.minutes:
-            raise OutOfTime(f"The run took longer than its limit of {self.minutes:g} minutes.")
+            raise OutOfTime(f"The run exceeded its limit of {self.minutes:g} minutes.")
         self.shown.update(f"{self.place}: {100 * fraction:3.0f} %  {text}")
 
     def curve(self, name: str, step: int, value: float) -> None:
-        """Curves are for the store."""
+        """Ignore curves, which belong in the store."""
 
     def event(self, level: str, message: str) -> None:
-        """Show what would be in the run's log."""
+        """Show a line of the log."""
         self.shown.line(f"{level}: {message}")
 
     def find_stage(self, key: str) -> FoundStage | None:
@@ -72,37 +72,37 @@ class TerminalRecord:
             return stages.find_stage(s, key)
 
     def find_run(self, run_id: int) -> FoundRun | None:
-        """A finished run; raises SpecError where there is no store."""
+        """A finished run; raises SpecError if there is no store."""
         if not self.has_store:
-            remedy = "Name the store in SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
-            raise SpecError.of("model.source", f"run:{run_id}", "needs the store of runs, and there is none", remedy)
+            remedy = "Set SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
+            raise SpecError.of("model.source", f"run:{run_id}", "needs a store, but there is none", remedy)
         with engine.read_session() as s:
             return stages.find_run(s, run_id)
 
     def stage(self, record: StageRecord) -> None:
-        """Stages are returned at the end."""
+        """Ignore stages, which are returned at the end."""
 
     def report_damage(self, damaged: DamagedArtifact) -> None:
-        """Say so; a worker that meets the new artifact measures it again and tells the store's runs."""
+        """Show a warning; the next worker that uses the artifact measures it again and notifies the affected runs."""
         self.event("warning", damage_text(damaged))
 
     def list_outdated(self, key: str) -> list[tuple[str, str]]:
-        """Comparisons are the store's."""
+        """None: comparisons belong in the store."""
         return []
 
     def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
-        """Comparisons are the store's."""
+        """Ignore comparisons, which belong in the store."""
 
     def note_environment(self, environment: dict[str, Any]) -> None:
-        """The environment is this one."""
+        """Ignore the environment, which is this process's."""
 
 
 def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
     """Execute a spec and return what `--json` prints. Raises SpecError.
 
-    It may name every file that its user can read: the data folders bind servers only.
+    The spec may use any file that the user can read: the data folders restrict servers only.
     """
-    with contextlib.redirect_stdout(sys.stderr), permit_all():  # stdout is for the result alone
+    with contextlib.redirect_stdout(sys.stderr), permit_all():  # stdout is for the result only
         import torch
 
         from core import publish
@@ -113,15 +113,15 @@ def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
         validate(spec, catalogue)
         chosen = device or (spec.device if spec.device != "any" else "gpu" if torch.cuda.is_available() else "cpu")
         if chosen == "gpu" and not torch.cuda.is_available():
-            raise SpecError.of("device", "gpu", "is not there: PyTorch sees no CUDA device", "Choose cpu.")
+            raise SpecError.of("device", "gpu", "is not available: PyTorch finds no CUDA device", "Choose cpu.")
         _require_all(spec, catalogue, provides(chosen))
         artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
         reason = _why_no_store()
         record = TerminalRecord(spec.limits.minutes, has_store=reason is None)
         if reason:
-            record.event("warning", f"recorded stages are not reused: {reason}")
+            record.event("warning", f"stages in the store are not reused: {reason}")
         if spec.limits.memory_gb is not None:
-            record.event("warning", "limits.memory_gb is kept by workers, not by `slimboard run`.")
+            record.event("warning", "limits.memory_gb is enforced by workers only, not by `slimboard run`.")
         try:
             measured = pipeline.execute(spec, record, artifacts=artifacts, device=chosen)
         finally:
@@ -130,23 +130,26 @@ def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
 
 
 def _require_all(spec: RunSpec, catalogue: Catalogue, provided: Collection[str]) -> None:
-    """Raise SpecError where a technique or runtime requires what this machine does not provide."""
+    """Raise SpecError if a technique or runtime requires what this machine does not provide."""
     missing = {need: user for need, user in catalogue.requires(spec).items() if need not in provided}
     if missing:
         remedy = "Install it here, or queue the run for a worker that has it."
         raise SpecError(
-            [Problem("spec", user, f"requires {need}, which is not here", remedy) for need, user in missing.items()]
+            [
+                Problem("spec", user, f"requires {need}, which is not available here", remedy)
+                for need, user in missing.items()
+            ]
         )
 
 
 def _why_no_store() -> str | None:
-    """Why the store cannot be asked: empty where there is none; None where it can be asked."""
+    """Why the store cannot be read; empty if there is none, None if it can be read."""
     if not shell.store_exists():
         return ""
     try:
         found, expected = engine.revision()
     except OperationalError as error:
-        return f"the store does not answer ({error.orig})"
+        return f"the store is not responding ({error.orig})"
     return None if found == expected else f"the store is at revision {found}, not {expected}"
 
 

@@ -1,4 +1,4 @@
-"""A finished run's stage held against a policy, as `slimboard gate` prints it. Loads no torch."""
+"""Checks a finished run's stage against a policy for `slimboard gate`. Loads no torch."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from core.store.models import RunStatus
 
 
 def judge(text: str, run: str, *, as_json: bool) -> tuple[str, bool]:
-    """What to print about a run (12, or a stage of it, 12.3) under a policy's text, and whether it keeps every limit.
+    """The report on a run (12, or its stage 12.3) under a policy's text, and whether it meets every limit.
 
-    Raises SpecError for a bad policy or run, CommandError where there is no store.
+    Raises SpecError for an invalid policy or run, CommandError if there is no store.
     """
     policy, item = Policy.from_yaml(text), _item(run)
     with shell.store():
@@ -35,12 +35,12 @@ def judge(text: str, run: str, *, as_json: bool) -> tuple[str, bool]:
 
 
 def _item(text: str) -> ComparedItem:
-    """The one run or stage that is named; raises SpecError."""
-    remedy = "Write a run's number as 12, or a stage of it as 12.3."
+    """The run or stage in the text; raises SpecError."""
+    remedy = "Write a run as 12, or one of its stages as 12.3."
     try:
         items = stage_references.parse(text)
     except stage_references.AddressError as error:
-        raise SpecError.of("RUN", text, "names no run", remedy) from error
+        raise SpecError.of("RUN", text, "is not a run", remedy) from error
     if len(items) != 1:
         raise SpecError.of("RUN", text, f"names {len(items)} runs", remedy)
     return items[0]
@@ -48,7 +48,7 @@ def _item(text: str) -> ComparedItem:
 
 @dataclass(frozen=True)
 class _Gated:
-    """The stage that is held against a policy, and what is known of it, alone and beside the policy's champions."""
+    """The gated stage and its facts, on its own and relative to the policy's champions."""
 
     run_id: int
     position: int
@@ -58,30 +58,32 @@ class _Gated:
 
 
 def _read(item: ComparedItem, policy: Policy) -> _Gated:
-    """What is known of a stage; raises SpecError if it, or a champion that the policy names, is not there."""
+    """A stage's facts; raises SpecError if it, or a champion in the policy, does not exist."""
     with engine.read_session() as s:
         found = runs.find_run(s, item.run_id)
         if found is None:
-            raise SpecError.of("RUN", item.run_id, "is no run", "`slimboard runs` lists them.")
+            raise SpecError.of("RUN", item.run_id, "does not exist", "`slimboard runs` lists all runs.")
         if found.status != RunStatus.DONE:
-            remedy = f"`slimboard show {item.run_id}` tells how it stands."
-            raise SpecError.of("RUN", item.run_id, f"is not finished but {found.status.value}", remedy)
+            remedy = f"`slimboard show {item.run_id}` shows its status."
+            raise SpecError.of("RUN", item.run_id, f"is {found.status.value}, not done", remedy)
         rows = {row.RunStage.position: row for row in stages.list_run_stages(s, item.run_id)}
         position = max(rows) if item.position is None else item.position
         if position not in rows:
             there = ", ".join(str(place) for place in sorted(rows) if place >= 0)
-            raise SpecError.of("RUN", f"{item.run_id}.{position}", "is no stage of the run", f"Choose one of {there}.")
+            raise SpecError.of(
+                "RUN", f"{item.run_id}.{position}", "is not a stage of the run", f"Choose one of {there}."
+            )
         timed = [
             row
             for row in stages.list_latencies(s, [item.run_id])
             if row.position == position and row.operating_point_id is None
         ]
         stage, facts = rows[position].Stage, _facts(rows[position], timed)
-        beside = [
+        champions = [
             gate_champion.find(s, place, rule, found.project_id, stage, timed, facts)
             for place, rule in policy.champions()
         ]
-        return _Gated(item.run_id, position, stage.label, facts, beside)
+        return _Gated(item.run_id, position, stage.label, facts, champions)
 
 
 def _facts(row: Any, timed: Sequence[Any]) -> Facts:
@@ -105,9 +107,9 @@ def _facts(row: Any, timed: Sequence[Any]) -> Facts:
 
 
 def _as_json(gated: _Gated, verdicts: Sequence[Verdict], *, kept: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"run": gated.run_id, "position": gated.position, "stage": gated.label, "passed": kept}
+    report: dict[str, Any] = {"run": gated.run_id, "position": gated.position, "stage": gated.label, "passed": kept}
     if gated.champions:
-        told["champions"] = [
+        report["champions"] = [
             {
                 "rule": champion.place,
                 "run": champion.run_id,
@@ -117,7 +119,7 @@ def _as_json(gated: _Gated, verdicts: Sequence[Verdict], *, kept: bool) -> dict[
             }
             for champion in gated.champions
         ]
-    return {**told, "rules": [_rule_as_json(verdict, gated.facts.score_unit) for verdict in verdicts]}
+    return {**report, "rules": [_rule_as_json(verdict, gated.facts.score_unit) for verdict in verdicts]}
 
 
 def _rule_as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _rule_as_json(verdict: Verdict, score_unit: str) -> dict[str, Any]:
 
 
 def _titles(gated: _Gated) -> str:
-    """The stage, and what it is held against besides its reference."""
+    """The stage, and the champions that it is compared with."""
     lines = [f"run {gated.run_id}, stage {gated.position}: {_one_line(gated.label)}"]
     for champion in gated.champions:
         device = _one_line(condition_name(champion.device))
@@ -147,13 +149,13 @@ def _titles(gated: _Gated) -> str:
 
 
 def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
-    """A line a rule, and how many of them are not kept."""
+    """One line per rule, and a summary."""
     head = ("", "rule", "limit", "measured", "95 % interval", "")
     lines = [_line(verdict, score_unit) for verdict in verdicts]
     failed = sum(verdict.outcome is not Outcome.PASS for verdict in verdicts)
     of = formats.plural(len(verdicts), "rule")
-    told = f"{failed} of {of} {'is' if failed == 1 else 'are'} not kept." if failed else f"All {of} kept."
-    return f"{terminal.table(head, lines)}\n\n{told if len(verdicts) > 1 or failed else 'The rule is kept.'}"
+    summary = f"{failed} of {of} failed." if failed else f"All {of} passed."
+    return f"{terminal.table(head, lines)}\n\n{summary if len(verdicts) > 1 or failed else 'The rule passed.'}"
 
 
 def _line(verdict: Verdict, score_unit: str) -> list[str]:
@@ -176,23 +178,23 @@ def _line(verdict: Verdict, score_unit: str) -> list[str]:
 
 
 def _significance(verdict: Verdict) -> str:
-    """Whether a loss is more than chance, and what that meant where it mattered."""
+    """Whether a loss is significant, and whether it was excused for that."""
     limit, measured = verdict.clause.limit, verdict.measured
     if measured is None or measured.p_value is None:
         return ""
     chance = measured.p_value >= SIGNIFICANT
     excused = chance and not limit.keeps(measured.value) and limit.significant_only
     words = f"{'not significant' if chance else 'significant'} ({formats.p_value(measured.p_value)})"
-    return words + (", so it does not count" if excused else "")
+    return words + (", so it passes" if excused else "")
 
 
 def _one_line(text: str) -> str:
-    """What users and plug-ins named, without characters that would steer a terminal or a log."""
+    """User or plug-in text without characters that could control a terminal or a log."""
     return "".join(c if c.isprintable() else "·" for c in text)
 
 
 def _exact(unit: str) -> Callable[[float], str]:
-    """Numbers to six digits: a value beside its limit is never rounded onto it."""
+    """Numbers with six digits, so that a value near its limit is not rounded onto it."""
     return lambda value: f"{value:.6g} {unit}".rstrip()
 
 
@@ -202,7 +204,7 @@ def _bytes(value: float) -> str:
 
 
 def _unit(clause: Clause, score_unit: str) -> str:
-    """In what a clause's numbers are."""
+    """The unit of a clause's numbers."""
     of = "× reference" if clause.champion is None else "× champion"
     relative = {"size_ratio": of, "latency_ratio": of, "score_loss": difference_unit(score_unit)}
     name = clause.limit.quantity

@@ -1,4 +1,4 @@
-"""The champion that a policy names, in the place of a stage's reference. Loads no torch."""
+"""Compares a gated stage with the champion in a policy instead of its reference. Loads no torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,7 +23,7 @@ ROW = [field.name for field in fields(LatencyRow)]
 
 @dataclass(frozen=True)
 class FoundChampion:
-    """A champion: its run and stage, the device, and the gated stage's facts beside it."""
+    """A champion: its run and stage, the device, and the gated stage's facts relative to it."""
 
     place: str  # in the policy: "champion"
     run_id: int
@@ -36,20 +36,22 @@ class FoundChampion:
 def find(
     session: Session, place: str, rule: ChampionRule, project_id: int, stage: Stage, timed: Sequence[Any], facts: Facts
 ) -> FoundChampion:
-    """The champion of the device that a rule names; `timed` are the stage's rows of `latency`.
+    """The champion of a rule's device; `timed` are the stage's rows of `latency`.
 
-    Raises SpecError where the rule fits no device with a champion of the stage's task, or several, and where the
-    stage is that champion.
+    Raises SpecError if the rule matches no device with a champion of the stage's task, or several, or if the stage
+    is the champion itself.
     """
     entry = _entry(session, place, rule, project_id, stage)
     if entry["stage_id"] == stage.id:
-        remedy = "Gate another stage, or leave the champion out of the policy."
-        message = "names the very stage that is gated, which always equals itself"
+        remedy = "Gate another stage, or remove the champion from the policy."
+        message = "is the gated stage itself"
         raise SpecError.of(place, rule.conditions(), message, remedy)
     rows = {row.Stage.id: row for row in stages.list_run_stages(session, entry["run_id"])}
     held = rows[entry["stage_id"]]
-    beside_it = _beside(facts, stage, held.Stage, entry["device"], timed, _last(session, held.Stage, entry["device"]))
-    return FoundChampion(place, entry["run_id"], held.RunStage.position, held.Stage.label, entry["device"], beside_it)
+    relative = _relative_to_champion(
+        facts, stage, held.Stage, entry["device"], timed, _last(session, held.Stage, entry["device"])
+    )
+    return FoundChampion(place, entry["run_id"], held.RunStage.position, held.Stage.label, entry["device"], relative)
 
 
 def _entry(session: Session, place: str, rule: ChampionRule, project_id: int, stage: Stage) -> dict[str, Any]:
@@ -60,17 +62,21 @@ def _entry(session: Session, place: str, rule: ChampionRule, project_id: int, st
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        remedy = f"Name more of {DEVICE}: {_list(fitting)}."
-        raise SpecError.of(place, named, f"fits {len(fitting)} devices with a champion", remedy)
+        remedy = f"Narrow it down by {DEVICE}: {_list(fitting)}."
+        raise SpecError.of(place, named, f"matches {len(fitting)} devices with a champion", remedy)
     if elsewhere := sorted({entry["task"] for entry in known if _fits(entry["device"], named)}):
-        message = f"has a champion of {', '.join(elsewhere)} only, and the run was scored on {stage.task}"
+        message = f"has a champion for {', '.join(elsewhere)} only, but the run was scored on {stage.task}"
         if elsewhere == [stage.task]:
-            message = f"has a champion of {stage.task} with other data than the run was scored on"
-        raise SpecError.of(place, named, message, "Gate a run on the champion's task, or name a champion on this one.")
+            message = f"has a champion for {stage.task}, but on different data than the run's"
+        raise SpecError.of(
+            place, named, message, "Gate a run of the champion's task, or name a champion for this task."
+        )
     if here:
-        raise SpecError.of(place, named, "is no device with a champion", f"There is one for {_list(here)}.")
-    remedy = "Name one on a run's page, under Stages, or leave it out of the policy."
-    raise SpecError.of(place, named, f"there is no champion of {stage.task} in the run's project", remedy)
+        raise SpecError.of(
+            place, named, "matches no device with a champion", f"Devices with a champion: {_list(here)}."
+        )
+    remedy = "Name one on a run's page, under Stages, or remove it from the policy."
+    raise SpecError.of(place, named, f"there is no champion for {stage.task} in the run's project", remedy)
 
 
 def _fits(device: Conditions, named: dict[str, str | int]) -> bool:
@@ -90,7 +96,7 @@ def _timed(row: Any) -> Timed:
     return Timed(LatencyRow(**{name: getattr(row, name) for name in ROW}), row.stage_id, row.reference_stage_id)
 
 
-def _beside(
+def _relative_to_champion(
     facts: Facts,
     stage: Stage,
     champion: Stage,
@@ -98,16 +104,16 @@ def _beside(
     timed: Sequence[Latency],
     last: Timed | None,
 ) -> Facts:
-    """The facts with all that is relative to a reference relative to the champion."""
-    told = paired_scores(stage.score_name, stage.key, champion.key)
-    untested = told if isinstance(told, str) else ""
+    """The facts with the champion in place of the reference."""
+    tested = paired_scores(stage.score_name, stage.key, champion.key)
+    untested = tested if isinstance(tested, str) else ""
     own = [_timed(row) for row in timed]
     latencies = [replace(o.row, ratio=None) if last is None else beside(o, last) for o in own]
     return replace(
         facts,
         reference_size_bytes=champion.size_bytes,
         is_reference=False,
-        comparison=None if isinstance(told, str) else told,
+        comparison=None if isinstance(tested, str) else tested,
         latencies=latencies,
         champion=ChampionFacts(champion.score, asdict(device), untested),
     )

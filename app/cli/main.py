@@ -1,7 +1,7 @@
-"""`slimboard ...`: what the pages do, from a shell.
+"""The `slimboard` command.
 
-Each command imports what it uses when it is called, so that help and short commands answer at once. Only `run`,
-`worker` and `architectures` load torch, `worker` in processes of its own.
+Each command imports what it uses when it is called, so that help and short commands start fast. Only `run`, `worker`
+and `architectures` load torch, `worker` in separate processes.
 """
 
 import json
@@ -21,13 +21,13 @@ from core.errors import SpecError, TechniqueFailure
 from core.store.names import LOCAL_USER, UNFINISHED, RunStatus
 
 cli = typer.Typer(
-    help="Compression experiments for neural networks: queue recipes, run them, look at what came of it.",
+    help="Neural-network compression experiments: queue recipes, run them and inspect the results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 RunId = Annotated[int, typer.Argument(metavar="ID", help="number of a run")]
-Recipe = Annotated[typer.FileText, typer.Argument(metavar="RECIPE.yaml", help="a spec in YAML; - reads it from stdin")]
+Recipe = Annotated[typer.FileText, typer.Argument(metavar="RECIPE.yaml", help="spec in YAML; - reads stdin")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 def common(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="act as this user")] = LOCAL_USER,
-    project: Annotated[str, typer.Option(help="in this project; the user's first one by default")] = "",
+    project: Annotated[str, typer.Option(help="project; by default the user's first one")] = "",
 ) -> None:
     context.obj = Who(user, project)
 
@@ -47,9 +47,9 @@ services.add_to(cli)
 def run(
     recipe: Recipe,
     as_json: AsJson = False,
-    device: Annotated[Device | None, typer.Option(help="cpu or gpu; as the spec says, by default")] = None,
+    device: Annotated[Device | None, typer.Option(help="cpu or gpu; by default as in the spec")] = None,
 ) -> None:
-    """Execute a recipe here and now, without a queue, and print its stages."""
+    """Execute a recipe immediately, without the queue, and print its stages."""
     from app.cli import foreground
 
     try:
@@ -63,16 +63,16 @@ def run(
     difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
     if difference is not None:
-        typer.echo(f"loaded again in a fresh process, its outputs differ by at most {difference:.2g}")
+        typer.echo(f"after reloading in a fresh process, outputs differ by at most {difference:.2g}")
 
 
 @cli.command()
 def submit(
     context: typer.Context,
     recipe: Recipe,
-    wait: Annotated[bool, typer.Option("--wait", help="wait for its end; exit status 1 unless it is done")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="wait until it ends; exit status 1 unless it succeeds")] = False,
 ) -> None:
-    """Queue a recipe and print the number of its run."""
+    """Queue a recipe and print its run number."""
     spec = shell.read_spec(recipe)
     with shell.store(), shell.acting() as actions:
         run_id = actions.submit(context.obj.actor(), spec, shell.catalogue())
@@ -86,9 +86,9 @@ def submit(
 def list_runs(
     context: typer.Context,
     as_json: AsJson = False,
-    status: Annotated[list[RunStatus] | None, typer.Option(help="only these; may be given several times")] = None,
+    status: Annotated[list[RunStatus] | None, typer.Option(help="only runs with this status; can be repeated")] = None,
     text: Annotated[str, typer.Option(help="words in name, model, task, tags or recipe")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="number of runs")] = 20,
 ) -> None:
     """List the newest runs."""
     from core.store import engine, listing
@@ -120,21 +120,21 @@ def list_runs(
 
 @cli.command()
 def show(run_id: RunId, as_json: AsJson = False) -> None:
-    """Show a run: how it stands, its stages, and the end of its log where it failed."""
+    """Show a run's status and stages, and the end of its log if it failed."""
     with shell.store():
         _print_run(run_id, as_json)
 
 
 @cli.command("techniques")
 def list_techniques(as_json: AsJson = False) -> None:
-    """List the techniques of this installation and of the workers that it knows."""
+    """List the techniques of this installation and of its workers."""
     from core.spec.catalogue import built_in
 
     known = (shell.catalogue() if shell.store_exists() else built_in()).techniques
     if as_json:
         _print_json(known)
         return
-    head = ("technique", "family", "used as", "what it does")
+    head = ("technique", "family", "forms", "summary")
     rows = [[name, entry["family"], ", ".join(entry["forms"]), entry["summary"]] for name, entry in known.items()]
     typer.echo(terminal.table(head, rows))
 
@@ -142,10 +142,10 @@ def list_techniques(as_json: AsJson = False) -> None:
 @cli.command()
 def export(
     run_id: RunId,
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="folder to make")],
-    stage: Annotated[int | None, typer.Option(min=0, help="which stage; the last one by default")] = None,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="folder to create")],
+    stage: Annotated[int | None, typer.Option(min=0, help="position of the stage; by default the last one")] = None,
 ) -> None:
-    """Copy the artifact of a finished run's stage to a folder."""
+    """Copy the artifact of a stage of a finished run to a folder."""
     from app.actions.artifacts import take
     from core.integrity import DamagedArtifact
     from core.store import engine, stages
@@ -153,9 +153,9 @@ def export(
     with shell.store(), engine.read_session() as s:
         found = stages.find_run_stage(s, run_id, stage)
     if found is None:
-        raise CommandError(f"Run {run_id} is not done or has no such stage; `slimboard show {run_id}` tells.")
+        raise CommandError(f"Run {run_id} is not done or has no such stage. See `slimboard show {run_id}`.")
     if destination.exists():
-        raise CommandError(f"{destination} is there already. Remove it, or name another folder.")
+        raise CommandError(f"{destination} already exists. Remove it, or choose another folder.")
     try:
         folder = take(found[0], "An export")
     except (FileNotFoundError, DamagedArtifact) as error:
@@ -165,7 +165,7 @@ def export(
         shutil.copytree(folder, destination)
     except OSError as error:
         shutil.rmtree(destination, ignore_errors=True)
-        raise CommandError(f"{destination} cannot be written: {error}") from error
+        raise CommandError(f"Cannot write {destination}: {error}") from error
     typer.echo(destination)
 
 
@@ -174,15 +174,15 @@ def cancel(context: typer.Context, run_id: RunId) -> None:
     """Cancel a queued or running run."""
     with shell.store(), shell.acting() as actions:
         stopped = actions.cancel(context.obj.actor(), [run_id])
-    typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} had ended already")
+    typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} has already ended")
 
 
 @cli.command()
 def requeue(context: typer.Context, run_id: RunId) -> None:
-    """Queue an ended run again; its finished stages stand."""
+    """Requeue an ended run; finished stages are kept."""
     with shell.store(), shell.acting() as actions:
         again = actions.requeue(context.obj.actor(), [run_id])
-    typer.echo(f"run {run_id} is queued again" if again else f"run {run_id} has not ended yet")
+    typer.echo(f"run {run_id} is requeued" if again else f"run {run_id} has not ended yet")
 
 
 bundle.add_to(cli)
@@ -192,7 +192,7 @@ cli.command()(architectures.architectures)
 
 
 def main() -> None:
-    """The console script: errors of the user as lines on stderr, 2 for a spec and 1 for the rest."""
+    """The console script: user errors as lines on stderr, with exit status 2 for specs and 1 otherwise."""
     try:
         cli()
     except SpecError as error:
@@ -214,7 +214,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
     with engine.read_session() as s:
         row = runs.run_details(s, run_id)
         if row is None:
-            raise CommandError(f"There is no run {run_id}.")
+            raise CommandError(f"Run {run_id} does not exist.")
         latencies: dict[int, list[Any]] = {}
         for latency in stages.list_latencies(s, [run_id]):
             latencies.setdefault(latency.position, []).append(latency)
@@ -250,7 +250,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
 
 
 def _wait_for(run_id: int) -> RunStatus:
-    """Wait until a run has ended, its progress on stderr."""
+    """Wait until a run has ended, showing its progress on stderr."""
     from core.store import engine, runs
 
     shown = terminal.ProgressLine()

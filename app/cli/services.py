@@ -1,4 +1,4 @@
-"""`slimboard up`, `serve`, `worker` and `migrate`: what keeps the pages and the runs going, from a shell."""
+"""`slimboard up`, `serve`, `worker` and `migrate`: commands that run Slimboard's services."""
 
 import os
 import sys
@@ -11,14 +11,14 @@ from app.cli.shell import CommandError
 
 
 class Device(StrEnum):
-    """What a run or a worker computes on."""
+    """The device type of a run or a worker."""
 
     CPU = "cpu"
     GPU = "gpu"
 
 
 class ContainerPart(StrEnum):
-    """A part of Slimboard that has a container of its own."""
+    """A part of Slimboard with its own container."""
 
     APP = "app"
     WORKER = "worker"
@@ -34,31 +34,31 @@ def add_to(cli: typer.Typer) -> None:
 def up(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 by default")] = None,
-    workers: Annotated[int, typer.Option(min=0, max=64, help="CPU workers; each GPU has its own besides")] = 1,
-    demo: Annotated[bool, typer.Option("--demo", help="queue the demonstration recipes")] = False,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="number of CPU workers; each GPU gets another one")] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="queue the demo recipes")] = False,
 ) -> None:
-    """Run everything on this machine: store, queue, workers and dashboard, until Ctrl-C."""
+    """Run store, queue, workers and dashboard on this machine until Ctrl-C."""
     from app.local import stack
     from app.local.process import UpError
 
     try:
-        stack.up(port, host, workers, on_ready=_queue_demonstration if demo else None, say=typer.echo)
+        stack.up(port, host, workers, on_ready=_queue_demo if demo else None, say=typer.echo)
     except UpError as error:
         raise CommandError(str(error)) from error
 
 
-def _queue_demonstration() -> None:
+def _queue_demo() -> None:
     from app.cli import demo
 
     count = demo.queue()
-    typer.echo(f"Queued {count} demonstration runs." if count else "The demonstration runs are in the store already.")
+    typer.echo(f"Queued {count} demo runs." if count else "The demo runs are already in the store.")
 
 
 def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the dashboard")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
 ) -> None:
-    """Run the dashboard alone; queue, store and workers are elsewhere."""
+    """Run only the dashboard; queue, store and workers run elsewhere."""
     from app.local import stack
     from core.settings import settings
 
@@ -67,8 +67,8 @@ def serve(
     os.execv(command[0], command)
 
 
-def worker(device: Annotated[Device, typer.Option(help="what it computes on")] = Device.CPU) -> None:
-    """Run a worker: one device, one run at a time."""
+def worker(device: Annotated[Device, typer.Option(help="device type")] = Device.CPU) -> None:
+    """Run a worker, which executes one run at a time on one device."""
     from worker.celery_app import worker_arguments
 
     command = [sys.executable, "-m", "celery", *worker_arguments(device.value)]
@@ -76,7 +76,7 @@ def worker(device: Annotated[Device, typer.Option(help="what it computes on")] =
 
 
 def migrate() -> None:
-    """Bring the store to this version's schema."""
+    """Upgrade the store to this version's schema."""
     from core.store import engine
 
     engine.upgrade()
@@ -84,7 +84,7 @@ def migrate() -> None:
 
 
 def healthy(part: ContainerPart) -> None:
-    """Exit status 0 if this container's part works, else 1; for docker-compose."""
+    """Exit with status 0 if this container's part is healthy, otherwise 1; for docker-compose."""
     from app.local import health
 
     raise typer.Exit(0 if (health.page_answers() if part is ContainerPart.APP else health.worker_beats()) else 1)

@@ -1,6 +1,6 @@
-"""What commands share: for whom they act, and whether the store is there.
+"""Shared by commands: the acting user, reading of files, and access to the store.
 
-Imports what it uses only when it is called: `slimboard --help` reads this module.
+Functions import what they use when called, because `slimboard --help` loads this module.
 """
 
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class CommandError(Exception):
-    """Why a command cannot do what was asked, in words for the terminal."""
+    """A command failed; the message is for the terminal."""
 
 
 @dataclass(frozen=True)
 class Who:
-    """For whom the commands act."""
+    """The user and project for which commands act."""
 
     user: str = LOCAL_USER
     project: str = ""
 
     def actor(self) -> "Actor":
-        """The user in the project; raises CommandError where they have no role in it."""
+        """The user in the project; raises CommandError if they have no role in it."""
         from app.actions.actor import Actor, ProjectRef, UserRef
         from core.store import engine, users
 
@@ -45,16 +45,16 @@ class Who:
 
 
 def read_text(file: TextIO, document: str) -> str:
-    """The text in a file that should hold a `document`; raises SpecError for one that is no text."""
+    """The text of a file with a `document`; raises SpecError if it is not text."""
     try:
         return file.read()
     except UnicodeDecodeError as error:
-        remedy = "Choose the YAML file, and save it in UTF-8."
-        raise SpecError.of(document, file.name, "is no text in UTF-8", remedy) from error
+        remedy = "Choose a YAML file saved as UTF-8."
+        raise SpecError.of(document, file.name, "is not UTF-8 text", remedy) from error
 
 
 def read_spec(recipe: TextIO) -> "RunSpec":
-    """The spec in a file; raises SpecError, also for one that is no text."""
+    """The spec in a file; raises SpecError, also if it is not text."""
     from core.spec.model import RunSpec
 
     return RunSpec.from_yaml(read_text(recipe, "spec"))
@@ -62,7 +62,7 @@ def read_spec(recipe: TextIO) -> "RunSpec":
 
 @contextmanager
 def acting() -> Iterator[ModuleType]:
-    """What a user may do, loaded only by the commands that do something; a refusal becomes a CommandError."""
+    """The actions on runs, loaded only by commands that need them; a refusal becomes a CommandError."""
     from app.actions import runs
     from app.actions.actor import NotAllowed
 
@@ -73,7 +73,7 @@ def acting() -> Iterator[ModuleType]:
 
 
 def catalogue() -> "Catalogue":
-    """The techniques, models and tasks that the pages offer too."""
+    """The same techniques, models and tasks as on the pages."""
     from core.spec.catalogue import built_in
     from core.store import engine, techniques
 
@@ -83,7 +83,7 @@ def catalogue() -> "Catalogue":
 
 
 def store_exists() -> bool:
-    """Whether there can be a store to ask; asking SQLite for a file that is not there would make it."""
+    """Whether a store may exist; opening a missing SQLite file would create it."""
     import sqlalchemy
 
     from core.settings import settings
@@ -94,13 +94,13 @@ def store_exists() -> bool:
 
 @contextmanager
 def store() -> Iterator[None]:
-    """The store, where it is there and answers; raises CommandError that says what is missing."""
+    """Require a store that responds; raises CommandError that says what is missing."""
     from sqlalchemy.exc import NoResultFound, OperationalError
 
     from core.settings import settings
     from core.store import engine
 
-    remedy = "Start Slimboard with `slimboard up`, or name the store in SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
+    remedy = "Start Slimboard with `slimboard up`, or set SLIMBOARD_HOME or SLIMBOARD_DATABASE_URL."
     if not store_exists():
         raise CommandError(f"There is no store in {settings().home.absolute()}. {remedy}")
     try:
@@ -109,6 +109,6 @@ def store() -> Iterator[None]:
             raise CommandError(f"The store is at revision {found}, not {expected}. Run `slimboard migrate`.")
         yield
     except OperationalError as error:
-        raise CommandError(f"The store does not answer ({error.orig}). {remedy}") from error
+        raise CommandError(f"The store is not responding ({error.orig}). {remedy}") from error
     except NoResultFound:
-        raise CommandError("There is no such run.") from None
+        raise CommandError("This run does not exist.") from None

@@ -1,4 +1,4 @@
-"""What the command line prints: tables, a run's stages, problems of a spec. Loads no torch."""
+"""Output of the command line: tables, stages and progress. Loads no torch."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from core.measured import Fidelity, MeasuredStage, reached_share
 from core.quantities import MEDIAN, SCORE, SIZE, Quantity, Shown, measured_values, shown_in
 
 STAGE_FIELDS = ("technique", "label", "score_name", "score_unit")
-_APART = (SIZE, SCORE, MEDIAN)  # in columns of their own form
+_APART = (SIZE, SCORE, MEDIAN)  # in columns of their own
 LATENCY_FIELDS = (
     "runtime",
     "kernel",
@@ -32,7 +32,7 @@ LATENCY_FIELDS = (
 def stage_object(
     position: int, measured: MeasuredStage | Any, fidelity: Fidelity | Any, latencies: Iterable[Any]
 ) -> dict[str, Any]:
-    """A stage as `--json` prints it, with every quantity; all but the position may also be rows of the store."""
+    """A stage as `--json` prints it, with every quantity; all arguments but the position may be rows of the store."""
     return {
         "position": position,
         **{name: getattr(measured, name) for name in STAGE_FIELDS},
@@ -43,11 +43,11 @@ def stage_object(
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Stages as `stage_object` makes them, one a line; quantities that none of them has are left out."""
+    """Stages from `stage_object`, one per line, without quantities that none of them has."""
     asked = [quantity for quantity in shown_in(Shown.TERMINAL) if quantity not in _APART]
     known = [quantity for quantity in asked if any(stage[quantity.name] is not None for stage in stages)]
     heads = (quantity.short for quantity in known)
-    head = ("", "stage", "size", "score", "95 % interval", *heads, "reached", "p50", "× reference", "conditions")
+    head = ("", "stage", "size", "score", "95 % interval", *heads, "reached", "p50", "relative latency", "conditions")
     return table(head, [_stage_row(stage, known) for stage in stages])
 
 
@@ -78,28 +78,28 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 class ProgressLine:
-    """One line on stderr that is written over where stderr is a terminal, and a line a step where it is not."""
+    """One line on stderr, overwritten if stderr is a terminal; otherwise one line per step."""
 
     def __init__(self) -> None:
         self.stream = sys.stderr
         self.is_terminal = self.stream.isatty()
 
     def step(self, text: str) -> None:
-        """A step begins."""
+        """Start a step."""
         self.update(text) if self.is_terminal else self.line(text)
 
     def update(self, text: str) -> None:
-        """Show `text` in place of what was shown before."""
+        """Replace the line by `text`."""
         if self.is_terminal:
             self.stream.write(f"\r\033[K{text}")
             self.stream.flush()
 
     def line(self, text: str) -> None:
-        """Leave `text` standing on a line of its own."""
+        """Print `text` permanently on its own line."""
         self.clear()
         self.stream.write(f"{text}\n")
         self.stream.flush()
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self.update("")

@@ -10,7 +10,7 @@ from app.text import formats
 
 
 @contextmanager
-def told(*expected: type[Exception]) -> Iterator[None]:
+def show_refusals(*expected: type[Exception]) -> Iterator[None]:
     """Wrap a button's action: a refusal, or another `expected` exception, becomes a toast with the reason."""
     kinds: tuple[type[Exception], ...] = (NotAllowed, *expected)
     try:

@@ -98,6 +98,6 @@ def _show_name(view: dict[str, Any], actor: Actor) -> None:
 
 def _act(change: Callable[..., Any], *arguments: Any) -> None:
     """Perform a button's action, or show why it is refused; then reload."""
-    with refusal_toast.told(NameTakenError):
+    with refusal_toast.show_refusals(NameTakenError):
         change(*arguments)
     forget_views()

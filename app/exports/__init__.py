@@ -1,1 +1,1 @@
-"""What leaves the pages as files: tables for programs and papers, charts for a browser without network."""
+"""Exports: tables for programs and papers, and charts that work offline."""

@@ -1,4 +1,4 @@
-"""The menu behind "Export": each file is made when someone asks for it, not when the page is drawn."""
+"""The Export menu: each file is made on request, not when the page is drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from app.exports import files
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file on offer: what the button says, how its name ends, its type, and what makes it."""
+    """A downloadable file: its button's label, its extension, its type, and the function that makes it."""
 
     label: str
     ending: str
@@ -28,7 +28,7 @@ def tables(make: Callable[[], pd.DataFrame]) -> list[ExportFile]:
 
 
 def show(name: str, offered: list[ExportFile], words: str) -> None:
-    """A menu of downloads called `<name>.<ending>`, below a sentence that says what is in them."""
+    """A menu of downloads named `<name>.<ending>`, under a description of their contents."""
     menu = st.popover("Export", icon=":material/download:", key=f"export {name}", on_change="rerun")
     if not menu.open:
         return  # its buttons take time to draw

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: text, tables and charts."""
+"""A report as one HTML file that works offline: text, tables and charts."""
 
 import html
 import json
@@ -47,14 +47,14 @@ Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 @dataclass(frozen=True)
 class Written:
-    """HTML that is safe as it stands."""
+    """Safe HTML."""
 
     html: str
 
 
 def document(title: str, blocks: Sequence[Written | pd.DataFrame | Chart]) -> bytes:
-    """The blocks under a title; no text in a table or a chart is taken for HTML or a script."""
-    import vl_convert  # large: loaded when someone asks
+    """The blocks under a title; text in tables and charts is never interpreted as HTML or script."""
+    import vl_convert  # large, so loaded on request
 
     body: list[str] = []
     charts: list[dict[str, Any]] = []

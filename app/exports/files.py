@@ -1,4 +1,4 @@
-"""A table as the bytes of a file."""
+"""Tables as file contents."""
 
 import io
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def csv(table: pd.DataFrame) -> bytes:
-    """The table as CSV in UTF-8, numbers with all their digits."""
+    """The table as CSV in UTF-8, numbers at full precision."""
     return table.to_csv(index=False).encode()
 
 

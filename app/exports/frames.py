@@ -1,4 +1,4 @@
-"""Tables as they are exported: raw numbers, each column named with its unit. Pure."""
+"""Exported tables: raw numbers, with units in the column names. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from core.scores import difference_unit
 
 
 def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
-    """What Compare's summary shows: `rows` as `compare_page.tables.judged` returns them, the base first."""
+    """The summary of the Compare page; `rows` come from `compare.tables.judged`, the base first."""
     columns: dict[str, Any] = {
         "run": rows["run_id"],
         "position": rows["position"],
@@ -39,7 +39,7 @@ def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The Runs page's list: `runs` as `data.read_all_runs` returns them, each with its `last` stage or None."""
+    """The list of the Runs page; `runs` come from `queries.runs.read_all_runs`, each with its `last` stage or None."""
     rows = pd.DataFrame([{**run, **_last(run["last"])} for run in runs])
     columns: dict[str, Any] = {
         "run": rows["id"],
@@ -64,7 +64,7 @@ def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame:
-    """The Trade-offs page's points: `rows` as `point_data.read_all_points` returns them, of one task."""
+    """The points of the Trade-offs page; `rows` come from `queries.tradeoffs.read_all_points`, for one task."""
     named = rows.assign(score_name=score_name, score_unit=score_unit)
     columns: dict[str, Any] = {
         "run": rows["run_id"],
@@ -100,13 +100,13 @@ def _last(last: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _measured(rows: pd.DataFrame, quantities: Sequence[Quantity]) -> dict[str, pd.Series]:
-    """Quantities with the ends of their intervals, empty where they were not measured."""
+    """Quantities with the ends of their intervals, empty if not measured."""
     heads = [pair for quantity in quantities for pair in quantity.exported.items()]
     return {head: rows[column].astype(float) for column, head in heads}
 
 
 def _scores(rows: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, pd.Series]:
-    """The scores, a set of columns for each kind of score, empty for rows that have another kind."""
+    """The scores, with one set of columns per kind of score, empty for rows with another kind."""
     kinds = rows[["score_name", "score_unit"]].dropna().drop_duplicates()
     return {
         _named(f"{name}{suffix}", unit): rows[column]

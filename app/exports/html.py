@@ -1,4 +1,4 @@
-"""A chart as one HTML file that needs no network: Vega and the data lie in it."""
+"""A chart as one HTML file that works offline, including Vega and the data."""
 
 import html
 import json
@@ -27,11 +27,11 @@ vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{source: false, compi
 
 
 def page(chart: alt.LayerChart | alt.FacetChart, title: str) -> bytes:
-    """The chart, as wide as the window unless it has panels, under a title.
+    """The chart under a title, as wide as the window unless it has panels.
 
-    No text of either is taken for HTML or a script.
+    No text is interpreted as HTML or script.
     """
-    import vl_convert  # large: loaded when someone asks
+    import vl_convert  # large, so loaded on request
 
     width = {} if isinstance(chart, alt.FacetChart) else {"width": "container"}
     spec = json.dumps({**chart.to_dict(), **width}).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""A table as LaTeX, whatever its texts hold."""
+"""Tables as LaTeX, safe for any text."""
 
 import re
 from collections.abc import Iterable
@@ -20,13 +20,13 @@ _HEAD = r"""% needs \usepackage{booktabs}; for names beyond Latin letters use Lu
 
 
 def escaped(text: str) -> str:
-    """A text as LaTeX shows it, on one line; no command of it is carried out."""
+    """A text escaped for LaTeX, on one line."""
     plain = "".join(c for c in " ".join(text.split()) if c.isprintable())
     return _SPECIAL.sub(lambda found: _WRITTEN[found[0]], plain)
 
 
 def table(rows: pd.DataFrame) -> bytes:
-    """The table, rules as booktabs draws them; texts are escaped."""
+    """The table with booktabs rules and escaped text."""
     lines = [
         _line(map(str, rows.columns)),
         r"\midrule",

@@ -1,4 +1,4 @@
-"""Whether this container's part of Slimboard works: what docker-compose asks again and again. Loads no torch."""
+"""Health checks for docker-compose. Loads no torch."""
 
 import socket
 import urllib.request
@@ -7,11 +7,11 @@ from urllib.error import URLError
 from core.settings import settings
 from core.store import engine, workers
 
-SEEN_WITHIN = 60.0  # seconds; a worker says every 10 s that it is there
+SEEN_WITHIN = 60.0  # seconds; workers send a heartbeat every 10 s
 
 
 def page_answers() -> bool:
-    """Whether the dashboard on this host answers."""
+    """Whether the dashboard on this host responds."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{settings().port}/_stcore/health", timeout=10) as answer:
             return bool(answer.status == 200)
@@ -20,7 +20,7 @@ def page_answers() -> bool:
 
 
 def worker_beats() -> bool:
-    """Whether a worker of this host was seen lately."""
+    """Whether a worker of this host sent a heartbeat recently."""
     with engine.read_session() as s:
         known = workers.list_workers(s, lost_after=SEEN_WITHIN)
     living = [row.name for row in known if row.stopped_at is None and not row.lost]

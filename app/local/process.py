@@ -1,4 +1,4 @@
-"""A process that `slimboard up` keeps alive: restarted with growing pauses, ended with all its children."""
+"""A process that `slimboard up` keeps alive: restarted with growing delays, stopped with all its children."""
 
 import ctypes
 import os
@@ -14,16 +14,16 @@ import psutil
 
 PR_SET_PDEATHSIG = 1
 LONGEST_PAUSE = 60.0  # seconds
-SETTLED_AFTER = 60.0  # seconds of life after which a death counts as the first one again
+SETTLED_AFTER = 60.0  # seconds of uptime after which the count of deaths restarts
 
 
 class UpError(Exception):
-    """Why `slimboard up` cannot go on, and what to do, in words for the terminal."""
+    """`slimboard up` cannot continue; the message gives the reason and a remedy."""
 
 
 @dataclass
 class Service:
-    """One process with its command, its log file and how long it may take to stop."""
+    """One process: its command, its log file, and how long it may take to stop."""
 
     name: str
     command: Sequence[str]
@@ -33,13 +33,13 @@ class Service:
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
-    deaths: int = 0  # in a row, each before it had settled
+    deaths: int = 0  # in a row, each before SETTLED_AFTER
     restart_at: float = 0.0
     _asked: bool = False
     _descendants: set[psutil.Process] = field(default_factory=set)
 
     def start(self) -> None:
-        """Start the process in a group of its own, so that Ctrl-C reaches it only through us."""
+        """Start the process in its own group, so that Ctrl-C does not reach it directly."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -56,11 +56,11 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self.process is not None and self.process.poll() is None
 
     def keep_alive(self, say: Callable[[str], None]) -> None:
-        """Start the process again when it died, after a pause that doubles with each death in a row."""
+        """Restart the process if it died, after a delay that doubles with each consecutive death."""
         if self.alive or self.process is None:
             return
         now = time.monotonic()
@@ -69,15 +69,15 @@ class Service:
             self.deaths = 1 if settled else self.deaths + 1
             pause = min(LONGEST_PAUSE, 2.0 ** (self.deaths - 1))
             self.restart_at = now + pause
-            self._kill_group()  # what it left behind
+            self._kill_group()  # remaining children
             how = self.how_it_ended()
-            say(f"The {self.name} ended ({how}); starting again in {pause:.0f} s. Its log: {self.log}")
+            say(f"The {self.name} ended ({how}); restarting in {pause:.0f} s. Log: {self.log}")
         elif now >= self.restart_at:
             self.restart_at = 0.0
             self.start()
 
     def how_it_ended(self) -> str:
-        """The exit status in words."""
+        """The exit status as text."""
         code = self.process.poll() if self.process else None
         if code is not None and code < 0:
             return f"signal {signal.Signals(-code).name}"
@@ -90,14 +90,14 @@ class Service:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to the process alone, once: it ends its children in its own order."""
+        """Send SIGTERM to the process only, once: it stops its own children."""
         if self.alive and self.process is not None and not self._asked:
-            self._asked = True  # a second one would mean "at once" to a worker
+            self._asked = True  # a worker would take a second one as "stop immediately"
             self._descendants |= _descendants(self.process.pid)
             self.process.terminate()
 
     def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask to stop, wait for the grace, SIGKILL what is left: the process, its group and every descendant."""
+        """Ask to stop, wait for `grace`, then SIGKILL the process, its group and every descendant."""
         if self.process is None:
             return
         self.ask_to_stop()
@@ -106,7 +106,7 @@ class Service:
             time.sleep(0.05)
         self._kill_group()
         for descendant in self._descendants:
-            if descendant.is_running():  # compares creation times: never another process with the same number
+            if descendant.is_running():  # compares creation times, so never another process with the same PID
                 descendant.kill()
         self.process.wait()
         psutil.wait_procs(list(self._descendants), timeout=5)
@@ -116,7 +116,7 @@ class Service:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
             except ProcessLookupError:
-                return  # nobody is left in it
+                return  # the group is empty
 
 
 def _descendants(pid: int) -> set[psutil.Process]:
@@ -127,12 +127,12 @@ def _descendants(pid: int) -> set[psutil.Process]:
 
 
 def _end_with(parent: int) -> Callable[[], None]:
-    """What a child does before exec: ask the kernel for SIGTERM when `up` itself is killed."""
+    """A function for the child before exec: have the kernel send SIGTERM when `up` itself dies."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
     return ask

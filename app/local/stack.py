@@ -25,14 +25,14 @@ from app.local.process import Service, UpError
 from core.settings import Settings, settings
 from core.store import engine
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout or image: .streamlit/config.toml lies there
-Say = Callable[[str], None]  # shows a line to whoever started us
-START_SECONDS = 120  # for the page to answer; a cold disk needs its time to read the libraries
-WORKER_GRACE = 75.0  # longer than the worker's own soft shutdown, in which it saves and gives its run back
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout or image, with .streamlit/config.toml
+Say = Callable[[str], None]  # shows a line to the user
+START_SECONDS = 120  # for the page to respond; reading libraries from a cold disk is slow
+WORKER_GRACE = 75.0  # longer than the worker's own soft shutdown, in which it saves and returns its run
 
 
 def up(port: int | None, host: str | None, workers: int, on_ready: Callable[[], None] | None, say: Say) -> None:
-    """Run everything until a signal, and call `on_ready` once; raises UpError, with the remedy, if it cannot start."""
+    """Run everything until a signal, and call `on_ready` once; raises UpError, with a remedy, if it cannot start."""
     chosen = settings()
     home = chosen.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def front_end_command(host: str, port: int) -> list[str]:
 
 
 def free_port(host: str, given: int | None, say: Say) -> int:
-    """The port to listen on: the one that was asked for, else the first free one from 8501 on."""
+    """The port to listen on: the given one, otherwise the first free one from the configured port on."""
     if given is not None:
         if not _is_free(host, given):
             raise UpError(
-                f"Port {given} on {host} is taken. Stop what listens there, or choose another one: "
+                f"Port {given} on {host} is in use. Stop the process that listens there, or choose another port: "
                 f"slimboard up --port {given + 1}"
             )
         return given
@@ -84,13 +84,13 @@ def free_port(host: str, given: int | None, say: Say) -> int:
     for port in range(first, first + 100):
         if _is_free(host, port):
             if port != first:
-                say(f"Port {first} is taken; using {port}.")
+                say(f"Port {first} is in use; using {port}.")
             return port
-    raise UpError(f"Ports {first} to {first + 99} on {host} are all taken. Choose another one with --port.")
+    raise UpError(f"Ports {first} to {first + 99} on {host} are all in use. Choose another one with --port.")
 
 
 def cuda_devices(say: Say) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this user may use; asked of the driver, without starting CUDA."""
+    """The CUDA_VISIBLE_DEVICES value of each usable GPU, from the driver, without initializing CUDA."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -103,22 +103,22 @@ def cuda_devices(say: Say) -> list[str]:
     if named is not None:
         found = [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
     if found and version("torch").endswith("+cpu"):
-        say("This machine has a GPU, but the PyTorch that is installed is a CPU build; runs use the CPU.")
+        say("This machine has a GPU, but the installed PyTorch is a CPU build, so runs use the CPU.")
         return []
     return found
 
 
 @contextmanager
 def only_one(home: Path) -> Iterator[Say]:
-    """Hold the home for this process; yields what writes down under which address it runs."""
+    """Lock the home for this process; yields a function that records the URL."""
     with (home / "up.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise UpError(
-                f"Slimboard already runs in {home} ({lock.read().strip() or 'starting'}). "
-                "Stop that one, or set SLIMBOARD_HOME to another folder."
+                f"Slimboard is already running in {home} ({lock.read().strip() or 'starting'}). "
+                "Stop it, or set SLIMBOARD_HOME to another folder."
             ) from None
 
         def announce(text: str) -> None:
@@ -133,7 +133,7 @@ def only_one(home: Path) -> Iterator[Say]:
 
 @dataclass
 class Stop:
-    """Whether a signal asked to stop; a second one asks to hurry."""
+    """Whether a signal has asked to stop; a second one stops immediately."""
 
     signals: int = 0
     _event: threading.Event = field(default_factory=threading.Event)
@@ -159,11 +159,11 @@ class Stop:
 
     @property
     def in_a_hurry(self) -> bool:
-        """Whether to stop without waiting for anything."""
+        """Whether to stop immediately."""
         return self.signals > 1
 
     def wait(self, seconds: float) -> bool:
-        """Wait, at most until a signal; whether to stop."""
+        """Wait for at most `seconds` or until a signal; returns whether to stop."""
         return self._event.wait(seconds)
 
 
@@ -176,7 +176,7 @@ def _start(
     stop: Stop,
     say: Say,
 ) -> None:
-    """Start everything into `services`, in the order in which one needs the other."""
+    """Start everything in order of dependency, and append it to `services`."""
     home = chosen.home.absolute()
     environment = _environment(chosen)
 
@@ -204,7 +204,7 @@ def _start(
 
 
 def _environment(chosen: Settings) -> dict[str, str]:
-    """The settings for the processes, whose working folder is another: paths made absolute."""
+    """The settings for the child processes with absolute paths, as their working folder differs."""
     folders = [str(Path(part).absolute()) for part in chosen.data.split(":") if part]
     environment = {"SLIMBOARD_HOME": str(chosen.home.absolute()), "SLIMBOARD_DATA": ":".join(folders)}
     if chosen.artifacts and "://" not in chosen.artifacts:
@@ -220,14 +220,14 @@ def _wait_for(ready: Callable[[], bool], service: Service, stop: Stop) -> None:
         if not service.alive:
             raise UpError(f"The {service.name} did not start ({service.how_it_ended()}):\n{service.last_lines()}")
         if time.monotonic() > deadline:
-            raise UpError(f"The {service.name} does not answer after {START_SECONDS} s:\n{service.last_lines()}")
+            raise UpError(f"The {service.name} is not responding after {START_SECONDS} s:\n{service.last_lines()}")
         stop.wait(pause)
 
 
 def _stop(services: list[Service], stop: Stop, say: Say) -> None:
     if services:
-        say("Stopping; a run in progress is saved and goes on next time. Ctrl-C again ends everything at once.")
-    for service in services:  # all workers and the front end hear of it at the same time, the queue at last
+        say("Stopping. Runs in progress are saved and resume next time. Press Ctrl-C again to stop immediately.")
+    for service in services:  # workers and front end at the same time, the queue last
         if service.name != "queue":
             service.ask_to_stop()
     for service in reversed(services):
@@ -237,29 +237,29 @@ def _stop(services: list[Service], stop: Stop, say: Say) -> None:
 def _greet(address: str, host: str, home: Path, services: list[Service], say: Say) -> None:
     workers = sum("worker" in service.name for service in services)
     say(f"Slimboard is ready: {address}")
-    say(f"{workers} worker{'' if workers == 1 else 's'}; everything is written below {home}. Ctrl-C ends it.")
+    say(f"{workers} worker{'' if workers == 1 else 's'}. All data is stored in {home}. Press Ctrl-C to stop.")
     if settings().auth == "none" and not (host.startswith("127.") or host in ("localhost", "::1")):
-        say(f"Careful: everybody who can reach {host} can use it, as there is no authentication (SLIMBOARD_AUTH).")
+        say(f"Warning: there is no authentication (SLIMBOARD_AUTH), so anyone who can reach {host} can use Slimboard.")
 
 
 def _is_free(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection's last minute does not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
         try:
             probe.bind((host, port))
         except PermissionError:
-            raise UpError(f"Port {port} needs rights that this user has not. Choose one from 1024 on.") from None
+            raise UpError(f"This user may not use port {port}. Choose one from 1024 on.") from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
             remedy = "Use --host 127.0.0.1, or 0.0.0.0 for all of this machine's addresses."
-            raise UpError(f"{host} is no address of this machine ({error.strerror}). {remedy}") from None
+            raise UpError(f"{host} is not an address of this machine ({error.strerror}). {remedy}") from None
     return True
 
 
 def _reachable(host: str) -> str:
-    """The address to open in a browser here."""
+    """The host to open in a browser on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     return f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
 

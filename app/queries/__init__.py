@@ -1,1 +1,1 @@
-"""What pages and commands read of the store."""
+"""Queries of the store for pages and commands."""

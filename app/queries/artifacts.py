@@ -1,4 +1,4 @@
-"""Where artifacts lie, for the front end, and what is said of two by what they hold."""
+"""Access to artifacts for the front end, and paired tests on their per-example results."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from core.settings import settings
 
 
 def store() -> ArtifactStore:
-    """The artifacts' store; those on another host are copied below the home when they are first opened."""
+    """The artifact store; remote artifacts are copied into the home folder when first opened."""
     return ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
 
 
 def results() -> ArtifactStore:
-    """What was imported of stages without their weights: apart, as nothing can be computed from it."""
+    """The results of stages imported without weights, kept apart because nothing can be computed from them."""
     return ArtifactStore(f"{settings().artifacts_url}/results", settings().home.absolute() / "cache" / "results")
 
 
 def open_shown(key: str) -> Path:
-    """The folder with what pages show of a stage: its artifact, else what was imported; raises FileNotFoundError."""
+    """The folder with what pages show of a stage: its artifact or imported results; raises FileNotFoundError."""
     try:
         return store().open(key)
     except FileNotFoundError:
@@ -31,13 +31,13 @@ def open_shown(key: str) -> Path:
 
 
 def paired_scores(score: str, key: str, base_key: str) -> Comparison | str:
-    """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
+    """The paired comparison of a stage's score with the base's on the same examples, or why there is none."""
     try:
         examples, base = (load_file(open_shown(k) / EXAMPLES) for k in (key, base_key))
     except FileNotFoundError:
-        return "its results by example are not on this host"
+        return "per-example results are not on this host"
     except SafetensorError:
-        return "its results by example are damaged; requeue its run"
+        return "per-example results are damaged; requeue the run"
     try:
         return paired(score, examples, base)
     except ValueError as error:

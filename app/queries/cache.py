@@ -1,4 +1,4 @@
-"""How long the answer of a query may be reused, said where the query is; what reuses it is the front end's choice.
+"""Caching of queries: each query declares how long its result is valid, and the front end chooses the cache.
 
 Without a cache (the command line, tests of queries) every call reads the store. A front end calls `use` once.
 """
@@ -6,23 +6,23 @@ Without a cache (the command line, tests of queries) every call reads the store.
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-LIVE = 2  # seconds: what changes while a run executes
-SLOW = 30  # seconds: what changes when someone acts or a worker starts
+LIVE = 2  # seconds: data that changes while a run executes
+SLOW = 30  # seconds: data that changes when someone acts or a worker starts
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Cache(Protocol):
-    """What wraps a query, such as `streamlit.cache_data`; the wrapped query has `clear()`."""
+    """A wrapper of queries, such as `streamlit.cache_data`; the wrapped query has `clear()`."""
 
     def __call__(
         self, query: Callable[P, R], *, ttl: float, max_entries: int | None, show_spinner: str | bool
     ) -> Callable[P, R]:
-        """The query, answered from the cache for `ttl` seconds."""
+        """The query with results cached for `ttl` seconds."""
 
 
 class Query(Generic[P, R]):
-    """A function that reads the store, and how long its answers hold."""
+    """A function that reads the store, and how long its results are valid."""
 
     _cache: Cache | None = None
 
@@ -36,7 +36,7 @@ class Query(Generic[P, R]):
         return self._reader()(*args, **kwargs)
 
     def clear(self) -> None:
-        """Forget all answers."""
+        """Forget all results."""
         if Query._cache is not None:
             self._reader().clear()  # type: ignore[attr-defined]
 
@@ -49,11 +49,11 @@ class Query(Generic[P, R]):
 
 
 def cached(*, ttl: float, max_entries: int | None = None, waiting: str = "") -> Callable[[Callable[P, R]], Query[P, R]]:
-    """Declare that a query's answers hold for `ttl` seconds; `waiting` is what to show while a slow one runs."""
+    """Declare that a query's results are valid for `ttl` seconds; `waiting` is shown while a slow one runs."""
     options = {"ttl": ttl, "max_entries": max_entries, "show_spinner": waiting or False}
     return lambda read: Query(read, options)
 
 
 def use(cache: Cache | None) -> None:
-    """Answer queries from this cache from now on; None: read the store at every call."""
+    """Use this cache for all queries from now on; None reads the store at every call."""
     Query._cache = cache

@@ -19,7 +19,7 @@ KEPT = 3600  # seconds: a stage's results do not change
 
 @cached(ttl=LIVE)
 def load_items(project_id: int, text: str) -> pd.DataFrame:
-    """A row an item that was found, in their order: columns of `compared_stages`, and `item`, its short name."""
+    """One row per item found, in order: columns of `compared_stages`, and `item`, its short name."""
     items = stage_references.parse(text)
     with read_session() as s:
         rows = [row._asdict() for row in comparison.compared_stages(s, project_id, items)]
@@ -35,14 +35,14 @@ def _last(last: dict[int, dict[str, object]], item: ComparedItem) -> dict[str, o
 
 @cached(ttl=LIVE)
 def load_latencies(run_stages: tuple[tuple[int, int], ...]) -> pd.DataFrame:
-    """What these (run, stage) pairs measured of latency."""
+    """The latencies of these (run, stage) pairs."""
     with read_session() as s:
         return pd.DataFrame([row._asdict() for row in comparison.latencies_of(s, run_stages)])
 
 
 @cached(ttl=KEPT)
 def load_layers(stage_ids: tuple[int, ...]) -> dict[int, list[dict[str, object]]]:
-    """What stages tell of their layers, by stage."""
+    """Per-layer results by stage."""
     with read_session() as s:
         return comparison.details_of(s, stage_ids)
 
@@ -56,16 +56,16 @@ def load_curve_names(run_ids: tuple[int, ...]) -> pd.DataFrame:
 
 
 def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comparison | str]:
-    """How the items after the first, the base, differ from it by short name, or why that cannot be said."""
+    """The comparisons of the items with the first one, the base, by short name, or why there is none."""
     return {
         row["item"]: load_paired(base["score_name"], row["key"], base["key"])
         if row["task_hash"] == base["task_hash"]
-        else "other data"
+        else "different data"
         for row in items.iloc[1:].to_dict("records")
     }
 
 
 @cached(ttl=KEPT, max_entries=5000)
 def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
-    """How a stage's score differs from the base's on the same examples, or in words why that cannot be said."""
+    """The paired comparison of a stage's score with the base's on the same examples, or why there is none."""
     return artifacts.paired_scores(score, key, base_key)

@@ -13,7 +13,7 @@ LIVE = 5  # seconds: runs may still execute
 
 @dataclass(frozen=True)
 class RunFamily:
-    """Runs to draw together: a row a stage, a row a named run, and how many belong to them in all."""
+    """Related runs: one row per stage, one row per source, and the total number of runs."""
 
     stages: pd.DataFrame
     sources: pd.DataFrame
@@ -22,7 +22,7 @@ class RunFamily:
 
 @cached(ttl=LIVE)
 def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relatives: bool) -> RunFamily:
-    """These runs, what they were made from and, with `relatives`, what is made from them or shares their stages."""
+    """These runs, their ancestors and, with `relatives`, their descendants and runs that share their stages."""
     with read_session() as s:
         found, n_runs = provenance.find_family(s, project_id, run_ids, limit, relatives=relatives)
         stages = pd.DataFrame([row._asdict() for row in provenance.list_run_stages(s, found)])
@@ -32,6 +32,6 @@ def load_family(project_id: int, run_ids: tuple[int, ...], limit: int, *, relati
 
 @cached(ttl=LIVE)
 def load_newest(chosen: listing.RunFilter, limit: int) -> tuple[int, ...]:
-    """Numbers of the newest runs that a filter leaves."""
+    """Numbers of the newest runs that match a filter."""
     with read_session() as s:
         return tuple(listing.list_run_ids(s, chosen, limit))

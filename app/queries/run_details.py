@@ -1,4 +1,4 @@
-"""Queries of the run page: one run, its stages, curves, log and notes."""
+"""Queries of the Run page: one run, its stages, curves, log and notes."""
 
 import json
 from typing import Any
@@ -34,14 +34,14 @@ def load_run(run_id: int, project_id: int) -> dict[str, Any] | None:
 
 @cached(ttl=LIVE)
 def load_waiting(run_id: int) -> str:
-    """What a queued run waits for beyond its turn, in words; empty where a living worker can take it."""
+    """What a queued run is waiting for, besides its turn; empty if an active worker can take it."""
     with read_session() as s:
         return waiting.waiting_for(s, [run_id], seen_within=60.0).get(run_id, "")
 
 
 @cached(ttl=LIVE)
 def load_stages(run_id: int) -> pd.DataFrame:
-    """A run's stages in order, a row each: columns of the stage, its quantities, its place in the run, its artifact."""
+    """A run's stages in order: columns of the stage, its quantities, its position in the run and its artifact."""
     with read_session() as s:
         rows = [
             {
@@ -59,7 +59,7 @@ def load_stages(run_id: int) -> pd.DataFrame:
 
 @cached(ttl=LIVE)
 def load_latencies(run_id: int) -> pd.DataFrame:
-    """What a run measured of latency: every column of `latency`, and the stage's position."""
+    """A run's latencies: every column of `latency`, and the stage's position."""
     with read_session() as s:
         return pd.DataFrame([row._asdict() for row in stages.list_latencies(s, [run_id])])
 
@@ -81,14 +81,14 @@ def load_curve(run_id: int, curve: str, most: int = 500) -> pd.DataFrame:
 
 @cached(ttl=LIVE)
 def load_log(run_id: int, levels: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
-    """The log's last lines of these levels, the oldest first: at, level, attempt, message."""
+    """The last log lines at these levels, oldest first: at, level, attempt, message."""
     with read_session() as s:
         return [row._asdict() for row in events.last_events(s, run_id, limit, levels)]
 
 
 @cached(ttl=LIVE)
 def load_notes(run_id: int) -> list[dict[str, Any]]:
-    """A run's notes, the oldest first: text, author, created_at."""
+    """A run's notes, oldest first: text, author, created_at."""
     with read_session() as s:
         return [row._asdict() for row in runs.list_notes(s, run_id)]
 
@@ -105,12 +105,12 @@ def load_regressions(key: str, reference_key: str) -> list[dict[str, Any]] | Non
 
 
 def is_unfinished(run: dict[str, Any]) -> bool:
-    """Whether a run waits or executes."""
+    """Whether a run is queued or running."""
     return run["status"] in (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
 def forget() -> None:
-    """Read anew what the user's own action has changed."""
+    """Clear cached results after the user's own action."""
     for read in (load_run, load_waiting, load_notes):
         read.clear()
 

@@ -1,4 +1,4 @@
-"""Queries of lists of runs: the Runs page, the queue, and what Submit asks about earlier runs."""
+"""Queries of lists of runs: the Runs page, the queue, and earlier runs for Submit."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ PART = 5000  # numbers in one query: databases limit them
 
 @cached(ttl=SLOW)
 def load_spec(run_id: int, project_id: int) -> dict[str, Any] | None:
-    """The spec of a run of this project, None where there is no such run."""
+    """The spec of a run of this project, or None."""
     with read_session() as s:
         return s.scalar(select(Run.spec).where(Run.id == run_id, Run.project_id == project_id))
 
 
 @cached(ttl=SLOW)
 def load_run_titles(project_id: int, only_done: bool = False) -> list[tuple[int, str]]:
-    """(number, title) of the project's last runs, to choose one from."""
+    """(number, title) of the project's latest runs, to choose from."""
     chosen = listing.RunFilter(project_id, statuses=(RunStatus.DONE,) if only_done else ())
     with read_session() as s:
         found = listing.list_runs(s, chosen, page_size=200)
@@ -33,14 +33,14 @@ def load_run_titles(project_id: int, only_done: bool = False) -> list[tuple[int,
 
 @cached(ttl=LIVE)
 def load_identical(project_id: int, spec_hash: str) -> list[tuple[int, str, float]]:
-    """(number, status, created_at) of the project's runs that ask for exactly the same, the newest first."""
+    """(number, status, created_at) of the project's runs with an identical spec, newest first."""
     with read_session() as s:
         return [(row.id, row.status.value, row.created_at) for row in runs.find_identical(s, project_id, spec_hash)]
 
 
 @cached(ttl=SLOW)
 def load_estimate(spec: dict[str, Any], spec_hash: str) -> float | None:
-    """Seconds that a run may take by earlier ones, None where they tell nothing."""
+    """Estimated seconds of a run from earlier ones, or None."""
     parsed = RunSpec.parse(spec)
     with read_session() as s:
         whole = runs.typical_seconds(s, spec_hash, parsed.model.source, parsed.task.source, runs.recipe_text(parsed))
@@ -53,14 +53,14 @@ def load_estimate(spec: dict[str, Any], spec_hash: str) -> float | None:
 
 @cached(ttl=LIVE)
 def load_answer(spec_hash: str) -> list[Problem] | None:
-    """What a worker found wrong with a spec; empty where it fits, None where none has answered yet."""
+    """A worker's validation errors of a spec; empty if it is compatible, None if no worker has answered yet."""
     with read_session() as s:
         return checks.find_answer(s, spec_hash)
 
 
 @cached(ttl=LIVE)
 def load_waiting() -> dict[int, str]:
-    """Queued runs that no living worker can take, and what each waits for."""
+    """Queued runs that no active worker can take, and what each is waiting for."""
     with read_session() as s:
         queued = s.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED).order_by(Run.id).limit(200)).all()
         return waiting.waiting_for(s, queued, seen_within=60.0)
@@ -68,14 +68,14 @@ def load_waiting() -> dict[int, str]:
 
 @cached(ttl=LIVE / 2)
 def load_queue(project_id: int) -> list[dict[str, Any]]:
-    """Running runs, then queued ones in the order in which they will be taken, with `now` by the store's clock."""
+    """Running runs, then queued ones in queue order, with `now` from the store's clock."""
     with read_session() as s:
         return [dict(row._mapping) for row in listing.list_queue(s, project_id)]
 
 
 @cached(ttl=LIVE)
 def load_runs(chosen: listing.RunFilter, order: listing.Order, page: int, page_size: int) -> list[dict[str, Any]]:
-    """One page of runs, each with `last`: its last stage beside its reference, or None."""
+    """One page of runs, each with `last`: its last stage and its reference, or None."""
     with read_session() as s:
         found = [row._asdict() for row in listing.list_runs(s, chosen, order, page, page_size)]
         last = {row.run_id: row._asdict() for row in listing.list_last_stages(s, [run["id"] for run in found])}
@@ -83,7 +83,7 @@ def load_runs(chosen: listing.RunFilter, order: listing.Order, page: int, page_s
 
 
 def read_all_runs(chosen: listing.RunFilter, order: listing.Order) -> list[dict[str, Any]]:
-    """Every run that a filter leaves, as `load_runs` returns them; read anew, outside of any page."""
+    """All runs that match a filter, as `load_runs` returns them; not cached."""
     with read_session() as s:
         found = [row._asdict() for row in listing.list_runs(s, chosen, order, page_size=MOST_EXPORTED)]
         parts = [[run["id"] for run in found[at : at + PART]] for at in range(0, len(found), PART)]
@@ -93,19 +93,19 @@ def read_all_runs(chosen: listing.RunFilter, order: listing.Order) -> list[dict[
 
 @cached(ttl=LIVE)
 def count_runs(chosen: listing.RunFilter) -> int:
-    """How many runs a filter leaves."""
+    """The number of runs that match a filter."""
     with read_session() as s:
         return listing.count_runs(s, chosen)
 
 
 @cached(ttl=SLOW)
 def load_choices(project_id: int) -> dict[str, list[str]]:
-    """What runs can be filtered by: models, tasks, techniques, owners and tags."""
+    """Values to filter runs by: models, tasks, techniques, owners and tags."""
     with read_session() as s:
         return listing.list_choices(s, project_id)
 
 
 def forget_runs() -> None:
-    """Read anew what the user's own action has changed."""
+    """Clear cached results after the user's own action."""
     for read in (load_run_titles, load_identical, load_estimate, load_runs, count_runs, load_choices, load_queue):
         read.clear()

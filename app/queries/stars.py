@@ -7,6 +7,6 @@ from core.store.engine import read_session
 
 @cached(ttl=10)
 def load_stars(user_id: int, run_ids: tuple[int, ...]) -> set[int]:
-    """Which of these runs have the user's star."""
+    """Which of these runs the user has starred."""
     with read_session() as s:
         return favourites.starred(s, user_id, run_ids)

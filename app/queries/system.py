@@ -15,14 +15,14 @@ from core.store.models import Artifact, Run, RunStatus, Stage
 
 @cached(ttl=LIVE)
 def load_workers() -> list[dict[str, Any]]:
-    """Workers that live or did lately, with what they run, `age` in seconds since seen, and whether `lost`."""
+    """Active and recently active workers, with what they run, seconds since seen (`age`), and whether `lost`."""
     with read_session() as s:
         return [dict(row._mapping) for row in workers.list_workers(s)]
 
 
 @cached(ttl=10)
 def load_store_state() -> dict[str, Any]:
-    """Address without password, dialect, schema revision (found, expected), bytes, and how much is in it."""
+    """Address without password, dialect, schema revision (found, expected), size in bytes and numbers of rows."""
     url = engine.engine().url
     with read_session() as s:
         found = {
@@ -43,6 +43,6 @@ _SIZE = {
 
 
 def forget_system() -> None:
-    """Read the system's state anew."""
+    """Clear cached results, so that the state is read again."""
     for read in (load_workers, load_waiting, load_store_state, load_offers, load_members):
         read.clear()

@@ -18,19 +18,19 @@ from core.store.tradeoffs import queries
 from core.store.tradeoffs.filters import Conditions, PointFilter
 from core.store.tradeoffs.thinning import Logs
 
-KEPT = 600  # seconds: what is read anew as soon as it changes
+KEPT = 600  # seconds: data that is reloaded as soon as it changes
 
 
 @cached(ttl=LIVE)
 def _load_settled(project_id: int) -> tuple[int, tuple[int, ...]]:
-    """The last stage up to which points are read once and kept, and what differs after a change to those."""
+    """The last stage up to which points are cached, and a value that changes when those points do."""
     with read_session() as s:
         upto = queries.last_settled(s)
         return upto, queries.last_change(s, project_id, upto=upto)
 
 
 def load_tasks(project_id: int) -> pd.DataFrame:
-    """Tasks with measured stages, the most used first: task, task_hash, score_name, score_unit, higher_is_better."""
+    """Tasks with measured stages, most used first: task, task_hash, score_name, score_unit, higher_is_better."""
     upto, change = _load_settled(project_id)
     settled = _load_tasks(project_id, upto, change)
     with read_session() as s:
@@ -50,7 +50,7 @@ def _load_tasks(project_id: int, upto: int, last_change: tuple[int, ...]) -> lis
 
 
 def load_conditions(project_id: int, task_hash: str) -> list[tuple[Conditions, int]]:
-    """Conditions under which a task's stages were timed, the most frequent first, with their counts."""
+    """The latency conditions of a task's stages, most frequent first, with counts."""
     chosen = PointFilter(project_id, task_hash)
     upto, change = _load_settled(project_id)
     settled = _load_conditions(replace(chosen, upto=upto), change)
@@ -68,13 +68,13 @@ def _load_conditions(chosen: PointFilter, last_change: tuple[int, ...]) -> list[
 
 
 def read_all_points(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
-    """Every point of the trade-off chart, none thinned out; read anew, outside of any page."""
+    """All points of the trade-off chart, without thinning; not cached."""
     with read_session() as s:
         return pd.DataFrame(queries.list_all_points(s, chosen, x, y))
 
 
 def load_points(chosen: PointFilter, x: str, y: str, logs: Logs, *, as_one: bool) -> pd.DataFrame:
-    """Points of the trade-off chart; thinned in SQL where they are many (`n` of which a row stands for).
+    """Points of the trade-off chart; if there are many, thinned in SQL (a row stands for `n` of them).
 
     With `as_one` the stages that differ in their seeds only are one point.
     """
@@ -94,7 +94,7 @@ def _load_points(
 
 
 def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
-    """The points that the filter leaves in the order of their recording: stage_id, x, y, at."""
+    """The points that match the filter in order of recording: stage_id, x, y, at."""
     with read_session() as s:
         return _load_history(chosen, x, y, queries.last_change(s, chosen.project_id))
 
@@ -107,7 +107,7 @@ def _load_history(chosen: PointFilter, x: str, y: str, last_change: tuple[int, .
 
 @cached(ttl=SLOW)
 def load_makers(project_id: int, stage_ids: tuple[int, ...]) -> dict[int, dict[str, Any]]:
-    """Label, model, run_id and owner of stages, as of the project's first run with each."""
+    """Label, model, run_id and owner of stages, from the project's first run with each."""
     with read_session() as s:
         return queries.list_makers(s, project_id, stage_ids)
 
@@ -128,7 +128,7 @@ def load_decision(
     *,
     as_one: bool,
 ) -> tuple[Decision, dict[int, dict[str, Any]], dict[str, Any] | None]:
-    """What to ship, the points that the decision names by their index in it, and the best one's reference.
+    """The decision, the points that it refers to by index, and the best one's reference.
 
     With `as_one` the stages that differ in their seeds only are judged by their means, as one point.
     """

@@ -17,12 +17,12 @@ def load_views(project_id: int, user_id: int) -> list[dict[str, Any]]:
 
 
 def read_view(view_id: int, project_id: int, user_id: int) -> dict[str, Any] | None:
-    """A view of the project that the user may see, as it is now."""
+    """A view of the project that the user may see, uncached."""
     with read_session() as s:
         found = [row._asdict() for row in views.list_views(s, project_id, user_id)]
     return next((view for view in found if view["id"] == view_id), None)
 
 
 def forget_views() -> None:
-    """Read anew what the user's own action has changed."""
+    """Clear cached results after the user's own action."""
     load_views.clear()

@@ -136,7 +136,7 @@ def p_value(p: float) -> str:
 
 
 def significance(p: float) -> str:
-    """A paired test in words: "significant (p = 0.012)"."""
+    """A paired test as text: "significant (p = 0.012)"."""
     return f"{'significant' if p < SIGNIFICANT else 'not significant'} ({p_value(p)})"
 
 

@@ -47,7 +47,7 @@ class Field:
 
     @property
     def range(self) -> str:
-        """Allowed values in words: "0 to 1", "row, group or tensor", "at least 1"."""
+        """Allowed values as text: "0 to 1", "row, group or tensor", "at least 1"."""
         if self.kind == "boolean":
             return "yes or no"
         if self.choices:

@@ -25,7 +25,7 @@ def name_of(stage: dict[str, Any]) -> str:
 
 
 def missed_table(details: dict[str, Any]) -> pd.DataFrame:
-    """The modules whose parameters a step did not reach, the largest first; empty where it reached all."""
+    """The modules whose parameters a step did not reach, largest first; empty if it reached all of them."""
     missed = details.get("reached", {}).get("missed", [])
     return pd.DataFrame(
         [{"Not reached": m["name"], "Kind": m["kind"], "Parameters": formats.count(m["parameters"])} for m in missed]
@@ -77,8 +77,8 @@ def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
     return {
         "Stage": name_of(stage),
         "Size": _size(stage),
-        stage["score_name"].capitalize(): f"{formats.with_interval(stage, SCORE, unit)}{_beside_score(stage)}",
-        "vs reference": compared(stage),
+        stage["score_name"].capitalize(): f"{formats.with_interval(stage, SCORE, unit)}{_more_scores(stage)}",
+        "Score vs reference": compared(stage),
         "p50 / p95": _latency(stage, timed),
         "Relative latency": ratio_text(stage),
         "Kernel": str(stage["kernel"]) if _is_known(stage["kernel"]) else formats.NOTHING,
@@ -87,7 +87,7 @@ def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
 
 def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
     """Size and dtype of the user's own files, for each source loaded from them."""
-    told = [
+    checkpoints = [
         (stage["label"], stage["details"][CHECKPOINT])
         for stage in stages.to_dict("records")
         if isinstance(stage["details"], dict) and CHECKPOINT in stage["details"]
@@ -95,7 +95,7 @@ def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
     return [
         f"{formats.plain(label)} has {formats.size(stored['bytes'])} of {stored['dtype']} weights in its files; "
         "size ratios are relative to these."
-        for label, stored in told
+        for label, stored in checkpoints
     ]
 
 
@@ -131,18 +131,18 @@ def quantity_cell(row: Mapping[str, Any], quantity: Quantity, *, interval: bool 
         return formats.with_interval(row, quantity) if interval else formats.quantity(row[quantity.name], quantity)
     if quantity.origin is not Origin.COMPARISON:
         return formats.NOTHING
-    return "is the reference" if row["stage_id"] == row["reference_stage_id"] else "not measured"
+    return "reference" if row["stage_id"] == row["reference_stage_id"] else "not measured"
 
 
-def _beside_score(stage: dict[str, Any]) -> str:
+def _more_scores(stage: dict[str, Any]) -> str:
     """The scores that are quantities of their own: ", perplexity 9.87"."""
     known = [quantity for quantity in kept_in(Origin.SCORES) if _is_known(stage[quantity.name])]
     return "".join(f", {in_sentence(quantity.title)} {quantity_cell(stage, quantity)}" for quantity in known)
 
 
 def _further_scores(stage: dict[str, Any]) -> str:
-    told = {stage["score_name"], *(quantity.score for quantity in kept_in(Origin.SCORES))}
-    further = {name: value for name, value in stage["scores"].items() if name not in told}
+    shown = {stage["score_name"], *(quantity.score for quantity in kept_in(Origin.SCORES))}
+    further = {name: value for name, value in stage["scores"].items() if name not in shown}
     scores = [
         f"{name} {formats.score(value, unit) if (unit := find_unit(name)) else formats.number(value)}"
         for name, value in further.items()
@@ -159,7 +159,7 @@ def compared(stage: dict[str, Any]) -> str:
     """The change in score, and whether the paired test finds it significant."""
     delta = _number(stage["score_delta"])
     if delta is None:
-        return "is the reference" if stage["stage_id"] == stage["reference_stage_id"] else formats.NOTHING
+        return "reference" if stage["stage_id"] == stage["reference_stage_id"] else formats.NOTHING
     unit = stage["score_unit"]
     p_value = _number(stage["p_value"])
     text = formats.score_change(delta, unit)

@@ -1,1 +1,1 @@
-"""The browser's side of a page: addresses, identity, downloads, and the HTML that pages start from."""
+"""URL state, navigation, identity, downloads, and the start page's HTML."""

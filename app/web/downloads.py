@@ -1,7 +1,7 @@
-"""Artifacts and bundles as files to download: zipped while they are sent, never whole in memory or on disk twice.
+"""Downloads of artifacts and bundles, zipped while streaming, without a full copy in memory or on disk.
 
-Streamlit's own download button keeps a file in memory, so the front end serves this address itself. A link is
-signed with Streamlit's cookie secret and ends after a day; only the run page, which knows the user's role, makes one.
+Streamlit's own download button keeps a file in memory, so the front end serves these URLs itself. Links are signed with
+Streamlit's cookie secret and expire after a day; only the Run page, which knows the user's role, creates them.
 """
 
 import base64
@@ -27,23 +27,23 @@ from core.integrity import DamagedArtifact
 
 ROUTE = "/artifact/{token}"
 BUNDLE_ROUTE = "/bundle/{token}"
-ENDED = PlainTextResponse("This link has ended. Open the run page and download again.", status_code=403)
+ENDED = PlainTextResponse("This link has expired. Open the run page and download again.", status_code=403)
 CHUNK = 1 << 20  # bytes read at a time
 VALID_SECONDS = 24 * 3600
 
 
 def link(key: str, name: str) -> str:
-    """Address, relative to a page, of a stage's artifact as `<name>.zip`."""
+    """URL, relative to a page, of a stage's artifact as `<name>.zip`."""
     return _signed("artifact", key, name)
 
 
 def bundle_link(run_id: int) -> str:
-    """Address, relative to a page, of a run's bundle without weights."""
+    """URL, relative to a page, of a run's bundle without weights."""
     return _signed("bundle", run_id)
 
 
 async def send(request: Request) -> Response:
-    """Stream the artifact that a signed link names."""
+    """Stream the artifact of a signed link."""
     named = _read("artifact", request.path_params["token"])
     if named is None:
         return ENDED
@@ -51,7 +51,7 @@ async def send(request: Request) -> Response:
     try:
         folder = await run_in_threadpool(take, key, "A download")
     except FileNotFoundError:
-        return PlainTextResponse("The artifact is not there any more.", status_code=404)
+        return PlainTextResponse("The artifact no longer exists.", status_code=404)
     except DamagedArtifact as damaged:
         text = f"The artifact is damaged: {damaged}. Requeue a run that has this stage to compute it again."
         return PlainTextResponse(text, status_code=409)
@@ -59,7 +59,7 @@ async def send(request: Request) -> Response:
 
 
 async def send_bundle(request: Request) -> Response:
-    """Stream the bundle that a signed link names."""
+    """Stream the bundle of a signed link."""
     named = _read("bundle", request.path_params["token"])
     if named is None:
         return ENDED
@@ -77,7 +77,7 @@ def _zip(pieces: Iterator[bytes], name: str) -> Response:
 
 
 def zipped(folder: Path, name: str) -> Iterator[bytes]:
-    """The files of a folder as a zip with one top folder, piece by piece; stored, since weights hardly compress."""
+    """The files of a folder as a zip with one top folder, in pieces; uncompressed, as weights hardly compress."""
     pipe = Pipe()
     with zipfile.ZipFile(pipe, "w") as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -96,7 +96,7 @@ def _signed(kind: str, *values: str | int) -> str:
 
 
 def _read(kind: str, token: str) -> list[Any] | None:
-    """What a link names; None where it is not ours, of another kind, or has ended."""
+    """The values in a link; None if it is forged, of another kind, or expired."""
     parts = token.split(".")
     try:
         content, signature = (base64.urlsafe_b64decode(part + "==") for part in parts)

@@ -1,8 +1,8 @@
-"""Who is using the page, and in which project with which role.
+"""The user of a page, with project and role.
 
-Where there are several projects, each page's address names the one that it shows, so that others see the same by it.
-With SLIMBOARD_AUTH=none everyone is the user "local". With oidc, Streamlit signs the user in (its
-secrets.toml names the provider); roles are ours, in SQL, and every action of `app/actions` checks them.
+If there are several projects, each page's URL names its project, so that a shared link shows the same to others. With
+SLIMBOARD_AUTH=none everyone is the user "local". With oidc, Streamlit signs the user in (the provider is configured in
+its secrets.toml); roles are stored in SQL, and every action of `app/actions` checks them.
 """
 
 import streamlit as st
@@ -18,7 +18,7 @@ from core.store.models import Role
 
 
 def user() -> UserRef:
-    """The signed-in user; ends the page with the sign-in button where nobody is."""
+    """The signed-in user; stops the page with a sign-in button if there is none."""
     name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
     known: UserRef | None = st.session_state.get("_user")
     if known is None or known.name != name:
@@ -29,11 +29,13 @@ def user() -> UserRef:
 
 
 def actor() -> Actor:
-    """The user in the project that the page shows; ends the page where the user has a role in none."""
+    """The user in the page's project; stops the page if the user has no role in any project."""
     projects, _ = _projects()
     if not projects:
         st.title("No access yet")
-        st.info(f"You are signed in as {user().name}. Ask an owner to give you a role on the System page.")
+        st.info(
+            f"You are signed in as {user().name} without a role. Ask a project owner to assign one on the System page."
+        )
         st.stop()
     refused = st.session_state.get("_refused_project")
     if refused is not None:
@@ -45,7 +47,7 @@ def actor() -> Actor:
 
 
 def choose_project() -> None:
-    """The sidebar's project and user, drawn by main.py; silent on a single-user installation."""
+    """Project and user in the sidebar, drawn by main.py; nothing on a single-user installation."""
     projects, several = _projects()
     names, asked = [project.name for project, _ in projects], url_state.text(url_state.PROJECT)
     refused = bool(asked) and asked not in names
@@ -58,7 +60,7 @@ def choose_project() -> None:
 
 
 def _show_choice(names: list[str], asked: str) -> None:
-    """The projects to choose from; an address that names none is corrected to the one that is shown."""
+    """The choice of a project; a URL without one is corrected to the project shown."""
     before = st.session_state.get("_project")
     shown = asked or (before if before in names else names[0])
     st.session_state.setdefault(url_state.PROJECT, shown)
@@ -71,9 +73,9 @@ def _show_choice(names: list[str], asked: str) -> None:
 
 
 def _show_refused(name: str, projects: list[tuple[ProjectRef, Role]]) -> None:
-    """That the address names a project in which the user has no role, and the ways to their own."""
+    """A message that the user has no role in the URL's project, with links to their own projects."""
     st.title("No access")
-    st.info(f"You have no role in the project {formats.plain(name)}, or there is none of this name. Yours are below.")
+    st.info(f"The project {formats.plain(name)} does not exist, or you have no role in it. Your projects are below.")
     for own, _ in projects:
         if st.button(formats.plain(own.name), icon=":material/arrow_forward:", key=f"go to project {own.id}"):
             navigation.go("./", project=own.name)
@@ -89,6 +91,6 @@ def _signed_in_name() -> str:
 
 
 def _projects() -> tuple[list[tuple[ProjectRef, Role]], bool]:
-    """The user's projects and roles, and whether there are several projects at all."""
+    """The user's projects and roles, and whether the installation has several projects."""
     mine, several = load_projects(user().id)
     return [(ProjectRef(project_id, name), role) for project_id, name, role in mine], several

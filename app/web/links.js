@@ -1,12 +1,12 @@
-// Links between pages of the board. Streamlit's own write the old page's address without its settings into the browser's
-// history before they write the new page's, so that Back does not return to the page as it was. Here the address changes
-// once, and Streamlit follows as it follows Back and Forward. Links also lead into the project that the page shows, keep
-// a page embedded that is, and close a sidebar that lies over the page.
+// Links between pages. Streamlit's own links write the old page's URL without its settings into the browser's history
+// before the new page's URL, so that Back does not return to the page as it was. Here the URL changes once, and Streamlit
+// follows as it follows Back and Forward. Links also stay in the page's project, keep an embedded page embedded, and
+// close a sidebar that covers the page.
 //
-// Streamlit follows late: what the server says of the page before may arrive after a link was clicked. Streamlit then
-// writes that page's path back, as one more entry, or that page's settings behind the new page's path. So once a link
-// (or Back) has opened a page, what Streamlit writes counts only for the page that it shows; settings that came too late
-// are put where they belong when Back returns there. What opens a page calls History's own functions.
+// Streamlit follows with a delay: the server's message about the previous page may arrive after a click. Streamlit then
+// writes that page's path as a new entry, or that page's settings after the new page's path. So once a link (or Back) has
+// opened a page, Streamlit's writes count only for the page that it shows; late settings are restored when Back returns
+// to their page. Code that opens a page calls the original functions of History.
 (() => {
   const board = new URL("./", location.href);
   const KEPT = ["project", "embed", "embed_options"]; // settings of all pages
@@ -41,7 +41,7 @@
     if (link.target && link.target !== "_self") return;
     const isInSidebar = link.dataset.testid === "stSidebarNavLink";
     if (isInSidebar) closeSidebar();
-    if (isInSidebar && link.pathname === location.pathname) return; // Streamlit runs the page again as it is set
+    if (isInSidebar && link.pathname === location.pathname) return; // Streamlit reruns the page with its settings
     event.preventDefault();
     event.stopPropagation();
     left = location.href;
@@ -50,12 +50,12 @@
   };
 
   let led = false; // whether a page was opened in the browser
-  let left = null; // the address from which the last link led away
-  let late = null; // that address, with the settings that it should have had
+  let left = null; // the URL that the last link left
+  let late = null; // that URL, with the settings that it should have had
 
   const shown = () => {
     const link = document.querySelector('[data-testid="stSidebarNavLink"][aria-current="page"]');
-    return link ? link.pathname : location.pathname; // no link leads to the page of a run
+    return link ? link.pathname : location.pathname; // the Run page has no link in the sidebar
   };
 
   const write = (name) => (state, unused, address) => {

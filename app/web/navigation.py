@@ -1,7 +1,7 @@
-"""Going to another page of the board, or correcting this one's address, as links.js does: in the browser.
+"""Opening another page, or correcting this page's URL, in the browser, as links.js does.
 
-`st.switch_page` first writes the new page's query behind the old page's address, which becomes an entry of its own in
-the browser's history, so that Back does not return to the page as it was.
+`st.switch_page` first appends the new page's query to the old page's URL, which becomes a separate entry in the
+browser's history, so that Back does not return to the page as it was.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import streamlit as st
 from app.web import url_state
 
 _JS = """
-const done = new Set(); // what was drawn before is drawn again when other parts of the page change
+const done = new Set(); // components are drawn again when other parts of the page change
 
 export default function ({ data }) {
   if (done.has(data.id)) return;
@@ -32,21 +32,21 @@ export default function ({ data }) {
 
 
 def go(address: str, *, project: str = "", replace: bool = False) -> None:
-    """Open an address of the board, such as "run?run=5", in this project or in another one.
+    """Open a page, such as "run?run=5", in this project or in another one.
 
-    With `replace` Back does not return to this page.
+    With `replace`, Back does not return to this page.
     """
     _change(address, {url_state.PROJECT: project or url_state.text(url_state.PROJECT)}, replace=replace)
 
 
 def correct(name: str, value: str) -> None:
-    """Put a setting into this page's address that should always have stood there."""
+    """Add a missing setting to this page's URL without a new history entry."""
     _change("", {name: value}, replace=True)
 
 
 def _change(address: str, settings: dict[str, str], *, replace: bool) -> None:
-    told = {name: value for name, value in settings.items() if value}
-    _component()(data={"id": uuid4().hex, "address": address, "set": told, "replace": replace}, key="redirect")
+    given = {name: value for name, value in settings.items() if value}
+    _component()(data={"id": uuid4().hex, "address": address, "set": given, "replace": replace}, key="redirect")
 
 
 @cache

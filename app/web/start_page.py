@@ -1,8 +1,8 @@
-"""The HTML that a page starts from: Streamlit's own, with its server, links, modules and style.
+"""The start page's HTML: Streamlit's own, with the server's URL, links.js, preloaded modules and our style.
 
-By itself Streamlit's front end first asks two addresses whether the server is there, and asks for the module of a table
-or a chart only once such an element has arrived. Here small modules come with the page. The charts' large one is loaded
-while the server works on what it will draw: earlier, it would delay the front end itself.
+By default Streamlit's front end first probes two URLs for the server, and requests the module of a table or a chart
+only when such an element arrives. Here small modules come with the page. The large chart module is loaded while the
+server computes the chart; loaded earlier, it would delay the front end itself.
 """
 
 import json
@@ -22,16 +22,16 @@ PARTS = {
     "runs": ("BidiComponent", "Pagination", "TextInput"),
     "compare": ("BidiComponent", "Selectbox"),
     "run": ("Table",),
-}  # names of the modules that draw a page's elements
+}  # modules of each page's elements
 CHART, WITH_CHARTS = "ArrowVegaLiteChart", ("", "compare", "run", "architectures")
 CONNECT = """<script>
   window.__streamlit = {
     BACKEND_BASE_URL: new URL("./", location.href).href,
     HOST_CONFIG: { allowedOrigins: [location.origin], useExternalAuthToken: false },
   };
-</script>"""  # only this server's own pages may send it messages
+</script>"""  # only this server's own pages may send messages
 LINKS = f"<script>{Path(__file__).with_name('links.js').read_text()}</script>"
-STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"  # at the end: it wins over Streamlit's
+STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"  # at the end, to override Streamlit's
 LATER = """<script>
   addEventListener("load", () => {
     const addresses = %s;
@@ -39,18 +39,18 @@ LATER = """<script>
       document.head.append(Object.assign(document.createElement("link"), { rel: "modulepreload", href }));
     import(addresses[0]);
   });
-</script>"""  # all at once: a module asks for those that it imports only when it is there itself
+</script>"""  # all at once: a module requests its imports only after it has arrived
 _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 
 def send(request: Request) -> HTMLResponse:
-    """The start of the page at this address."""
+    """The start page at this URL."""
     return HTMLResponse(html(request.url.path.rpartition("/")[2]), headers={"Cache-Control": "no-cache"})
 
 
 @cache
 def html(page: str) -> str:
-    """Streamlit's index.html with what it lacks at the end of its head, and our style at the end of its body."""
+    """Streamlit's index.html with our additions at the end of its head, and our style at the end of its body."""
     small = dict.fromkeys(name for part in (*ALWAYS, *PARTS.get(page, ())) for name in modules(part))
     large = [name for name in modules(CHART) if name not in small] if page in WITH_CHARTS else []
     more = [
@@ -68,8 +68,8 @@ def _address(module: str) -> str:
 
 @cache
 def modules(part: str) -> tuple[str, ...]:
-    """File names of a part's module and of what it imports, which the start page does not load anyway; none where
-    this version of Streamlit has no such part."""
+    """File names of a part's module and its imports that the start page does not load anyway; none if this version of
+    Streamlit has no such part."""
     started = set(re.findall(r"[\w.~-]+\.js", (STATIC / "index.html").read_text()))
     found: dict[str, None] = {}
     waiting = [path.name for path in (STATIC / SCRIPTS).glob(f"{part}.*.js")]

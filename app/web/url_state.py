@@ -1,7 +1,7 @@
-"""Settings of a page that stand in its address, whether or not the widgets that change them are drawn.
+"""URL state: settings of a page in its URL, whether or not their widgets are drawn.
 
-Streamlit keeps a bound widget's value in the address only while the widget is drawn, and a browser takes 10 to 20 ms
-for each. So a box that is closed draws nothing; the page reads the address, and a widget writes to it when it changes.
+Streamlit keeps a bound widget's value in the URL only while the widget is drawn, and each widget costs a browser 10 to
+20 ms. So a closed box draws nothing; the page reads the URL, and a widget writes to it when it changes.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import streamlit as st
 from app.text import formats
 from app.web.query_string import written
 
-PROJECT = "project"  # in the address of every page, where there are several
+PROJECT = "project"  # in the URL of every page, if there are several
 
 
 def text(name: str) -> str:
-    """A setting's text; empty where it is not set."""
+    """A setting's text; empty if it is not set."""
     return str(st.query_params.get(name, ""))
 
 
@@ -27,7 +27,7 @@ def several(name: str) -> list[str]:
 
 
 def number(name: str) -> float | None:
-    """A setting's number; None where it is not set, or is none."""
+    """A setting's number; None if it is not set or not a number."""
     try:
         return float(text(name))
     except ValueError:
@@ -40,22 +40,22 @@ def flag(name: str, default: bool) -> bool:
 
 
 def kept() -> str:
-    """What a link to a page of the board ends with, so that it leads into the project that this page shows."""
+    """Query suffix that keeps a link in this page's project."""
     project = text(PROJECT)
     return f"&{urlencode({PROJECT: project})}" if project else ""
 
 
 def widget(name: str, value: Any) -> dict[str, Any]:
-    """Keyword arguments of the widget that shows this value of the setting, and changes it in the address."""
+    """Keyword arguments of a widget that shows this value of the setting and writes changes to the URL."""
     key = f"address {name}"
     st.session_state[key] = value
     return {"key": key, "on_change": _keep, "args": (name, key)}
 
 
 def menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
-    """Draw a menu of the setting's values on a button that says which is chosen.
+    """Draw a menu of the setting's values behind a button that shows the current one.
 
-    A browser draws such buttons sooner than select boxes, and loads less for them.
+    Browsers draw such buttons faster than select boxes, and load less for them.
     """
     key = f"address {name}"
     st.menu_button(
@@ -69,7 +69,7 @@ def menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
 
 
 def forget(*names: str) -> None:
-    """Take settings out of the address."""
+    """Remove settings from the URL."""
     for name in names:
         st.query_params.pop(name, None)
 

@@ -71,7 +71,7 @@ def test_quantity_that_no_shown_architecture_has(store):
     at = opened()
     control = next(each for each in at.button_group if each.label == "Quantity")
     control.set_value("decode_ms").run()
-    assert not at.exception and "No architecture is left" in at.info[0].value
+    assert not at.exception and "None of the visible architectures" in at.info[0].value
 
 
 def test_a_survey_that_cannot_be_read_is_told(store):
@@ -79,7 +79,7 @@ def test_a_survey_that_cannot_be_read_is_told(store):
     folder.mkdir(parents=True)
     (folder / reports.NAME).write_text("{}")
     at = opened()
-    assert "cannot be read" in at.warning[0].value and len(at.table) == 1
+    assert "unreadable" in at.warning[0].value and len(at.table) == 1
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_command_measures_prints_and_saves(store, asked, tmp_path):
     done = CliRunner().invoke(main.cli, [*arguments, "--save", "--output", str(file)])
     assert done.exit_code == 0, done.output
     assert asked == [([256, 512], 3, ["sliding_window"])]
-    assert "T^2.00 ± 0.00" in done.stdout and "moe is left out: does | not fit" in done.stdout
+    assert "T^2.00 ± 0.00" in done.stdout and "moe is skipped: does | not fit" in done.stdout
     assert "timing" in done.stderr and "timing" not in done.stdout
     assert reports.load() == SURVEY and json.loads(file.read_text())["lengths"] == SURVEY.lengths
 
@@ -116,9 +116,9 @@ def test_command_saves_nothing_unless_asked(store, asked):
     ("arguments", "problem"),
     [
         (["--lengths", "12"], "lengths = '?12'?.*64 to 16,384"),
-        (["--lengths", "256,256"], "one length twice"),
-        (["--lengths", "many"], "no lengths"),
-        (["--only", "rtn"], "only = .*is no architecture"),
+        (["--lengths", "256,256"], "contains a length twice"),
+        (["--lengths", "many"], "are not valid sequence lengths"),
+        (["--only", "rtn"], "only = .*is not an architecture"),
     ],
 )
 def test_command_refuses_what_cannot_be_measured(store, asked, arguments, problem):

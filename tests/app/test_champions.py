@@ -77,7 +77,7 @@ def test_the_run_page_names_a_champion_and_says_so(run_id):
     at = page("run", run=str(run_id))
     at.session_state["crown"] = True
     at.run()
-    next(widget for widget in at.text_input if widget.label == "Why").set_value(HOSTILE)
+    next(widget for widget in at.text_input if widget.label == "Reason").set_value(HOSTILE)
     next(button for button in at.button if button.label == "Make champion").click().run()
     assert not at.exception
     [told] = [text.value for text in at.markdown if "**Champion** of" in text.value]

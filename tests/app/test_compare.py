@@ -88,8 +88,8 @@ def test_the_first_run_is_the_base_and_others_stand_against_it(three):
     table = summary(opened(runs="1,2,3"))
     assert list(table.index) == ["run 1 · dense", "run 2 · half", "run 3 · other seed"]
     assert list(table["Stage"]) == ["dense (base)", "half", "alike"]
-    assert table.loc["run 2 · half", "vs base"].startswith("−10.0 points, worse (p < 0.001)")
-    assert "not significant" in table.loc["run 3 · other seed", "vs base"]
+    assert table.loc["run 2 · half", "Score vs base"].startswith("−10.0 points, worse (p < 0.001)")
+    assert "not significant" in table.loc["run 3 · other seed", "Score vs base"]
     assert table.loc["run 2 · half", "Size / base"] == "0.500×"
     assert table.loc["run 3 · other seed", "Latency / base"] == "3.00×"
 
@@ -119,7 +119,7 @@ def test_a_latency_says_why_it_is_missing_or_that_it_was_disturbed(three):
 
 
 def test_an_empty_board_leads_to_a_first_run(store):
-    assert "No run was submitted" in opened().info[0].value
+    assert "has no runs yet" in opened().info[0].value
 
 
 def test_another_base_turns_the_differences(three):
@@ -128,7 +128,7 @@ def test_another_base_turns_the_differences(three):
     assert at.text_input(key="runs").value == "2,1,3"
     table = summary(at)
     assert (table.index[0], table["Stage"].iloc[0]) == ("run 2 · half", "half (base)")
-    assert table.loc["run 1 · dense", "vs base"].startswith("+10.0 points, better")
+    assert table.loc["run 1 · dense", "Score vs base"].startswith("+10.0 points, better")
 
 
 def test_only_settings_that_differ_are_shown(three):
@@ -149,21 +149,21 @@ def test_other_data_are_not_compared_and_can_be_left_out(three):
     with session() as s:
         record(s, "shapes", factories.measured("d" * 64, task_hash="1" * 64))
     at = opened(runs="1,2,4")
-    assert any("Run 4 is scored on other data" in warning.value for warning in at.warning)
-    assert summary(at)["vs base"].iloc[-1] == "other data"
+    assert any("Run 4 was scored on different data" in warning.value for warning in at.warning)
+    assert summary(at)["Score vs base"].iloc[-1] == "different data"
     at.button[0].click().run()
     assert len(summary(at)) == 2
 
 
 def test_what_has_no_results_here_says_so(three, tmp_path):
     (tmp_path / "artifacts" / "bb" / ("b" * 64) / MANIFEST).unlink()
-    assert "not on this host" in summary(opened(runs="1,2"))["vs base"].iloc[1]
+    assert "no longer on this host" in summary(opened(runs="1,2"))["Score vs base"].iloc[1]
 
 
 def test_unknown_runs_and_nonsense_are_said(three):
     assert any("99" in warning.value for warning in opened(runs="1,2,99").warning)
     assert "is not a run or stage" in opened(runs="1,two").error[0].value
-    assert "Name two runs" in opened(runs="1").info[0].value
+    assert "Enter at least two runs" in opened(runs="1").info[0].value
 
 
 def test_items_are_read_and_written():

@@ -145,7 +145,7 @@ def judged() -> tuple[pd.DataFrame, dict]:
         ]
     )  # fmt: skip
     base = items.iloc[0].to_dict()
-    return tables.judged(items, base, {"2": Comparison(-2.0, -3.0, -1.0, 1e-5), "3": "other data"}), base
+    return tables.judged(items, base, {"2": Comparison(-2.0, -3.0, -1.0, 1e-5), "3": "different data"}), base
 
 
 def test_a_comparison_is_exported_with_raw_numbers(judged):
@@ -158,7 +158,7 @@ def test_a_comparison_is_exported_with_raw_numbers(judged):
     assert table["base"].tolist() == [True, False, False]
     assert table["KL to the reference low [nats]"].tolist()[1] == 0.2
     assert np.isnan(table["KL to the reference [nats]"][0])
-    assert table["verdict"].tolist() == ["", "worse", ""] and table["not compared because"][2] == "other data"
+    assert table["verdict"].tolist() == ["", "worse", ""] and table["not compared because"][2] == "different data"
 
 
 UNESCAPED = {written: sign for sign, written in latex._WRITTEN.items()}

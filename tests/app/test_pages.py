@@ -52,7 +52,7 @@ def test_every_technique_is_listed_with_its_settings_below_its_family(catalogue)
         "Setting": "bits",
         "Default": "8",
         "Values": "2 to 8",
-        "What it is": "bits per weight",
+        "Description": "bits per weight",
     }
     assert list(rows.set_index("Setting").loc[["symmetric", "group_size"], "Default"]) == ["yes", "the row"]
 
@@ -131,8 +131,8 @@ def test_only_a_worker_that_runs_is_idle(changed, words):
 
 
 def test_the_schema_is_told_beside_what_this_version_needs():
-    assert checks.schema_line("0007", "0007") == "0007, as this version needs"
-    assert checks.schema_line(None, "0007") == "empty, this version needs 0007"
+    assert checks.schema_line("0007", "0007") == "0007 (current)"
+    assert checks.schema_line(None, "0007") == "empty (this version needs 0007)"
 
 
 def test_an_unreachable_queue_is_told_and_not_raised(tmp_path):

@@ -61,7 +61,7 @@ def family(store) -> dict[str, int]:
 
 
 def test_an_empty_project_leads_to_submit(store):
-    assert "No run was submitted" in opened().info[0].value
+    assert "has no runs yet" in opened().info[0].value
 
 
 def test_all_of_the_newest_are_drawn_each_shared_stage_once(family):
@@ -86,7 +86,7 @@ def test_words_choose_runs_but_keep_what_they_were_made_from(family):
 
 def test_what_is_no_run_is_told(family):
     assert "is not a run number" in opened(of="1, x").error[0].value
-    assert "No run of this project" in opened(of="999").info[0].value
+    assert "has no such run" in opened(of="999").info[0].value
     assert "No runs match" in opened(words="zzz").info[0].value
 
 

@@ -68,7 +68,7 @@ def test_a_queued_run_is_cancelled_at_once(queued):
 
 
 def test_what_all_wait_for_is_said_once(queued):
-    assert words(opened()).count("wait for a worker") == 1
+    assert words(opened()).count("waiting for a worker") == 1
 
 
 def test_a_running_run_shows_progress_and_time_left(queued):

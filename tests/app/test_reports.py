@@ -133,7 +133,7 @@ def test_who_may_write_and_delete(people):
     number = actions.add_report(actor(people["local"], PROJECT), "x")
     with pytest.raises(board.NotAllowed):
         actions.change_report(actor(people["viewer"]), number, 1, "x", "y")
-    with pytest.raises(board.NotAllowed, match="someone else's"):
+    with pytest.raises(board.NotAllowed, match="belongs to someone else"):
         actions.delete_report(actor(people["member"]), number)
     of_member = actions.add_report(actor(people["member"], PROJECT), "y")
     actions.delete_report(actor(people["local"]), of_member)

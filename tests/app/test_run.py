@@ -98,9 +98,9 @@ def test_stages_stand_in_order_with_what_they_came_to(run_id):
     table = cells(at, 0)
     assert list(table["Stage"]) == ["0 · builtin:vit", "1 · train 20 updates", "2 · rtn 8-bit"]
     assert table["Size"][2] == "1.00 MB (4.00× smaller)"
-    assert table["vs reference"].tolist() == [
+    assert table["Score vs reference"].tolist() == [
         "–",
-        "is the reference",
+        "reference",
         "−0.5 points, not significant (p = 0.200)",
     ]
     assert table["p50 / p95"].tolist() == ["–", "2.00 ms / 2.40 ms", "size only (no kernel on this worker)"]
@@ -118,7 +118,7 @@ def test_a_time_on_a_disturbed_machine_is_marked_wherever_it_stands(run_id):
     card = at.metric[2]
     assert card.delta == "2.00× faster (disturbed)"
     assert card.proto.color == card.proto.MetricColor.GRAY
-    assert any("requeue the run while the machine is quiet" in caption.value for caption in at.caption)
+    assert any("Requeue the run on an idle machine" in caption.value for caption in at.caption)
     assert any(caption.value.startswith("Pale: disturbed") for caption in at.caption)
 
 
@@ -134,7 +134,7 @@ def test_a_reference_from_elsewhere_stands_before_the_stages(run_id):
         stages.attach_stage(s, run_id, -1, stage_id, reused=True, reference_stage_id=stage_id, comparison=None)
     at = opened(run_id)
     assert cells(at, 0)["Stage"][0] == "reference · dense"
-    assert any("no step of this run" in caption.value for caption in at.caption)
+    assert any("not a step of this run" in caption.value for caption in at.caption)
 
 
 def test_claims_stand_against_what_was_measured(run_id):
@@ -222,7 +222,7 @@ def test_mistakes_show_what_the_reference_knew(run_id):
 
 
 def test_mistakes_whose_artifact_is_gone_are_not_promised(run_id):
-    assert "not on this host" in words(opened(run_id, tab="Regressions"))
+    assert "no longer on this host" in words(opened(run_id, tab="Regressions"))
 
 
 def test_the_spec_can_be_pasted_and_the_environment_read(run_id):
@@ -244,7 +244,7 @@ def test_artifacts_come_with_the_lines_that_load_them(run_id):
 def test_a_tag_is_taken_off_again(run_id):
     at = opened(run_id, tab="Notes")
     next(field for field in at.text_input if field.label == "Add a tag").set_value("ship")
-    button(at, "Tag").click().run()
+    button(at, "Add tag").click().run()
     at.button(key="untag ship").click().run()
     with read_session() as s:
         assert runs.list_tags(s, run_id) == [] and not at.exception

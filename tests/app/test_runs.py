@@ -44,7 +44,7 @@ def runs(store):
 
 
 def test_an_empty_project_leads_to_submit(store):
-    assert "No run was submitted" in opened().info[0].value
+    assert "has no runs yet" in opened().info[0].value
 
 
 def test_the_newest_come_first_fifty_on_a_page(runs):

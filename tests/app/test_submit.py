@@ -160,7 +160,7 @@ def test_a_problem_of_a_runtime_stands_once_at_its_field(page, runtimes, shown):
 
 def test_another_model_drops_the_settings_of_the_first(page):
     field(page, ".model.source", "selectbox").set_value("hf").run()
-    assert "Is not named yet" in shown_text(page)
+    assert "Has no name yet" in shown_text(page)
     field(page, "model.hf.rest", "text_input").set_value("some/model").run()
     assert shown_spec(page).model.model_dump(exclude_defaults=True) == {"source": "hf:some/model"}
 

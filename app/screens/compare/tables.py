@@ -64,7 +64,7 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any], others: Sequence[
         "Run": stage_references.title(row["item"], row["run_name"] or row["run_recipe"]),
         "Stage": row["label"] + (" (base)" if is_base else ""),
         "Score": formats.score(row["score"], unit),
-        "vs base": formats.NOTHING if is_base else _difference(row),
+        "Score vs base": formats.NOTHING if is_base else _difference(row),
         "Size": formats.size(row["size_bytes"]),
         "Size / base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
         "Latency p50": _latency(row),

@@ -27,7 +27,7 @@ def title_of(run: dict[str, Any]) -> str:
 
 def act(change: Any, *arguments: Any) -> None:
     """Perform a button's action, or show why it is refused."""
-    with refusal_toast.told():
+    with refusal_toast.show_refusals():
         change(actor, *arguments)
     load_queue.clear()
 

@@ -41,7 +41,7 @@ def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, place
         device = st.selectbox("Device", list(known))
         note = st.text_input("Reason", max_chars=500, placeholder="how it was tested, who approved it")
         if st.form_submit_button("Make champion", type="primary"):
-            with refusal_toast.told(NotTimedError):
+            with refusal_toast.show_refusals(NotTimedError):
                 champions.crown(actor, run_id, position, known[device], note)
                 st.toast("Champion updated.", icon=":material/trophy:")
             forget_champions()

@@ -82,6 +82,6 @@ def _warnings(stage: dict[str, Any], timed: set[int], ideal: float) -> list[str]
 
 
 def _is_faster(stage: dict[str, Any]) -> bool:
-    """Significantly faster: the whole interval of the relative latency lies below one."""
+    """Significantly faster: the whole interval of the relative latency is below one."""
     high = stage["ratio_high"] if pd.notna(stage["ratio_high"]) else stage["ratio"]
     return bool(high < 1)

@@ -116,7 +116,7 @@ def _buttons(run: dict[str, Any], actor: Actor) -> None:
 
 def act(change: Callable[..., Any], *arguments: Any) -> None:
     """Perform a button's action, or show why it is refused; then reload."""
-    with refusal_toast.told():
+    with refusal_toast.show_refusals():
         change(*arguments)
     run_details.forget()
     forget_runs()

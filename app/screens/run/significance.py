@@ -31,8 +31,8 @@ def of_times(stages: pd.DataFrame) -> dict[int, Certainty]:
     do not overlap, in the direction of the latencies themselves. `stages` are timed, in order.
     """
     rows = stages.to_dict("records")
-    told = {rows[0]["position"]: DISTURBED} if rows and rows[0]["disturbed"] else {}
-    return told | {stage["position"]: _certainty(before, stage) for before, stage in pairwise(rows)}
+    certainties = {rows[0]["position"]: DISTURBED} if rows and rows[0]["disturbed"] else {}
+    return certainties | {stage["position"]: _certainty(before, stage) for before, stage in pairwise(rows)}
 
 
 def _certainty(before: dict[str, Any], stage: dict[str, Any]) -> Certainty:

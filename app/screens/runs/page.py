@@ -65,8 +65,8 @@ if more.open:  # its widgets take time to draw
         st.toggle("Only runs starred by me", **url_state.widget("starred", starred))
         st.button("Clear", disabled=not n_filters, on_click=url_state.forget, args=(*FILTERS, "starred"))
 if n_filters:
-    told = [f"{name} {formats.plain(value)}" for name, value in filters.items() if value]
-    st.caption("Only " + ", ".join([*told, *(["starred by you"] if starred else [])]) + ".")
+    active = [f"{name} {formats.plain(value)}" for name, value in filters.items() if value]
+    st.caption("Only " + ", ".join([*active, *(["starred by you"] if starred else [])]) + ".")
 
 chosen = RunFilter(
     actor.project.id,
@@ -125,7 +125,7 @@ ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
 def act(change: Callable[[Actor, list[int]], int], words: str, run_ids: list[int]) -> None:
     """Perform a button's action and report the result."""
-    with refusal_toast.told():
+    with refusal_toast.show_refusals():
         changed = change(actor, run_ids)
         st.toast(f"{formats.plural(changed, 'run')} {words}.", icon=":material/check_circle:")
     forget_runs()

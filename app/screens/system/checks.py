@@ -115,7 +115,7 @@ def troubles(
         found.append(Trouble(what, remedy, serious=False))
     for run_id, words in list(waiting.items())[:5]:
         what = f"Run {run_id} is waiting for {words}."
-        found.append(Trouble(what, "Start such a worker, or clone the run with other settings.", serious=False))
+        found.append(Trouble(what, "Start a suitable worker, or clone the run with other settings.", serious=False))
     return found
 
 

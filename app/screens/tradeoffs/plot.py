@@ -46,7 +46,7 @@ def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
     """
     name = asked.get(TASK)
     named = ((tasks["task"] == name) | (_with_hash(tasks) == name)).to_numpy()
-    at = int(named.argmax())  # the first; 0 where none is
+    at = int(named.argmax())  # the first match, or 0
     task = tasks.iloc[at].to_dict()
     score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
     plot = Plot(task, task_names(tasks)[at], axes_of_task(score), AXES["size_bytes"], score)

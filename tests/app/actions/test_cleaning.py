@@ -44,7 +44,7 @@ def keys(run_id: int) -> list[str]:
 
 def test_nothing_is_removed_without_yes(run_id, monkeypatch, capsys):
     assert slimboard(monkeypatch, "clean") == 0
-    assert "could be removed; add --yes" in capsys.readouterr().out
+    assert "can be removed; add --yes" in capsys.readouterr().out
     assert all(artifacts.store().has(key) for key in keys(run_id))
 
 
@@ -81,5 +81,5 @@ def test_while_runs_execute_nothing_is_removed(run_id, monkeypatch, capsys):
     with session() as s:
         s.get_one(Run, run_id).status = RunStatus.RUNNING
     assert slimboard(monkeypatch, "clean", "--yes") == 1
-    assert "1 run executing may read any weights" in capsys.readouterr().err
+    assert "1 run in progress may read any weights" in capsys.readouterr().err
     assert all(artifacts.store().has(key) for key in keys(run_id))

@@ -71,7 +71,7 @@ def test_recorded_stages_are_reused_and_earlier_runs_found(store, monkeypatch):
 
 def test_without_a_store_an_earlier_run_is_refused(store, monkeypatch):
     monkeypatch.setattr("app.cli.shell.store_exists", lambda: False)
-    with pytest.raises(SpecError, match=r"run:1.*needs the store of runs"):
+    with pytest.raises(SpecError, match=r"run:1.*needs a store"):
         foreground.execute(RunSpec.parse(TINY | {"model": "run:1"}), "cpu")
 
 
@@ -87,7 +87,7 @@ def test_a_store_of_another_version_is_left_alone_with_a_word(store, monkeypatch
     with pytest.raises(foreground.OutOfTime):
         foreground.execute(RunSpec.parse(TINY), "cpu")
     assert asked == [None]
-    assert "recorded stages are not reused: the store is at revision 0001, not 0007" in capsys.readouterr().err
+    assert "stages in the store are not reused: the store is at revision 0001, not 0007" in capsys.readouterr().err
 
 
 def test_a_runtime_that_is_not_installed_is_refused_before_anything_is_computed(monkeypatch):
@@ -98,4 +98,7 @@ def test_a_runtime_that_is_not_installed_is_refused_before_anything_is_computed(
     with pytest.raises(SpecError) as caught:
         foreground.execute(spec, "cpu")
     [problem] = caught.value.problems
-    assert (problem.value, problem.message) == ("runtime onnxruntime", "requires onnxruntime, which is not here")
+    assert (problem.value, problem.message) == (
+        "runtime onnxruntime",
+        "requires onnxruntime, which is not available here",
+    )

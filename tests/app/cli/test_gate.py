@@ -81,14 +81,14 @@ def test_a_run_that_keeps_every_limit_exits_with_0_and_tells_each(gate, run_id):
         and "not significant (p = 0.210)" in lines[3]
     )
     assert "eager float32, batch 1, forward, 8 threads" in lines[4]
-    assert last == "All 5 rules kept."
+    assert last == "All 5 rules passed."
 
 
 def test_a_limit_that_is_not_kept_exits_with_1(gate, run_id):
     done = gate("size: {at_most: 249.9 kB}\nmemory: {at_most: 1 GB}\n", f"{run_id}.1")
     assert done.exit_code == 1
     assert "FAIL  size.at_most    at most 249.9 kB  250 kB" in done.stdout
-    assert "1 of 2 rules is not kept." in done.stdout
+    assert "1 of 2 rules failed." in done.stdout
 
 
 def test_the_last_stage_is_meant_and_what_it_lacks_is_not_kept(gate, run_id):
@@ -109,7 +109,7 @@ def test_a_loss_that_may_be_chance_is_excused_in_words(gate, run_id):
     assert gate("score: {loss_at_most: 0.4}", f"{run_id}.1").exit_code == 1
     done = gate("score: {loss_at_most: 0.4, significant_only: true}", f"{run_id}.1")
     assert done.exit_code == 0
-    assert "not significant (p = 0.210), so it does not count" in done.stdout
+    assert "not significant (p = 0.210), so it passes" in done.stdout
 
 
 def test_json_has_raw_values_and_the_same_exit_status(gate, run_id):
@@ -133,9 +133,9 @@ def test_json_has_raw_values_and_the_same_exit_status(gate, run_id):
         ("size: {at_most: 1 mb}", "{}", "size.at_most = '1 mb': has the unknown unit 'mb'"),
         ("size: {at_most: [", "{}", "line 1"),
         ("score: {at_most: 95}", "{}", "more accuracy is. Use score.at_least."),
-        ("size: {at_most: 1 MB}", "77", "RUN = 77: is no run. `slimboard runs` lists them."),
-        ("size: {at_most: 1 MB}", "{}.7", "is no stage of the run. Choose one of 0, 1, 2."),
-        ("size: {at_most: 1 MB}", "last", "RUN = 'last': names no run. Write a run's number as 12"),
+        ("size: {at_most: 1 MB}", "77", "RUN = 77: does not exist. `slimboard runs` lists all runs."),
+        ("size: {at_most: 1 MB}", "{}.7", "is not a stage of the run. Choose one of 0, 1, 2."),
+        ("size: {at_most: 1 MB}", "last", "RUN = 'last': is not a run. Write a run as 12"),
         ("size: {at_most: 1 MB}", "1,2", "RUN = '1,2': names 2 runs"),
         ("size: {at_most: 1 MB}", "", "RUN = '': names 0 runs"),
     ],
@@ -152,7 +152,7 @@ def test_an_unfinished_run_cannot_be_told(gate, run_id, status):
     with session() as s:
         s.get_one(Run, run_id).status = status
     done = gate("size: {at_most: 1 MB}", str(run_id))
-    assert f"is not finished but {status.value}" in str(done.exception)
+    assert f"is {status.value}, not done" in str(done.exception)
 
 
 def test_the_console_script_exits_with_2_where_it_cannot_be_told(store, tmp_path, monkeypatch, capsys):
@@ -164,11 +164,11 @@ def test_the_console_script_exits_with_2_where_it_cannot_be_told(store, tmp_path
         with pytest.raises(SystemExit) as ended:
             main.main()
         assert ended.value.code == 2
-        assert ("is no run" if home == tmp_path else "There is no store") in capsys.readouterr().err
+        assert ("does not exist" if home == tmp_path else "There is no store") in capsys.readouterr().err
 
 
 def test_a_policy_that_is_no_text_is_refused(store, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\xe7\x00\xff")
     done = CliRunner().invoke(main.cli, ["gate", str(path), "1"])
-    assert "policy" in str(done.exception) and "is no text in UTF-8" in str(done.exception)
+    assert "policy" in str(done.exception) and "is not UTF-8 text" in str(done.exception)

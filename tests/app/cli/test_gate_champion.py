@@ -83,7 +83,7 @@ def test_a_run_is_held_against_the_champion_by_example_by_size_and_by_their_rati
     assert "0.5 × champion" in size and size.startswith("pass  champion.size.ratio_at_most")
     assert "2 points" in loss and "significant (p = 0.008)" in loss  # McNemar: 8 answers lost, none gained
     assert "0.8 × champion" in time and "batch 1, forward" in time and "median" not in time
-    assert last == "All 3 rules kept."
+    assert last == "All 3 rules passed."
     assert gate("champion: {score: {loss_at_most: 1.9}}", "worse").exit_code == 1
     assert gate("champion: {latency: {ratio_at_most: 0.79}}", "worse").exit_code == 1
     assert gate("champion: {size: {ratio_at_most: 0.49}}", "worse").exit_code == 1
@@ -100,7 +100,7 @@ def test_without_the_results_by_example_the_scores_alone_decide_and_nothing_is_e
     (tmp_path / "artifacts" / "aa" / ALIKE_KEY / "examples.safetensors").unlink()
     done = gate("champion: {score: {loss_at_most: 0.5, significant_only: true}}", "alike")
     assert done.exit_code == 1
-    assert "1 points" in done.stdout and "no test: its results by example are not on this host" in done.stdout
+    assert "1 points" in done.stdout and "no test: per-example results are not on this host" in done.stdout
     assert gate("champion: {score: {loss_at_most: 1}}", "alike").exit_code == 0
 
 
@@ -151,10 +151,14 @@ RULE = "size: {ratio_at_most: 1}"
         (
             "hardware: TPU, ",
             "worse",
-            "champion = {'hardware': 'TPU'}: is no device with a champion. There is one for fo",
+            "champion = {'hardware': 'TPU'}: matches no device with a champion. Devices with a champion: fo",
         ),
-        ("batch: 64, ", "worse", "champion = {'batch': 64}: is no device with a champion"),
-        ("", "champion", "champion = {}: names the very stage that is gated, which always equals itself. Gate another"),
+        ("batch: 64, ", "worse", "champion = {'batch': 64}: matches no device with a champion"),
+        (
+            "",
+            "champion",
+            "champion = {}: is the gated stage itself. Gate another",
+        ),
     ],
 )
 def test_a_champion_that_is_not_there_or_is_the_run_itself_is_told(gate, conditions, run, said):
@@ -167,16 +171,19 @@ def test_a_champion_that_is_not_there_or_is_the_run_itself_is_told(gate, conditi
 def test_a_device_that_is_not_named_far_enough_is_told_with_those_that_fit(gate, runs):
     crown(runs["alike"], LARGE_BATCH)
     said = str(gate(f"champion: {{runtime: eager, {RULE}}}", "worse").exception)
-    assert "champion = {'runtime': 'eager'}: fits 2 devices with a champion. Name more of hardware, runtime" in said
+    assert (
+        "champion = {'runtime': 'eager'}: matches 2 devices with a champion. Narrow it down by hardware, runtime"
+        in said
+    )
     assert "batch 1 ·" in said and "batch 64 ·" in said
 
 
 def test_a_champion_of_another_task_is_none(gate):
     other = record("s" * 64, **SHAPES)
     said = str(gate(f"champion: {{batch: 1, {RULE}}}", str(other)).exception)
-    assert "has a champion of builtin:digits only, and the run was scored on builtin:shapes" in said
+    assert "has a champion for builtin:digits only, but the run was scored on builtin:shapes" in said
     said = str(gate(f"champion: {{{RULE}}}", str(record("t" * 64, task_hash="2" * 64))).exception)
-    assert "has a champion of builtin:digits with other data than the run was scored on" in said
+    assert "has a champion for builtin:digits, but on different data than the run's" in said
 
 
 def test_a_title_that_was_taken_away_leaves_no_champion(gate):
@@ -184,7 +191,9 @@ def test_a_title_that_was_taken_away_leaves_no_champion(gate):
         told = {"project_id": 1, "task_hash": "0" * 64, "user_id": users.enrol(s, users.LOCAL_USER).id}
         champions.dethrone(s, device=DEVICE, **told)
     said = str(gate(f"champion: {{{RULE}}}", "worse").exception)
-    assert "there is no champion of builtin:digits in the run's project. Name one on a run's page, under Stages" in said
+    assert (
+        "there is no champion for builtin:digits in the run's project. Name one on a run's page, under Stages" in said
+    )
 
 
 def test_rules_against_the_reference_stay_so_beside_those_against_a_champion(gate):

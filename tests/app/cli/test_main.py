@@ -61,13 +61,13 @@ def test_a_submitted_run_is_queued_listed_shown_cancelled_and_requeued(store, re
     assert slimboard("cancel", number) == 0
     assert "being cancelled" in capsys.readouterr().out
     assert slimboard("cancel", number) == 0
-    assert "had ended already" in capsys.readouterr().out
+    assert "has already ended" in capsys.readouterr().out
     assert slimboard("runs", "--status", "cancelled") == 0
     assert "tiny" in capsys.readouterr().out
     assert slimboard("runs", "--status", "done") == 0
     assert "tiny" not in capsys.readouterr().out
     assert slimboard("requeue", number) == 0
-    assert "queued again" in capsys.readouterr().out
+    assert "requeued" in capsys.readouterr().out
 
 
 def test_waiting_for_a_run_that_fails_exits_with_1_and_shows_why(store, recipe, capsys, monkeypatch):
@@ -190,7 +190,7 @@ def test_a_run_in_the_foreground_keeps_its_time_limit(store, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE + "limits: {minutes: 0.00001}\n")
     assert slimboard("run", str(path)) == 1
-    assert "took longer than its limit" in capsys.readouterr().err
+    assert "exceeded its limit" in capsys.readouterr().err
 
 
 def test_run_prints_one_json_object_and_progress_elsewhere(tmp_path, recipe):
@@ -221,4 +221,4 @@ def test_a_file_that_is_no_text_is_refused_in_words(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\xe7\x00\xff")
     assert slimboard("submit", str(path)) == 2
-    assert "is no text in UTF-8. Choose the YAML file" in capsys.readouterr().err
+    assert "is not UTF-8 text. Choose a YAML file" in capsys.readouterr().err

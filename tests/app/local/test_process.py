@@ -49,7 +49,7 @@ def test_a_dead_process_is_started_again_after_pauses_that_double(service, monke
         clock[0] += 0.02
         thing.keep_alive(said.append)
         assert thing.process.pid != dead
-        assert f"starting again in {pause} s" in said[-1]
+        assert f"restarting in {pause} s" in said[-1]
     assert len(said) == 8
     assert "exit status 0" in said[0]
 
@@ -63,7 +63,7 @@ def test_after_a_settled_life_the_pause_is_short_again(service, monkeypatch):
     clock[0] += 61
     said: list[str] = []
     thing.keep_alive(said.append)
-    assert "starting again in 1 s" in said[0]
+    assert "restarting in 1 s" in said[0]
 
 
 def test_stop_ends_children_and_those_that_left_the_group(service, tmp_path):

@@ -94,7 +94,7 @@ def test_up_serves_the_page_and_leaves_no_process_behind(up, tmp_path):
 
     other = up("--port", str(port), "--workers", "0", home="other")
     assert other.process.wait() == 1
-    assert f"Port {port} on 127.0.0.1 is taken" in other.said
+    assert f"Port {port} on 127.0.0.1 is in use" in other.said
     assert f"--port {port + 1}" in other.said
 
     family = running.family()
@@ -123,7 +123,7 @@ def test_a_killed_worker_and_a_killed_queue_are_started_again(up):
         (victim,) = named(word)
         victim.kill()
         eventually(lambda word=word, victim=victim: [p for p in named(word) if p.pid != victim.pid], seconds=60)
-        assert f"The {name} ended (signal SIGKILL); starting again in 1 s." in running.said
+        assert f"The {name} ended (signal SIGKILL); restarting in 1 s." in running.said
     eventually(lambda: redis.answers(Settings(home=running.home).redis_socket))
 
     family = running.family()
@@ -140,14 +140,14 @@ def test_the_next_free_port_is_taken_when_none_was_asked_for(monkeypatch):
         monkeypatch.setattr(stack, "settings", lambda: Settings(port=first))
         said: list[str] = []
         assert stack.free_port("127.0.0.1", None, said.append) > first
-        assert said[0].startswith(f"Port {first} is taken; using ")
-        with pytest.raises(UpError, match=f"Port {first} on 127.0.0.1 is taken"):
+        assert said[0].startswith(f"Port {first} is in use; using ")
+        with pytest.raises(UpError, match=f"Port {first} on 127.0.0.1 is in use"):
             stack.free_port("127.0.0.1", first, said.append)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_refused_with_the_reason(host):
-    with pytest.raises(UpError, match=f"{host} is no address of this machine"):
+    with pytest.raises(UpError, match=f"{host} is not an address of this machine"):
         stack.free_port(host, 8501, lambda line: None)
 
 
@@ -162,7 +162,7 @@ def test_a_home_that_is_too_long_for_a_socket_keeps_it_in_a_private_folder(tmp_p
     try:
         assert folder.stat().st_mode & 0o777 == 0o700
         folder.chmod(0o755)
-        with pytest.raises(UpError, match="not this user's alone"):
+        with pytest.raises(UpError, match="Other users have access"):
             redis.make_folder(long.redis_socket)
     finally:
         folder.rmdir()

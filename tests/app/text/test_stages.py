@@ -34,7 +34,7 @@ def test_a_stage_reads_with_units_and_intervals():
         "Stage": "2 · rtn 8-bit",
         "Size": "250 kB (4.00× smaller)",
         "Accuracy": "96.5 % (95.0 % to 98.0 %)",
-        "vs reference": "−0.5 points, significant (p = 0.020)",
+        "Score vs reference": "−0.5 points, significant (p = 0.020)",
         "p50 / p95": "2.00 ms / 2.40 ms",
         "Relative latency": "0.500× (0.480× to 0.520×)",
         "Kernel": "int8 onednn",
@@ -59,7 +59,7 @@ def test_significance_in_words(p_value, words):
 
 def test_the_reference_says_that_it_is():
     reference = {**STAGE, "stage_id": 5, "score_delta": None, "p_value": None}
-    assert line(reference)["vs reference"] == "is the reference"
+    assert line(reference)["Score vs reference"] == "reference"
 
 
 def test_a_reference_from_elsewhere_has_no_place():
@@ -111,7 +111,7 @@ def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
         "Right → wrong": "0.30 %",
         "Wrong → right": "0.10 %",
     }
-    assert set(list(reference.values())[1:]) == {"is the reference"}
+    assert set(list(reference.values())[1:]) == {"reference"}
     assert set(list(old.values())[1:]) == {"not measured"}
 
 
