@@ -1,7 +1,7 @@
 """`slimboard ...`: what the pages do, from a shell.
 
-Each command imports what it uses when it is called, so that help and short commands answer at once. Only `run`,
-`worker` and `architectures` load torch, `worker` in processes of its own.
+Each command imports what it needs when it is called, so that help and short commands are fast. Only `run` and
+`architectures` load torch in this process; `worker` loads it in child processes only.
 """
 
 import json
