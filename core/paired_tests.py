@@ -43,7 +43,7 @@ def paired(score: str, examples: Examples, base: Examples) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for multiple tests (Holm, 1979): those below 0.05 have a family-wise error rate of at most 5 %."""
+    """P-values adjusted for multiple tests (Holm, 1979): together, those below 0.05 have an error rate of 5 %."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(p_values))
     factors = len(p_values) - np.arange(len(p_values))

@@ -72,9 +72,9 @@ def _methods(name: str, items: Sequence[Any]) -> Iterator[tuple[str, Technique]]
 
 
 def stage_family(steps: Iterable[Technique], source: str) -> str:
-    """The family of a stage after these steps from a source of family `source`: the last one.
+    """The family of a stage after these steps from a source's family: the last step's.
 
-    A training counts as its last method that compresses. Without one, it does not change the family: a pruned model that
+    A training counts as its last method that compresses. Without one, the family does not change: a pruned model that
     is trained again is still pruned. If there were only trainings before, its last method of any kind decides.
     """
     family = source
