@@ -1,4 +1,4 @@
-"""The front end's entry: who it is, and which pages there are."""
+"""The entry point of the front end: sign-in and navigation."""
 
 from pathlib import Path
 

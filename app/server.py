@@ -1,4 +1,4 @@
-"""The front end's server: Streamlit with main.py, and the addresses that are not Streamlit's."""
+"""The front-end server: Streamlit with main.py, plus routes of our own."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 async def default_page(request: Request) -> RedirectResponse:
-    """Streamlit knows the page that opens first by the bare address only."""
+    """Redirect to the bare URL, the only one at which Streamlit serves the default page."""
     return RedirectResponse(f"./?{request.url.query}" if request.url.query else "./")
 
 

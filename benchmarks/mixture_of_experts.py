@@ -101,7 +101,7 @@ def bare_products(mixture: MixtureOfExperts, x: Tensor) -> Call:
     """The products of the experts' matrices for the tokens that the router sends each of them."""
     with torch.no_grad():
         routing = mixture.route(x, torch.ones(x.shape[:2], dtype=torch.bool))
-        order, segments = sort_by_expert(routing, mixture.n_experts)
+        order, segments = sort_by_expert(routing.experts, routing.kept, mixture.n_experts)
         rows = x.flatten(0, 1)[order // routing.experts.shape[-1]]
     layers = []
     for layer in mixture.experts.children():

@@ -35,7 +35,7 @@ from playwright.sync_api import BrowserContext, sync_playwright
 from safetensors.numpy import save_file
 from sqlalchemy import select, update
 
-from app.local import up
+from app.local.stack import ROOT, front_end_command
 from core.artifacts.store import MANIFEST, ArtifactStore
 from core.store import engine
 from core.store.models import Run, RunStage, RunStatus, Stage
@@ -114,9 +114,7 @@ def main() -> None:
         opened = {"": Opened(empty, empty_server)}
         homes = {contents: folder / str(number) for number, contents in enumerate({c.contents: 0 for c in CASES})}
         sizes = {contents: _fill(home, contents) for contents, home in homes.items()}
-        served = {
-            contents: stack.enter_context(_served(up.front_end_command, home)) for contents, home in homes.items()
-        }
+        served = {contents: stack.enter_context(_served(front_end_command, home)) for contents, home in homes.items()}
         for case in CASES:
             url, server = served[case.contents]
             query = "?runs=" + ",".join(map(str, _to_compare(homes[case.contents]))) if case.page == "compare" else ""
@@ -272,7 +270,7 @@ def _empty(folder: Path) -> Iterator[tuple[str, int]]:
     script.write_text(EMPTY)
 
     def command(host: str, port: int) -> list[str]:
-        return [*up.front_end_command(host, port)[:4], str(script), *up.front_end_command(host, port)[5:]]
+        return [*front_end_command(host, port)[:4], str(script), *front_end_command(host, port)[5:]]
 
     with _served(command, folder) as served:
         yield served
@@ -287,9 +285,9 @@ def _served(
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIMBOARD_")}
-    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(up.ROOT)}
+    environment |= {"SLIMBOARD_HOME": str(home), "PYTHONPATH": str(ROOT)}
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command("127.0.0.1", port), cwd=up.ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command("127.0.0.1", port), cwd=ROOT, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(f"{url}/{health}")

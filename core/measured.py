@@ -1,5 +1,6 @@
 """Measured results of a stage, as passed from the pipeline to the store. Loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,3 +137,9 @@ class FoundRun:
 
     last_key: str
     reference_key: str | None
+
+
+def reached_share(details: Mapping[str, Any] | None) -> float | None:
+    """The share of the model's parameters that a stage's step reached; None for a source, and before it was kept."""
+    reached = (details or {}).get("reached")
+    return None if reached is None else float(reached["share"])

@@ -33,6 +33,7 @@ class Subject:
     compressed: bool = False
     constraints: dict[str, Constraint] = field(default_factory=dict)  # "main.blocks.0.ffn.up.weight" -> ...
     details: dict[str, Any] = field(default_factory=dict)  # what the last step reports: tables by layer, notes
+    covered: set[str] = field(default_factory=set)  # parameters and modules of the main model that it masked or swapped
 
     @property
     def model(self) -> nn.Module:
@@ -49,6 +50,7 @@ class Subject:
         weight = self.model.get_parameter(parameter)
         with torch.no_grad():
             weight.mul_(mask)
+        self.covered.add(parameter)
         self.constraints[f"main.{parameter}"] = Constraint("mask", mask)
 
     def mask(self, parameter: str) -> Tensor | None:
@@ -59,6 +61,7 @@ class Subject:
     def shrink(self, parameter: str, dim: int, kept: Tensor) -> None:
         """Keep the entries `kept` (indices) along `dim` of a parameter or buffer of the main model, and of its mask."""
         select_(self.model, parameter, dim, kept)
+        self.covered.add(parameter)
         mask = self.mask(parameter)
         if mask is not None:
             self.constraints[f"main.{parameter}"] = Constraint("mask", mask.index_select(dim, kept.to(mask.device)))
@@ -73,6 +76,7 @@ class Subject:
             module = without_zeros(module)
         module.adopt(self.model.get_submodule(name))
         self.model.set_submodule(name, module)
+        self.covered.add(name)
         kept = {f"main.{_plain(fqn)}" for fqn, _ in self.model.named_parameters()}
         self.constraints = {fqn: c for fqn, c in self.constraints.items() if fqn in kept}
 

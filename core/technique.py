@@ -40,6 +40,7 @@ class Technique(BaseModel):
     paper: ClassVar[str]  # where it is published
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
+    limits_length: ClassVar[bool] = False  # True: what it swaps in refuses texts longer than the model's `length`
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
     leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # what more with "setting" given, or with "setting=value"
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy

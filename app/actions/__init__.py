@@ -1,1 +1,1 @@
-"""What a user may do: each action checks the role, commits, and only then tells the workers."""
+"""Actions of users: each checks the role, commits, and only then notifies the workers."""

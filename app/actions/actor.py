@@ -1,4 +1,4 @@
-"""Who acts, and what their role lets them do.
+"""The actor of an action: a user in a project, with their role there.
 
 Pages, the command line and any other front end pass an `Actor` to the actions. Its `role` decides what a page
 offers; each action reads the role again from the store, because it may have changed since.
@@ -13,12 +13,12 @@ from core.store.models import Role
 
 
 class NotAllowed(Exception):
-    """The user's role does not permit the action; the text says what would."""
+    """The user's role does not permit the action; the message says what is needed."""
 
 
 @dataclass(frozen=True)
 class UserRef:
-    """Who is signed in."""
+    """The signed-in user."""
 
     id: int
     name: str
@@ -26,7 +26,7 @@ class UserRef:
 
 @dataclass(frozen=True)
 class ProjectRef:
-    """What a team groups its runs in."""
+    """A team's collection of runs."""
 
     id: int
     name: str
@@ -42,7 +42,7 @@ class Actor:
 
     @property
     def may_submit(self) -> bool:
-        """Whether the role is more than a viewer's."""
+        """Whether the role may submit runs, which viewers may not."""
         return self.role in (Role.MEMBER, Role.OWNER)
 
 
@@ -50,11 +50,11 @@ def require_member(s: Session, actor: Actor, project_id: int, what: str) -> Role
     """The actor's role in a project; raises NotAllowed unless they are a member or an owner."""
     role = users.find_role(s, actor.user.id, project_id)
     if role not in (Role.MEMBER, Role.OWNER):
-        raise NotAllowed(f"To {what} you must be a member of the project. Ask one of its owners.")
+        raise NotAllowed(f"You must be a member of the project to {what}. Ask one of its owners.")
     return role
 
 
 def require_visible(s: Session, actor: Actor, project_id: int) -> None:
     """Raise NotAllowed where the actor has no role in a project."""
     if users.find_role(s, actor.user.id, project_id) is None:
-        raise NotAllowed("This belongs to a project in which you have no role. Ask one of its owners.")
+        raise NotAllowed("This belongs to a project in which you have no role. Ask one of its owners for access.")

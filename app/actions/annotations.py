@@ -1,4 +1,4 @@
-"""What people add to runs: notes, tags and stars."""
+"""Adding notes, tags and stars to runs."""
 
 from collections.abc import Callable, Iterable
 
@@ -24,19 +24,19 @@ def tag(actor: Actor, run_id: int, name: str) -> None:
 
 
 def untag(actor: Actor, run_id: int, name: str) -> None:
-    """Take a tag off a run; every member may."""
+    """Remove a tag from a run; every member may."""
     with session() as s:
         require_member(s, actor, runs.get_run(s, run_id).project_id, "untag a run")
         runs.remove_tag(s, run_id, name)
 
 
 def star(actor: Actor, run_ids: Iterable[int]) -> int:
-    """Give runs the user's star; whoever sees a run may. Returns how many they are."""
+    """Star runs; every user who can see a run may. Returns the number of runs."""
     return _mark(actor, run_ids, favourites.star)
 
 
 def unstar(actor: Actor, run_ids: Iterable[int]) -> int:
-    """Take the user's star off runs. Returns how many they are."""
+    """Remove the user's star from runs. Returns the number of runs."""
     return _mark(actor, run_ids, favourites.unstar)
 
 

@@ -1,4 +1,4 @@
-"""Bundles of runs: written from this installation's store and artifacts, and imported into them."""
+"""Export and import of runs as bundles."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +20,21 @@ from core.store.engine import read_session, session
 
 
 def pieces(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
-    """A run's bundle, a little at a time; raises BundleError before the first piece where it cannot be made."""
+    """A run's bundle in pieces; raises BundleError before the first piece if it cannot be made."""
     try:
         with read_session() as s:
             source = write.source(s, run_id, artifacts.open_shown, weights=weights)
     except DamagedArtifact as damaged:
         discard(damaged, "A bundle")
-        text = (
-            f"An artifact of run {run_id} is damaged: {damaged}. Requeue the run to compute it again, then bundle it."
-        )
+        text = f"An artifact of run {run_id} is damaged: {damaged}. Requeue the run to compute it again, then retry."
         raise BundleError(text) from damaged
     return write.pieces(source)
 
 
 def save(run_id: int, file: Path, *, weights: bool) -> None:
-    """Write a run's bundle to a file, which appears whole or not at all."""
+    """Write a run's bundle to a file, atomically."""
     if file.exists():
-        raise BundleError(f"{file} is there already. Remove it, or name another file.")
+        raise BundleError(f"{file} already exists. Remove it, or choose another file.")
     written = pieces(run_id, weights=weights)
     try:
         with disk.replacing(file) as partial, partial.open("wb") as target:
@@ -44,13 +42,13 @@ def save(run_id: int, file: Path, *, weights: bool) -> None:
     except DiskFull as error:
         raise BundleError(str(error)) from error
     except OSError as error:
-        raise BundleError(f"{file} cannot be written: {error.strerror}.") from error
+        raise BundleError(f"Cannot write {file}: {error.strerror}.") from error
 
 
 def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> tuple[int, list[str]]:
-    """Import a bundle; returns the new run's number, and labels of stages whose known results differ and are kept.
+    """Import a bundle; returns the new run's number, and labels of stages whose existing, different results are kept.
 
-    Files are written before the rows that lead to them, so that no row promises what is not there.
+    Files are written before the rows that refer to them, so that no row refers to a missing file.
     """
     with read_session() as s:
         _require_importable(s, actor, bundle, again=again)
@@ -67,10 +65,10 @@ def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> t
 
 
 def _add_run(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> int:
-    """Add a bundle's run as an ended one of the user and return its number.
+    """Add a bundle's run as an ended run of the user and return its number.
 
-    What it needs to be queued again is what its spec needs here. A run that started from another one can never be
-    queued: that other run's number names something else here.
+    Requeuing it needs what its spec needs here. A run that started from another run cannot be requeued, because that
+    run's number refers to a different run here.
     """
     needed = [
         *needs(bundle.spec, catalogue),
@@ -82,15 +80,15 @@ def _add_run(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool)
 
 
 def _require_importable(s: Session, actor: Actor, bundle: Bundle, *, again: bool) -> None:
-    """Raise NotAllowed for a viewer, and BundleError where the run is in the project already, unless `again`."""
+    """Raise NotAllowed for a viewer, and BundleError if the run is already in the project, unless `again`."""
     require_member(s, actor, actor.project.id, "import a run")
     known = None if again else insert.find_identical(s, bundle, actor.project.id)
     if known is not None:
-        raise BundleError(f"This run is in the project already, as run {known}. Use --again to add it once more.")
+        raise BundleError(f"This run is already in the project as run {known}. Use --again to import it again.")
 
 
 def _is_here(bundle: Bundle, key: str) -> bool:
-    """Whether the weights of a stage are here already; damaged ones are discarded where the bundle brings others."""
+    """Whether a stage's weights are already here; damaged ones are discarded if the bundle has replacements."""
     if not bundle.has_weights(key):
         return artifacts.store().has(key)
     try:

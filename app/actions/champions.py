@@ -1,4 +1,4 @@
-"""Naming the champion of a device, and taking the title away."""
+"""Naming and removing the champion of a device."""
 
 from app.actions.actor import Actor, require_member
 from core.store import champions, runs
@@ -7,7 +7,7 @@ from core.store.tradeoffs.filters import Conditions
 
 
 def crown(actor: Actor, run_id: int, position: int, device: Conditions, note: str) -> None:
-    """Make a run's stage the champion of a device; every member may. Raises NotTimedError where it was not timed."""
+    """Make a run's stage the champion of a device; every member may. Raises NotTimedError if it was not timed there."""
     with session() as s:
         project_id = runs.get_run(s, run_id).project_id
         require_member(s, actor, project_id, "name a champion")
@@ -23,9 +23,9 @@ def crown(actor: Actor, run_id: int, position: int, device: Conditions, note: st
 
 
 def dethrone(actor: Actor, task_hash: str, device: Conditions, note: str) -> None:
-    """Leave a device without a champion; every member may."""
+    """Remove the champion of a device; every member may."""
     with session() as s:
-        require_member(s, actor, actor.project.id, "take a champion's title")
+        require_member(s, actor, actor.project.id, "remove a champion")
         champions.dethrone(
             s,
             project_id=actor.project.id,

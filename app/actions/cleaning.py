@@ -1,4 +1,4 @@
-"""Removing weights that nobody asks for any more; what pages show of their stages stays."""
+"""Removing weights that are no longer needed; the stages' results stay."""
 
 import time
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ DAY = 86_400.0
 
 
 class RunsExecute(Exception):
-    """Weights are not removed while runs execute, since any of them may read any artifact."""
+    """Weights are not removed while runs execute, because any run may read any artifact."""
 
 
 def find(days: float, *, last_too: bool) -> list[Removable]:
-    """What may go: weights of stages of which no run ended in the last `days`."""
+    """Removable weights: those of stages of which no run ended in the last `days`."""
     with read_session() as s:
         n_running = retention.count_running(s)
         if n_running:
@@ -26,7 +26,7 @@ def find(days: float, *, last_too: bool) -> list[Removable]:
 
 
 def remove(found: Sequence[Removable]) -> None:
-    """Remove the weights of these stages, each after the row that leads to them: no row promises what is gone."""
+    """Remove the weights of these stages, each after its row, so that no row refers to a missing file."""
     for stage in found:
         keep_shown(stage.key)
         with session() as s:

@@ -16,24 +16,24 @@ def add_report(actor: Actor, title: str) -> int:
 
 
 def change_report(actor: Actor, report_id: int, edition: int, title: str, text: str) -> None:
-    """Replace what a report says; every member may. Raises ChangedMeanwhileError for an edition that is past."""
+    """Replace a report's title and text; every member may. Raises ChangedMeanwhileError for an outdated edition."""
     with session() as s:
         report = reports.find_report(s, report_id)
         if report is None:
-            raise NotAllowed("There is no such report here.")
+            raise NotAllowed("This report does not exist here.")
         require_member(s, actor, report.project_id, "change a report")
         reports.change_report(s, report_id, edition, title=_title(title), text=text)
 
 
 def delete_report(actor: Actor, report_id: int) -> None:
-    """Forget a report; its author and the project's owners may."""
+    """Delete a report; its author and the project's owners may."""
     with session() as s:
         report = reports.find_report(s, report_id)
         if report is None:
-            raise NotAllowed("There is no such report here.")
+            raise NotAllowed("This report does not exist here.")
         role = require_member(s, actor, report.project_id, "delete a report")
         if role != Role.OWNER and report.owner_id != actor.user.id:
-            raise NotAllowed("This report is someone else's; only they or an owner of the project can delete it.")
+            raise NotAllowed("This report belongs to someone else. Only they or an owner of the project can delete it.")
         reports.delete_report(s, report)
 
 

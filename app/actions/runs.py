@@ -1,7 +1,7 @@
-"""Submitting, stopping and ordering runs. Each action checks the role, commits, and only then tells the workers.
+"""Submitting, cancelling and reordering runs. Each action checks the role, commits, then notifies the workers.
 
-Nobody waits for a worker: a run is a committed row, and where the message that there is work gets lost, the
-workers' own timers find it.
+Actions do not wait for a worker: a run is a committed row, and if the notification is lost, the workers' own timers
+find it.
 """
 
 import logging
@@ -45,7 +45,7 @@ def submit(actor: Actor, spec: RunSpec, catalogue: Catalogue, cloned_from: int |
 
 
 def needs(spec: RunSpec, catalogue: Catalogue) -> list[str]:
-    """What a worker must provide: techniques and runtimes, each as its form was published, and what they require."""
+    """What a worker must provide: techniques and runtimes, each with its schema's hash, and their requirements."""
     named = [
         f"{kind}:{name}#{entry['hash']}" if entry else f"{kind}:{name}"
         for kind, name, entry in catalogue.named_by(spec)
@@ -54,7 +54,7 @@ def needs(spec: RunSpec, catalogue: Catalogue) -> list[str]:
 
 
 def request_check(spec: RunSpec) -> list[Problem] | None:
-    """What a worker finds wrong once it has built the model without weights; None until one has answered."""
+    """Validation errors from a worker that built the model without weights; None until one has answered."""
     with session() as s:
         answer = checks.ask(s, spec)
     if answer is None:
@@ -64,13 +64,13 @@ def request_check(spec: RunSpec) -> list[Problem] | None:
 
 
 def cancel(actor: Actor, run_ids: Iterable[int]) -> int:
-    """Stop runs: at once while queued, else by asking their worker. Returns how many had not ended yet."""
+    """Cancel runs: queued ones at once, others by asking their worker. Returns how many had not ended yet."""
     with session() as s:
         return sum(queue.cancel_run(s, run.id) for run in _own_runs(s, actor, run_ids, "cancel"))
 
 
 def requeue(actor: Actor, run_ids: Iterable[int]) -> int:
-    """Queue ended runs again; their finished stages are kept. Returns how many had ended."""
+    """Requeue ended runs; their finished stages are kept. Returns how many had ended."""
     devices = set()
     with session() as s:
         again = 0
@@ -85,26 +85,26 @@ def requeue(actor: Actor, run_ids: Iterable[int]) -> int:
 
 
 def move(actor: Actor, run_id: int, where: str) -> bool:
-    """Move a queued run to the "top", one "up" or one "down"; False where it is there already."""
+    """Move a queued run to the "top", one "up" or one "down"; False if it is already there."""
     with session() as s:
         _own_runs(s, actor, [run_id], "move")
         return moves.move_run(s, run_id, where)
 
 
 def rename(actor: Actor, run_id: int, name: str) -> None:
-    """Give a run another name."""
+    """Rename a run."""
     with session() as s:
         _own_runs(s, actor, [run_id], "rename")
         runs.rename_run(s, run_id, name.strip())
 
 
 def named_runs(spec: RunSpec) -> list[int]:
-    """The numbers of the runs that a spec starts from, learns from or is compared with."""
+    """The numbers of the runs that a spec uses as model, teacher or reference."""
     return sorted({named.number for named in run_references.named_runs(spec.to_dict())})
 
 
 def _require_visible_runs(s: Session, actor: Actor, spec: RunSpec) -> None:
-    """Raise SpecError where the spec starts from, learns from or is compared with a run of a foreign project."""
+    """Raise SpecError if the spec uses a run of a project in which the actor has no role."""
     for number in named_runs(spec):
         run = runs.find_run(s, number)
         if run is None or users.find_role(s, actor.user.id, run.project_id) is None:
@@ -113,12 +113,14 @@ def _require_visible_runs(s: Session, actor: Actor, spec: RunSpec) -> None:
 
 
 def _own_runs(s: Session, actor: Actor, run_ids: Iterable[int], what: str) -> list[Run]:
-    """The runs, each the actor's own or in a project that the actor owns."""
+    """The runs; each must be the actor's own or in a project that the actor owns."""
     found = [runs.get_run(s, run_id) for run_id in run_ids]
     for run in found:
         role = require_member(s, actor, run.project_id, f"{what} a run")
         if role != Role.OWNER and run.owner_id != actor.user.id:
-            raise NotAllowed(f"Run {run.id} is someone else's. Only they or an owner of the project can {what} it.")
+            raise NotAllowed(
+                f"Run {run.id} belongs to someone else. Only they or an owner of the project can {what} it."
+            )
     return found
 
 
@@ -133,4 +135,4 @@ def _tolerate_no_broker() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        log.warning("The queue's Redis cannot be reached (%s); workers will look by themselves.", error)
+        log.warning("The queue's Redis is unreachable (%s); workers will poll the store.", error)

@@ -9,7 +9,7 @@ from core.store.models import Role, SavedView
 
 
 def save_view(actor: Actor, page: str, name: str, query: str) -> int:
-    """Save a page's query under a name of the user's own, and return its number; whoever sees the project may."""
+    """Save a page's query under a name and return the view's number; every user with a role in the project may."""
     with session() as s:
         require_visible(s, actor, actor.project.id)
         view = views.save_view(
@@ -19,7 +19,7 @@ def save_view(actor: Actor, page: str, name: str, query: str) -> int:
 
 
 def rename_view(actor: Actor, view_id: int, name: str) -> None:
-    """Give a view another name; raises NameTakenError where its owner has one of that name on the page."""
+    """Rename a view; raises NameTakenError if its owner has another one with that name on the page."""
     with session() as s:
         views.rename_view(s, _view(s, actor, view_id, "rename"), _view_name(name))
 
@@ -33,7 +33,7 @@ def share_view(actor: Actor, view_id: int, shared: bool) -> None:
 
 
 def delete_view(actor: Actor, view_id: int) -> None:
-    """Forget a view."""
+    """Delete a view."""
     with session() as s:
         views.delete_view(s, _view(s, actor, view_id, "delete"))
 
@@ -47,7 +47,7 @@ def _view(s: Session, actor: Actor, view_id: int, what: str) -> SavedView:
     view = views.find_view(s, view_id)
     role = view and users.find_role(s, actor.user.id, view.project_id)
     if view is None or role is None or not (view.owner_id == actor.user.id or view.shared):
-        raise NotAllowed("There is no such view here.")
+        raise NotAllowed("This view does not exist here.")
     if view.owner_id != actor.user.id and role != Role.OWNER:
-        raise NotAllowed(f"This view is someone else's. Only they or an owner of the project can {what} it.")
+        raise NotAllowed(f"This view belongs to someone else. Only they or an owner of the project can {what} it.")
     return view

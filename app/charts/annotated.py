@@ -1,4 +1,4 @@
-"""What each point of the trade-off chart is: how it stands to all others and the limits, and what its hover says."""
+"""Annotations of the points of the trade-off chart: dominance, limits, and the values of the tooltip."""
 
 import math
 from functools import cache
@@ -47,7 +47,7 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
 
 
 def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
-    """Which points keep every limit; one whose value is not known does not."""
+    """Which points meet every limit; a point with an unknown value does not."""
     kept = pd.Series(True, index=points.index)
     for column, bound in limits.items():
         kept &= axes[column].limit(bound).keeps(points[column].astype(float))
@@ -55,7 +55,7 @@ def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axi
 
 
 def _column(shown: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.float64]:
-    """A column's numbers; where there are none, `otherwise`."""
+    """A column's values, with `otherwise` in place of missing ones."""
     if name not in shown:
         return np.full(len(shown), otherwise)
     values = shown[name].to_numpy(dtype=float)
@@ -63,13 +63,13 @@ def _column(shown: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.floa
 
 
 def errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standard errors on an axis, 0 where values are exact, and their degrees of freedom."""
+    """Standard errors on an axis (0 for exact values) and their degrees of freedom."""
     low, high, own = (_column(shown, name, math.nan) for name in (axis.low, axis.high, f"{axis.column}_own"))
     return standard_errors(low, high, _column(shown, f"{axis.column}_df", math.inf), own)
 
 
 def texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
-    """What a hover says of the axis, point by point."""
+    """The tooltip's value of the axis for each point."""
     read = cache(axis.read)
     values, low, high = (_column(shown, name, math.nan).tolist() for name in (axis.column, axis.low, axis.high))
     between = np.isfinite(_column(shown, f"{axis.column}_df", math.inf)).tolist()

@@ -1,4 +1,4 @@
-"""Cost against length, both logarithmic: a power of the length is a straight line, its exponent the slope."""
+"""Cost against sequence length on log-log axes: a power law is a straight line whose slope is the exponent."""
 
 import altair as alt
 import pandas as pd
@@ -16,18 +16,20 @@ AXES = {
         Axis("train_ms", "Forward and backward", formats.milliseconds, "less", TIMES),
         Axis("forward_ms", "Forward pass", formats.milliseconds, "less", TIMES),
         Axis("decode_ms", "Decoded token", formats.milliseconds, "less", TIMES),
-        Axis("train_bytes", "Peak memory of both passes", formats.size, "less", BYTES, short="Training memory"),
+        Axis(
+            "train_bytes", "Peak memory of forward and backward", formats.size, "less", BYTES, short="Training memory"
+        ),
         Axis("state_bytes", "State while decoding", formats.size, "less", BYTES, short="Decoding state"),
     )
 }
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ((1, 0), (6, 3), (2, 2))
-GUIDES = (1, 2)  # slopes that are drawn for comparison
+GUIDES = (1, 2)  # slopes drawn for comparison
 ROOM = 1.3  # above and below what is drawn
 
 
 def power(found: Exponent | None) -> str:
-    """An exponent with its interval, in words: "T^1.02 ± 0.04"."""
+    """An exponent with its interval: "T^1.02 ± 0.04"."""
     if found is None:
         return ""
     value = round(found.value, 2) + 0.0  # no −0.00
@@ -35,7 +37,7 @@ def power(found: Exponent | None) -> str:
 
 
 def points(report: SurveyReport, quantity: str) -> pd.DataFrame:
-    """One row an architecture and length that has the quantity: `name`, `label` (with its power), `length`, `value`,
+    """One row per architecture and length with the quantity: `name`, `label` (with its power), `length`, `value`,
     `text`."""
     axis = AXES[quantity]
     rows = [
@@ -54,7 +56,7 @@ def points(report: SurveyReport, quantity: str) -> pd.DataFrame:
 
 
 def growth(drawn: pd.DataFrame, quantity: str, names: list[str]) -> alt.LayerChart | alt.FacetChart:
-    """Lines of `points`; an architecture's place among all `names` settles its colour, whichever others are shown."""
+    """Lines of `points`; an architecture's colour depends on its place in `names`, not on which others are shown."""
     axis = AXES[quantity]
     factor, unit = axis.unit_for(float(drawn["value"].max()))
     drawn = drawn.assign(scaled=drawn["value"] / factor)
@@ -62,13 +64,13 @@ def growth(drawn: pd.DataFrame, quantity: str, names: list[str]) -> alt.LayerCha
     lengths = sorted(drawn["length"].unique().tolist())
     x = alt.X(
         "length:Q",
-        title="length T [tokens]",
+        title="Sequence length T (tokens)",
         scale=alt.Scale(type="log", base=2, domain=[lengths[0] / ROOM, lengths[-1] * ROOM], nice=False),
         axis=alt.Axis(values=lengths, format=","),
     )
     y = alt.Y(
         "scaled:Q",
-        title=f"{axis.title} [{unit}]",
+        title=f"{axis.title} ({unit})",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(format=",.6~f"),
     )

@@ -1,4 +1,4 @@
-"""The quantities as chart axes: their titles, units, directions and how one value reads."""
+"""Quantities as chart axes: titles, units, directions and number formats."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from core.analysis.decision.limits import Limit
 from core.quantities import SCORE, Quantity, Shown, Unit, in_sentence, shown_in
 from core.scores import decimals
 
-SAME = 1e-9  # in last places: what division alone makes of a whole number
+SAME = 1e-9  # in units of the last place: rounding error of a division
 NUMBER = ",.6~f"  # how an axis writes numbers: never with an exponent
 
 
@@ -31,12 +31,12 @@ class Axis:
 
     @property
     def low(self) -> str:
-        """The column of its 95 % interval's lower end, where points have one."""
+        """The column with the lower end of its 95 % interval, if it has one."""
         return f"{self.column}_low"
 
     @property
     def high(self) -> str:
-        """The column of its 95 % interval's upper end."""
+        """The column with the upper end of its 95 % interval."""
         return f"{self.column}_high"
 
     @property
@@ -46,15 +46,15 @@ class Axis:
 
     @property
     def head(self) -> str:
-        """Its name where there is little room."""
+        """Its short name, for narrow columns."""
         return self.short or self.title
 
     def limit(self, bound: float) -> Limit:
-        """The limit that `bound` (in the stored unit) is the worst value that keeps it."""
+        """The limit whose worst allowed value is `bound`, in the stored unit."""
         return Limit(self.column, "at most" if self.better == "less" else "at least", bound)
 
     def read_rounded(self, value: float, *, up: bool) -> str:
-        """A value with its unit, rounded up or down: rounded up, the value keeps the text as its limit "at most"."""
+        """A value with its unit, rounded up or down: rounded up, it is a limit "at most" that the value still meets."""
         if value == 0 or (self.units in (BYTES, COUNTS) and abs(value) < 1000):
             return self.read(value)  # whole numbers, all of whose digits are shown
         places = 2 - math.floor(math.log10(abs(value))) if self.decimals is None else self.decimals
@@ -63,7 +63,7 @@ class Axis:
         return self.read(last_place * (math.ceil(steps - SAME) if up else math.floor(steps + SAME)))
 
     def unit_for(self, largest: float) -> tuple[float, str]:
-        """Factor and unit in which values up to `largest` read best."""
+        """The factor and unit that suit values up to `largest`."""
         fitting = [unit for unit in self.units if largest >= unit[0]]
         return fitting[-1] if fitting else self.units[0]
 
@@ -105,7 +105,7 @@ def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
 
 
 def axes_of_task(score: Axis) -> dict[str, Axis]:
-    """Every axis by its column, in the order of the quantities, for a task with this score."""
+    """All axes by column, in the order of the quantities, for a task with this score."""
     return {quantity.name: AXES.get(quantity.name, score) for quantity in shown_in(Shown.AXIS)}
 
 

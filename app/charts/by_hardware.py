@@ -1,4 +1,4 @@
-"""The trade-off scatter in small, once a hardware: the same axes and scales, so that the panels can be compared."""
+"""Small trade-off scatter plots, one per hardware, with shared axes so that the panels can be compared."""
 
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ COLUMNS = 3
 
 
 def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> alt.FacetChart:
-    """The chart of points as `annotate` returns them with a column `hardware`."""
+    """The chart of points from `annotate`, with an additional column `hardware`."""
     families = [name for name in FAMILY_COLOURS if (shown["family"] == name).any()]
     fields: dict[str, Any] = {}
     channels: dict[str, Any] = {}

@@ -8,15 +8,15 @@ from core.families import Family
 
 CURVE_HEIGHT = 220
 OVERLAY_HEIGHT = 340
-FAINT = 0.12  # opacity of the lines that are not chosen in the legend
-DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]  # told apart without colour too
-RAW = 0.25  # opacity of the values themselves behind their running mean
+FAINT = 0.12  # opacity of the lines not selected in the legend
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]  # distinguishable without colour
+RAW = 0.25  # opacity of the raw values behind their running mean
 
 
 def curve(
     points: pd.DataFrame, title: str, *, smooth: bool = True, log: bool = False
 ) -> alt.LayerChart | alt.FacetChart:
-    """One curve of `step`, `value` and, where points were thinned, `low` and `high` of each bucket."""
+    """One curve of `step`, `value` and, if points were thinned, `low` and `high` of each bucket."""
     colour = FAMILY_COLOURS[Family.QUANTIZATION]
     positive = bool((points["value"] > 0).all())
     scale = alt.Scale(type="log" if log and positive else "linear", zero=False)
@@ -77,4 +77,4 @@ def overlay(
 
 def _updates() -> alt.X:
     scale = alt.Scale(nice=False, zero=False)
-    return alt.X("step:Q", title="update", scale=scale, axis=alt.Axis(format="~s", tickMinStep=1))
+    return alt.X("step:Q", title="Update", scale=scale, axis=alt.Axis(format="~s", tickMinStep=1))

@@ -1,4 +1,4 @@
-"""How far each score is from the base's: a mark with its 95 % interval on one line an item."""
+"""Each item's difference in score from the base, with its 95 % interval."""
 
 import altair as alt
 import pandas as pd
@@ -9,8 +9,8 @@ from core.scores import difference_unit
 
 ROW_HEIGHT = 26
 LABEL_WIDTH = 260  # pixels
-COLOURS = {"better": GOOD, "worse": BAD, "may be chance": NEUTRAL}
-SHAPES = {"better": "triangle-up", "worse": "triangle-down", "may be chance": "circle"}
+COLOURS = {"better": GOOD, "worse": BAD, "not significant": NEUTRAL}
+SHAPES = {"better": "triangle-up", "worse": "triangle-down", "not significant": "circle"}
 
 
 def deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerChart | alt.FacetChart:
@@ -32,13 +32,13 @@ def deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerCha
         ),
         tooltip=[
             alt.Tooltip("name:N", title="stage"),
-            alt.Tooltip("words:N", title=f"{score} against {base}"),
+            alt.Tooltip("words:N", title=f"{score} vs {base}"),
             alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("p_value:Q", title="p, adjusted", format=".2g"),
+            alt.Tooltip("p_value:Q", title="p (Holm-adjusted)", format=".2g"),
             alt.Tooltip("verdict:N", title="verdict"),
         ],
     )
-    title = f"difference of {score} from {base}" + (f" ({difference_unit(unit)})" if unit else "")
+    title = f"Difference in {score} from {base}" + (f" ({difference_unit(unit)})" if unit else "")
     shape = alt.Shape("verdict:N", title=None, scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())))
     differ = bool(drawn[["delta_low", "delta_high"]].any(axis=None))
     scale = alt.Scale() if differ else alt.Scale(domain=[-1, 1])

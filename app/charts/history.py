@@ -1,4 +1,4 @@
-"""How much of the chart the frontier has won over time, and which stages moved it."""
+"""The hypervolume of the Pareto frontier over time, and the stages that advanced it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,10 @@ HISTORY_HEIGHT = 220
 
 
 def steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> pd.DataFrame:
-    """The stages that moved the frontier: stage_id, x, y, at, `share` won from then on and `gain`.
+    """The stages that advanced the frontier: stage_id, x, y, at, the hypervolume `share` from then on, and its `gain`.
 
-    The share is of the rectangle between the best and the worst value of each axis that any of `points` (in the order
-    of time) ever had, each axis scaled as it is drawn.
+    The share is of the rectangle between the best and the worst value of each axis among `points` (in chronological
+    order), each axis scaled as drawn.
     """
     scaled = np.column_stack([_scaled(points["x"], log_x), _scaled(points["y"], log_y)])
     signs = np.array([-1.0 if axis.better == "more" else 1.0 for axis in (x, y)])
@@ -37,8 +37,8 @@ def steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -
 def history(
     moved: pd.DataFrame, makers: Mapping[int, Mapping[str, Any]], x: Axis, y: Axis
 ) -> alt.LayerChart | alt.FacetChart:
-    """The step chart of what `steps` found; `makers` say of each stage its label, model, run_id and owner."""
-    told = pd.DataFrame([makers.get(int(stage_id), {}) for stage_id in moved["stage_id"]])
+    """The step chart of the result of `steps`; `makers` have each stage's label, model, run_id and owner."""
+    made = pd.DataFrame([makers.get(int(stage_id), {}) for stage_id in moved["stage_id"]])
     drawn = pd.DataFrame(
         {
             "at": pd.to_datetime(moved["at"].to_numpy(), unit="s"),
@@ -46,17 +46,18 @@ def history(
             "gain": [f"+{100 * gain:.2g} points" for gain in moved["gain"]],
             "x_text": [x.read(value) for value in moved["x"]],
             "y_text": [y.read(value) for value in moved["y"]],
-            **{name: told[name].to_numpy() for name in ("label", "model", "run_id", "owner") if name in told},
+            **{name: made[name].to_numpy() for name in ("label", "model", "run_id", "owner") if name in made},
         }
     )
     chart = alt.Chart(drawn).encode(
-        x=alt.X("at:T", title=None), y=alt.Y("share:Q", title="won of the chart (%)", scale=alt.Scale(zero=False))
+        x=alt.X("at:T", title=None),
+        y=alt.Y("share:Q", title="Hypervolume (% of the chart)", scale=alt.Scale(zero=False)),
     )
     tooltip = [
         alt.Tooltip(f"{name}:N", title=title)
         for name, title in (
-            ("owner", "Moved by"), ("run_id", "Run"), ("label", "Stage"), ("model", "Model"),
-            ("x_text", x.title), ("y_text", y.title), ("gain", "Won"),
+            ("owner", "Advanced by"), ("run_id", "Run"), ("label", "Stage"), ("model", "Model"),
+            ("x_text", x.title), ("y_text", y.title), ("gain", "Gain"),
         )
         if name in drawn
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a step did to each layer: blocks downwards, the layers of a block across, one quantity as colour."""
+"""What a step did to each layer: rows are blocks, columns are the layers of a block, one quantity as colour."""
 
 import re
 from typing import Any
@@ -13,13 +13,13 @@ from core.families import Family
 CELL_HEIGHT = 26
 BAR_HEIGHT = 20
 LABEL_WIDTH = 170  # pixels
-MOST_WORDS = 160  # cells that still have room for their value
+MOST_WORDS = 160  # cells with room for their value
 _NO_QUANTITY = ("name", "weights", "shape", "mse")  # relative errors can be compared between layers
 _IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
 
 
 def quantities(layers: list[dict[str, Any]]) -> list[str]:
-    """Names of the numbers that the rows have and that may differ between layers, those first that do."""
+    """Names of the numeric quantities of the layers, those that differ between layers first."""
     numeric: dict[str, set[float]] = {}
     for row in layers:
         for key, value in row.items():
@@ -34,7 +34,7 @@ def titled(quantity: str) -> str:
 
 
 def read(quantity: str, value: float) -> str:
-    """The value as people read it, with its unit where it has one."""
+    """The value as text, with its unit if it has one."""
     if quantity in formats.SHARES:
         return formats.percent(value)
     words = f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else formats.number(value)
@@ -42,7 +42,7 @@ def read(quantity: str, value: float) -> str:
 
 
 def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
-    """A row a layer that has the quantity: `block`, `part`, `layer`, `value` and how it reads."""
+    """One row per layer with the quantity: `block`, `part`, `layer`, `value` and its text."""
     rows = []
     for layer in layers:
         value = layer.get(quantity)
@@ -66,7 +66,7 @@ def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
 
 
 def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart | alt.FacetChart:
-    """A heat map where blocks have several layers, else a bar a layer."""
+    """A heat map if blocks have several layers, otherwise one bar per layer."""
     drawn = cells(layers, quantity)
     title = quantity.replace("_", " ")
     tooltip = [alt.Tooltip("layer:N", title="layer"), alt.Tooltip("words:N", title=title)]
@@ -78,7 +78,7 @@ def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart |
 
 
 def layer_comparison(told: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
-    """A heat map of one quantity: a row a layer, a column a stage by its name."""
+    """A heat map of one quantity: one row per layer, one column per stage."""
     parts = [cells(layers, quantity).assign(part=name) for name, layers in told.items()]
     drawn = pd.concat(parts).assign(block=lambda rows: rows["layer"])
     title = quantity.replace("_", " ")
@@ -115,7 +115,7 @@ def _heat_map(
 
 
 def _domain(values: pd.Series, quantity: str) -> list[float]:
-    """Ends of the colour scale: the whole of a share, so that charts of several steps can be compared."""
+    """Ends of the colour scale: 0 to 100 % for shares, so that charts of several steps can be compared."""
     whole = 1.0 if quantity in formats.SHARES else 100.0 if quantity.endswith("(%)") else float(values.max())
     return [min(0.0, float(values.min())), max(whole, float(values.max()))]
 

@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line a stage through all measured quantities, up is better on every axis."""
+"""Parallel coordinates: one line per stage through all measured quantities, higher is better on every axis."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ ROOM = 46  # pixels above and below the axes for their ends
 
 
 def lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
-    """A row a stage and axis: `place` 0 (worst) to 1 (best), `value` in words, and what the stage is.
+    """One row per stage and axis: `place` from 0 (worst) to 1 (best), `value` as text, and what the stage is.
 
-    Of more than `MOST_LINES` stages the frontier is kept first, then what is undecided, each evenly along the first
-    axis. A stage has no row on an axis on which it was not measured; an axis on which nothing differs is left out.
+    If there are more than `MOST_LINES` stages, the frontier is kept first, then undecided stages, each sampled evenly
+    along the first axis. A stage has no row for an axis on which it was not measured; constant axes are left out.
     """
     kept = _thinned(shown, axes[0])
     parts = []
@@ -41,7 +41,7 @@ def lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
 
 
 def parallel(drawn: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
-    """The chart of what `lines` returns."""
+    """The chart of the result of `lines`."""
     order = list(drawn["axis"].unique())
     families = [name for name in FAMILY_COLOURS if (drawn["family"] == name).any()]
     colours = alt.Scale(domain=families, range=[FAMILY_COLOURS[name] for name in families])

@@ -1,4 +1,4 @@
-"""The tree of stages and runs: who was made from what. A click on a stage or a run's line names the run."""
+"""The provenance tree of stages and runs. A click on a stage or on a run's row selects the run."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from app.text import formats
 STAGE, RUN = "stage", "run"  # the selections; both hold run_id
 ROW, LEGEND = 30, 80  # pixels
 INK = {"light": "#31333F", "dark": "#E6E9EF"}  # of names, by the page's ground
-TURN = 0.12  # of a column: how far before the next stage a line turns
+TURN = 0.12  # of a column: how far before the next stage a line bends
 TEACHING = FAMILY_COLOURS["distillation"]
 STATUS_COLOURS = {"done": GOOD, "failed": BAD, "running": "#0072B2", "queued": NEUTRAL, "cancelled": "#E69F00"}
-NARROWEST = 110  # pixels a column, where there are so many that the page is too narrow
+NARROWEST = 110  # pixels per column, if there are too many for the width of the page
 
 
 def provenance(tree: Tree, asked: tuple[int, ...] = (), ground: str = "light") -> alt.LayerChart:
-    """The chart, for a page with a "light" or "dark" ground; runs that were `asked` for stand out."""
+    """The chart, for a "light" or "dark" background; the runs in `asked` are bold."""
     canvas = _Canvas(tree, INK[ground])
     rooms = tree.rooms()
     nodes = pd.DataFrame([_stage(node, rooms[number]) for number, node in tree.nodes.items()])
@@ -40,11 +40,11 @@ def provenance(tree: Tree, asked: tuple[int, ...] = (), ground: str = "light") -
 
 
 class _Canvas:
-    """Places: columns of stages, then the runs' names, scores and sizes."""
+    """Positions: columns of stages, then the runs' names, scores and sizes."""
 
     def __init__(self, tree: Tree, ink: str):
         self.ink = ink
-        self.end = tree.n_columns  # where runs stand
+        self.end = tree.n_columns  # column of the runs
         self.words = max(1.3, 0.45 * self.end)
         self.width = self.end + self.words
         self.fits = self.width <= 14
@@ -58,7 +58,7 @@ class _Canvas:
         return alt.Y(f"{name}:Q", scale=scale, axis=None)
 
     def limit(self, columns: float | str) -> alt.ExprRef:
-        """Room for a text that is as wide as so many columns (or as an expression says), on whichever screen."""
+        """The width of so many columns (or of an expression) in pixels, at any screen width."""
         return alt.ExprRef(f"{columns} / {self.width + 0.1:.4f} * width")
 
 
@@ -104,7 +104,7 @@ def _run(leaf: Leaf, tree: Tree, asked: bool) -> dict[str, Any]:
 
 
 def _measured(stage: Any) -> dict[str, str]:
-    """What a stage came to, in words."""
+    """A stage's score and size as text."""
     if stage is None:
         return {"Score": formats.NOTHING, "Size": formats.NOTHING, "short_score": "", "short_size": ""}
     unit, size = stage["score_unit"], formats.size(stage["size_bytes"])
@@ -121,7 +121,7 @@ def _measured(stage: Any) -> dict[str, str]:
 
 
 def _origin(leaf: Leaf) -> str:
-    """What a run was made from, and how it came here."""
+    """What a run was made from, and whether it was cloned or imported."""
     run = leaf.run
     told = [f"{role}: run {number}" for role, number in sorted(leaf.made_from)]
     if not any(role == "model" for role, _ in leaf.made_from):
@@ -138,7 +138,7 @@ def _listed(runs: list[int]) -> str:
 
 
 def _edges(tree: Tree, end: int) -> pd.DataFrame:
-    """The points of each line: a stage to the next one, and the last one to its run."""
+    """The points of each line: from a stage to the next one, and from the last one to its run."""
     lines = [(tree.nodes[node.parent], node, len(node.runs)) for node in tree.nodes.values() if node.parent is not None]
     lines += [(tree.nodes[first], tree.nodes[second], 1) for first, second in tree.crossing]
     drawn = [
@@ -160,7 +160,7 @@ def _edges(tree: Tree, end: int) -> pd.DataFrame:
 def _turned(
     start: tuple[float, float], stop: tuple[float, float], next_column: float, n_runs: int
 ) -> tuple[list[tuple[float, float]], int]:
-    """A line along the row, down just before the next column, and along again."""
+    """A line along the row, down just before the next column, and on along the new row."""
     if start[1] == stop[1]:
         return [start, stop], n_runs
     turn = next_column - TURN
@@ -177,7 +177,7 @@ def _lines(edges: pd.DataFrame, canvas: _Canvas) -> alt.Chart:
 
 
 def _taught(tree: Tree, canvas: _Canvas) -> list[alt.Chart]:
-    """Dashed: from a run's last stage to the stage that learnt from it."""
+    """Dashed lines from a teacher's last stage to the stage trained with it."""
     rows = []
     for number, (teacher, pupil, position) in enumerate(tree.taught):
         start, stop = _last(tree, teacher), _place_of(tree, pupil, position)
@@ -200,7 +200,7 @@ def _last(tree: Tree, run_id: int) -> tuple[float, float] | None:
 
 
 def _place_of(tree: Tree, run_id: int, position: int) -> tuple[float, float] | None:
-    """Where a run's stage stands; the run itself where it has not come so far."""
+    """The position of a run's stage; of the run itself if it has not reached that stage."""
     for node in tree.nodes.values():
         if run_id in node.runs and node.stage["position"] == position:
             return node.column, node.row
@@ -231,7 +231,7 @@ def _stages(nodes: pd.DataFrame, canvas: _Canvas) -> list[alt.Chart]:
 
 
 def _runs(leaves: pd.DataFrame, canvas: _Canvas) -> list[alt.Chart]:
-    """Each run's name, score and size; the whole line can be clicked."""
+    """Each run's name, score and size; the whole row is clickable."""
     base = alt.Chart(leaves)
     place = {"x": canvas.x(), "y": canvas.y()}
     marks = base.mark_point(filled=True, shape="circle", size=90, opacity=1).encode(

@@ -1,7 +1,7 @@
-"""Where each stage and run stands in the tree: a column a generation, a row a run, so that nothing overlaps. Pure.
+"""Layout of the provenance tree: one column per generation, one row per run, so that nothing overlaps. Pure.
 
-A stage that several runs share is one node. A run's line ends at its last stage; where another run starts from its
-model, that run's stages go on from there.
+A stage shared by several runs is one node. A run's line ends at its last stage; the stages of a run that starts from
+its model continue from there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ import pandas as pd
 
 @dataclass
 class Node:
-    """A stage: its first record, where it stands, and the runs that have it."""
+    """A stage: its first record, its position, and the runs that have it."""
 
     stage: Mapping[str, Any]
     parent: int | None = None
@@ -24,7 +24,7 @@ class Node:
 
 @dataclass
 class Leaf:
-    """A run: its record (of its last stage, where it has one), its row and the stage where it ends."""
+    """A run: its record (of its last stage, if it has one), its row and the stage where it ends."""
 
     run: Mapping[str, Any]
     ends_at: int | None
@@ -34,8 +34,8 @@ class Leaf:
 
 @dataclass
 class Tree:
-    """Nodes by stage, leaves by run, and what crosses the tree: (teaching run, taught run, position), and pairs of a
-    stage and one that follows it in a run although it stands below another."""
+    """Nodes by stage, leaves by run, and what crosses the tree: (teacher run, student run, position), and pairs of a
+    stage and one that follows it in a run although its parent is another."""
 
     nodes: dict[int, Node] = field(default_factory=dict)
     leaves: dict[int, Leaf] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Tree:
         return max((node.column for node in self.nodes.values()), default=-1) + 1
 
     def rooms(self) -> dict[int, int]:
-        """How many columns each stage's name may take: up to the next stage in its row."""
+        """How many columns each stage's name may span: up to the next stage in its row."""
         found: dict[int, int] = {}
         next_column: dict[int, int] = {}  # by row
         for number, node in sorted(self.nodes.items(), key=lambda item: -item[1].column):
@@ -58,11 +58,11 @@ class Tree:
 
 
 def grow(stages: pd.DataFrame, sources: pd.DataFrame) -> Tree:
-    """The tree of the runs in `stages` (a row a stage, one for a run without) and `sources`, as the store has them."""
+    """The tree of the runs in `stages` (one row per stage, or one for a run without stages) and `sources`."""
     rows: dict[int, list[Mapping[str, Any]]] = {}
     for row in stages.sort_values(["run_id", "position"]).to_dict("records"):
         rows.setdefault(row["run_id"], []).append(row)
-    # a run is older than those that name it: that rules out circles
+    # a run is older than the runs that refer to it, which rules out cycles
     named = [s for s in sources.to_dict("records") if s["source_id"] in rows and s["source_id"] < s["run_id"]]
     model_of = {s["run_id"]: s["source_id"] for s in named if s["role"] == "model"}
     tree = Tree()
@@ -92,7 +92,7 @@ def _add_run(tree: Tree, run_id: int, records: list[Mapping[str, Any]], model: i
 
 
 def _place(tree: Tree) -> None:
-    """Give every run a row and every stage a column, and the row of the first run below it."""
+    """Give every run a row, and every stage a column and the row of the first run below it."""
     below = _below(tree)
     waiting: list[Node] = []  # stages above the next run
     row = 0
@@ -111,8 +111,8 @@ def _place(tree: Tree) -> None:
 
 
 def _below(tree: Tree) -> dict[int | None, list[Node | Leaf]]:
-    """The runs that end at a stage, then the stages that follow it, the oldest first; below None the roots, the one of
-    the newest run first, and the runs that stand alone."""
+    """The runs that end at a stage, then the stages that follow it, oldest first; under None the roots, that of the
+    newest run first, and the runs without stages."""
     below: dict[int | None, list[Node | Leaf]] = {}
     for leaf in tree.leaves.values():
         below.setdefault(leaf.ends_at, []).append(leaf)

@@ -1,7 +1,7 @@
-"""Colours, shapes and strengths that every chart shares.
+"""Colours, shapes and opacities shared by all charts.
 
-Okabe and Ito's palette, extended by Paul Tol's muted one: told apart by readers with any colour vision, on
-white and on dark ground. Shape repeats what colour says.
+Okabe and Ito's palette, extended by Paul Tol's muted one: distinguishable with any colour vision, on light and dark
+backgrounds. Shape repeats what colour says.
 """
 
 from core.families import Family

@@ -1,4 +1,4 @@
-"""The trade-off scatter: two quantities of every measured stage, the frontier, and what the limits leave."""
+"""The trade-off scatter plot: two quantities of every measured stage, the Pareto frontier and the limits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -15,9 +15,9 @@ from core.analysis.dominance import Dominance
 
 SELECTION = "chosen"
 PADDING = 0.06  # of an axis's span, on either side
-ROOM = 0.25  # of the marks' span, on either side, that long intervals may take
-NAMED_REFERENCES = 4  # more of them would cover each other's names
-BARS = 300  # of more points, only those on the frontier and the references bear their intervals
+ROOM = 0.25  # of the marks' span, on either side, available to long intervals
+NAMED_REFERENCES = 4  # more labels would overlap
+BARS = 300  # with more points, only the frontier and the references get intervals
 LEGEND_COLUMNS = 6
 ALWAYS_TOLD = ("score", "size_bytes", "p50_ms")  # whatever the axes are
 PLACE = ("x_shown", "y_shown")
@@ -38,9 +38,9 @@ def scatter(
     log_x: bool = True,
     log_y: bool = False,
 ) -> alt.LayerChart:
-    """The chart of points that `annotate` has prepared; clicking one (with shift: several) selects it.
+    """The chart of points from `annotate`; a click selects a point, Shift-click several.
 
-    Up is better: the upward axis is turned where less is better.
+    Up is always better: the Y axis is reversed if less is better.
     """
     scales = {"x": _Scale(shown, x, log_x), "y": _Scale(shown, y, log_y, reverse=y.better == "less")}
     drawn = shown.assign(**{f"{name}_shown": shown[s.axis.column] / s.factor for name, s in scales.items()})
@@ -57,7 +57,7 @@ def scatter(
 
 
 class _Scale:
-    """An axis in one unit, over a range with a little room around the points."""
+    """An axis in one unit, over the range of the points with some padding."""
 
     def __init__(self, points: pd.DataFrame, axis: Axis, log: bool, *, reverse: bool = False):
         self.axis, self.reverse = axis, reverse
@@ -87,8 +87,8 @@ class _Scale:
     def title(self) -> str:
         unit = f" ({self.unit})" if self.unit else ""
         if self.reverse:
-            return f"{self.axis.title}{unit}, axis turned: up is better"
-        return f"{self.axis.title}{unit}, {'smaller' if self.axis.better == 'less' else 'larger'} is better"
+            return f"{self.axis.title}{unit}, lower is better (reversed axis)"
+        return f"{self.axis.title}{unit}, {'lower' if self.axis.better == 'less' else 'higher'} is better"
 
     def encoding(self, channel: type, field: str) -> alt.SchemaBase:
         kind: Literal["log", "linear"] = "log" if self.log else "linear"
@@ -102,7 +102,7 @@ def _place(scales: dict[str, _Scale]) -> dict[str, alt.SchemaBase]:
 
 
 def _shading(scales: dict[str, _Scale], limits: dict[str, float]) -> list[alt.Chart]:
-    """What a limit on either axis forbids, shaded up to the edge of the chart."""
+    """The area that a limit on either axis excludes, shaded up to the edge of the chart."""
     layers = []
     for name, scale in scales.items():
         limit = limits.get(scale.axis.column)
@@ -119,7 +119,7 @@ def _shading(scales: dict[str, _Scale], limits: dict[str, float]) -> list[alt.Ch
 
 
 def _frontier_line(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> alt.Chart:
-    """The edge of what has been reached: between two points only the worse value of both is."""
+    """The edge of the dominated area: between two points only the worse value of both is reached."""
     steps: Literal["step-after", "step-before"] = "step-after"
     if scales["x"].axis.better == "more":
         steps = "step-before"
@@ -152,7 +152,7 @@ def _intervals(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart
 
 
 def _legend() -> alt.Legend:
-    """One legend for colour and shape; every layer asks for the same, because one without would take it away."""
+    """One legend for colour and shape; every layer needs the same, because a layer without it removes it."""
     return alt.Legend(title=None, orient="top", columns=LEGEND_COLUMNS, symbolOpacity=1, symbolSize=110)
 
 
@@ -202,7 +202,7 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
 
 
 def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
-    """How marks of each dominance look, as a line above the chart: Vega-Lite draws no legend of fills and outlines."""
+    """How marks of each dominance look, as a line above the chart: Vega-Lite has no legend for fills and outlines."""
     found = [f"{look} {name}" for name, look in LOOKS.items() if (drawn["dominance"] == name).any()]
     return alt.TitleParams(
         "     ".join(found), anchor="start", offset=8, color=NEUTRAL, fontSize=12, fontWeight="normal"
@@ -210,14 +210,14 @@ def _standing_legend(drawn: pd.DataFrame) -> alt.TitleParams:
 
 
 def _by_dominance(drawn: pd.DataFrame, channel: type, table: Mapping[Any, float]) -> alt.SchemaBase:
-    """How full a mark or how strong its outline is, by its dominance."""
+    """Opacity of a mark's fill or outline, by its dominance."""
     found = [name for name in DOMINANCES if (drawn["dominance"] == name).any()]
     scale = alt.Scale(type="ordinal", domain=found, range=[table[name] for name in found])  # not a point scale
     return channel("dominance:N", scale=scale, legend=None)
 
 
 def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
-    """What a stage is and its values on these axes; the browser prepares it for every mark, so it is short."""
+    """What a stage is, and its values on these axes; kept short, as the browser prepares it for every mark."""
     first = [
         alt.Tooltip("label:N", title="Stage"),
         alt.Tooltip("model:N", title="Model"),
@@ -231,7 +231,7 @@ def _tooltip(drawn: pd.DataFrame, axes: Iterable[Axis]) -> list[alt.Tooltip]:
 
 
 def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
-    """A ring around every reference, and a word beside it where they are few."""
+    """A ring around every reference, with a label if there are few."""
     found = drawn.loc[drawn["is_reference"], [*PLACE]].assign(words="reference")
     place = _place(scales)
     ring = alt.Chart(found).mark_point(shape="circle", size=330, strokeWidth=2, color=NEUTRAL, filled=False)
@@ -243,7 +243,7 @@ def _references(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Char
 
 
 def _knee(drawn: pd.DataFrame, scales: dict[str, _Scale]) -> list[alt.Chart]:
-    """A word at the knee of the frontier, where there is one: on the side where nothing is better."""
+    """A label at the knee of the frontier, if there is one: on the side where nothing is better."""
     found = drawn.loc[drawn["is_knee"], [*PLACE]].assign(words="knee")
     if found.empty:
         return []

@@ -1,4 +1,4 @@
-"""Charts that Altair does not compare with Vega-Lite's schema each time they are drawn."""
+"""Charts that Altair does not validate against Vega-Lite's schema each time they are drawn."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import altair as alt
 
 
 class Unchecked(alt.LayerChart):
-    """Layers whose specification is ours: a test holds it to the schema."""
+    """Layers whose specification we write ourselves; a test validates it."""
 
     def to_dict(self, validate: bool = False, **options: Any) -> dict[str, Any]:
-        """The specification; `validate=True` compares it with the schema."""
+        """The specification; `validate=True` validates it against the schema."""
         return super().to_dict(validate=validate, **options)

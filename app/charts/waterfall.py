@@ -1,4 +1,4 @@
-"""What each step of a run did to one quantity: a bar from the value before it to the value after."""
+"""The effect of each step of a run on one quantity: a bar from the value before it to the value after it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from app.text import formats
 
 BAR_HEIGHT = 34
 LABEL_WIDTH = 150  # pixels
-WORDS = 0.45  # of the span, for the value's words right of the longest bar
+WORDS = 0.45  # of the span, for the value to the right of the longest bar
 _EFFECTS = {"better": GOOD, "worse": BAD, "same": NEUTRAL, "start": NEUTRAL}
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """Whether a change is more than chance, and why, in words."""
+    """Whether a change is significant, and why, in words."""
 
     is_sure: bool
     words: str
@@ -29,10 +29,10 @@ UNTESTED = Certainty(False, "not tested")
 
 
 def changes(stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certainty] | None = None) -> pd.DataFrame:
-    """A row a measured stage: `label`, `before`, `after`, `effect`, `strength`, and how value and change read.
+    """One row per measured stage: `label`, `before`, `after`, `effect`, `strength`, and value and change as text.
 
-    `stages` are in order, with `position`, `label` and the axis's column. `certainties` tell by position of the change
-    from the stage before; what is not sure is pale. Without them values are exact.
+    `stages` are in order, with `position`, `label` and the axis's column. `certainties`, by position, are of the
+    change from the stage before; uncertain changes are pale. Without them values are exact.
     """
     known = stages.dropna(subset=[axis.column])
     rows = []
@@ -47,7 +47,7 @@ def changes(stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certaint
             **_effect(axis, before, after),
         }
         if certainties is not None and row["effect"] != "same":
-            row |= _told(row, certainties.get(stage["position"]))
+            row |= _with_certainty(row, certainties.get(stage["position"]))
         rows.append(row)
         before = after
     return pd.DataFrame(rows, columns=["label", "before", "after", "effect", "strength", "text", "change"])
@@ -55,7 +55,7 @@ def changes(stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certaint
 
 def _effect(axis: Axis, before: float | None, after: float) -> dict[str, str]:
     if before is None:
-        return {"effect": "start", "text": axis.read(after), "change": "where it starts"}
+        return {"effect": "start", "text": axis.read(after), "change": "start"}
     if after == before:
         return {"effect": "same", "text": axis.read(after), "change": "no change"}
     effect = "better" if (after < before) == (axis.better == "less") else "worse"
@@ -70,8 +70,8 @@ def _words(axis: Axis, before: float, after: float) -> str:
     return f"{sign}{axis.read(abs(after - before))}{share}"
 
 
-def _told(row: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
-    """How strong a change is drawn, and how it reads with its certainty; nothing comes before the first stage."""
+def _with_certainty(row: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
+    """Opacity and text of a change with its certainty; nothing precedes the first stage."""
     if certainty is None:
         if row["effect"] == "start":
             return {}
@@ -82,8 +82,8 @@ def _told(row: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]
 def waterfall(
     stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certainty] | None = None, *, zero: bool = True
 ) -> alt.LayerChart | alt.FacetChart:
-    """The chart of `changes`, below a heading that names the quantity; `zero` False leaves the origin out, where all
-    values are close (scores)."""
+    """The chart of `changes`, to be drawn under a heading that names the quantity; `zero=False` leaves the origin out,
+    for values that are close together (scores)."""
     rows = changes(stages, axis, certainties)
     factor, unit = axis.unit_for(float(rows["after"].max()))
     rows = rows.assign(before=rows["before"] / factor, after=rows["after"] / factor)
@@ -112,7 +112,7 @@ def waterfall(
 
 
 def _domain(rows: pd.DataFrame, *, zero: bool) -> list[float]:
-    """From the smallest to the largest value, with room for the words on the right."""
+    """From the smallest to the largest value, with room for the text on the right."""
     low, high = (0.0 if zero else float(rows[["before", "after"]].min().min())), float(rows["end"].max())
     span = (high - low) or abs(high) * 0.1 or 1.0
     return [low if zero else low - 0.1 * span, high + WORDS * span]

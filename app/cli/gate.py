@@ -182,7 +182,7 @@ def _significance(verdict: Verdict) -> str:
         return ""
     chance = measured.p_value >= SIGNIFICANT
     excused = chance and not limit.keeps(measured.value) and limit.significant_only
-    words = f"{'may be chance' if chance else 'significant'} ({formats.p_value(measured.p_value)})"
+    words = f"{'not significant' if chance else 'significant'} ({formats.p_value(measured.p_value)})"
     return words + (", so it does not count" if excused else "")
 
 

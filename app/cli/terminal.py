@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.text import formats
-from core.measured import Fidelity, MeasuredStage
+from core.measured import Fidelity, MeasuredStage, reached_share
 from core.quantities import MEDIAN, SCORE, SIZE, Quantity, Shown, measured_values, shown_in
 
 STAGE_FIELDS = ("technique", "label", "score_name", "score_unit")
@@ -37,6 +37,7 @@ def stage_object(
         "position": position,
         **{name: getattr(measured, name) for name in STAGE_FIELDS},
         **measured_values(measured, fidelity),
+        "reached": reached_share(measured.details),
         "latencies": [{name: getattr(row, name) for name in LATENCY_FIELDS} for row in latencies],
     }
 
@@ -46,7 +47,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
     asked = [quantity for quantity in shown_in(Shown.TERMINAL) if quantity not in _APART]
     known = [quantity for quantity in asked if any(stage[quantity.name] is not None for stage in stages)]
     heads = (quantity.short for quantity in known)
-    head = ("", "stage", "size", "score", "95 % interval", *heads, "p50", "× reference", "conditions")
+    head = ("", "stage", "size", "score", "95 % interval", *heads, "reached", "p50", "× reference", "conditions")
     return table(head, [_stage_row(stage, known) for stage in stages])
 
 
@@ -62,6 +63,7 @@ def _stage_row(stage: Mapping[str, Any], quantities: Sequence[Quantity]) -> list
         formats.score(stage["score"], unit),
         interval,
         *(formats.quantity(stage[quantity.name], quantity) for quantity in quantities),
+        formats.percent(stage["reached"]),
         formats.milliseconds(first["p50_ms"]) if first else formats.NOTHING,
         formats.ratio(first["ratio"]) if first else formats.NOTHING,
         conditions,

@@ -1,4 +1,4 @@
-"""What a page says where an action is refused."""
+"""Toasts for refused actions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from app.text import formats
 
 @contextmanager
 def told(*expected: type[Exception]) -> Iterator[None]:
-    """Around what a button does: a refusal, or another exception that is `expected`, becomes a toast that says why."""
+    """Wrap a button's action: a refusal, or another `expected` exception, becomes a toast with the reason."""
     kinds: tuple[type[Exception], ...] = (NotAllowed, *expected)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The user's stars: set by a click, and read anew."""
+"""The user's stars: set by a click, then reloaded."""
 
 from app.actions import annotations
 from app.actions.actor import Actor
@@ -6,7 +6,7 @@ from app.queries.stars import load_stars
 
 
 def set_stars(actor: Actor, run_ids: list[int], *, starred: bool) -> int:
-    """Give or take stars, and read them anew; returns for how many runs."""
+    """Star or unstar runs and reload the stars; returns the number of runs."""
     changed = (annotations.star if starred else annotations.unstar)(actor, run_ids)
     load_stars.clear()
     return changed

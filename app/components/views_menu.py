@@ -1,4 +1,4 @@
-"""The menu on a page that keeps its settings under a name."""
+"""The menu of a page's saved views."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,14 @@ LONGEST_NAME = 100
 
 @st.fragment
 def show(page: str, state: State, actor: Actor) -> None:
-    """The menu of a page's saved views; `state` is what the page is set to, by the names in its address."""
+    """The menu of a page's saved views; `state` is the page's URL state."""
     menu = st.popover("Views", icon=":material/bookmarks:", key=f"views of {page}", on_change="rerun")
     if not menu.open:
         return  # its widgets take time to draw
     with menu:
         found = [view for view in load_views(actor.project.id, actor.user.id) if view["page"] == page]
         if not found:
-            st.caption("No view of this page is saved yet. A view keeps its filters, limits and axes under a name.")
+            st.caption("No saved views of this page yet. A view stores its filters, limits and axes under a name.")
         for view in found:
             _show_view(view, actor)
         _show_form(page, state, actor)
@@ -40,12 +40,12 @@ def _show_form(page: str, state: State, actor: Actor) -> None:
             _act(views.save_view, actor, page, st.session_state[key], query_of(state))
 
     with st.form(f"save a view of {page}", border=False, clear_on_submit=True):
-        st.text_input("Save what the page shows as", key=key, max_chars=LONGEST_NAME, placeholder="below 1 MB")
+        st.text_input("Save the current view as", key=key, max_chars=LONGEST_NAME, placeholder="below 1 MB")
         st.form_submit_button("Save", type="primary", width="stretch", on_click=save)
 
 
 def _show_view(view: dict[str, Any], actor: Actor) -> None:
-    """A view's line: a link to it, and what its owner can do with it."""
+    """A view's row: a link to it, and its owner's buttons."""
     own = view["owner_id"] == actor.user.id
     mine = own or (view["shared"] and actor.role == Role.OWNER)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -69,7 +69,7 @@ def _show_buttons(view: dict[str, Any], actor: Actor) -> None:
     _button(
         f"share {view_id}",
         "lock" if shared else "group_add",
-        "Keep it to its owner" if shared else "Share it with the project",
+        "Make private" if shared else "Share with the project",
         lambda: _act(views.share_view, actor, view_id, not shared),
         disabled=not actor.may_submit,
     )
@@ -97,7 +97,7 @@ def _show_name(view: dict[str, Any], actor: Actor) -> None:
 
 
 def _act(change: Callable[..., Any], *arguments: Any) -> None:
-    """Do what a button asks for, or say why not; then read anew."""
+    """Perform a button's action, or show why it is refused; then reload."""
     with refusal_toast.told(NameTakenError):
         change(*arguments)
     forget_views()

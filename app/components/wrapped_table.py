@@ -1,4 +1,4 @@
-"""Tables whose cells wrap, so that no column is cut off where labels or kernels are long."""
+"""Tables whose cells wrap, so that long labels or kernels do not cut off columns."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -15,8 +15,7 @@ _HOLDS = "\N{NO-BREAK SPACE}"
 
 
 def show(table: pd.DataFrame, grey: Sequence[bool] = (), markdown: Collection[str] = ()) -> None:
-    """Draw a table of texts as they stand, those of the columns in `markdown` as Markdown; `grey` are the rows told
-    in grey."""
+    """Draw a table of literal texts, with the columns in `markdown` as Markdown and the rows in `grey` in grey."""
     written = table.reset_index(drop=True)
     for name in table:
         cells = written[name] if name in markdown else written[name].map(formats.plain)
@@ -28,6 +27,6 @@ def show(table: pd.DataFrame, grey: Sequence[bool] = (), markdown: Collection[st
 
 
 def wrapping(text: str) -> str:
-    """A cell's text, which breaks before brackets and not inside them, and keeps a number with its unit."""
+    """A cell's text, which wraps before brackets but not inside them, and never between a number and its unit."""
     held = _UNITS.sub(_HOLDS, text.replace(" ·", f"{_HOLDS}·"))
     return _BRACKETS.sub(lambda found: found[0].replace(" ", _HOLDS), held)

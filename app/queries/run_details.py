@@ -94,8 +94,8 @@ def load_notes(run_id: int) -> list[dict[str, Any]]:
 
 
 @cached(ttl=KEPT, waiting="Reading the artifact …", max_entries=50)
-def load_mistakes(key: str, reference_key: str) -> list[dict[str, Any]] | None:
-    """Inputs that a stage gets wrong and its reference right, the worst first; None where none can be read."""
+def load_regressions(key: str, reference_key: str) -> list[dict[str, Any]] | None:
+    """Inputs that a stage gets wrong and its reference right, the worst first; None if they cannot be read."""
     try:
         folder = artifacts.open_shown(key)
         items: list[dict[str, Any]] = json.loads((folder / f"mistakes-{reference_key}.json").read_text())

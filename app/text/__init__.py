@@ -1,1 +1,1 @@
-"""How things read: numbers, units, conditions, stages."""
+"""Text of numbers, units, conditions and stages."""

@@ -1,4 +1,4 @@
-"""Conditions of a latency in words. Pure."""
+"""Latency conditions as text. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from core.store.tradeoffs.filters import Conditions
 
 
 def condition_name(conditions: Conditions) -> str:
-    """The conditions on one line, the same in an address and on the page."""
+    """The conditions on one line, the same in URLs and on pages."""
     where = f"{conditions.hardware}, {conditions.runtime}, {formats.plural(conditions.threads, 'thread')}"
     return f"{_work(conditions.phase, conditions.batch, conditions.length)} · {where}"
 
 
 def condition_name_within(latency: Mapping[str, Any]) -> str:
-    """The conditions of a run's latency, among others of the same hardware; the data type differs with the stage."""
+    """The conditions of a run's latency without the hardware, which its latencies share, and the dtype of the stage."""
     length = None if pd.isna(latency["length"]) else int(latency["length"])
     threads = formats.plural(int(latency["threads"]), "thread")
     return f"{_work(latency['phase'], latency['batch'], length)}, {latency['runtime']}, {threads}"

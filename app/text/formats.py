@@ -1,4 +1,4 @@
-"""How quantities read on every page: one format and one unit each."""
+"""Text of quantities on every page: one format and one unit each."""
 
 import datetime as dt
 import re
@@ -12,7 +12,7 @@ from core.scores import decimals, difference_unit
 
 NOTHING = "–"
 SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
-PERCENT_DECIMALS = 2  # of shares that are no scores
+PERCENT_DECIMALS = 2  # of shares that are not scores
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
 
@@ -22,16 +22,16 @@ _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
-    """What a user wrote (a name, a tag, a message) for a place that reads Markdown: shown as it stands, on one line.
+    """User text (a name, a tag, a message) escaped for Markdown: shown literally, on one line.
 
-    Without it a name could bring links, pictures from other hosts and formulas onto a colleague's page, or turn the
-    direction in which the rest of the line is written.
+    Otherwise a name could put links, images from other hosts or formulas on a colleague's page, or reverse the text
+    direction of the rest of the line.
     """
     return _MARKUP.sub(r"\\\g<0>", " ".join(_TURNING.sub("", text).split()))
 
 
 def _significant(value: float, digits: int = 3) -> str:
-    """`value` with about `digits` significant digits and never an exponent: 1.24, 12.4, 124, 1240."""
+    """`value` with about `digits` significant digits and no exponent: 1.24, 12.4, 124, 1240."""
     if value == 0:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".rpartition("e")[2])  # after rounding: 0.9999 counts as 1.00
@@ -92,7 +92,7 @@ def ratio(value: float | None) -> str:
 
 
 def size_change(n_bytes: float, reference: float | None) -> str:
-    """A size against its reference's: "3.98× smaller", "1.06× larger"; empty where they are alike or not known."""
+    """A size relative to its reference: "3.98× smaller", "1.06× larger"; empty if they are equal or unknown."""
     if not reference or not n_bytes:
         return ""
     times = reference / n_bytes
@@ -102,7 +102,7 @@ def size_change(n_bytes: float, reference: float | None) -> str:
 
 
 def time_change(ratio_of_times: float) -> str:
-    """A time against its reference's: "2.50× faster", "1.30× slower", "as fast"."""
+    """A relative latency as text: "2.50× faster", "1.30× slower", "as fast as the reference"."""
     if 0.995 < ratio_of_times < 1.005:
         return "as fast as the reference"
     return f"{ratio(1 / ratio_of_times)} faster" if ratio_of_times < 1 else f"{ratio(ratio_of_times)} slower"
@@ -114,7 +114,7 @@ def number(value: float | None) -> str:
 
 
 def score(value: float | None, unit: str) -> str:
-    """A score with its unit, in which it is stored: "95.3 %", "2.310 bits"."""
+    """A score with its unit: "95.3 %", "2.310 bits"."""
     if value is None:
         return NOTHING
     return f"{value:.{decimals(unit)}f} {unit}".rstrip()
@@ -131,17 +131,17 @@ def score_change(delta: float | None, unit: str) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value: "p 0.012", "p < 0.001"."""
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    """A p-value: "p = 0.012", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def significance(p: float) -> str:
-    """A paired test in words: "significant (p 0.012)"."""
-    return f"{'significant' if p < SIGNIFICANT else 'may be chance'} ({p_value(p)})"
+    """A paired test in words: "significant (p = 0.012)"."""
+    return f"{'significant' if p < SIGNIFICANT else 'not significant'} ({p_value(p)})"
 
 
 def nats(value: float | None) -> str:
-    """A divergence or an entropy: "0.00136 nats"; below a millionth its size does not matter."""
+    """A divergence or an entropy: "0.00136 nats", "< 0.000001 nats"."""
     if value is None:
         return NOTHING
     return "< 0.000001 nats" if 0 < value < 1e-6 else f"{_significant(value)} nats"
@@ -170,7 +170,7 @@ def quantity(value: Any, of: Quantity, score_unit: str = "") -> str:
 
 
 def with_interval(values: Mapping[str, Any], of: Quantity, score_unit: str = "") -> str:
-    """A quantity among values by column, with its 95 % interval where that is known: "95.3 % (94.1 % to 96.4 %)"."""
+    """A quantity from values by column, with its 95 % interval if known: "95.3 % (94.1 % to 96.4 %)"."""
     value, *ends = (quantity(values.get(column), of, score_unit) for column in of.columns)
     if not ends or NOTHING in ends:
         return value
@@ -178,7 +178,7 @@ def with_interval(values: Mapping[str, Any], of: Quantity, score_unit: str = "")
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time in its two largest units: "0.4 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
+    """A duration in its two largest units: "0.4 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     if seconds is None:
         return NOTHING
     if seconds < 9.95:
@@ -192,7 +192,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(at: float | None, now: float | None = None) -> str:
-    """How long ago a moment (seconds since 1970) was: "just now", "2 minutes ago", "3 days ago"."""
+    """How long ago a time (seconds since 1970) was: "just now", "2 minutes ago", "3 days ago"."""
     if at is None:
         return NOTHING
     passed = (time.time() if now is None else now) - at
@@ -206,5 +206,5 @@ def ago(at: float | None, now: float | None = None) -> str:
 
 
 def moment(at: float | None) -> str:
-    """A moment in UTC: "2026-11-22 00:15"."""
+    """A time in UTC: "2026-11-22 00:15"."""
     return NOTHING if at is None else dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M")

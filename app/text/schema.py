@@ -1,4 +1,4 @@
-"""A settings class's JSON schema as a list of fields that a form can draw. No st."""
+"""A settings class's JSON schema as a list of form fields. Without Streamlit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any
 from core.spec import labels
 
 MISSING = object()
-"""Default of a field that must be given."""
+"""Default of a required field."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One setting: what kind of value it takes, and within which bounds."""
+    """One setting: its kind of value and its bounds."""
 
     name: str
     kind: str  # integer, number, boolean, string, choice, choices, list, model, methods, runtimes, object or any
@@ -25,7 +25,7 @@ class Field:
     below: float | None = None
     choices: tuple[Any, ...] = ()
     item: str = "string"  # kind of a list's items
-    declared_empty: str = ""  # what its class says that no value means
+    declared_empty: str = ""  # what no value means, as declared by its class
     fields: tuple["Field", ...] = field(default_factory=tuple)  # of a nested object
 
     @property
@@ -35,12 +35,12 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether the user must give a value."""
+        """Whether a value must be given."""
         return self.default is MISSING
 
     @property
     def when_empty(self) -> str:
-        """What an empty field means, in few words: "no limit", "dim / 64", the default where there is one."""
+        """What an empty field means, in few words: "no limit", "dim / 64", or the default."""
         if self.required:
             return "required"
         return self.declared_empty or "not set" if self.nullable else in_words(self.default)
@@ -67,7 +67,7 @@ def _bound(inclusive: float | None, word: str, exclusive: float | None, strict: 
 
 
 def in_words(value: Any) -> str:
-    """A setting's value as people read it."""
+    """A setting's value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -76,12 +76,12 @@ def in_words(value: Any) -> str:
 
 
 def fields(schema: Mapping[str, Any]) -> list[Field]:
-    """The settings of a schema as pydantic's `model_json_schema` writes it, in their order."""
+    """The settings of a schema written by pydantic's `model_json_schema`, in order."""
     return _fields(schema, schema)
 
 
 def starting_settings(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings to start a form with: a model that must be named is the one that came into the recipe."""
+    """Initial settings of a form: a required model is the recipe's own model (stage 0)."""
     return {field.name: {"source": "stage:0"} for field in fields(schema) if field.kind == "model" and field.required}
 
 
@@ -91,7 +91,7 @@ def _fields(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Field]:
 
 
 def _resolve(prop: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any]:
-    """`prop` with its reference followed; what stands beside the reference wins."""
+    """`prop` with its `$ref` resolved; keys next to the `$ref` take precedence."""
     resolved = dict(prop)
     while "$ref" in resolved:
         target = root.get("$defs", {}).get(resolved.pop("$ref").rsplit("/", 1)[-1], {})
@@ -124,7 +124,7 @@ def _field(name: str, prop: Mapping[str, Any], required: bool, root: Mapping[str
     )
 
 
-# Defaults that a factory makes.
+# Defaults made by a factory.
 _EMPTY: dict[str, Any] = {"list": [], "choices": [], "methods": [], "runtimes": [], "object": {}}
 
 

@@ -1,4 +1,4 @@
-"""Which stages are compared, as the page's address says it: "12,15.2" is run 12's last stage, and run 15's stage 2."""
+"""References to stages in URLs and commands: "12,15.2" is the last stage of run 12, and stage 2 of run 15."""
 
 import re
 from collections.abc import Iterable
@@ -10,21 +10,21 @@ _ITEM = re.compile(r"(\d{1,9})(?:\.(\d{1,3}))?")
 
 
 class AddressError(ValueError):
-    """What of the text is no stage, in words."""
+    """A text that is not a stage reference; the message says which part."""
 
 
 def parse(text: str) -> list[ComparedItem]:
-    """The items named in a text, each once, in order; raises AddressError."""
+    """The referenced items, without duplicates, in order; raises AddressError."""
     items: dict[ComparedItem, None] = {}
     for word in re.split(r"[\s,;]+", text.strip()):
         if not word:
             continue
         found = _ITEM.fullmatch(word)
         if found is None:
-            raise AddressError(f"“{word}” names no stage. Write runs as 12, or a stage of one as 12.3.")
+            raise AddressError(f"“{word}” is not a run or stage. Write a run as 12, or one of its stages as 12.3.")
         items[ComparedItem(int(found[1]), None if found[2] is None else int(found[2]))] = None
     if len(items) > MOST:
-        raise AddressError(f"{len(items)} stages are more than a page compares. Name at most {MOST}.")
+        raise AddressError(f"Cannot compare {len(items)} stages. Name at most {MOST}.")
     return list(items)
 
 
@@ -39,8 +39,8 @@ def name(item: ComparedItem) -> str:
 
 
 def title(short: str, label: str) -> str:
-    """How an item with this short name reads: "run 12 · rtn", "run 12.3 · rtn".
+    """The title of an item: "run 12 · rtn", "run 12.3 · rtn".
 
-    A number alone would pass for a stage's, as it is one on a run's page.
+    A number alone would look like a stage's position, as on a run's page.
     """
     return f"run {short} · {label}"

@@ -1,4 +1,4 @@
-"""The stages of a run as a table, and how a latency's conditions read. Pure: frames in, frames out."""
+"""Tables of a run's stages and latencies. Pure: frames in, frames out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,37 +7,45 @@ import pandas as pd
 
 from app.text import formats
 from app.text.conditions import condition_name_within
-from core.measured import CHECKPOINT
+from core.measured import CHECKPOINT, reached_share
 from core.quantities import SCORE, Origin, Quantity, Shown, in_sentence, kept_in, shown_in
 from core.scores import find_unit
 
 NO_KERNEL = "size only (no kernel on this worker)"
 DISTURBED = (
-    "Disturbed: something else used the machine in every try of the measurement. Trust such a time only roughly; "
-    "requeue the run while the machine is quiet to measure again."
+    "Disturbed: other processes used the machine during every attempt of the measurement, so the latency is only "
+    "approximate. Requeue the run on an idle machine to measure again."
 )
 _PHASES = {"forward": 0, "prefill": 1, "decode": 2}
 
 
 def name_of(stage: dict[str, Any]) -> str:
-    """A stage's place and label: "2 · rtn 8 bit"; a reference from elsewhere has no place."""
+    """A stage's position and label: "2 · rtn 8 bit"; an external reference has no position."""
     return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
 
 
+def missed_table(details: dict[str, Any]) -> pd.DataFrame:
+    """The modules whose parameters a step did not reach, the largest first; empty where it reached all."""
+    missed = details.get("reached", {}).get("missed", [])
+    return pd.DataFrame(
+        [{"Not reached": m["name"], "Kind": m["kind"], "Parameters": formats.count(m["parameters"])} for m in missed]
+    )
+
+
 def curve_title(name: str) -> str:
-    """A curve's name in words, with its unit where it is a score."""
+    """A curve's name as text, with its unit if it is a score."""
     words = name.replace("_", " ")
     unit = find_unit(words.removeprefix("validation "))
     return f"{words} ({unit})" if unit else words
 
 
 def marked(time: str, disturbed: bool) -> str:
-    """A measured time in words, with a mark where something else used the machine meanwhile (DISTURBED)."""
+    """A measured time as text, marked if the machine was busy (DISTURBED)."""
     return f"{time} (disturbed)" if disturbed else time
 
 
 def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
-    """The latencies with `conditions` in words, the plainest (forward, smallest batch) first."""
+    """The latencies with `conditions` as text, the simplest (forward, smallest batch) first."""
     if latencies.empty:
         return latencies.assign(conditions=[])
     named = latencies.assign(
@@ -48,7 +56,7 @@ def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
-    """The stages with their latency under the named conditions: p50_ms, p95_ms, ratio and its interval, kernel."""
+    """The stages with their latency under the given conditions: p50_ms, p95_ms, ratio and its interval, kernel."""
     columns = ["p50_ms", "p95_ms", "ratio", "ratio_low", "ratio_high", "kernel", "disturbed"]
     if latencies.empty or conditions is None:
         return stages.assign(**dict.fromkeys(columns))
@@ -57,7 +65,7 @@ def with_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str 
 
 
 def stage_table(stages: pd.DataFrame, timed: set[int]) -> pd.DataFrame:
-    """What each step did to size, score and latency, in words; `timed` are the positions with any latency.
+    """The effect of each step on size, score and latency, as text; `timed` are the positions with any latency.
 
     `stages` come from `with_latency`.
     """
@@ -70,15 +78,15 @@ def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
         "Stage": name_of(stage),
         "Size": _size(stage),
         stage["score_name"].capitalize(): f"{formats.with_interval(stage, SCORE, unit)}{_beside_score(stage)}",
-        "Against the reference": compared(stage),
+        "vs reference": compared(stage),
         "p50 / p95": _latency(stage, timed),
-        "Time × reference": ratio_text(stage),
+        "Relative latency": ratio_text(stage),
         "Kernel": str(stage["kernel"]) if _is_known(stage["kernel"]) else formats.NOTHING,
     }
 
 
 def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
-    """What the user's own files hold, for each source that was loaded from them."""
+    """Size and dtype of the user's own files, for each source loaded from them."""
     told = [
         (stage["label"], stage["details"][CHECKPOINT])
         for stage in stages.to_dict("records")
@@ -86,20 +94,21 @@ def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
     ]
     return [
         f"{formats.plain(label)} has {formats.size(stored['bytes'])} of {stored['dtype']} weights in its files; "
-        "size ratios are against these."
+        "size ratios are relative to these."
         for label, stored in told
     ]
 
 
 def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
-    """What each stage costs to compute and to hold, in words."""
+    """Compute and memory of each stage, as text."""
     return pd.DataFrame(
         [
             {
                 "Stage": name_of(stage),
                 **{quantity.short: quantity_cell(stage, quantity) for quantity in shown_in(Shown.COMPUTE)},
-                "Further scores": _further_scores(stage),
-                "Took": f"{formats.duration(stage['seconds'])}{', reused here' if stage['reused'] else ''}",
+                "Reached by the step": formats.percent(reached_share(stage["details"])),
+                "Other scores": _further_scores(stage),
+                "Compute time": f"{formats.duration(stage['seconds'])}{' (reused)' if stage['reused'] else ''}",
             }
             for stage in stages.to_dict("records")
         ]
@@ -107,7 +116,7 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
-    """How close each trained stage's predictions are to its reference's, in words."""
+    """How close each trained stage's predictions are to its reference's, as text."""
     return pd.DataFrame(
         [
             {"Stage": name_of(stage), **{q.short: quantity_cell(stage, q) for q in shown_in(Shown.FIDELITY)}}
@@ -117,7 +126,7 @@ def fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def quantity_cell(row: Mapping[str, Any], quantity: Quantity, *, interval: bool = True) -> str:
-    """A quantity of a stage in words, with its 95 % interval where it has one, or why there is none."""
+    """A quantity of a stage as text, with its 95 % interval if it has one, or why it is missing."""
     if _is_known(row[quantity.name]):
         return formats.with_interval(row, quantity) if interval else formats.quantity(row[quantity.name], quantity)
     if quantity.origin is not Origin.COMPARISON:
@@ -142,12 +151,12 @@ def _further_scores(stage: dict[str, Any]) -> str:
 
 
 def size_change(stage: dict[str, Any]) -> str:
-    """The size against the reference's: "3.98× smaller"."""
+    """The size relative to the reference: "3.98× smaller"."""
     return formats.size_change(stage["size_bytes"], _number(stage["reference_size_bytes"]))
 
 
 def compared(stage: dict[str, Any]) -> str:
-    """The score's change, and whether it is more than chance by the paired test."""
+    """The change in score, and whether the paired test finds it significant."""
     delta = _number(stage["score_delta"])
     if delta is None:
         return "is the reference" if stage["stage_id"] == stage["reference_stage_id"] else formats.NOTHING
@@ -158,7 +167,7 @@ def compared(stage: dict[str, Any]) -> str:
 
 
 def ratio_text(row: dict[str, Any]) -> str:
-    """Time over the reference's with its interval; below one is faster."""
+    """The relative latency with its interval; below one is faster."""
     ratio = _number(row["ratio"])
     if ratio is None:
         return formats.NOTHING
@@ -168,23 +177,23 @@ def ratio_text(row: dict[str, Any]) -> str:
 
 
 def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
-    """Every latency of the run, in words."""
+    """Every latency of the run, as text."""
     labels = {stage["position"]: name_of(stage) for stage in stages.to_dict("records")}
     rows = [
         {
             "Stage": labels.get(row["position"], formats.NOTHING),
             "Conditions": row["conditions"],
-            "Data type": row["dtype"],
+            "Dtype": row["dtype"],
             "Kernel": row["kernel"],
             "p50": formats.milliseconds(row["p50_ms"]),
             "p95": formats.milliseconds(row["p95_ms"]),
             "Reference p50": formats.milliseconds(_number(row["reference_p50_ms"])),
-            "Time × reference": ratio_text(row),
-            "Energy of a call": formats.energy(_number(row["energy_mj"])),
+            "Relative latency": ratio_text(row),
+            "Energy per call": formats.energy(_number(row["energy_mj"])),
             "Rounds": formats.count(row["repeats"]),
-            "Machine": f"disturbed, {formats.percent(row['contention'], 0)} used by others"
+            "Machine": f"disturbed ({formats.percent(row['contention'], 0)} used by other processes)"
             if row["disturbed"]
-            else "quiet",
+            else "idle",
         }
         for row in latencies.to_dict("records")
     ]
@@ -192,7 +201,7 @@ def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame
 
 
 def layer_table(layers: list[dict[str, Any]]) -> pd.DataFrame:
-    """What a step says of each layer, with its units; errors as shares, which layers of any size can be compared by."""
+    """A step's per-layer results, with units; errors are relative, so that layers of any size can be compared."""
     return pd.DataFrame(
         [{_title(key): _layer_value(key, value) for key, value in row.items() if key != "mse"} for row in layers]
     )

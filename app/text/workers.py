@@ -1,4 +1,4 @@
-"""Workers in words: what they are, and what they are doing."""
+"""Workers as text: hardware, software and current activity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,27 +7,27 @@ from app.text import formats
 
 
 def state(worker: Mapping[str, Any]) -> str:
-    """How a worker stands, in a word."""
+    """A worker's state in one word."""
     if worker["stopped_at"] is not None:
         return "stopped"
     return "lost" if worker["lost"] else "running"
 
 
 def activity(worker: Mapping[str, Any]) -> str:
-    """What a worker computes: "run 12 (40 %)", "idle"; nothing is said of one that does not work."""
+    """What a worker is doing: "run 12 (40 %)", "idle", or a dash if it is not running."""
     if worker["run_id"]:
         return f"run {worker['run_id']} ({formats.percent(worker['run_progress'], 0)})"
     return "idle" if state(worker) == "running" else formats.NOTHING
 
 
 def hardware_line(hardware: Mapping[str, Any]) -> str:
-    """A worker's processor or GPU in a line."""
+    """A worker's processor or GPU on one line."""
     memory = hardware.get("memory_bytes")
     parts = [hardware.get("name"), memory and formats.size(memory)]
     return ", ".join(str(part) for part in parts if part) or formats.NOTHING
 
 
 def software_line(hardware: Mapping[str, Any]) -> str:
-    """A worker's versions in a line."""
+    """A worker's software versions on one line."""
     found = hardware.get("versions") or {}
     return ", ".join(f"{name} {found[name]}" for name in ("slimboard", "torch") if name in found) or formats.NOTHING

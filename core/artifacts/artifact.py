@@ -8,12 +8,9 @@ The manifest has the SHA-256 and the size of every file that is written with it 
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -22,7 +19,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from core import disk
-from core.integrity import DIGEST, EXAMPLES, FILES, MANIFEST, PACKED, PROBE, WORKING, seal_examples, sealed
+from core.artifacts.manifest import Manifest, Module, WeightForm, manifest_digest
+from core.integrity import EXAMPLES, PACKED, PROBE, WORKING, seal_examples
 from core.models import Described, Loaded, build
 from core.models.meta import assign_weights, empty_weights, tied_parameters
 from core.models.resize import changed_shapes, resize_
@@ -36,71 +34,10 @@ from core.nn.sparse_linear import SparseLinear
 from core.subject import Constraint, Subject
 from core.tasks.base import InputFormat, Task, inputs, logits_of
 
-FORMAT = 2  # 1 had no digests
-READ_FORMATS = (1, FORMAT)
 TOKENIZER = "tokenizer"
 PROBE_EXAMPLES = 4
 _FORMAT_FIELDS = ("length", "image_size", "channels", "mean", "std")
 _MASK = "mask:"
-
-
-@dataclass(frozen=True)
-class Module:
-    """A replacement module: its place, class and constructor arguments."""
-
-    name: str
-    cls: str
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class WeightForm:
-    """One saved form of the models: the replacement modules of each, and the tensors whose shapes shrank."""
-
-    replacements: dict[str, list[Module]] = field(default_factory=dict)
-    shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # model -> tensor -> shape
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The contents of `manifest.json`."""
-
-    configs: dict[str, dict[str, Any]]
-    packed: WeightForm
-    working: WeightForm | None
-    trained: bool
-    compressed: bool
-    input_format: dict[str, Any]
-    class_names: list[str] = field(default_factory=list)  # of a classifier's outputs, in their order
-    format: int = FORMAT
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The manifest in a folder; raises ValueError for a format that this release does not know."""
-        data = json.loads((folder / MANIFEST).read_text())
-        if data["format"] not in READ_FORMATS:
-            known = " and ".join(map(str, READ_FORMATS))
-            raise ValueError(f"{folder.name} has artifact format {data['format']}; this release reads {known}")
-        told = {key: value for key, value in data.items() if key not in (FILES, DIGEST)}
-        forms = {key: _form(data[key]) for key in ("packed", "working")}
-        return cls(**{**told, **forms})
-
-    def write(self, folder: Path) -> str:
-        """Write it with the digests of all other files in the folder, and return its SHA-256."""
-        (folder / MANIFEST).write_text(json.dumps(sealed(asdict(self), folder), indent=1))
-        return manifest_digest(folder)
-
-
-def manifest_digest(folder: Path) -> str:
-    """SHA-256 of the manifest in a folder."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-
-
-def _form(data: dict[str, Any] | None) -> WeightForm | None:
-    if data is None:
-        return None
-    modules = {name: [Module(**module) for module in listed] for name, listed in data["replacements"].items()}
-    return WeightForm(modules, data.get("shapes", {}))
 
 
 def save(subject: Subject, folder: Path, source: Described) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 
 from core import tasks
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
 from core.context import Context, Record
 from core.engine import preflight
@@ -25,6 +26,7 @@ from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
+from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
 from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
@@ -84,9 +86,9 @@ class Execution:
         self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
         folder = self.realize(plan, position)
         found = self.record.find_stage(key)
-        if found is not None and found.manifest_sha256 != artifact.manifest_digest(folder):
+        if found is not None and found.manifest_sha256 != manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
-        manifest = artifact.Manifest.read(folder)
+        manifest = Manifest.read(folder)
         if self.reference_key is None and manifest.trained and not manifest.compressed:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
@@ -155,8 +157,16 @@ class Execution:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses
+        reached = before.compare()
+        if not reached["share"]:
+            kinds = ", ".join(dict.fromkeys(module["kind"] for module in reached["missed"]))
+            message = f"reaches none of the model's {reached['parameters']:,} parameters, which are those of: {kinds}"
+            remedy = "Leave this step out, or choose a model of layers that it knows."
+            raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
+        subject.details["reached"] = reached
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:
@@ -224,9 +234,7 @@ class Execution:
         step, bound = plan.steps[position - 1]
         return f"{step.technique} {bound.label()}".strip()
 
-    def _identity(
-        self, plan: StagePlan, position: int, report: dict[str, Any], manifest: artifact.Manifest
-    ) -> dict[str, Any]:
+    def _identity(self, plan: StagePlan, position: int, report: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         """The columns that identify a stage."""
         step = plan.steps[position - 1][0] if position else None
         return {

@@ -1,6 +1,7 @@
 """The preflight check: problems that only the models reveal, found on the meta device before anything is computed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from core import models
 from core.engine.stage_plan import is_run, model_references
@@ -8,6 +9,7 @@ from core.errors import Problem, SpecError
 from core.models.loaded import Described
 from core.models.meta import empty_weights
 from core.models.tokenizer import describe_difference
+from core.nn.replacement import Replacement
 from core.runtimes.catalogue import bind_runtime
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
@@ -52,7 +54,7 @@ def _subject(described: Described, task: Task) -> Subject:
 
 
 def _length_problems(spec: RunSpec, task: Task, subject: Subject) -> Iterator[Problem]:
-    asked, longest = spec.measure.length, models.longest(subject.configs["main"])
+    asked, longest = spec.measure.length, _longest(spec, subject)
     if task.kind is not Kind.IMAGE_CLASSIFICATION and asked is not None and longest is not None and asked > longest:
         message = f"exceeds the model's maximum of {longest} tokens"
         yield Problem("measure.length", asked, message, f"Choose at most {longest}.")
@@ -64,6 +66,16 @@ def _runtime_problems(spec: RunSpec) -> Iterator[Problem]:
             bind_runtime(runtime, f"measure.runtimes[{index}]")
         except SpecError as error:
             yield from error.problems
+
+
+def _longest(spec: RunSpec, subject: Subject) -> int | None:
+    """Tokens that every stage takes: those of the model, or of a module that is made for its longest text."""
+    config = subject.configs["main"]
+    limited = any(isinstance(m, Replacement) and m.limits_length for m in subject.model.modules())
+    for step in spec.recipe:
+        with suppress(SpecError):  # told of its step
+            limited |= technique(step, "recipe").limits_length
+    return models.longest(config) or (config.get("length") if limited else None)
 
 
 def _recipe_problems(

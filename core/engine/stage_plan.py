@@ -14,6 +14,7 @@ import torch
 
 from core import models
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine.recording import RunRecord
 from core.engine.stage_key import Asked, draw_key, stage_key
@@ -232,7 +233,7 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
     if not is_language and answers[-1] != task.n_classes:
         message = f"predicts {answers[-1]} classes, but {task.name} has {task.n_classes}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
-    resized = artifact.Manifest.read(folder).input_format["image_size"] is not None
+    resized = Manifest.read(folder).input_format["image_size"] is not None
     if pixels is not None and task.image_shape is not None and not resized and pixels[2:] != list(task.image_shape[1:]):
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
         message = f"reads images of {sizes[0]} pixels, but {task.name} has {sizes[1]}"
@@ -243,5 +244,5 @@ def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:
     """How the classes of an earlier run's model map to the task's; older artifacts have no class names."""
     if not task.class_names:
         return ClassMatch()
-    outputs = artifact.Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]
+    outputs = Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]
     return require_match(spec.source, outputs, task.class_names, "Choose a run on data with the same classes.")

@@ -60,7 +60,7 @@ def count(model: nn.Module, batch: Batch, *, per_token: bool = False, decode: bo
     """
     first = {key: value[:1] for key, value in inputs(batch).items()}
     example = place(first, next(iter(first.values())).device, float_dtype(model))
-    packed = _count_packed(model)
+    packed = count_packed(model)
     total = _executed(model, packed, lambda: model(**example))
     decode_macs = _decode_macs(model, packed, example) if decode else None
     weights = _weights(model, packed)
@@ -91,15 +91,15 @@ def macs(model: nn.Module, batch: Batch) -> int:
     Attention counts all computed pairs, including masked ones. A packed module counts what its
     kernel executes (`Replacement.macs`), else its whole matrix for every row.
     """
-    return _executed(model, _count_packed(model), lambda: model(**batch))
+    return _executed(model, count_packed(model), lambda: model(**batch))
 
 
 def count_weights(model: nn.Module) -> Weights:
     """Count parameters and nominal bits; see `Weights`."""
-    return _weights(model, _count_packed(model))
+    return _weights(model, count_packed(model))
 
 
-def _count_packed(model: nn.Module) -> Packed:
+def count_packed(model: nn.Module) -> Packed:
     """The counts of all modules that define one, taken once, since each unpacks its weights for it."""
     counts = {module: module.count() for module in model.modules() if isinstance(module, Replacement)}
     return {module: count for module, count in counts.items() if count is not None}
@@ -131,27 +131,27 @@ class _Part:
 def _parts(model: nn.Module, packed: Packed) -> Iterator[_Part]:
     """Each packed module and each ordinary parameter, except those that share storage with an earlier one."""
     seen: set[tuple[int, int, int]] = set()
-    for module in _outermost(model, packed):
-        own = [_place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
+    for module in outermost(model, packed):
+        own = [place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
         if not (own and seen.issuperset(own)):
             count = packed[module]
             yield _Part(count.weights, count.nonzeros, count.bits, is_matrix=True)
         seen.update(own)
     for parameter in model.parameters():
-        place = _place_of(parameter)
+        place = place_of(parameter)
         if place not in seen:
             seen.add(place)
             n_nonzero = int(torch.count_nonzero(parameter))
             yield _Part(parameter.numel(), n_nonzero, 8.0 * parameter.element_size(), parameter.dim() >= 2)
 
 
-def _outermost(module: nn.Module, packed: Packed) -> Iterator[nn.Module]:
+def outermost(module: nn.Module, packed: Packed) -> Iterator[nn.Module]:
     """The counted modules that are not inside another one."""
     if module in packed:
         yield module
         return
     for child in module.children():
-        yield from _outermost(child, packed)
+        yield from outermost(child, packed)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -159,7 +159,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _place_of(tensor: Tensor) -> tuple[int, int, int]:
+def place_of(tensor: Tensor) -> tuple[int, int, int]:
     """Equal for tensors that are the same region of one storage."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tensor.numel()
 

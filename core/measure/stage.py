@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from core.artifacts import artifact
+from core.artifacts.manifest import manifest_digest
 from core.context import Record
 from core.errors import TechniqueFailure
 from core.integrity import EXAMPLES, PACKED
@@ -70,24 +71,20 @@ class StageMeasurer:
         compared_folder = None if key == reference_key else reference_folder
         known = found.fidelities.get(reference_key) if found and reference_key else None
         examples, fidelity = self._scored(folder, compared_folder, known, load)
-        if found is None:
-            measured = self._measured(key, folder, load(folder), examples, identity)
-        else:
-            measured = self._found(folder, found.measured)
+        measured = (
+            self._found(folder, found.measured) if found else self._measured(key, folder, load, examples, identity)
+        )
         rows = self._known_latencies(found, reference_key)
         if not rows and measured.trained:
             rows = self._latencies(folder, compared_folder, load)
-        comparison = None
-        if compared_folder is not None:
-            reference = self._examples(compared_folder, load)
-            comparison = self._comparison(folder, examples, reference, reference_key)
+        comparison = self._comparison(folder, examples, compared_folder, reference_key, load)
         self.record.progress(1.0, "measured")
         return StageRecord(
             position=position,
             measured=measured,
             artifact=address,
             artifact_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-            manifest_sha256=artifact.manifest_digest(folder),
+            manifest_sha256=manifest_digest(folder),
             reused=found is not None,
             reference_key=reference_key,
             comparison=comparison,
@@ -136,7 +133,7 @@ class StageMeasurer:
         return examples
 
     def _measured(
-        self, key: str, folder: Path, model: nn.Module, examples: score.Examples, identity: dict[str, Any]
+        self, key: str, folder: Path, load: Load, examples: score.Examples, identity: dict[str, Any]
     ) -> MeasuredStage:
         interval = score.interval(self.task, examples)
         if not math.isfinite(interval.value):
@@ -146,7 +143,7 @@ class StageMeasurer:
             )
         language = self.task.kind is Kind.LANGUAGE_MODELLING
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, 1, self.spec.length).items()}
-        counted = compute.count(model, batch, per_token=language, decode=language)
+        counted = compute.count(load(folder), batch, per_token=language, decode=language)
         peak, error = self._reload(folder) if identity["trained"] else (None, None)
         details = dict(identity["details"])
         if peak is not None:
@@ -286,10 +283,13 @@ class StageMeasurer:
         return f"{_software()}, {beside_torch}" if beside_torch else _software()
 
     def _comparison(
-        self, folder: Path, examples: score.Examples, reference: score.Examples, reference_key: str | None
-    ) -> Comparison:
-        assert reference_key is not None
-        regressions.save(folder, self.task, examples, reference, reference_key, self.spec.test_examples)
+        self, folder: Path, examples: score.Examples, reference_folder: Path | None, key: str | None, load: Load
+    ) -> Comparison | None:
+        """The paired test against the reference, `key`; None for the reference itself."""
+        if reference_folder is None or key is None:
+            return None
+        reference = self._examples(reference_folder, load)
+        regressions.save(folder, self.task, examples, reference, key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
 
 

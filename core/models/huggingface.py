@@ -20,6 +20,7 @@ from core.models.checkpoint import check_weights, content_hash, locate, weight_f
 from core.models.classes import reorder_outputs_, require_reordered
 from core.models.classification_head import fit_classes, initialize_head_, is_head
 from core.models.conv1d import convert_conv1d_
+from core.models.experts import unfuse_experts_
 from core.models.loaded import Described, Loaded
 from core.models.resize import select_
 from core.models.stored import DTYPES, DtypeSetting, resolve_dtype, stored_weights
@@ -86,6 +87,7 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "attention": settings.attention,
         "dtype": resolve_dtype(source, folder, settings.dtype),
         "conv1d_as_linear": True,
+        "experts_as_linears": True,
     }
     files = tokenizer.files() if tokenizer is not None else {}
     return Described(
@@ -103,6 +105,8 @@ def build(config: dict[str, Any]) -> nn.Module:
     auto_class, hf_config, options = _unpack(config)
     model = auto_class.from_config(hf_config, **options)
     convert_conv1d_(model)
+    if config.get("experts_as_linears"):  # artifacts of earlier releases hold them fused
+        unfuse_experts_(model)
     return model
 
 
@@ -119,6 +123,7 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
         remedy = "Set new_head: true to train a new head." if is_head(model, missing) else "Save the model again."
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
+    unfuse_experts_(model)
     model.eval()
     if described.class_order:
         batch = _sample_batch(described, model)
@@ -127,9 +132,15 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
     return Loaded(
         **vars(replace(described, config=config)),
         module=model,
-        content_hash=content_hash({**config, "class_order": described.class_order}, weight_files(source, folder)),
+        content_hash=content_hash(_determining(config, described.class_order), weight_files(source, folder)),
         stored=stored_weights(source, folder, unused),
     )
+
+
+def _determining(config: dict[str, Any], class_order: tuple[int, ...]) -> dict[str, Any]:
+    """What of a config makes other weights, as in every release: randomness is drawn from its hash."""
+    content = {key: value for key, value in config.items() if key != "experts_as_linears"}
+    return {**content, "class_order": class_order} if class_order else content
 
 
 def _sample_batch(described: Described, model: nn.Module) -> dict[str, torch.Tensor]:

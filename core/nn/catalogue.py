@@ -9,6 +9,7 @@ from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
+from core.nn.experts.huggingface import HuggingFaceExperts
 from core.nn.experts.low_rank import LowRankExpertLinear
 from core.nn.experts.noisy_top_k import NoisyTopKExperts
 from core.nn.experts.packed import PackedExpertLinear, SparseExpertLinear
@@ -58,6 +59,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SparseQuantLinear": SparseQuantLinear,
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,
+    "HuggingFaceExperts": HuggingFaceExperts,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "LinearAttention": LinearAttention,
     "Mamba": Mamba,

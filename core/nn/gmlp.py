@@ -69,6 +69,8 @@ class SpatialGate(nn.Module):
 class GmlpBlock(Replacement):
     """x + down(gate(gelu(up(norm1(x))))); `hidden` is up's width, half of which gates the other half."""
 
+    limits_length = True
+
     def __init__(self, dim: int, *, hidden: int, tokens: int, causal: bool):
         super().__init__()
         self.dim, self.hidden, self.tokens, self.causal = dim, hidden, tokens, causal

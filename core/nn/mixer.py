@@ -19,6 +19,7 @@ class TokenMixing(Replacement):
     """down(gelu(up(x^T)))^T over exactly `tokens` places; a shorter text is followed by zeros."""
 
     causal = False
+    limits_length = True
 
     def __init__(self, tokens: int, hidden: int):
         super().__init__()

@@ -26,6 +26,7 @@ class Replacement(nn.Module):
     """
 
     no_onnx: ClassVar[str | None] = None  # why a graph that is traced once cannot hold it
+    limits_length: ClassVar[bool] = False  # True: made for the model's longest text, and refuses longer ones
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments that construct an equal module, without its tensors."""

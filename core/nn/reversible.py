@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from core.nn.cache import LayerCache
-from core.nn.ffn.masked import Masked
+from core.nn.ffn.masked import feed_forward
 from core.nn.replacement import Replacement
 
 
@@ -114,9 +114,7 @@ def _halves(block: nn.Module, mask: Tensor | None, cache: LayerCache | None, pos
         return mixed
 
     def ffn(x: Tensor) -> Tensor:
-        known = {"mask": mask} if isinstance(parts.ffn, Masked) else {}
-        fed: Tensor = parts.ffn(parts.norm2(x), **known)
-        return fed
+        return feed_forward(parts.ffn, parts.norm2(x), mask=mask, attention=parts.attention)
 
     return attention, ffn
 

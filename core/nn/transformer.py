@@ -13,7 +13,7 @@ from core.nn.attention import ATTENTION
 from core.nn.attention.base import Attention
 from core.nn.cache import Cache, LayerCache
 from core.nn.ffn import FFN
-from core.nn.ffn.masked import Masked
+from core.nn.ffn.masked import feed_forward
 from core.nn.tokens.global_tokens import NoGlobalTokens
 from core.nn.tokens.sizes import sizes_of, with_sizes
 
@@ -38,8 +38,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """[B, T, dim] -> [B, T, dim]; the keywords are the attention's."""
         x = x + self.attention(self.norm1(x), mask=mask, cache=cache, positions=positions)
-        normed = self.norm2(x)
-        return x + (self.ffn(normed, mask=mask) if isinstance(self.ffn, Masked) else self.ffn(normed))
+        return x + feed_forward(self.ffn, self.norm2(x), mask=mask, attention=self.attention)
 
 
 class Transformer(nn.Module):

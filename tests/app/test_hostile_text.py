@@ -78,7 +78,7 @@ def assert_drawn_as_written(at: AppTest, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Mistakes", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 8)]
+    ("tab", "times"), [("Stages", 8), ("Curves", 8), ("Regressions", 9), ("Spec", 10), ("Artifacts", 9), ("Notes", 8)]
 )
 def test_the_page_of_a_run(run_id, tab, times):
     assert_drawn_as_written(opened("screens/run/page.py", run=str(run_id), tab=tab), times)

@@ -62,7 +62,7 @@ def test_search_narrows_the_list(catalogue):
     at.text_input[0].set_value("DIST").run()
     assert techniques(at) == ["distill_logits"]
     at.text_input[0].set_value("nothing like it").run()
-    assert "No technique matches" in at.info[0].value
+    assert "No techniques match" in at.info[0].value
 
 
 def test_families_without_a_technique_that_is_left_are_not_headed(catalogue):
@@ -92,7 +92,7 @@ def test_workers_that_offer_the_technique_as_it_is_listed(catalogue):
 def test_the_system_page_says_what_is_wrong(store):
     at = opened("system")
     assert any("No worker is running" in error.value for error in at.error)
-    assert any("Redis cannot be reached" in warning.value for warning in at.warning)
+    assert any("Redis is unreachable" in warning.value for warning in at.warning)
 
 
 def test_all_is_well():
@@ -107,7 +107,7 @@ def test_all_is_well():
         ({"workers": [{"name": "w", "lost": True, "stopped_at": None, "age": 90.0}]}, "not been seen for 1 min 30 s"),
         ({"queue": checks.Queue(error="refused")}, "refused"),
         ({"disk": checks.Disk("/", free_bytes=10**9, total_bytes=10**12)}, "1.00 GB"),
-        ({"waiting": {7: "a worker with a GPU"}}, "Run 7 waits for a worker with a GPU"),
+        ({"waiting": {7: "a worker with a GPU"}}, "Run 7 is waiting for a worker with a GPU"),
     ],
 )
 def test_each_trouble_is_named_with_its_remedy(changed, words):

@@ -85,9 +85,9 @@ def test_words_choose_runs_but_keep_what_they_were_made_from(family):
 
 
 def test_what_is_no_run_is_told(family):
-    assert "is no number of a run" in opened(of="1, x").error[0].value
+    assert "is not a run number" in opened(of="1, x").error[0].value
     assert "No run of this project" in opened(of="999").info[0].value
-    assert "No run matches" in opened(words="zzz").info[0].value
+    assert "No runs match" in opened(words="zzz").info[0].value
 
 
 def test_a_large_family_says_how_much_of_it_is_drawn(store):

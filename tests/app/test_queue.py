@@ -43,8 +43,8 @@ def words(at: AppTest) -> str:
 
 def test_an_empty_queue_leads_to_submit(store):
     at = opened()
-    assert "Nothing waits." in words(at)
-    assert "No worker has reported" in words(at)
+    assert "The queue is empty." in words(at)
+    assert "No workers" in words(at)
 
 
 @pytest.mark.parametrize(

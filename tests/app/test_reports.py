@@ -61,7 +61,7 @@ def button(at: AppTest, label: str):
 
 def test_a_new_report_is_written_and_read(people):
     at = opened()
-    assert "No report is written yet" in at.info[0].value
+    assert "No reports yet" in at.info[0].value
     button(at, "New report").click().run()
     number = int(at.query_params["report"][0])
     at.text_input[0].set_value(" Which  to ship ")
@@ -93,7 +93,7 @@ def test_views_are_drawn_where_they_stand(people):
     compared, runs = (table.value for table in at.table)
     assert compared["Stage"][0].endswith("(base)") and len(compared) == 2
     assert all(time.endswith("ms") for time in compared["Latency p50"])
-    assert any(caption.value.startswith("Latency measured as forward") for caption in at.caption)
+    assert any(caption.value.startswith("Latency conditions: forward") for caption in at.caption)
     assert list(runs["Run"])[:3] == ["1", "2", "3"] and len(runs) == 50
     assert any("first 50 of 60 runs" in caption.value for caption in at.caption)
 
@@ -142,7 +142,7 @@ def test_who_may_write_and_delete(people):
 
 
 def test_a_report_of_another_project_is_not_there(people):
-    assert "There is no report 99" in opened(report="99").info[0].value
+    assert "This project has no report 99" in opened(report="99").info[0].value
 
 
 def test_a_documents_texts_are_no_html():
@@ -152,5 +152,5 @@ def test_a_documents_texts_are_no_html():
 
 
 def test_what_names_nothing_is_refused_in_words(people):
-    with pytest.raises(NotShownError, match="names no stage"):
+    with pytest.raises(NotShownError, match="is not a run or stage"):
         draw(Embedded("compare", "runs=1;x"), PROJECT)

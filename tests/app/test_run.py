@@ -98,7 +98,11 @@ def test_stages_stand_in_order_with_what_they_came_to(run_id):
     table = cells(at, 0)
     assert list(table["Stage"]) == ["0 · builtin:vit", "1 · train 20 updates", "2 · rtn 8-bit"]
     assert table["Size"][2] == "1.00 MB (4.00× smaller)"
-    assert table["Against the reference"].tolist() == ["–", "is the reference", "−0.5 points, may be chance (p 0.200)"]
+    assert table["vs reference"].tolist() == [
+        "–",
+        "is the reference",
+        "−0.5 points, not significant (p = 0.200)",
+    ]
     assert table["p50 / p95"].tolist() == ["–", "2.00 ms / 2.40 ms", "size only (no kernel on this worker)"]
     assert not any("disturbed" in caption.value for caption in at.caption)
     assert [metric.value for metric in at.metric] == ["1.00 MB", "95.0 %", "–", "4.00 MB"]
@@ -152,7 +156,7 @@ def test_a_running_run_shows_progress_and_can_be_cancelled(run_id, monkeypatch):
 def test_a_queued_run_says_what_it_waits_for(run_id):
     with session() as s:
         change(s, run_id, status=RunStatus.QUEUED, device="gpu")
-    assert "Waits for a worker with a GPU" in words(opened(run_id))
+    assert "Waiting for a worker with a GPU" in words(opened(run_id))
 
 
 @pytest.mark.parametrize("failure", list(FailureClass))
@@ -213,12 +217,12 @@ def test_mistakes_show_what_the_reference_knew(run_id):
     item = {"index": 3, "image": base64.b64encode(PIXEL).decode(), "label": "7", "predicted": 1}
     losses = {"reference_predicted": 7, "nats": 2.5, "reference_nats": 0.01}
     (folder / f"mistakes-{'b' * 64}.json").write_text(json.dumps([{**item, **losses}]))
-    text = words(opened(run_id, tab="Mistakes"))
-    assert "**7**, taken for **1**" in text and "2.50 nats, was 0.0100" in text
+    text = words(opened(run_id, tab="Regressions"))
+    assert "**7**, predicted **1**" in text and "2.50 nats, was 0.0100" in text
 
 
 def test_mistakes_whose_artifact_is_gone_are_not_promised(run_id):
-    assert "not on this host" in words(opened(run_id, tab="Mistakes"))
+    assert "not on this host" in words(opened(run_id, tab="Regressions"))
 
 
 def test_the_spec_can_be_pasted_and_the_environment_read(run_id):

@@ -67,7 +67,7 @@ def test_a_filter_leaves_only_its_runs(runs, key, column):
 
 
 def test_a_filter_that_leaves_nothing_says_so(runs):
-    assert "No run matches" in opened(text="nothing like it").info[0].value
+    assert "No runs match" in opened(text="nothing like it").info[0].value
 
 
 def test_owners_filter_by_name(runs):

@@ -202,7 +202,7 @@ def test_a_late_browser_undoes_nothing(page, changed):
             before = states(page)
             page.run()
         case "reference":
-            next(button for button in page.button if button.label == "Choose another").click()
+            next(button for button in page.button if button.label == "Choose another reference").click()
             before = states(page)
             page.run()
         case "seed":
@@ -235,19 +235,19 @@ def test_submit_queues_the_run_and_links_to_it(page, store):
 def test_an_identical_run_is_noted_unless_it_is_the_one_just_queued(page):
     submit_button(page).click().run()
     page.run()
-    assert "asks for exactly this" not in shown_text(page)
+    assert "has an identical spec" not in shown_text(page)
     typed(page, YAML.replace("bits: 4", "bits: 3"))
     typed(page, YAML)
-    assert "Run 1 asks for exactly this" in shown_text(page)
+    assert "Run 1 has an identical spec" in shown_text(page)
 
 
 def test_a_name_that_another_recipe_goes_by_is_noted(page):
     typed(page, f"name: four bits\n{YAML}")
-    assert not any("Still the name of" in caption.value for caption in page.caption)
+    assert not any("still the name of" in caption.value for caption in page.caption)
     field(page, "bits").set_value(3).run()
-    assert any("Still the name of the preset" in caption.value for caption in page.caption)
+    assert any("still the name of the preset" in caption.value for caption in page.caption)
     field(page, "name", "text_input").set_value("three bits").run()
-    assert not any("Still the name of" in caption.value for caption in page.caption)
+    assert not any("still the name of" in caption.value for caption in page.caption)
 
 
 def test_a_step_that_is_added_shows_its_settings_and_choices_say_what_they_do(page):
@@ -279,7 +279,7 @@ def test_what_is_wrong_with_a_whole_step_stands_in_it_and_names_it_as_the_form_d
 
 def test_the_dense_companion_becomes_the_reference(page):
     typed(page, YAML.replace("- rtn: {bits: 4}", "- train: {steps: 7, methods: [sr_ste]}"))
-    next(button for button in page.button if button.label == "Add the dense companion").click().run()
+    next(button for button in page.button if button.label == "Add a dense reference").click().run()
     reference = shown_spec(page).reference
     assert reference is not None
     assert [(step.technique, step.settings) for step in reference.recipe] == [("train", {"steps": 7})]

@@ -18,7 +18,7 @@ def test_sequences_are_shown_with_their_answers_and_what_guessing_gives(store):
     at = shown(script)
     assert "16,384 train" in at.markdown[0].value
     chance = next(caption.value for caption in at.caption if "chance" in caption.value)
-    assert chance.startswith("Right by chance, guessing any value: 25.0 %, the value that most")
+    assert chance.startswith("Chance accuracy, guessing any value: 25.0 %, the value that most")
     answers, _, text = at.text[0].value.partition(": ")
     assert len(answers) == 3 and text.endswith(answers[-1]) and len(text) == 65
 

@@ -50,7 +50,7 @@ def number_input(at: AppTest, start: str):
 
 def test_an_empty_project_leads_to_submit(store):
     at = opened()
-    assert "Nothing is measured yet" in at.info[0].value
+    assert "No measurements yet" in at.info[0].value
     assert len(at.get("page_link")) == 1
 
 
@@ -83,7 +83,7 @@ def test_fidelity_is_an_axis_and_a_limit(filled):
 def test_the_address_chooses_task_and_axes(filled):
     at = opened(points_of="builtin:shapes", x="Multiply-accumulates", y="Compression")
     assert [button.label for button in at.menu_button] == [
-        ":gray[Task:] builtin:shapes", ":gray[Across:] Multiply-accumulates", ":gray[Up:] Compression",
+        ":gray[Task:] builtin:shapes", ":gray[X axis:] Multiply-accumulates", ":gray[Y axis:] Compression",
         ":gray[Chart:] scatter",
     ]  # fmt: skip
     assert not at.exception
@@ -91,7 +91,7 @@ def test_the_address_chooses_task_and_axes(filled):
 
 def test_less_bits_per_character_are_up_and_the_page_says_so(filled):
     captions = " ".join(caption.value for caption in opened(points_of="builtin:python-docs").caption)
-    assert "Less bits per character is better, so the upward axis is turned" in captions
+    assert "The Y axis is reversed, because lower bits per character is better" in captions
 
 
 def test_limits_name_the_best_stage_with_its_reasons(filled):
@@ -102,12 +102,12 @@ def test_limits_name_the_best_stage_with_its_reasons(filled):
             select(func.max(Stage.score)).where(Stage.task == "builtin:digits", Stage.size_bytes <= 1_000_000)
         )
     text = at.success[0].value
-    assert f"accuracy {best:.1f} %" in text and "smaller)" in text and "against its reference" in text
+    assert f"accuracy {best:.1f} %" in text and "smaller)" in text and "vs its reference" in text
     assert "within the limits" in at.subheader[0].value
 
 
 def test_a_recommendation_by_disturbed_times_says_so(filled):
-    remedy = "requeue on a quiet machine to be sure of the time."
+    remedy = "Requeue on an idle machine to confirm the latency."
     with session() as s:
         s.execute(update(Latency).values(disturbed=False))
     assert remedy not in opened(points_of="builtin:digits", most_ms="3").success[0].value
@@ -123,8 +123,8 @@ def test_a_recommendation_by_disturbed_times_says_so(filled):
 def test_impossible_limits_say_what_to_do(filled):
     at = opened(points_of="builtin:digits")
     number_input(at, "Accuracy at least").set_value(101.0).run()
-    assert "No recipe keeps all limits" in at.warning[0].value
-    assert "No stage keeps all limits" in opened(points_of="builtin:digits", seeds="each", most_mb="0").warning[0].value
+    assert "No recipe meets all limits" in at.warning[0].value
+    assert "No stage meets all limits" in opened(points_of="builtin:digits", seeds="each", most_mb="0").warning[0].value
 
 
 def record_seeds(scores: dict[str, list[float]]) -> dict[str, list[int]]:
@@ -160,7 +160,7 @@ def test_seeds_of_one_recipe_are_judged_by_their_mean_and_single_stages_by_thems
 def test_a_limit_is_held_against_the_mean(store):
     record_seeds({"lucky": [90.0, 99.0], "single": [80.0]})
     at = opened(**{"limit.accuracy": "95"})
-    assert "No recipe keeps all limits" in at.warning[0].value
+    assert "No recipe meets all limits" in at.warning[0].value
     assert "**lucky**" in opened(**{"limit.accuracy": "95"}, seeds="each").success[0].value
 
 
@@ -168,7 +168,7 @@ def test_the_recommendation_says_where_the_runner_up_may_be_as_good(store):
     record_seeds({"best": [95.0, 97.0, 99.0], "close": [94.0, 96.0, 98.0], "far": [50.0, 50.1, 50.2]})
     told = opened(most_mb="1").success[0].value
     p = ttest_ind([94.0, 96.0, 98.0], [95.0, 97.0, 99.0], equal_var=False).pvalue
-    assert told.endswith(f"Accuracy does not differ significantly from the runner-up's: p {p:.3f}.")
+    assert told.endswith(f"Accuracy does not differ significantly from the runner-up's: p = {p:.3f}.")
 
 
 def test_a_sure_lead_is_not_questioned(store):
@@ -220,12 +220,14 @@ def test_impossible_limits_say_how_far_each_would_have_to_move(filled):
     number_input(at, "Size at most").set_value(0.000001).run()
     with read_session() as s:
         smallest = s.scalar(select(func.min(Stage.size_bytes)).where(Stage.task == "builtin:digits"))
-    assert f"at **{formats.size(smallest)}** or more" in " ".join(text.value for text in at.markdown)
+    assert f"at **{AXES['size_bytes'].read_rounded(smallest, up=True)}** or more" in " ".join(
+        text.value for text in at.markdown
+    )
 
 
 def test_a_weight_gives_score_for_size(filled):
     at = opened(points_of="builtin:digits")
-    number_input(at, "Half the size is worth").set_value(100.0).run()
+    number_input(at, "Value of halving the size").set_value(100.0).run()
     with read_session() as s:
         smallest = s.scalar(select(func.min(Stage.size_bytes)).where(Stage.task == "builtin:digits"))
     assert "is the best compromise of the" in at.success[0].value
@@ -262,7 +264,7 @@ def test_the_closed_box_says_how_latency_was_measured_and_how_much_is_set(filled
     at.query_params.update(points_of="builtin:digits", size="Peak memory", seeds="each", most_mb="7")
     at.run()
     offered = opened(points_of="builtin:digits").selectbox(key="address timed").options
-    assert f"Latency of {offered[0]}. 3 set." in [caption.value for caption in at.caption]
+    assert f"Latency of {offered[0]}. 3 active." in [caption.value for caption in at.caption]
     [chart] = at.get("vega_lite_chart")
     assert "mark_size" in chart.proto.spec and "Peak memory" in chart.proto.spec
 
@@ -295,11 +297,11 @@ def test_who_moved_the_frontier_is_drawn_when_it_is_opened(filled):
     at.run()
     assert not at.exception
     assert len(at.get("vega_lite_chart")) == charts + 1
-    assert "won" in " ".join(caption.value for caption in at.caption)
+    assert "hypervolume" in " ".join(caption.value for caption in at.caption)
 
 
 @pytest.mark.parametrize(
-    ("chart", "said"), [("parallel coordinates", "Up is better"), ("by hardware", "each hardware")]
+    ("chart", "said"), [("parallel coordinates", "Higher is better"), ("by hardware", "each hardware")]
 )
 def test_the_address_chooses_another_chart_of_the_same_points(filled, chart, said):
     at = opened(points_of="builtin:digits", chart=chart)

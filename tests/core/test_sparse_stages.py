@@ -8,10 +8,12 @@ from safetensors.torch import load_file
 
 from core import models
 from core.algorithms.masks import prunable_weights
-from core.artifacts.artifact import PACKED, Manifest, load_models, load_subject, save
+from core.artifacts.artifact import load_models, load_subject, save
+from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import execute
 from core.engine.recording import MemoryRecord
+from core.integrity import PACKED
 from core.measure.size import tensor_payload
 from core.measured import StageRecord
 from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear

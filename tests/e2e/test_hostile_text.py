@@ -80,5 +80,5 @@ def test_the_menu_of_views(watched, server, run_id):
     box, screen = link.bounding_box(), watched.viewport_size
     assert box["x"] >= 0 and box["x"] + box["width"] <= screen["width"]
     link.click()
-    expect(watched.get_by_text("No run matches")).to_be_visible()
+    expect(watched.get_by_text("No runs match")).to_be_visible()
     assert_harmless(watched)

@@ -19,7 +19,7 @@ def settings(page: Page) -> dict[str, list[str]]:
 
 def searched(page: Page) -> Locator:
     """The field of the page that takes words to search for."""
-    return page.get_by_placeholder("words of name, recipe, model, task or tags")
+    return page.get_by_placeholder("name, recipe, model, task or tags")
 
 
 def sidebar(page: Page, name: str) -> None:
@@ -99,7 +99,7 @@ def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server)
     page.get_by_label("Size at most (MB)").fill("7")
     page.get_by_label("Size at most (MB)").press("Enter")
     page.wait_for_url(re.compile("most_mb=7"))
-    menu(page, "Across").click()
+    menu(page, "X axis").click()
     page.get_by_role("menuitem", name="Multiply-accumulates").click()
     page.wait_for_url(re.compile("x=Multiply"))
     expect(page.get_by_text("within the limits:")).to_be_visible()
@@ -108,7 +108,7 @@ def test_back_from_a_run_returns_to_the_trade_offs_limits_and_axes(page, server)
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
     page.go_back()
     expect(page.get_by_text("within the limits:")).to_be_visible(timeout=SLOW)
-    expect(menu(page, "Across")).to_contain_text("Multiply-accumulates")
+    expect(menu(page, "X axis")).to_contain_text("Multiply-accumulates")
     assert settings(page) == before
 
 
@@ -145,7 +145,7 @@ def test_back_from_a_runs_tab_returns_to_the_tab_of_compare(page, server):
 def test_a_saved_view_leaves_no_address_of_its_own_behind(page, server):
     open_page(page, f"{server.url}/provenance?words=rtn", "Provenance")
     page.get_by_role("button", name="Views").click()
-    page.get_by_label("Save what the page shows as").fill("all rtn")
+    page.get_by_label("Save the current view as").fill("all rtn")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("link", name="all rtn")).to_be_visible()
     open_page(page, f"{server.url}/provenance?words=svd", "Provenance")
@@ -179,7 +179,7 @@ def test_an_axis_that_is_chosen_right_before_a_link_is_clicked_stays_with_its_pa
     answers = Answers(page)
     open_page(page, f"{server.url}/?points_of=builtin:shapes", "Trade-offs")
     expect(page.locator("table a").first).to_be_visible(timeout=SLOW)
-    menu(page, "Across").click()
+    menu(page, "X axis").click()
     answers.hold()
     page.get_by_role("menuitem", name="Multiply-accumulates").click()
     answers.await_one()
@@ -188,7 +188,7 @@ def test_an_axis_that_is_chosen_right_before_a_link_is_clicked_stays_with_its_pa
     answers.release()
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
     page.go_back()
-    expect(menu(page, "Across")).to_contain_text("Multiply-accumulates", timeout=SLOW)
+    expect(menu(page, "X axis")).to_contain_text("Multiply-accumulates", timeout=SLOW)
     assert settings(page) == {"points_of": ["builtin:shapes"], "x": ["Multiply-accumulates"]}
 
 

@@ -73,7 +73,7 @@ def test_runs_are_filtered_sorted_and_opened_from_their_table(page, server):
 def test_a_run_shows_stages_and_keeps_its_tab_in_the_address(page, server):
     run = a_done_run(server.store_url)
     open_page(page, f"{server.url}/run?run={run.id}", run.name)
-    expect(page.get_by_text("Claimed against real")).to_be_visible()
+    expect(page.get_by_text("Nominal vs measured")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(3)
     page.get_by_role("tab", name="Spec").click()
     expect(page.get_by_text("Compute time")).to_be_visible()
@@ -118,7 +118,7 @@ def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
     open_page(page, f"{server.url}/", "Trade-offs")
     chart = page.get_by_test_id("stVegaLiteChart").locator("canvas")
     expect(chart).to_be_visible()
-    expect(page.get_by_role("heading", name="On the frontier")).to_be_visible()
+    expect(page.get_by_role("heading", name="Pareto frontier")).to_be_visible()
     page.wait_for_timeout(500)
     box = chart.bounding_box()
     selected = page.get_by_role("heading", name="Selected stages")
@@ -138,7 +138,7 @@ def test_clicking_a_mark_lists_its_stage_and_limits_name_the_best(page, server):
 
 def test_the_box_of_limits_stays_open_while_they_are_set_and_counts_them_when_closed(page, server):
     open_page(page, f"{server.url}/", "Trade-offs")
-    expect(page.get_by_text("A limit brings a recommendation.")).to_be_visible()
+    expect(page.get_by_text("Set a limit to get a recommendation.")).to_be_visible()
     page.get_by_text("Filters, limits and conditions").click()
     size, latency = page.get_by_label("Size at most (MB)"), page.get_by_label("Latency at most (ms)")
     size.fill("2.125")
@@ -151,7 +151,7 @@ def test_the_box_of_limits_stays_open_while_they_are_set_and_counts_them_when_cl
     page.wait_for_url(re.compile("most_ms=500"))
     expect(size).to_be_visible()
     page.get_by_text("Filters, limits and conditions").click()
-    expect(page.get_by_text("2 set.")).to_be_visible()
+    expect(page.get_by_text("2 active.")).to_be_visible()
     expect(size).not_to_be_visible()
 
 

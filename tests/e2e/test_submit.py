@@ -152,7 +152,7 @@ def test_an_uploaded_model_becomes_the_source_and_pickles_are_refused(page, serv
 def test_a_submitted_run_is_executed_by_the_embedded_stack(page, stack):
     open_submit(page, stack.url)
     type_yaml(page, RTN)
-    expect(page.get_by_text("The model takes this recipe")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("This recipe is compatible with the model")).to_be_visible(timeout=120_000)
     page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_text("Run 1 is queued")).to_be_visible()
     page.get_by_role("link", name="Open run 1").click()

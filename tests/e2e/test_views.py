@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 def save(page: Page, name: str) -> None:
     page.get_by_role("button", name="Views").click()
-    page.get_by_label("Save what the page shows as").fill(name)
+    page.get_by_label("Save the current view as").fill(name)
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("link", name=name)).to_be_visible()
 
@@ -48,7 +48,7 @@ def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page
     found = dict(part.split("=") for part in second.url.partition("?")[2].split("&"))
     asked = dict(part.split("=") for part in settings.split("&"))
     assert asked.items() <= found.items() and "most_ms" not in found
-    expect(menu(second, "Up")).to_contain_text("Multiply-accumulates")
+    expect(menu(second, "Y axis")).to_contain_text("Multiply-accumulates")
     expect_limit(second, "2.5")
     second.context.close()
 
@@ -91,7 +91,7 @@ def test_a_click_in_the_tree_opens_the_run(page, server):
 
 def test_a_star_given_on_the_run_page_is_found_in_the_list(page, server):
     open_page(page, f"{server.url}/runs?starred=true", "Runs")
-    expect(page.get_by_text("No run matches")).to_be_visible()
+    expect(page.get_by_text("No runs match")).to_be_visible()
     page.goto(f"{server.url}/run?run=5")
     page.locator(".st-key-star button").first.click(timeout=SLOW)
     expect(page.locator(".st-key-star")).to_contain_text("⭐")

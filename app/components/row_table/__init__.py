@@ -1,7 +1,7 @@
-"""A table of rows as plain HTML: text and links, boxes to select rows, heads to sort by.
+"""A table as plain HTML: text and links, checkboxes to select rows, sortable headers.
 
-Streamlit's own table takes the browser 150 ms and more to start, which the pages that people open most do not have; it
-cannot tell the server how to sort either. Cells are text, never HTML.
+Streamlit's own table takes the browser at least 150 ms to start, too long for the most used pages, and cannot tell the
+server how to sort. Cells are text, never HTML.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,20 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, and what its cells are besides text."""
+    """A column's header and the format of its cells."""
 
     name: str
-    orders: tuple[tuple[str, str], ...] = ()  # (name, "ascending" or "descending") that clicks on the head sort by
-    colours: tuple[tuple[str, str], ...] = ()  # (text, Streamlit's name of a colour): such cells are badges
-    link: str = ""  # what a row's address is before its id: cells are links
-    wraps: bool = False  # cells take as many lines as they need, broken well; others are cut at the end of their line
+    orders: tuple[
+        tuple[str, str], ...
+    ] = ()  # (name, "ascending" or "descending") that clicks on the header cycle through
+    colours: tuple[tuple[str, str], ...] = ()  # (text, Streamlit's name of a colour): cells with this text are badges
+    link: str = ""  # URL prefix before the row's id: cells are links
+    wraps: bool = False  # cells wrap; others are truncated to one line
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row's cells, in the order of the columns; `id` is what it stands for."""
+    """A row's cells, in the order of the columns; `id` identifies what it stands for."""
 
     id: int
     cells: Sequence[str]
@@ -46,10 +48,10 @@ def show(
     on_order: Callable[[str], None] | None = None,
     selectable: bool = False,
 ) -> list[int]:
-    """Draw the table; returns the ids of the rows whose boxes are ticked.
+    """Draw the table; returns the ids of the selected rows.
 
-    `caption` says to screen readers what it lists, `order` is the one that its rows are in. A click on a head calls
-    `on_order` with the order's name before the page runs again.
+    `caption` is the accessible name, `order` the current sort order. A click on a header calls `on_order` with the new
+    order's name before the page reruns.
     """
 
     def take_order() -> None:
@@ -78,11 +80,11 @@ def _cells(columns: Sequence[Column], row: Row) -> list[str]:
 
 
 def _nothing() -> None:
-    """A component's value is kept only where something listens for its change."""
+    """Do nothing: Streamlit keeps a component's value only if it has a callback."""
 
 
 def _known(selected: Any, rows: Sequence[Row]) -> list[int]:
-    """Those of the ticked ids that are shown; the browser sends what it likes."""
+    """The selected ids that are shown; the browser's input is not trusted."""
     ticked = set(selected) if isinstance(selected, list) else set()
     return [row.id for row in rows if row.id in ticked]
 

@@ -1,6 +1,6 @@
-// Draws the table that app/row_table shows, and tells what is ticked and sorted by.
+// Draws the table of app/components/row_table, and reports selection and sort order.
 
-const ticked = new WeakMap(); // ids of the ticked rows, by the element that the table stands in
+const ticked = new WeakMap(); // ids of the selected rows, by the parent element of the table
 
 export default function ({ parentElement, data, setStateValue, setTriggerValue }) {
   const before = parentElement.querySelector(".rows");

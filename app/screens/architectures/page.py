@@ -1,4 +1,4 @@
-"""How the cost of each architecture grows with the length of its input."""
+"""How the cost of each architecture scales with sequence length."""
 
 import pandas as pd
 import streamlit as st
@@ -14,15 +14,15 @@ from core.complexity.report import shipped
 identity.actor()
 st.title("Architectures")
 st.caption(
-    "What each architecture costs at growing lengths, and the power of the length that fits best at the longest four. "
-    "docs/architectures.md beside Slimboard's source says how this is measured."
+    "Cost of each architecture at increasing sequence lengths, with the exponent of a power law fitted to the four "
+    "longest. See docs/architectures.md for the method."
 )
 
 own = None
 try:
     own = load_survey()
 except ValueError:
-    st.warning("The survey of this installation cannot be read. Take it again: `slimboard architectures --save`.")
+    st.warning("This installation's survey is unreadable. Measure it again: `slimboard architectures --save`.")
 origins = {"Shipped with Slimboard": shipped()}
 if own is not None:
     origins = {"This installation": own, **origins}
@@ -40,20 +40,19 @@ hidden = st.pills("Hide", names, selection_mode="multi", key="hidden")
 drawn = points(survey, quantity)
 drawn = drawn[~drawn["name"].isin(hidden)]
 if drawn.empty:
-    st.info("No architecture is left that has this quantity.")
+    st.info("None of the visible architectures has this quantity.")
 else:
     st.altair_chart(growth(drawn, quantity, names), width="stretch")
     st.caption(
-        "Both axes are logarithmic. The dotted grey lines have the slopes of T and of T². Click an architecture in the "
-        "legend to pick it out."
+        "Both axes are logarithmic. The dotted grey lines have the slopes of T and T². Click an architecture in the "
+        "legend to highlight it."
     )
 
-st.subheader("Growth with the length T")
+st.subheader("Scaling with sequence length T")
 st.caption(
-    f"The value at {survey.lengths[-1]:,} tokens; in brackets the power of the length, with its 95 % interval over the "
-    "longest four lengths. A forward and a backward pass are an update of a training without its optimizer; training "
-    "memory is what they hold beside the model. Whether a training is parallel is told from how many operations it "
-    "launches."
+    f"Values at {survey.lengths[-1]:,} tokens; in brackets the exponent of the length, fitted to the four longest "
+    "lengths, with its 95 % interval. Forward and backward are a training update without the optimizer; training "
+    "memory excludes the model itself. Whether training is parallel is derived from the number of launched operations."
 )
 links = {a.name: f"[{formats.plain(a.name)}]({a.paper})" for a in survey.architectures}
 rows = [{**row, "Architecture": links[row["Architecture"]]} for row in table.table(survey)]
@@ -66,6 +65,9 @@ with st.expander("What each architecture does, and its settings"):
             f"({formats.plain(settings)})"
         )
 for name, reason in survey.refused.items():
-    st.caption(f"{formats.plain(name)} is not measured: {formats.plain(reason)}")
+    st.caption(f"{formats.plain(name)} could not be measured: {formats.plain(reason)}")
 if own is None:
-    st.info("Not measured on this installation yet: run `slimboard architectures --save`.", icon=":material/speed:")
+    st.info(
+        "This installation has no measurements of its own yet. Run `slimboard architectures --save`.",
+        icon=":material/speed:",
+    )

@@ -8,8 +8,8 @@ PARALLEL = "Trains in parallel"
 
 
 def table(report: SurveyReport) -> list[dict[str, str]]:
-    """One row an architecture: what it is, whether it trains in parallel, and of each quantity how it grows with the
-    length and what it is at the longest."""
+    """One row per architecture: its name, whether it trains in parallel, and each quantity at the longest length with
+    its scaling exponent."""
     return [
         {
             "Architecture": architecture.name,
@@ -29,8 +29,8 @@ def _grown(report: SurveyReport, architecture: MeasuredArchitecture, quantity: s
 
 
 def conditions(found: SurveyConditions) -> str:
-    """Where and how a survey was taken, in one line."""
-    disturbed = f"others used {formats.percent(found.disturbed_share, 0)} of the cores meanwhile"
+    """Where and how a survey was measured, on one line."""
+    disturbed = f"other processes used {formats.percent(found.disturbed_share, 0)} of the cores"
     parts = [
         f"{found.taken_at} UTC",
         found.hardware,

@@ -1,4 +1,4 @@
-"""Latencies beside what is compared: only those that were measured under the same conditions."""
+"""Latencies for the comparison: only those measured under the same conditions."""
 
 import pandas as pd
 
@@ -6,7 +6,7 @@ from app.text.conditions import condition_name_within
 
 
 def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
-    """Latencies as `load_latencies` returns them, one a stage of a run and `conditions` in words."""
+    """Latencies from `load_latencies` with `conditions` as text, one per stage of a run and conditions."""
     if latencies.empty:
         return latencies.assign(conditions=[])
     names = [f"{condition_name_within(row)} · {row['hardware']}" for row in latencies.to_dict("records")]
@@ -14,16 +14,16 @@ def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
 
 
 def offered(latencies: pd.DataFrame) -> list[str]:
-    """The conditions, those of the most stages first."""
+    """The conditions, the most frequent first."""
     counts = latencies["conditions"].value_counts(sort=False)
     return list(counts.sort_values(ascending=False, kind="stable").index)
 
 
 def timed(items: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
-    """The items with `is_timed` (under any conditions) and, where there are `conditions`, their times under these."""
-    told = items.assign(is_timed=items["stage_id"].isin(latencies.get("stage_id", [])))
+    """The items with `is_timed` (under any conditions) and, if `conditions` are given, their latencies under them."""
+    marked = items.assign(is_timed=items["stage_id"].isin(latencies.get("stage_id", [])))
     if conditions is None:
-        return told
+        return marked
     chosen = latencies[latencies["conditions"] == conditions]
     place = ["run_id", "stage_id"]
-    return told.merge(chosen[[*place, "p50_ms", "p95_ms", "disturbed"]], on=place, how="left")
+    return marked.merge(chosen[[*place, "p50_ms", "p95_ms", "disturbed"]], on=place, how="left")

@@ -1,4 +1,4 @@
-"""Runs beside one another: which is better, whether that is more than chance, and in what they differ."""
+"""Runs side by side: which is better, whether the difference is significant, and how their specs differ."""
 
 import pandas as pd
 import streamlit as st
@@ -30,14 +30,14 @@ titles = dict(load_run_titles(actor.project.id))
 
 
 def add() -> None:
-    """Append the chosen run to those that are compared."""
+    """Add the chosen run to the comparison."""
     chosen = st.session_state.pop("add", None)
     if chosen is not None:
         st.session_state["runs"] = ",".join(filter(None, [st.session_state.get("runs", "").strip(", "), str(chosen)]))
 
 
 def offer_views() -> None:
-    """The menu of saved views; drawn last, when all that the page is set to is known."""
+    """The menu of saved views; drawn last, when the whole URL state is known."""
     quantity = st.session_state.get("quantity")
     chosen = {name: st.session_state.get(name) for name in ("conditions", "show", "curve", "log")}
     with corner:
@@ -56,15 +56,15 @@ text = left.text_input(
     key="runs",
     bind="query-params",
     placeholder="12, 15, 15.2",
-    help="Numbers of runs: their last stages are compared. 15.2 is run 15's stage after its second step. The first "
-    "one is the base.",
+    help="Run numbers, whose last stages are compared. 15.2 is the stage of run 15 after its second step. The first "
+    "run is the base.",
 )
 right.selectbox(
     "Add a run",
     list(titles),
     index=None,
     key="add",
-    placeholder="one of the last 200",
+    placeholder="one of the latest 200",
     format_func=lambda run_id: stage_references.title(str(run_id), formats.plain(titles[run_id])),
     on_change=add,
 )
@@ -75,11 +75,11 @@ except stage_references.AddressError as error:
     offer_views()
     st.stop()
 if not titles:
-    st.info("No run was submitted in this project yet. Two or more are compared here.")
-    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.info("This project has no runs yet. Once it has, compare two or more of them here.")
+    st.page_link("screens/submit/page.py", label="Submit your first run", icon=":material/add_circle:")
     st.stop()
 if len(asked) < 2:
-    st.info("Name two runs or more, or select them on the Runs page and press Compare.")
+    st.info("Enter at least two runs, or select them on the Runs page and press Compare.")
     st.page_link("screens/runs/page.py", label="Choose runs", icon=":material/table_rows:")
     offer_views()
     st.stop()
@@ -90,7 +90,7 @@ missing = [
     if items.empty or stage_references.name(item) not in set(items["item"])
 ]
 if missing:
-    st.warning(f"Not in this project, or without a measured stage: {', '.join(missing)}.", icon=":material/help:")
+    st.warning(f"Not in this project, or no measured stages: {', '.join(missing)}.", icon=":material/help:")
 if len(items) < 2:
     offer_views()
     st.stop()
@@ -110,12 +110,11 @@ choose_base.selectbox(
 kind = None
 if not latencies.empty:
     kind = choose_conditions.selectbox(
-        "Latency measured as",
+        "Latency conditions",
         latency.offered(latencies),
         key="conditions",
         bind="query-params",
-        help="Latencies are compared only where they were measured under the same conditions. Those of the most stages "
-        "come first.",
+        help="Only latencies measured under the same conditions are comparable. The most frequent come first.",
     )
 items = latency.timed(items, latencies, kind)
 
@@ -126,7 +125,7 @@ if doubts:
 same_data = warnings.comparable(items, base)
 if 1 < len(same_data) < len(items):
     st.button(
-        f"Keep only the {len(same_data)} on the base's data",
+        f"Keep only the {len(same_data)} scored on the base's data",
         on_click=lambda: st.session_state.update(runs=",".join(same_data)),
     )
 
@@ -145,7 +144,7 @@ buttons.show(
         *buttons.tables(lambda: frames.compared(rows, base)),
         buttons.ExportFile("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
     ],
-    "The table above: CSV and Parquet with raw numbers, LaTeX as it reads.",
+    "The table above: raw numbers as CSV or Parquet, formatted as LaTeX.",
 )
 judged = rows.dropna(subset=["delta"])
 tab_names = ["Scores", "Settings", "Curves", "Layers"]
@@ -155,25 +154,25 @@ names = {row["item"]: stage_references.title(row["item"], row["label"]) for row 
 
 
 def show_scores() -> None:
-    """Differences from the base with their intervals."""
+    """Differences from the base, with intervals."""
     if judged.empty:
-        st.info("No stage has results on the base's examples that are kept on this host.")
+        st.info("None of these stages has per-example results for the base's examples on this host.")
         return
     drawn = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
     st.altair_chart(deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
-    better = "Larger" if base["higher_is_better"] else "Smaller"
+    better = "Higher" if base["higher_is_better"] else "Lower"
     st.caption(
-        f"{better} is better. The two are paired on the same test examples. Bars are 95 % intervals of one difference; "
-        "p-values are adjusted for the number of comparisons (Holm), so a bar beside zero may still be chance. "
-        "Training noise is not in them: compare several seeds for that."
+        f"{better} is better. Paired tests on the same test examples. Bars are 95 % intervals of single differences; "
+        "p-values are adjusted for multiple comparisons (Holm), so a difference can be not significant although its "
+        "bar excludes zero. Neither includes the variance between seeds: compare several seeds for that."
     )
 
 
 def show_settings() -> None:
-    """What the runs were asked for, and what they executed on, where that differs."""
+    """Differences between the specs and between the environments."""
     differing = tables.settings_that_differ(items, load_catalogue())
     if differing.empty:
-        st.info("These runs were asked for exactly the same.")
+        st.info("These runs have identical specs.")
     else:
         show_differences(differing)
     environments = tables.environments_that_differ(items)
@@ -182,7 +181,7 @@ def show_settings() -> None:
 
 
 def show_differences(table: pd.DataFrame) -> None:
-    """Few runs fit beside one another; many are scrolled through."""
+    """A few runs fit side by side; many need a scrollable table."""
     if len(table.columns) <= FEW:
         wrapped_table.show(table.reset_index())
     else:
@@ -190,10 +189,10 @@ def show_differences(table: pd.DataFrame) -> None:
 
 
 def show_curves() -> None:
-    """One curve of every run."""
+    """The same curve of every run."""
     curves = compared.load_curve_names(tuple(items["run_id"].unique().tolist()))
     if curves.empty:
-        st.info("None of these runs drew a curve; trainings do.")
+        st.info("None of these runs recorded a curve. Only training steps do.")
         return
     curves = curves.assign(name=curves["curve"].str.partition("/")[2])
     shared = curves.groupby("name")["run_id"].nunique().sort_values(ascending=False, kind="stable")
@@ -212,21 +211,21 @@ def show_curves() -> None:
     points = pd.concat([load_curve(*place, 300)[["step", "value"]].assign(name=n) for n, place in listed.items()])
     st.altair_chart(overlay(points, curve_title(name), list(listed), log=log), width="stretch")
     if len(drawn) < int((curves["name"] == name).sum()):
-        st.caption(f"The first {len(SERIES)} are drawn. Compare fewer runs to see the others.")
+        st.caption(f"Only the first {len(SERIES)} are shown. Compare fewer runs to see the others.")
 
 
 def show_layers() -> None:
-    """One quantity of every layer, a column a stage."""
+    """One quantity of every layer, one column per stage."""
     layers = compared.load_layers(tuple(items["stage_id"]))
-    told = {
+    found = {
         names[row["item"]]: layers[row["stage_id"]] for row in items.to_dict("records") if row["stage_id"] in layers
     }
-    if not told:
-        st.info("No stage here tells of single layers. Pruning, quantization and decomposition do.")
+    if not found:
+        st.info("None of these stages has per-layer results. Pruning, quantization and decomposition record them.")
         return
-    numbers = list(dict.fromkeys(q for rows in told.values() for q in quantities(rows)))
+    numbers = list(dict.fromkeys(q for rows in found.values() for q in quantities(rows)))
     quantity = st.segmented_control(
-        "Shown",
+        "Quantity",
         numbers,
         default=numbers[0],
         required=True,
@@ -234,7 +233,7 @@ def show_layers() -> None:
         bind="query-params",
         format_func=titled,
     )
-    st.altair_chart(layer_comparison(told, quantity or numbers[0]), width="stretch")
+    st.altair_chart(layer_comparison(found, quantity or numbers[0]), width="stretch")
 
 
 with tabs[opened]:

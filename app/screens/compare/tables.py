@@ -1,4 +1,4 @@
-"""What is compared, in tables: each item against the base, and the settings in which they differ. Pure."""
+"""Tables of the comparison: each item against the base, and the settings that differ. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ from core.quantities import MEDIAN, SCORE, SIZE, Quantity, Shown, shown_in
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 
-_APART = (SIZE, SCORE, MEDIAN)  # told against the base too
-VERDICTS = {"better": "better", "worse": "worse", "chance": "may be chance"}
+_APART = (SIZE, SCORE, MEDIAN)  # in columns of their own, also relative to the base
+VERDICTS = {"better": "better", "worse": "worse", "chance": "not significant"}
 
 
 def judged(items: pd.DataFrame, base: Mapping[str, Any], found: Mapping[str, Comparison | str]) -> pd.DataFrame:
-    """The items with `delta`, `delta_low`, `delta_high`, `p_value` (adjusted for their number), `verdict`, `why_not`.
+    """The items with `delta`, `delta_low`, `delta_high`, `p_value` (Holm-adjusted), `verdict` and `why_not`.
 
-    `found` is by item's short name; an item that has no comparison has the reason in `why_not`.
+    `found` is by the item's short name; an item without a comparison has the reason in `why_not`.
     """
     tested = {name: c for name, c in found.items() if isinstance(c, Comparison)}
     adjusted = dict(zip(tested, holm([c.p_value for c in tested.values()]), strict=True))
@@ -49,9 +49,9 @@ def _verdict(comparison: Comparison, p_value: float, higher_is_better: bool) -> 
 
 
 def summary(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
-    """A line an item, in words: what it is, and how it stands against the base (the first line).
+    """One row per item, as text: what it is, and how it compares with the base (the first row).
 
-    `rows` are `judged`, with their times as `timing.timed` tells them.
+    `rows` come from `judged`, with latencies from `latency.timed`.
     """
     others = [q for q in shown_in(Shown.COMPARE) if q not in _APART and q.name in rows and rows[q.name].notna().any()]
     return pd.DataFrame([_summary_row(row, base, others) for row in rows.to_dict("records")])
@@ -64,11 +64,11 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any], others: Sequence[
         "Run": stage_references.title(row["item"], row["run_name"] or row["run_recipe"]),
         "Stage": row["label"] + (" (base)" if is_base else ""),
         "Score": formats.score(row["score"], unit),
-        "Against the base": formats.NOTHING if is_base else _difference(row),
+        "vs base": formats.NOTHING if is_base else _difference(row),
         "Size": formats.size(row["size_bytes"]),
-        "Size × base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
+        "Size / base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
         "Latency p50": _latency(row),
-        "Time × base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
+        "Latency / base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
         **{quantity.short: quantity_cell(row, quantity, interval=False) for quantity in others},
     }
 
@@ -98,7 +98,7 @@ def _known(value: Any) -> float | None:
 
 
 def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
-    """A row a setting, a column a run; only settings in which runs differ, and nothing where a run has none."""
+    """One row per setting that differs, one column per run; empty where a run does not have the setting."""
     by_run = items.drop_duplicates("run_id")
     specs = [RunSpec.parse(spec) for spec in by_run["run_spec"]]
     found = differing([flattened(spec, catalogue) for spec in specs])
@@ -106,7 +106,7 @@ def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFr
 
 
 def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
-    """The same of the environments under which the runs executed."""
+    """The same for the environments in which the runs executed."""
     by_run = items.drop_duplicates("run_id")
     rows: list[dict[Field, Any]] = [
         {(str(key),): value for key, value in (environment or {}).items() if key != "worker"}

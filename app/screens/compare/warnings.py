@@ -1,4 +1,4 @@
-"""Whether what is compared can be compared: data, hardware, software, and what is still missing. Pure."""
+"""Warnings about a comparison: different data, hardware or software, and missing results. Pure."""
 
 from typing import Any
 
@@ -8,27 +8,25 @@ from app.text import formats
 
 
 def doubts(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
-    """Sentences about what differs beside the recipes, and what is not there to be compared."""
+    """Sentences about differences other than the recipes, and about what is missing."""
     found = []
     others = items[items["task_hash"] != base["task_hash"]]
     if len(others):
         named = _named(others)
         found.append(
-            f"{named} {_are(others)} scored on other data than the base: no difference of scores is drawn for "
+            f"{named} {_were(others)} scored on different data than the base, so no score difference is shown for "
             f"{'it' if len(others) == 1 else 'them'}."
         )
     untrained = items[~items["trained"].astype(bool)]
     if len(untrained):
-        found.append(f"{_named(untrained)} {_are(untrained)} not trained yet: the score says nothing.")
+        found.append(f"{_named(untrained)} {_are(untrained)} untrained, so the score is meaningless.")
     unfinished = items[items["run_status"].map(str).isin(["queued", "running"])]
     if len(unfinished):
-        found.append(
-            f"{_named(unfinished)} {_are(unfinished)} not finished: what stands here is the last stage so far."
-        )
+        found.append(f"{_named(unfinished)} {_are(unfinished)} not finished; the last stage so far is shown.")
     if _differ(items, "hardware"):
-        found.append("They executed on different hardware: latencies are compared only on the one that is chosen.")
+        found.append("The runs executed on different hardware. Latencies are compared only for the selected hardware.")
     if _differ(items, "software"):
-        found.append("They executed under different versions of the software: Settings names them.")
+        found.append("The runs executed with different software versions, listed under Settings.")
     return found
 
 
@@ -48,7 +46,11 @@ def _are(rows: pd.DataFrame) -> str:
     return "is" if len(rows) == 1 else "are"
 
 
+def _were(rows: pd.DataFrame) -> str:
+    return "was" if len(rows) == 1 else "were"
+
+
 def _differ(items: pd.DataFrame, name: str) -> bool:
-    """Whether the environments that tell of it tell different things."""
-    told = {str(environment[name]) for environment in items["run_environment"] if (environment or {}).get(name)}
-    return len(told) > 1
+    """Whether the environments that have this entry differ in it."""
+    found = {str(environment[name]) for environment in items["run_environment"] if (environment or {}).get(name)}
+    return len(found) > 1

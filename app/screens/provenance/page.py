@@ -1,4 +1,4 @@
-"""Who was made from what: the tree of stages and runs, each shared stage once."""
+"""The provenance tree of stages and runs, each shared stage drawn once."""
 
 import re
 
@@ -22,8 +22,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     corner = st.container(width="content")
 
 if not load_choices(actor.project.id)["models"]:
-    st.info("No run was submitted in this project yet. Runs appear here with the stages that they share.")
-    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.info("This project has no runs yet. Runs appear here with the stages that they share.")
+    st.page_link("screens/submit/page.py", label="Submit your first run", icon=":material/add_circle:")
     st.stop()
 
 first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
@@ -31,15 +31,15 @@ named = first.text_input(
     "Runs",
     key="of",
     bind="query-params",
-    placeholder="the newest",
-    help="Numbers of runs, such as 12, 15: these are drawn with what they were made from, what was made from them, and "
-    "the runs that share a stage with one of them.",
+    placeholder="newest runs",
+    help="Run numbers, such as 12, 15. Shows these runs, their ancestors and descendants, and runs that share a stage "
+    "with them.",
 )
 text = second.text_input(
     "Search",
     key="words",
     bind="query-params",
-    placeholder="words of name, recipe, model, task or tags",
+    placeholder="name, recipe, model, task or tags",
     disabled=bool(named.strip()),
 )
 limit = third.segmented_control(
@@ -50,7 +50,7 @@ with corner:
 words = [word for word in re.split(r"[\s,;]+", named.strip()) if word]
 wrong = [word for word in words if not (word.isdecimal() and len(word) <= MOST)]
 if wrong:
-    st.error(f"“{formats.plain(wrong[0])}” is no number of a run. Write runs as 12, 15.", icon=":material/error:")
+    st.error(f"“{formats.plain(wrong[0])}” is not a run number. Write runs as 12, 15.", icon=":material/error:")
     st.stop()
 
 asked = tuple(dict.fromkeys(map(int, words)))
@@ -60,16 +60,16 @@ else:
     newest = load_newest(RunFilter(actor.project.id, text=text), limit)
     family = load_family(actor.project.id, newest, 2 * limit, relatives=False)
 if family.stages.empty:
-    st.info("No run of this project has such a number." if asked else "No run matches. Search for other words.")
+    st.info("This project has no such run." if asked else "No runs match. Try other words.")
     st.stop()
 tree = grow(family.stages, family.sources)
 n_drawn, n_found = len(tree.leaves), family.n_runs
 if n_found > n_drawn:
-    st.caption(f"{n_drawn} of {n_found} related runs are drawn: those asked for, their origins, then the newest.")
+    st.caption(f"Showing {n_drawn} of {n_found} related runs: the requested ones, their ancestors, then the newest.")
 
 st.caption(
-    "A mark is a stage, and the line goes on to what was made from it; the thicker it is, the more runs share it. Each "
-    "row ends at a run with its last stage's score and size. Dashed: a run that taught another. Click a stage or a run "
+    "Marks are stages; lines lead to the stages made from them, thicker if more runs share them. Each row ends at a "
+    "run with the score and size of its last stage. Dashed lines lead from teacher to student. Click a stage or a run "
     "to open it."
 )
 chart = charts.provenance(tree, asked, st.context.theme.type or "light")

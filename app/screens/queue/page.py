@@ -1,4 +1,4 @@
-"""What runs, what waits and why, and who works."""
+"""Running runs, queued runs and what they wait for, and workers."""
 
 from functools import partial
 from typing import Any
@@ -21,34 +21,34 @@ st.title("Queue")
 
 
 def title_of(run: dict[str, Any]) -> str:
-    """A run's number with its name, or with what it does, as Markdown."""
+    """A run's number with its name, or its recipe if it has none, as Markdown."""
     return f"{run['id']} · {formats.plain(run['name'] or run['recipe'])}"
 
 
 def act(change: Any, *arguments: Any) -> None:
-    """Do what a button asks for, or say why not."""
+    """Perform a button's action, or show why it is refused."""
     with refusal_toast.told():
         change(actor, *arguments)
     load_queue.clear()
 
 
 def button(label: str, icon: str, key: str, disabled: bool, change: Any, *arguments: Any) -> None:
-    """A small button that is an icon; its label says what it does."""
+    """An icon button; its label is the tooltip."""
     off = disabled or not actor.may_submit
     change_it = partial(act, change, *arguments)
     st.button(f":material/{icon}:", key=key, help=label, type="tertiary", disabled=off, on_click=change_it)
 
 
 def cancel_button(run: dict[str, Any]) -> None:
-    """Stops a run, at once while queued."""
+    """Cancel a run; a queued one stops at once."""
     asked = run["cancel_requested"]
     button("Stopping" if asked else "Cancel", "cancel", f"cancel.{run['id']}", asked, actions.cancel, [run["id"]])
 
 
 def show_running(run: dict[str, Any]) -> None:
-    """A running run: how far it is, how long it takes, who computes it."""
+    """A running run: its progress, time left and worker."""
     seconds = run["seconds_left"]
-    left = f"about {formats.duration(seconds)} left" if seconds else "time left not known yet"
+    left = f"about {formats.duration(seconds)} left" if seconds else "time left unknown"
     since = formats.duration(run["now"] - run["started_at"]) if run["started_at"] else formats.NOTHING
     facts = [left, f"running for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
@@ -62,7 +62,7 @@ def show_running(run: dict[str, Any]) -> None:
 
 
 def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> None:
-    """A queued run with its place, what it waits for, and the buttons that move it."""
+    """A queued run with its position, what it waits for, and buttons to move it."""
     age = formats.ago(run["created_at"], run["now"])
     facts = f"{run['model']} on {run['task']} · {run['recipe']} · {run['owner']}, {age}"
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small"):
@@ -71,7 +71,7 @@ def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> 
             st.page_link("screens/run/page.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
             st.caption(formats.plain(facts))
             if waits_for:
-                st.caption(f":orange[:material/hourglass_top: waits for {formats.plain(waits_for)}]")
+                st.caption(f":orange[:material/hourglass_top: waiting for {formats.plain(waits_for)}]")
         number = run["id"]
         button("Move to the top", "vertical_align_top", f"top.{number}", place == 1, actions.move, number, "top")
         button("Move up", "arrow_upward", f"up.{number}", place == 1, actions.move, number, "up")
@@ -80,7 +80,7 @@ def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> 
 
 
 def show_worker(worker: dict[str, Any]) -> None:
-    """A worker: what it does and when it was last seen."""
+    """A worker: what it is doing and when it was last seen."""
     seen = f"seen {formats.duration(worker['age'])} ago"
     state = f":red[:material/error: lost, {seen}]" if worker["lost"] else f":green[:material/check_circle:] {seen}"
     if worker["stopped_at"] is not None:
@@ -90,12 +90,12 @@ def show_worker(worker: dict[str, Any]) -> None:
         st.markdown(" · ".join(fact for fact in facts if fact != formats.NOTHING))
         st.caption(state)
         if worker["lost"] and worker["run_id"]:
-            st.caption("Its run goes back to the queue by itself and is taken up at its last stage.")
+            st.caption("Its run returns to the queue automatically and resumes after its last finished stage.")
 
 
 @st.fragment(run_every="2s")
 def live() -> None:
-    """The page's changing part."""
+    """The part of the page that updates itself."""
     runs = load_queue(actor.project.id)
     running = [run for run in runs if run["status"] == RunStatus.RUNNING]
     queued = [run for run in runs if run["status"] == RunStatus.QUEUED]
@@ -106,22 +106,22 @@ def live() -> None:
         for run in running:
             show_running(run)
         if not running:
-            st.caption("Nothing runs.")
-        st.subheader(f"Waiting ({len(queued)})", anchor=False)
+            st.caption("No runs in progress.")
+        st.subheader(f"Queued ({len(queued)})", anchor=False)
         reasons = {waiting.get(run["id"], "") for run in queued}
         common = reasons.pop() if len(reasons) == 1 and len(queued) > 1 else ""
         if common:
-            st.warning(f"All of them wait for {formats.plain(common)}.", icon=":material/hourglass_top:")
+            st.warning(f"All queued runs are waiting for {formats.plain(common)}.", icon=":material/hourglass_top:")
         for place, run in enumerate(queued[:SHOWN], start=1):
             show_queued(place, place == len(queued), run, "" if common else waiting.get(run["id"], ""))
         if len(queued) > SHOWN:
             st.page_link(
                 "screens/runs/page.py",
-                label=f"{formats.count(len(queued) - SHOWN)} more wait behind them",
+                label=f"{formats.count(len(queued) - SHOWN)} more queued runs",
                 query_params={"status": "queued", "sort": "oldest"},
             )
         if not queued:
-            st.caption("Nothing waits.")
+            st.caption("The queue is empty.")
             st.page_link("screens/submit/page.py", label="Submit a run", icon=":material/add_circle:")
     with right:
         st.subheader("Workers", anchor=False)
@@ -129,7 +129,7 @@ def live() -> None:
         for worker in workers:
             show_worker(worker)
         if not workers:
-            st.warning("No worker has reported. Start one: `slimboard worker`.", icon=":material/warning:")
+            st.warning("No workers. Start one with `slimboard worker`.", icon=":material/warning:")
 
 
 live()

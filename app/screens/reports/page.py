@@ -1,4 +1,4 @@
-"""Reports: what the team has to say of its runs, with views of the board in it."""
+"""Reports: text about runs with embedded views of other pages."""
 
 import html
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from app.web import identity
 from core.store.reports import ChangedMeanwhileError
 
 LONGEST = 200_000
-HELP = "A view stands on a line of its own: {{compare?runs=3,7}}, or the address of a page in double braces."
+HELP = "Put each view on its own line: {{compare?runs=3,7}}, or the URL of a page in double braces."
 
 actor = identity.actor()
 
 
 def show_list() -> None:
-    """All reports of the project, and the way to a new one."""
+    """All reports of the project, and a button for a new one."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.title("Reports")
         st.space("stretch")
@@ -36,7 +36,7 @@ def show_list() -> None:
             st.rerun()
     found = load_reports(actor.project.id)
     if not found:
-        st.info("No report is written yet. A report is text with charts and tables of the board in it, for the team.")
+        st.info("No reports yet. A report combines text with charts and tables from other pages.")
     for report in found:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link(
@@ -49,7 +49,7 @@ def show_list() -> None:
 
 
 def show_report(report: dict[str, Any]) -> None:
-    """A report as it reads."""
+    """A report as it is read."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.title(formats.plain(report["title"]), anchor=False)
         st.space("stretch")
@@ -64,11 +64,11 @@ def show_report(report: dict[str, Any]) -> None:
             mime="text/html",
             on_click="ignore",
             icon=":material/download:",
-            help="The report in one file, which shows its charts without network.",
+            help="The report as one file whose charts work offline.",
         )
     st.caption(f"{formats.plain(report['owner'])}, changed {formats.ago(report['changed_at'])}")
     if not report["text"].strip():
-        st.info("Nothing is written yet. Press Edit.")
+        st.info("This report is empty. Press Edit to write it.")
     with st.container(key="report"):
         for number, part in enumerate(parts(report["text"])):
             if isinstance(part, str):
@@ -78,7 +78,7 @@ def show_report(report: dict[str, Any]) -> None:
 
 
 def show_view(part: Embedded, number: int) -> None:
-    """A view of the board at its place in a report, or why it cannot be shown."""
+    """A view embedded in a report, or why it cannot be shown."""
     try:
         drawn = draw(part, actor.project.id, st.context.theme.type or "light")
     except NotShownError as reason:
@@ -110,9 +110,9 @@ def exported(report: dict[str, Any]) -> bytes:
 
 
 def edit(report: dict[str, Any]) -> None:
-    """The fields in which a report is written."""
+    """The form to edit a report."""
     key = f"text of report {report['id']}.{report['edition']}"
-    st.title("Edit a report")
+    st.title("Edit report")
     title = st.text_input("Title", report["title"], max_chars=reports.LONGEST_TITLE)
     views = {view["id"]: view for view in load_views(actor.project.id, actor.user.id)}
 
@@ -128,11 +128,11 @@ def edit(report: dict[str, Any]) -> None:
         index=None,
         key="inserted",
         format_func=lambda number: f"{views[number]['page']}: {formats.plain(views[number]['name'])}",
-        placeholder="of Trade-offs, Runs, Compare or Provenance",
+        placeholder="from Trade-offs, Runs, Compare or Provenance",
         help=HELP,
         on_change=insert,
     )
-    text = st.text_area("Text, in Markdown", report["text"], key=key, height=480, max_chars=LONGEST)
+    text = st.text_area("Text (Markdown)", report["text"], key=key, height=480, max_chars=LONGEST)
     with st.container(horizontal=True):
         if st.button("Save", type="primary"):
             act(reports.change_report, actor, report["id"], report["edition"], title, text)
@@ -140,13 +140,13 @@ def edit(report: dict[str, Any]) -> None:
             leave()
         st.space("stretch")
         with st.popover("Delete", icon=":material/delete:"):
-            st.caption("A deleted report is gone for everyone.")
-            if st.button("Delete it"):
+            st.caption("This deletes the report for everyone. It cannot be undone.")
+            if st.button("Delete report"):
                 act(reports.delete_report, actor, report["id"])
 
 
 def act(change: Callable[..., None], *arguments: Any) -> None:
-    """Do what a button asks for and leave, or say why not."""
+    """Perform a button's action and leave the form, or show why it is refused."""
     try:
         change(*arguments)
     except (NotAllowed, ChangedMeanwhileError) as refusal:
@@ -158,7 +158,7 @@ def act(change: Callable[..., None], *arguments: Any) -> None:
 
 
 def leave() -> None:
-    """Back to reading."""
+    """Leave the form."""
     st.query_params.pop("edit", None)
     st.rerun()
 
@@ -167,7 +167,7 @@ asked = st.query_params.get("report", "")
 report = load_report(actor.project.id, int(asked)) if asked.isdecimal() else None
 if report is None:
     if asked:
-        st.info(f"There is no report {asked} in this project." if asked.isdecimal() else "No report is named.")
+        st.info(f"This project has no report {asked}." if asked.isdecimal() else "The URL names no report.")
     show_list()
 elif st.query_params.get("edit") and actor.may_submit:
     edit(report)

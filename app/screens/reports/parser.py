@@ -1,6 +1,6 @@
-"""A report's text in parts: Markdown, and views of the board, each on a line of its own. Pure.
+"""A report's text in parts: Markdown, and embedded views, each on its own line. Pure.
 
-`{{compare?runs=3,7}}` is what the page Compare shows at that address; an address copied from the browser will do.
+`{{compare?runs=3,7}}` is what the Compare page shows at that URL; a URL copied from the browser works too.
 """
 
 import re
@@ -13,24 +13,24 @@ _LINE = re.compile(r"\s*\{\{\s*(?:https?://[^/\s]+)?/?(\w*)\?(\S*?)\s*\}\}\s*")
 
 @dataclass(frozen=True)
 class Embedded:
-    """A page of the board and the settings that its address names."""
+    """A page and the settings in its URL."""
 
     page: str
     query: str
 
     @property
     def settings(self) -> dict[str, str | list[str]]:
-        """The settings by their names in the address."""
+        """The settings by URL parameter."""
         return parameters(self.query)
 
 
 def written(page: str, query: str) -> str:
-    """The line that stands for a view."""
+    """The line that embeds a view."""
     return f"{{{{{page}?{query}}}}}"
 
 
 def parts(text: str) -> list[str | Embedded]:
-    """The text's parts in order; a line that names no page that can stand in a report is Markdown."""
+    """The text's parts in order; a line that names no page that can be embedded is Markdown."""
     found: list[str | Embedded] = []
     lines: list[str] = []
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Views in a report: what a page of the board shows under some settings, as charts and tables."""
+"""Embedded views of a report: what a page shows with some settings, as charts and tables."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ MOST_ROWS = 50
 
 
 class NotShownError(ValueError):
-    """Why a view cannot be shown, in words."""
+    """A view cannot be shown; the message says why."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class RenderedPart:
 
 
 def draw(part: Embedded, project_id: int, ground: str = "light") -> RenderedPart:
-    """What the page shows; raises NotShownError where its settings name nothing that is there."""
+    """What the page shows; raises NotShownError if its settings match nothing."""
     settings = {name: value for name, value in part.settings.items() if value}
     if part.page == "compare":
         return _compare(settings, project_id)
@@ -66,7 +66,7 @@ def _compare(settings: dict[str, Any], project_id: int) -> RenderedPart:
     except stage_references.AddressError as error:
         raise NotShownError(str(error)) from error
     if len(items) < 2:
-        raise NotShownError("Fewer than two of these runs are here, each with a measured stage.")
+        raise NotShownError("Fewer than two of these runs exist here with a measured stage.")
     latencies = latency.with_conditions(
         compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
     )
@@ -75,7 +75,7 @@ def _compare(settings: dict[str, Any], project_id: int) -> RenderedPart:
     items = latency.timed(items, latencies, kind)
     base = items.iloc[0].to_dict()
     rows = tables.judged(items, base, compared.load_against(items, base))
-    drawn = RenderedPart([tables.summary(rows, base)], words=f"Latency measured as {kind}." if kind else "")
+    drawn = RenderedPart([tables.summary(rows, base)], words=f"Latency conditions: {kind}." if kind else "")
     if kind and rows["disturbed"].eq(True).any():
         drawn.words += f" {DISTURBED}"
     judged = rows.dropna(subset=["delta"])
@@ -101,7 +101,7 @@ def _runs(settings: dict[str, Any], project_id: int) -> RenderedPart:
     order: Order = next((order for order in ORDERS if order == _text(settings, "sort")), "newest")
     runs = load_runs(chosen, order, 1, MOST_ROWS)
     if not runs:
-        raise NotShownError("No run matches.")
+        raise NotShownError("No runs match.")
     heads = [column.name for column in runs_table.COLUMNS]
     n_found = count_runs(chosen)
     words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
@@ -113,12 +113,12 @@ def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Rende
     named = tuple(int(word) for word in _text(settings, "of").replace(",", " ").split() if word.isdecimal())[:MOST_ROWS]
     family = load_family(project_id, named, MOST_ROWS, relatives=True)
     if not named or family.stages.empty:
-        raise NotShownError("A tree in a report names runs that are here, as in provenance?of=12.")
+        raise NotShownError("A provenance tree in a report must name existing runs, as in provenance?of=12.")
     return RenderedPart(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
 
 
 def _tradeoffs(settings: dict[str, Any], project_id: int) -> RenderedPart:
     found = tradeoffs.chart(settings, project_id)
     if found is None:
-        raise NotShownError("No stage that is chosen has both quantities.")
+        raise NotShownError("No matching stage has both quantities.")
     return RenderedPart(charts=[found])

@@ -1,4 +1,4 @@
-"""The trade-off chart under the settings of an address, as the page of that name draws it."""
+"""The trade-off chart for the settings of a URL, as the Trade-offs page draws it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from core.store.tradeoffs.thinning import Logs
 
 
 def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:
-    """The chart, None where no stage has both quantities; what is not set is as the page has it at first."""
+    """The chart, None if no stage has both quantities; unset parameters have the page's defaults."""
     tasks = tradeoffs.load_tasks(project_id)
     if tasks.empty:
         return None

@@ -1,4 +1,4 @@
-"""Downloading a run's artifacts, and the lines of Python that load them."""
+"""Downloads of a run's artifacts, and Python code that loads them."""
 
 from typing import Any
 
@@ -15,33 +15,33 @@ CODE = """from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from core.artifacts.artifact import load_models  # run this in Slimboard's checkout, or put it on PYTHONPATH
+from core.artifacts.artifact import load_models  # needs Slimboard's checkout on PYTHONPATH
 from core.tasks.base import logits_of
 
 folder = Path("{folder}")
 model = load_models(folder)["main"]  # packed weights, ready to run
 
-probe = load_file(folder / "probe.safetensors")  # a few real inputs, and what the model answered
+probe = load_file(folder / "probe.safetensors")  # a few real inputs and the model's outputs for them
 inputs = {{name.removeprefix("input."): value for name, value in probe.items() if name != "output"}}
 with torch.inference_mode():
     output = logits_of(model, inputs)
-print((output - probe["output"]).abs().max())  # 0, or nearly so on another machine
+print((output - probe["output"]).abs().max())  # 0, or close to it on another machine
 """
 
 
 def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
-    """The run's bundle, then one download a stage, the last one first, with the code below."""
+    """The run's bundle, then one download per stage, the last one first, with the code below."""
     if not run_details.is_unfinished(run):
         _show_bundle(run)
     if stages.empty:
-        st.info("No stage is finished yet, so there is nothing to download.")
+        st.info("Nothing to download yet. Each stage appears here when it is finished.")
         return
     rows = stages[stages["position"] >= 0].sort_values("position", ascending=False).to_dict("records")
     for stage in rows:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
             packed, name = formats.size(stage["size_bytes"]), formats.plain(name_of(stage))
             here = pd.notna(stage["artifact_bytes"])
-            files = f"all files {formats.size(stage['artifact_bytes'])}" if here else "imported without its weights"
+            files = f"all files {formats.size(stage['artifact_bytes'])}" if here else "imported without weights"
             st.markdown(f"**{name}**  \n:small[packed weights {packed}, {files} · {_reload(stage)}]", width="stretch")
             if not here:
                 continue
@@ -52,19 +52,19 @@ def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
 
 
 def _show_code(run: dict[str, Any], stage: dict[str, Any]) -> None:
-    st.markdown("Unzip it, then:")
+    st.markdown("Unzip the file, then:")
     st.code(CODE.format(folder=_folder(run, stage)), language="python")
-    st.markdown("Or from a shell on the server, without the zip:")
+    st.markdown("Or in a shell on the server, without a zip file:")
     st.code(f"slimboard export {run['id']} {_folder(run, stage)}", language="bash")
     st.caption(
-        "A folder holds `model.safetensors` (packed), `manifest.json` (how to build the model around it), probe inputs "
-        "with their outputs, and per-example results. Nothing in it is pickled."
+        "The folder contains `model.safetensors` (packed weights), `manifest.json` (how to rebuild the model), probe "
+        "inputs with their outputs, and per-example results. It contains no pickle files."
     )
 
 
 def _show_bundle(run: dict[str, Any]) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        words = "everything this page shows, without weights, to import into another Slimboard or to run again there"
+        words = "everything on this page except weights, to import or rerun in another Slimboard installation"
         st.markdown(f"**The whole run**  \n:small[{words}]", width="stretch")
         st.link_button("Bundle", downloads.bundle_link(run["id"]), icon=":material/deployed_code:")
 
@@ -76,6 +76,6 @@ def _folder(run: dict[str, Any], stage: dict[str, Any]) -> str:
 def _reload(stage: dict[str, Any]) -> str:
     error = stage["reload_max_error"]
     if pd.isna(error):
-        return "not reloaded: untrained"
-    told = f"outputs differ by at most {formats.number(float(error))}" if error else "the same outputs"
-    return f"reloaded in a fresh process, {told}"
+        return "not reload-tested (untrained)"
+    found = f"outputs differ by at most {formats.number(float(error))}" if error else "identical outputs"
+    return f"reloaded in a fresh process: {found}"

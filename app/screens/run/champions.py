@@ -1,4 +1,4 @@
-"""A run's titles, and how one of its stages becomes the champion of a device."""
+"""The run's champions, and the form that makes one of its stages the champion of a device."""
 
 from dataclasses import fields
 from typing import Any
@@ -18,7 +18,7 @@ from core.store.tradeoffs.filters import Conditions
 
 
 def show(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, actor: Actor) -> None:
-    """The titles that the run's stages hold, and the form that gives one."""
+    """The run's stages that are champions, and the form to name one."""
     for title in load_titles(run_id):
         words = f"**Champion** of {formats.plain(condition_name(title['device']))}: {formats.plain(title['label'])}"
         note = f" · {formats.plain(title['note'])}" if title["note"] else ""
@@ -39,11 +39,11 @@ def _show_form(run_id: int, stages: pd.DataFrame, latencies: pd.DataFrame, place
     with st.form("crown form", border=False):
         position = st.selectbox("Stage", places, index=len(places) - 1, format_func=lambda place: names[place])
         device = st.selectbox("Device", list(known))
-        note = st.text_input("Why", max_chars=500, placeholder="what it was tested on, who agreed")
+        note = st.text_input("Reason", max_chars=500, placeholder="how it was tested, who approved it")
         if st.form_submit_button("Make champion", type="primary"):
             with refusal_toast.told(NotTimedError):
                 champions.crown(actor, run_id, position, known[device], note)
-                st.toast("It is the champion now.", icon=":material/trophy:")
+                st.toast("Champion updated.", icon=":material/trophy:")
             forget_champions()
             st.rerun()
 

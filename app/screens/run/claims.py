@@ -1,4 +1,4 @@
-"""What a stage claims against what was measured: nominal bits and sparsity, packed bytes, real speed. Pure."""
+"""Nominal vs measured: nominal bits and sparsity against packed bytes and measured speed. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,37 +6,37 @@ from typing import Any
 import pandas as pd
 
 from app.text import formats
-from app.text.stages import marked
+from app.text.stages import NO_KERNEL, marked
 
 SPARSE = 0.1  # share of zeros from which a stage counts as sparse
 FEW_BITS = 16.0  # nominal bits below which a stage counts as quantized
-LARGER = 1.25  # packed bytes over the claimed ones from which the claim is called out
+LARGER = 1.25  # packed over nominal bytes above which a stage is flagged
 
 
 @dataclass(frozen=True)
 class NominalClaim:
-    """One stage's claim and what became of it; `warnings` are for people."""
+    """One stage's nominal values next to the measured ones; `warnings` are for people."""
 
     position: int
     label: str
     bits: float
     sparsity: float
-    ideal_bytes: float  # what the claim alone would take: only nonzero weights, at their nominal bits
+    ideal_bytes: float  # nominal size: only nonzero weights, at their nominal bits
     packed_bytes: int
     speed_up: float | None
-    disturbed: bool  # whether something else used the machine while it was timed
+    disturbed: bool  # whether the machine was busy while it was timed
     warnings: tuple[str, ...]
 
     def row(self) -> dict[str, str]:
-        """The claim as a line of a table."""
+        """The row of the table."""
         return {
             "Stage": f"{self.position} · {self.label}",
-            "Verdict": "; ".join(self.warnings) or "keeps its claim",
-            "Claimed bits a weight": f"{self.bits:.2f}".rstrip("0").rstrip("."),
-            "Claimed zeros": formats.percent(self.sparsity),
-            "Claimed size": formats.size(self.ideal_bytes),
+            "Verdict": "; ".join(self.warnings) or "as claimed",
+            "Nominal bits per weight": f"{self.bits:.2f}".rstrip("0").rstrip("."),
+            "Nominal sparsity": formats.percent(self.sparsity),
+            "Nominal size": formats.size(self.ideal_bytes),
             "Packed size": formats.size(self.packed_bytes),
-            "Packed over claimed": formats.ratio(self.packed_bytes / self.ideal_bytes if self.ideal_bytes else None),
+            "Packed / nominal": formats.ratio(self.packed_bytes / self.ideal_bytes if self.ideal_bytes else None),
             "Measured speed-up": marked(formats.ratio(self.speed_up), self.disturbed),
         }
 
@@ -44,7 +44,7 @@ class NominalClaim:
 def claims(stages: pd.DataFrame, timed: set[int]) -> list[NominalClaim]:
     """The claims of a run's trained, compressed stages; `timed` are the positions with any latency.
 
-    `stages` carry a latency's `ratio`, `ratio_high` and `disturbed` beside their own columns.
+    `stages` have a latency's `ratio`, `ratio_high` and `disturbed` in addition to their own columns.
     """
     if stages.empty:
         return []
@@ -73,15 +73,15 @@ def _warnings(stage: dict[str, Any], timed: set[int], ideal: float) -> list[str]
     found = []
     sparse, quantized = stage["nominal_sparsity"] >= SPARSE, stage["nominal_bits"] < FEW_BITS
     if stage["position"] not in timed:
-        found.append("size only (no kernel on this worker)")
+        found.append(NO_KERNEL)
     elif pd.notna(stage["ratio"]) and not _is_faster(stage) and (sparse or quantized):
         found.append(marked(f"{'sparse' if sparse else 'quantized'} but not faster", bool(stage["disturbed"])))
     if ideal and stage["size_bytes"] / ideal > LARGER:
-        found.append("packed larger than claimed")
+        found.append("packed size above nominal")
     return found
 
 
 def _is_faster(stage: dict[str, Any]) -> bool:
-    """Faster beyond doubt: the whole interval of the time's ratio lies below one."""
+    """Significantly faster: the whole interval of the relative latency lies below one."""
     high = stage["ratio_high"] if pd.notna(stage["ratio_high"]) else stage["ratio"]
     return bool(high < 1)

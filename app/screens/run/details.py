@@ -1,4 +1,4 @@
-"""What stands behind a run's numbers: layers, mistakes, spec and environment."""
+"""Details of a run: layers, regressions, spec and environment."""
 
 import base64
 from typing import Any
@@ -10,34 +10,46 @@ from app.charts.layers import layer_chart, quantities, titled
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
-from app.text.stages import layer_table, name_of
+from app.text.stages import layer_table, missed_table, name_of
+from core.measured import reached_share
 from core.spec.model import RunSpec
 
-ACROSS = 6  # images in a row
+PER_ROW = 6  # images
 
 
 def show_layers(stages: pd.DataFrame) -> None:
-    """What steps say of each layer."""
-    told = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
-    if not told:
-        st.info("No step of this run tells of single layers. Pruning, quantization and decomposition do.")
+    """Per-layer results of the steps, and the modules that they did not reach."""
+    _show_missed(stages)
+    found = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
+    if not found:
+        st.info("No step of this run has per-layer results. Pruning, quantization and decomposition record them.")
         return
-    chosen = st.selectbox("Step", list(told), index=len(told) - 1, key="layers_of")
-    layers = told[chosen]
+    chosen = st.selectbox("Step", list(found), index=len(found) - 1, key="layers_of")
+    layers = found[chosen]
     numbers = quantities(layers)
     if numbers and len(layers) > 1:
         shown = st.segmented_control(
-            "Shown", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
+            "Quantity", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
         )
         st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
     st.dataframe(layer_table(layers), hide_index=True)
+
+
+def _show_missed(stages: pd.DataFrame) -> None:
+    for stage in stages.to_dict("records"):
+        details = stage["details"] if isinstance(stage["details"], dict) else {}
+        share, missed = reached_share(details), missed_table(details)
+        if share is None or missed.empty:
+            continue
+        with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
+            st.dataframe(missed, hide_index=True)
 
 
 def _layers(stage: dict[str, Any]) -> bool:
     return bool(isinstance(stage["details"], dict) and stage["details"].get("layers"))
 
 
-def show_mistakes(stages: pd.DataFrame) -> None:
+def show_regressions(stages: pd.DataFrame) -> None:
     """The inputs that a stage gets wrong and its reference gets right, the worst first."""
     compared = {
         name_of(stage): (stage["key"], int(stage["reference_stage_id"]))
@@ -45,15 +57,18 @@ def show_mistakes(stages: pd.DataFrame) -> None:
         if pd.notna(stage["reference_stage_id"]) and stage["stage_id"] != stage["reference_stage_id"]
     }
     if not compared:
-        st.info("No stage is compared with a reference yet.")
+        st.info("No stage has been compared with a reference yet.")
         return
-    chosen = st.selectbox("Stage", list(compared), index=len(compared) - 1, key="mistakes_of")
+    chosen = st.selectbox("Stage", list(compared), index=len(compared) - 1, key="regressions_of")
     key, reference_id = compared[chosen]
-    items = run_details.load_mistakes(key, load_keys((reference_id,))[reference_id])
+    items = run_details.load_regressions(key, load_keys((reference_id,))[reference_id])
     if items is None:
-        st.info("Its artifact is not on this host any more, so the inputs cannot be shown.")
+        st.info("The artifact is no longer on this host, so its regressions cannot be shown.")
     elif not items:
-        st.success("It gets nothing wrong that its reference gets right.", icon=":material/check_circle:")
+        st.success(
+            "No regressions: every input that the reference gets right is right here too.",
+            icon=":material/check_circle:",
+        )
     elif "image" in items[0]:
         _images(items)
     else:
@@ -61,27 +76,25 @@ def show_mistakes(stages: pd.DataFrame) -> None:
 
 
 def _images(items: list[dict[str, Any]]) -> None:
-    st.caption(
-        "The stage is wrong here and its reference right; where it lost most comes first, with the loss of both."
-    )
-    for start in range(0, len(items), ACROSS):
-        for column, item in zip(st.columns(ACROSS), items[start : start + ACROSS], strict=False):
+    st.caption("Inputs that this stage gets wrong and its reference gets right, sorted by the increase in loss.")
+    for start in range(0, len(items), PER_ROW):
+        for column, item in zip(st.columns(PER_ROW), items[start : start + PER_ROW], strict=False):
             column.image(base64.b64decode(item["image"]), width="stretch")
             label, predicted = formats.plain(str(item["label"])), formats.plain(str(item["predicted"]))
-            column.caption(f"**{label}**, taken for **{predicted}**  \n{_loss(item)}")
+            column.caption(f"**{label}**, predicted **{predicted}**  \n{_loss(item)}")
 
 
 def _texts(items: list[dict[str, Any]]) -> None:
-    st.caption("Where the stage lost most against its reference.")
+    st.caption("Inputs with the largest increase in loss over the reference.")
     rows = []
     for item in items:
-        answers = {"Label": item["label"], "Answer": str(item["predicted"])} if "predicted" in item else {}
+        answers = {"Label": item["label"], "Prediction": str(item["predicted"])} if "predicted" in item else {}
         rows.append(
             {
                 "Text": item["text"],
                 **answers,
                 "Loss": f"{formats.number(item['nats'])} nats",
-                "Reference's loss": f"{formats.number(item['reference_nats'])} nats",
+                "Reference loss": f"{formats.number(item['reference_nats'])} nats",
             }
         )
     st.dataframe(rows, hide_index=True, row_height=70, column_config={"Text": st.column_config.Column(width="large")})
@@ -92,19 +105,19 @@ def _loss(item: dict[str, Any]) -> str:
 
 
 def show_spec(run: dict[str, Any]) -> None:
-    """The spec as it can be pasted, and under what it executed."""
+    """The spec as YAML, and the environment in which it ran."""
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("**Spec**")
         st.code(RunSpec.parse(run["spec"]).to_yaml(), language="yaml")
     with right:
         st.markdown("**Environment**")
-        told = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
-        st.table(told, border="horizontal")
+        rows = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
+        st.table(rows, border="horizontal")
 
 
 def environment(run: dict[str, Any]) -> dict[str, str]:
-    """Seed, hardware, versions, commit and time spent, in words."""
+    """Seed, hardware, versions, commit and compute time, as text."""
     hardware: dict[str, Any] = run["hardware"] or {}
     versions: dict[str, Any] = hardware.get("versions") or {}
     known = dict(run["environment"])

@@ -1,4 +1,4 @@
-"""The head of the run page: what the run is, how it stands, and what can be done with it."""
+"""The head of the run page: name, status and actions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ BADGES: dict[RunStatus, tuple[Colour, str]] = {
 
 
 def show_title(run: dict[str, Any], actor: Actor) -> None:
-    """Name, status and the buttons; a viewer's are off."""
+    """Name, status and buttons, which are disabled for viewers."""
     st.title(formats.plain(run["name"] or run["recipe"]), anchor=False)
     colour, icon = BADGES[run["status"]]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -44,24 +44,24 @@ def show_title(run: dict[str, Any], actor: Actor) -> None:
 
 
 def show_state(run: dict[str, Any]) -> None:
-    """What it does now, or what became of it."""
+    """Progress, what it waits for, or why it ended."""
     if run["status"] == RunStatus.RUNNING:
         remaining = run["seconds_left"]
-        left = f"about {formats.duration(remaining)} left" if remaining else "time left not known yet"
+        left = f"about {formats.duration(remaining)} left" if remaining else "time left unknown"
         st.progress(min(1.0, run["progress"]), text=f"{formats.plain(run['progress_text'] or 'starting')} · {left}")
     elif run["status"] == RunStatus.QUEUED:
         waits_for = run_details.load_waiting(run["id"])
         if waits_for:
-            st.warning(f"Waits for {formats.plain(waits_for)}.", icon=":material/hourglass_top:")
+            st.warning(f"Waiting for {formats.plain(waits_for)}.", icon=":material/hourglass_top:")
         else:
-            st.info("Queued: a worker takes it when its turn comes.", icon=":material/schedule:")
+            st.info("Queued. A worker starts it when its turn comes.", icon=":material/schedule:")
     elif run["status"] == RunStatus.FAILED:
         failure = run["failure"]
         message = formats.plain(_shortened(run["failure_message"]))
         what = f"**Failed: {failure.value if failure else 'unknown'}.** {message[:1].upper()}{message[1:]}"
         st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
     elif run["status"] == RunStatus.CANCELLED:
-        st.warning("Cancelled. Its finished stages stand; requeue it to go on.", icon=":material/cancel:")
+        st.warning("Cancelled. Finished stages are kept; requeue the run to continue.", icon=":material/cancel:")
 
 
 def _status(run: dict[str, Any]) -> str:
@@ -115,7 +115,7 @@ def _buttons(run: dict[str, Any], actor: Actor) -> None:
 
 
 def act(change: Callable[..., Any], *arguments: Any) -> None:
-    """Do what a button asks for, or say why not; then read anew."""
+    """Perform a button's action, or show why it is refused; then reload."""
     with refusal_toast.told():
         change(*arguments)
     run_details.forget()
@@ -123,12 +123,12 @@ def act(change: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _star(run_id: int, actor: Actor) -> None:
-    """The user's star, which a click gives or takes."""
+    """The user's star, toggled by a click."""
     starred = run_id in load_stars(actor.user.id, (run_id,))
     st.button(
         "",
         icon="⭐" if starred else ":material/star:",
-        help="Take my star" if starred else "Star: find it by the filters of the Runs page",
+        help="Remove star" if starred else "Star this run; the Runs page can filter by stars",
         type="tertiary",
         key="star",
         on_click=act,
@@ -137,6 +137,6 @@ def _star(run_id: int, actor: Actor) -> None:
 
 
 def _shortened(message: str) -> str:
-    """The message's first lines, so that a traceback stays in the log."""
+    """The message's first lines; a full traceback stays in the log."""
     lines = message.strip().splitlines()
     return " ".join(lines[:3])[:600] + (" …" if len(lines) > 3 else "")

@@ -1,4 +1,4 @@
-"""Notes and tags of a run: what people say of it."""
+"""Notes and tags of a run."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LONGEST_NOTE = 20_000
 
 
 def show(run: dict[str, Any], actor: Actor) -> None:
-    """The notes with their authors, the tags, and fields to add a note or a tag."""
+    """The notes with their authors, the tags, and forms to add to both."""
     run_id, off = run["id"], not actor.may_submit
     for note in run_details.load_notes(run_id):
         with st.chat_message("user"):
@@ -24,7 +24,7 @@ def show(run: dict[str, Any], actor: Actor) -> None:
         text = st.text_area(
             "Add a note",
             max_chars=LONGEST_NOTE,
-            placeholder="what you learnt from this run, in Markdown: **bold**, `code`, - lists, [links](https://…)",
+            placeholder="What did you learn from this run? Markdown: **bold**, `code`, - lists, [links](https://…)",
             disabled=off,
         )
         if st.form_submit_button("Add", disabled=off) and text.strip():
@@ -36,7 +36,7 @@ def show(run: dict[str, Any], actor: Actor) -> None:
                 st.button(
                     formats.plain(name),
                     icon=":material/close:",
-                    help="Take this tag off",
+                    help="Remove this tag",
                     disabled=off,
                     key=f"untag {name}",
                     on_click=act,
@@ -44,6 +44,6 @@ def show(run: dict[str, Any], actor: Actor) -> None:
                 )
     with st.form("tag", border=False, clear_on_submit=True):
         name = st.text_input("Add a tag", max_chars=60, disabled=off, placeholder="ship, baseline …")
-        if st.form_submit_button("Tag", disabled=off) and name.strip():
+        if st.form_submit_button("Add tag", disabled=off) and name.strip():
             act(annotations.tag, actor, run_id, name)
             st.rerun()

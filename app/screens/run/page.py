@@ -1,4 +1,4 @@
-"""One run: how it goes, what each step did, and what came out."""
+"""One run: its progress, the effect of each step, and its results."""
 
 import streamlit as st
 
@@ -12,22 +12,25 @@ asked = st.query_params.get("run", "")
 run = run_details.load_run(int(asked), actor.project.id) if asked.isdecimal() else None
 if run is None:
     st.title("Run")
-    st.info(f"There is no run {asked} in this project." if asked else "No run is named in the address.")
+    st.info(f"This project has no run {asked}." if asked else "The URL names no run.")
     st.page_link("screens/runs/page.py", label="All runs", icon=":material/table_rows:")
     st.stop()
 
 run_id: int = run["id"]
 st.set_page_config(page_title=f"Run {run_id} · Slimboard")
 was_unfinished = run_details.is_unfinished(run)
-TABS = ("Stages", "Curves", "Log", "Layers", "Mistakes", "Spec", "Artifacts", "Notes")
-if st.query_params.get("show") in TABS:  # what links called the tab, as Compare still calls its own
-    navigation.go(f"run?run={run_id}&tab={st.query_params['show']}", replace=True)
+FORMER_TABS = {"Mistakes": "Regressions"}
+TABS = ("Stages", "Curves", "Log", "Layers", "Regressions", "Spec", "Artifacts", "Notes")
+linked = st.query_params.get("show", st.query_params.get("tab"))
+current = FORMER_TABS.get(linked or "", linked)
+if current in TABS and current != st.query_params.get("tab"):  # a link of an earlier release
+    navigation.go(f"run?run={run_id}&tab={current}", replace=True)
     st.stop()
 
 
 @st.fragment(run_every="2s" if was_unfinished else None)
 def show() -> None:
-    """The whole page: read anew every 2 s while the run is unfinished."""
+    """The whole page, reloaded every 2 s while the run is unfinished."""
     run = run_details.load_run(run_id, actor.project.id)
     assert run is not None, "runs are never deleted"
     if was_unfinished and not run_details.is_unfinished(run):
@@ -54,8 +57,8 @@ def show() -> None:
             progress.show_log(run_id)
         elif opened == "Layers":
             details.show_layers(stages)
-        elif opened == "Mistakes":
-            details.show_mistakes(stages)
+        elif opened == "Regressions":
+            details.show_regressions(stages)
         elif opened == "Spec":
             details.show_spec(run)
         elif opened == "Artifacts":

@@ -1,4 +1,4 @@
-"""How a run went: its curves, grouped by step, and its log."""
+"""The progress of a run: its curves, grouped by step, and its log."""
 
 import datetime as dt
 from typing import Any, Literal
@@ -13,15 +13,15 @@ from app.text.stages import curve_title, name_of
 
 LEVELS = {"error": "red", "warning": "orange", "info": "", "output": "gray"}
 LINES = 400
-FEW_LINES = 16  # that need no scrolling
+FEW_LINES = 16  # that fit without scrolling
 SHOWN_AT_FIRST = 6  # curves of a step
 
 
 def show_curves(run_id: int, stages: pd.DataFrame) -> None:
-    """Curves of one step after another; a picker leaves out what is not wanted."""
+    """The curves step by step, with a picker for which ones to show."""
     found = run_details.load_curves(run_id)
     if not found:
-        st.info("No curves yet. Steps that train, distil or search draw them while they work.")
+        st.info("No curves yet. Steps that train, distill or search record them while they run.")
         return
     labels = {stage["position"]: name_of(stage) for stage in stages.to_dict("records")}
     by_step: dict[int, list[str]] = {}
@@ -44,12 +44,12 @@ def show_curves(run_id: int, stages: pd.DataFrame) -> None:
 
 
 def show_log(run_id: int) -> None:
-    """The log's last lines, of the chosen levels."""
+    """The last lines of the log, for the selected levels."""
     chosen = st.pills("Levels", list(LEVELS), selection_mode="multi", default=list(LEVELS), key="levels")
     lines = run_details.load_log(run_id, tuple(chosen), LINES)
     if not lines:
         every = set(chosen) == set(LEVELS)
-        st.info("Nothing was logged." if every else "No lines of these levels." if chosen else "Choose a level.")
+        st.info("The log is empty." if every else "No lines at these levels." if chosen else "Select a level.")
         return
     height: Literal["content"] | int = "content" if len(lines) <= FEW_LINES else 420
     st.code("\n".join(_line(line) for line in lines), language="log", height=height, wrap_lines=True)

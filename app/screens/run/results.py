@@ -1,4 +1,4 @@
-"""What a run's stages were measured to be: the summary, the table, the waterfalls and the latencies."""
+"""Results of a run's stages: summary, tables, waterfall charts and latencies."""
 
 from typing import Any
 
@@ -15,21 +15,20 @@ from app.text import stages as words
 from core.measured import SIGNIFICANT
 
 FIDELITY = (
-    "KL is the divergence KL(reference ‖ stage) of the predictions on the test examples, in nats: its mean with the "
-    "95 % interval over examples (of text: whole windows), and the value that 99 % of the predictions stay below. A "
-    "prediction is an example's class, or a token that the score counts. Flips are predictions that change between "
-    "right and wrong."
+    "KL is the Kullback-Leibler divergence KL(reference ‖ stage) of the predictions on the test examples, in nats: the "
+    "mean with its 95 % interval over examples (for text: over windows), and the 99 % quantile over predictions. A "
+    "prediction is an example's class, or a scored token. Flips are predictions that change between right and wrong."
 )
-AGAINST = "Of the last stage; below, how that stands against the reference."
+AGAINST = "The last stage. Below: the change from the reference."
 
 
 def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], seen: str | None) -> None:
-    """All there is to say of the stages; `seen` are the conditions whose latencies stand in the tables."""
+    """All results of the stages; `seen` are the conditions of the latencies in the tables."""
     if stages.empty:
-        st.info("No stage is measured yet. Each appears here as soon as it is.")
+        st.info("No measured stages yet. Each appears here as soon as it is measured.")
         return
     if len(conditions) > 1:
-        seen = st.selectbox("Latency measured as", conditions, key="conditions")
+        seen = st.selectbox("Latency conditions", conditions, key="conditions")
     timed = set(latencies.get("position", []))
     known = words.with_latency(stages, latencies, seen)
     show_table(known, timed)
@@ -41,13 +40,13 @@ def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], s
 
 
 def show_summary(stages: pd.DataFrame) -> None:
-    """The last trained stage in four numbers, the first three also against the reference."""
+    """The last trained stage in four numbers, the first three also relative to the reference."""
     trained = stages[stages["trained"] & (stages["position"] >= 0)]
     if trained.empty:
         return
     last = trained.iloc[-1].to_dict()
     unit = last["score_unit"]
-    row = st.container(horizontal=True, key="cards")  # style.css gives each a least width
+    row = st.container(horizontal=True, key="cards")  # style.css sets a minimum width
     cards = [row.container() for _ in range(4)]
     _card(cards[0], "Size", formats.size(last["size_bytes"]), words.size_change(last), help=AGAINST)
     delta = "" if pd.isna(last["score_delta"]) else formats.score_change(last["score_delta"], unit)
@@ -55,7 +54,7 @@ def show_summary(stages: pd.DataFrame) -> None:
     _card(cards[1], last["score_name"].capitalize(), score, delta, _direction(last), help=AGAINST)
     _latency_card(cards[2], last)
     peak = None if pd.isna(last["peak_memory_bytes"]) else last["peak_memory_bytes"]
-    _card(cards[3], "Peak memory", formats.size(peak), "loading and running it, alone" if peak else "")
+    _card(cards[3], "Peak memory", formats.size(peak), "load and run, fresh process" if peak else "")
 
 
 def _latency_card(column: Any, last: dict[str, Any]) -> None:
@@ -73,7 +72,7 @@ def _card(column: Any, title: str, value: str, note: str, colour: str = "off", h
 
 
 def _direction(stage: dict[str, Any]) -> str:
-    """Green or red only where the paired test says that the change is more than chance."""
+    """Green or red only if the paired test finds the change significant."""
     if pd.isna(stage["p_value"]) or stage["p_value"] >= SIGNIFICANT:
         return "off"
     return "green" if (stage["score_delta"] > 0) == stage["higher_is_better"] else "red"
@@ -86,20 +85,20 @@ def _better(ratio: float | None, low: float, high: float) -> str:
 
 
 def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
-    """All stages; those without training grey, because their score says nothing."""
+    """All stages; untrained ones in grey, because their score is meaningless."""
     grey = (~stages["trained"]).tolist()
     wrapped_table.show(words.stage_table(stages, timed), grey)
     notes = []
     notes += words.checkpoint_notes(stages)
     if any(grey):
-        notes.append("Grey: not trained yet, so left out of every chart.")
+        notes.append("Grey stages are untrained and left out of all charts.")
     if (stages["position"] < 0).any():
-        notes.append("The first line is the reference that the spec names; it is no step of this run.")
-    notes.append("Intervals are 95 %. A change is significant where the paired test gives p below 0.05.")
+        notes.append("The first row is the reference named in the spec; it is not a step of this run.")
+    notes.append("Intervals are 95 %. A change is significant if the paired test gives p < 0.05.")
     if stages["ratio"].notna().any():
         notes.append(
-            "Time × reference is against the reference as it was timed in turn with the stage (All latencies), "
-            "not against its own line."
+            "Relative latency is the stage's latency over the reference's, timed in turn with the stage (see All "
+            "latencies), so it can differ from the ratio of two rows."
         )
     if stages["disturbed"].eq(True).any():
         notes.append(words.DISTURBED)
@@ -117,13 +116,13 @@ def show_fidelity(stages: pd.DataFrame) -> None:
 
 
 def show_costs(stages: pd.DataFrame) -> None:
-    """What each stage costs to compute and to hold."""
+    """Compute and memory of each stage."""
     st.subheader("Compute and memory", anchor=False)
     wrapped_table.show(words.cost_table(stages), (~stages["trained"]).tolist())
 
 
 def show_waterfalls(stages: pd.DataFrame) -> None:
-    """What each step did to size, score and latency, side by side."""
+    """The effect of each step on size, score and latency, side by side."""
     drawn = stages[stages["trained"] & (stages["position"] >= 0)]
     if drawn.empty:
         return
@@ -141,40 +140,40 @@ def _show_waterfall(drawn: pd.DataFrame, axis: Axis, *, is_score: bool) -> None:
     if known.empty:
         st.caption("Not measured under these conditions.")
         return
-    told, notes = None, []
+    certainties, notes = None, []
     if is_score:
-        told = significance.of_scores(known)
-        notes.append("Pale: may be chance (paired test against the stage before), or not tested.")
+        certainties = significance.of_scores(known)
+        notes.append("Pale: not significant (paired test against the previous stage) or not tested.")
     elif axis is AXES["p50_ms"]:
-        told = significance.of_times(known)
-        notes.append("Pale: disturbed, or may be chance (the 95 % intervals of Time × reference meet).")
-    if (changes(known, axis, told)["strength"] == 1).all():
+        certainties = significance.of_times(known)
+        notes.append("Pale: disturbed, or not significant (the 95 % intervals of the relative latencies overlap).")
+    if (changes(known, axis, certainties)["strength"] == 1).all():
         notes.clear()
     if axis is AXES["p50_ms"] and len(known) < len(drawn):
-        notes.append("Stages without a kernel here are not timed.")
-    st.altair_chart(waterfall(known, axis, told, zero=not is_score))
+        notes.append("Stages without a kernel on this worker are not timed.")
+    st.altair_chart(waterfall(known, axis, certainties, zero=not is_score))
     if notes:
         st.caption(" ".join(notes))
 
 
 def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:
-    """What was promised by bits and zeros, and what the packed file and the clock say."""
+    """Nominal bits and sparsity next to packed size and measured speed-up."""
     found = claimed.claims(stages, timed)
     if not found:
         return
-    st.subheader("Claimed against real", anchor=False)
+    st.subheader("Nominal vs measured", anchor=False)
     wrapped_table.show(pd.DataFrame([claim.row() for claim in found]))
     st.caption(
-        "Claimed size counts nonzero weights at their nominal bits. Packed size is what the file holds: scales, masks, "
-        "indices and layers that keep their precision included."
+        "Nominal size counts only nonzero weights, at their nominal bits. Packed size is that of the file, including "
+        "scales, masks, indices and layers that keep their precision."
     )
 
 
 def show_latencies(latencies: pd.DataFrame, stages: pd.DataFrame) -> None:
-    """Every latency with its conditions."""
+    """All latencies with their conditions."""
     if latencies.empty:
         return
     with st.expander(f"All latencies ({len(latencies)})", icon=":material/timer:"):
         st.dataframe(words.latency_table(latencies, stages), hide_index=True)
         where = formats.plain(f"On {latencies.iloc[0]['hardware']}, {latencies.iloc[0]['software']}")
-        st.caption(f"{where}. Stage and reference were timed in turn, so that a machine that drifts slows both alike.")
+        st.caption(f"{where}. Stage and reference were timed in turn, so that drift affects both equally.")

@@ -1,4 +1,4 @@
-"""How sure each change of a run's score or time is, from a stage to the next one."""
+"""Whether each change of a run's score or latency, from one stage to the next, is significant."""
 
 from itertools import pairwise
 from typing import Any
@@ -12,12 +12,12 @@ from app.text import formats
 from core.measured import SIGNIFICANT, Comparison
 
 DISTURBED = Certainty(False, "disturbed")
-CHANCE = Certainty(False, "may be chance: the 95 % intervals meet")
-SURE = Certainty(True, "beyond the 95 % intervals")
+CHANCE = Certainty(False, "not significant: the 95 % intervals overlap")
+SURE = Certainty(True, "significant: the 95 % intervals do not overlap")
 
 
 def of_scores(stages: pd.DataFrame) -> dict[int, Certainty]:
-    """By position, what the paired test of a stage against the one before it finds."""
+    """By position, the result of the paired test of a stage against the previous one."""
     return {
         position: Certainty(p_value < SIGNIFICANT, formats.significance(p_value))
         for position, p_value in p_values(stages).items()
@@ -25,10 +25,10 @@ def of_scores(stages: pd.DataFrame) -> dict[int, Certainty]:
 
 
 def of_times(stages: pd.DataFrame) -> dict[int, Certainty]:
-    """By position, whether a stage is surely faster or slower than the one before it.
+    """By position, whether a stage is significantly faster or slower than the previous one.
 
-    Both were timed in turn with the reference: the change is sure where the intervals of their times over its time lie
-    apart, on the side that the times themselves tell. `stages` are timed, in order.
+    Both were timed in turn with the reference: the change is significant if the intervals of their relative latencies
+    do not overlap, in the direction of the latencies themselves. `stages` are timed, in order.
     """
     rows = stages.to_dict("records")
     told = {rows[0]["position"]: DISTURBED} if rows and rows[0]["disturbed"] else {}
@@ -46,7 +46,7 @@ def _certainty(before: dict[str, Any], stage: dict[str, Any]) -> Certainty:
 
 
 def _interval(stage: dict[str, Any]) -> tuple[float, float] | None:
-    """Of the time over the reference's, which is its own."""
+    """The interval of the relative latency; 1 for the reference itself."""
     if stage["stage_id"] == stage["reference_stage_id"]:
         return 1.0, 1.0
     low, high = stage["ratio_low"], stage["ratio_high"]
@@ -54,9 +54,9 @@ def _interval(stage: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def p_values(stages: pd.DataFrame) -> dict[int, float]:
-    """P-values by position, of those stages (in order) whose results by example are on this host with the ones before.
+    """P-values by position, for stages (in order) whose per-example results and the previous stage's are on this host.
 
-    Against a stage's reference the run's own test counts, which needs no results.
+    If the previous stage is the reference, the run's own test counts, which needs no results.
     """
     rows = stages.to_dict("records")
     tested: dict[int, float] = {}

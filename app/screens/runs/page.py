@@ -1,4 +1,4 @@
-"""All runs of the project: filtered, sorted and paged by the store; every choice stands in the address."""
+"""All runs of the project: filtered, sorted and paged by the store; every choice is URL state."""
 
 import math
 from collections.abc import Callable
@@ -34,8 +34,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 choices = load_choices(actor.project.id)
 if not choices["models"]:
-    st.info("No run was submitted in this project yet.")
-    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.info("This project has no runs yet.")
+    st.page_link("screens/submit/page.py", label="Submit your first run", icon=":material/add_circle:")
     st.stop()
 
 
@@ -44,7 +44,7 @@ starred = url_state.flag("starred", False)
 n_filters = sum(map(bool, filters.values())) + starred
 with st.container(horizontal=True, vertical_alignment="bottom"):
     text = st.text_input(
-        "Search", placeholder="words of name, recipe, model, task or tags", key="text", bind="query-params", width=305
+        "Search", placeholder="name, recipe, model, task or tags", key="text", bind="query-params", width=305
     )
     statuses = st.pills(
         "Status", [s.value for s in RunStatus], selection_mode="multi", key="status", bind="query-params"
@@ -62,7 +62,7 @@ if more.open:  # its widgets take time to draw
             if options:
                 picker = url_state.widget(name, filters[name] or None)
                 st.selectbox(name.capitalize(), options, index=None, placeholder="all", **picker)
-        st.toggle("Only those that I starred", **url_state.widget("starred", starred))
+        st.toggle("Only runs starred by me", **url_state.widget("starred", starred))
         st.button("Clear", disabled=not n_filters, on_click=url_state.forget, args=(*FILTERS, "starred"))
 if n_filters:
     told = [f"{name} {formats.plain(value)}" for name, value in filters.items() if value]
@@ -85,7 +85,7 @@ with corner:
     views.show("runs", settings, actor)
 found = count_runs(chosen)
 if not found:
-    st.info("No run matches. Remove a filter.")
+    st.info("No runs match. Remove a filter.")
     st.stop()
 
 bar = st.container(horizontal=True, vertical_alignment="center")
@@ -94,7 +94,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     pages = st.container(width="content")
     st.space("stretch")
     page_size = st.segmented_control(
-        "Rows on a page", [50, 100, 200], default=50, required=True, key="rows", bind="query-params", width="content"
+        "Rows per page", [50, 100, 200], default=50, required=True, key="rows", bind="query-params", width="content"
     )
 n_pages = math.ceil(found / page_size)
 page = min(pages.pagination(n_pages, key="page", bind="query-params"), n_pages)
@@ -103,7 +103,7 @@ stars = load_stars(actor.user.id, tuple(run["id"] for run in runs))
 
 
 def sort(order: str) -> None:
-    """Take the order that a click on a head asks for into the address."""
+    """Store the sort order of the clicked header in the URL."""
     if order in ORDERS:
         st.query_params["sort"] = order
 
@@ -112,7 +112,7 @@ with listing:
     ticked = row_table.show(
         table.COLUMNS,
         table.table(runs, stars=stars),
-        key="runs",  # of whichever rows: a click on a head of those before is heard too
+        key="runs",  # the same for all rows, so that a click on a header of the previous table still counts
         caption="Runs",
         order=order,
         on_order=sort,
@@ -124,7 +124,7 @@ ended = [run["id"] for run in selected if run["id"] not in unfinished]
 
 
 def act(change: Callable[[Actor, list[int]], int], words: str, run_ids: list[int]) -> None:
-    """Do what a button asks for, and say what came of it."""
+    """Perform a button's action and report the result."""
     with refusal_toast.told():
         changed = change(actor, run_ids)
         st.toast(f"{formats.plural(changed, 'run')} {words}.", icon=":material/check_circle:")
@@ -140,7 +140,7 @@ def tag(name: str, actor: Actor, run_ids: list[int]) -> int:
 
 with bar:
     first = (page - 1) * page_size + 1
-    st.markdown(f"**{formats.plural(found, 'run')}**, {first} to {first + len(runs) - 1} shown")
+    st.markdown(f"**{formats.plural(found, 'run')}**, showing {first} to {first + len(runs) - 1}")
     st.space("stretch")
     if selected:
         measured = [run["id"] for run in selected if run["last"]]
@@ -157,7 +157,7 @@ with bar:
         st.button(
             f"{'Star' if star else 'Unstar'} {len(ids)}",
             icon=":material/star:",
-            on_click=partial(act, partial(set_stars, starred=star), "starred" if star else "no longer starred", ids),
+            on_click=partial(act, partial(set_stars, starred=star), "starred" if star else "unstarred", ids),
         )
         with (
             st.popover(f"Tag {len(ids)}", icon=":material/sell:", disabled=not actor.may_submit),
@@ -167,13 +167,13 @@ with bar:
                 "Tag",
                 max_chars=60,
                 placeholder="a name for the group",
-                help="Runs of one tag are a group: filter by it, then compare them.",
+                help="Runs with the same tag form a group. Filter by the tag to compare them.",
             )
             if st.form_submit_button("Tag", type="primary") and name.strip():
                 act(partial(tag, name), "tagged", ids)
         for label, icon, what, words, ids in (
             ("Cancel", "cancel", actions.cancel, "cancelled or stopping", unfinished),
-            ("Requeue", "replay", actions.requeue, "queued again", ended),
+            ("Requeue", "replay", actions.requeue, "requeued", ended),
         ):
             st.button(
                 f"{label} {len(ids)}" if ids else label,
@@ -182,9 +182,11 @@ with bar:
                 on_click=partial(act, what, words, ids),
             )
     else:
-        st.caption("A number opens its run. Select rows to compare, star, cancel or requeue them.", width="content")
+        st.caption(
+            "Click a number to open the run. Select rows to compare, star, cancel or requeue them.", width="content"
+        )
     buttons.show(
         "slimboard-runs",
         buttons.tables(lambda: frames.listed(read_all_runs(chosen, order))),
-        f"All {formats.plural(found, 'run')} that the filters leave, with raw numbers.",
+        f"All {formats.plural(found, 'run')} that match the filters, as raw numbers.",
     )

@@ -1,4 +1,4 @@
-"""The table of runs in words. Pure: runs in, rows out."""
+"""The table of runs as text. Pure: runs in, rows out."""
 
 import time
 from collections.abc import Container
@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def table(runs: list[dict[str, Any]], now: float | None = None, stars: Container[int] = ()) -> list[Row]:
-    """A line a run: what it is, how it stands, and what its last stage came to; those in `stars` bear one."""
+    """One row per run: what it is, its status, and the result of its last stage; runs in `stars` get a star."""
     at = time.time() if now is None else now
     return [Row(run["id"], _cells(run, at, starred=run["id"] in stars)) for run in runs]
 
@@ -64,7 +64,7 @@ def _status(run: dict[str, Any]) -> str:
 
 
 def _outcome(run: dict[str, Any]) -> str:
-    """Why it failed, how far it is, or its last stage's label."""
+    """Why it failed, its progress, or its last stage's label."""
     if run["status"] == RunStatus.FAILED and run["failure"]:
         return f"failed: {run['failure'].value}"
     if run["status"] == RunStatus.RUNNING:

@@ -1,8 +1,8 @@
-"""The spec that the submit page is working on: plain data that its widgets show and edit. No st.
+"""The spec being edited on the Submit page: plain data that widgets show and change. Without Streamlit.
 
-The draft is the only truth; it is written in widgets' callbacks alone. A browser that has not yet drawn the newest
-form sends the values of the one before, and Streamlit takes each value of a widget that is gone for an edit. So
-everything that is drawn anew gets another edition, and an edit of an earlier edition is dropped.
+The draft is the single source of truth and changes only in widget callbacks. A browser that has not drawn the newest
+form yet sends values of the previous one, and Streamlit treats each value of a removed widget as an edit. So every
+redraw gets a new edition, and edits of earlier editions are dropped.
 """
 
 import copy
@@ -28,30 +28,30 @@ def _next() -> int:
 
 @dataclass(eq=False, kw_only=True)
 class Edited:
-    """What a form shows. `edition` is part of its widgets' keys."""
+    """The content of a form. `edition` is part of its widgets' keys."""
 
     edition: int = field(default_factory=_next)
 
     def redraw(self) -> None:
-        """Have all widgets drawn anew; what those of before still send is dropped."""
+        """Give all widgets new keys; values that the old ones still send are dropped."""
         self.edition = _next()
 
     def edit(self, edition: int, act: Callable[..., None], *args: Any) -> None:
-        """Do `act` for a widget of this edition; nothing for one of an earlier edition."""
+        """Call `act` for a widget of this edition; ignore widgets of earlier editions."""
         if edition == self.edition:
             act(*args)
 
 
 @dataclass(eq=False)
 class DraftPart(Edited):
-    """A mapping in the spec with a form of its own: the model, the task, the limits."""
+    """A mapping in the spec with its own form: the model, the task, the limits."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Step(DraftPart):
-    """A technique with its settings; `id` stays when the step is drawn anew."""
+    """A technique with its settings; `id` stays the same when the step is redrawn."""
 
     technique: str = ""
     id: int = field(default_factory=_next)
@@ -59,7 +59,7 @@ class Step(DraftPart):
 
     @property
     def words(self) -> str:
-        """The settings in a line: "updates 500, precision bfloat16", the methods of a training by name."""
+        """The settings on one line: "updates 500, precision bfloat16", the methods of a training by name."""
         parts = []
         for name, value in self.values.items():
             if isinstance(value, list) and name == "methods":
@@ -73,7 +73,7 @@ class Step(DraftPart):
 
 @dataclass(frozen=True)
 class Unread:
-    """A text in the YAML field that is no spec, and why."""
+    """A text in the YAML field that is not a valid spec, and why."""
 
     text: str
     problems: list[Problem]
@@ -81,8 +81,8 @@ class Unread:
 
 @dataclass(eq=False)
 class Draft(Edited):
-    """A run spec under construction. Its own edition is that of the list of steps and of the choice of a
-    reference; each part has one of its own."""
+    """A run spec under construction. Its own edition covers the list of steps and the choice of a reference; each part
+    has its own edition."""
 
     general: DraftPart  # name, seed and device
     model: DraftPart
@@ -100,7 +100,7 @@ class Draft(Edited):
 
     @classmethod
     def of(cls, spec: RunSpec, cloned_from: int | None = None, about: str = "") -> Self:
-        """The draft that `to_dict` turns into this spec again."""
+        """The draft whose `to_dict` gives this spec."""
         data = spec.to_dict()
         draft = cls(
             general=DraftPart({"name": spec.name, "seed": spec.seed, "device": spec.device}),
@@ -117,7 +117,7 @@ class Draft(Edited):
         return draft
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain data, without what is empty."""
+        """The spec as plain data, without empty values."""
         data = {**self.general.values, "model": self.model.values, "task": self.task.values}
         data["recipe"] = [{step.technique: step.values} for step in self.steps]
         data["reference"] = self.reference and self.reference.values
@@ -125,7 +125,7 @@ class Draft(Edited):
         return {key: copy.deepcopy(value) for key, value in data.items() if value not in ("", None, {})}
 
     def to_yaml(self) -> str:
-        """The spec as YAML, also while it is none yet; a text that could not be read as it was typed."""
+        """The spec as YAML, even if it is invalid; a text that could not be parsed is returned as typed."""
         if self.unread is not None:
             return self.unread.text
         try:
@@ -135,13 +135,13 @@ class Draft(Edited):
 
     @property
     def is_misnamed(self) -> bool:
-        """Whether another model, task or recipe goes by the name of the one that the draft started from."""
+        """Whether model, task or recipe have changed but the name is still the original one."""
         now = self.to_dict()
         changed = any(now.get(part) != self.start.get(part) for part in ("model", "task", "recipe"))
         return changed and now.get("name") == self.start.get("name")
 
     def check(self, catalogue: Catalogue) -> tuple[RunSpec | None, list[Problem]]:
-        """The spec if it has the right shape, and all that is wrong with it."""
+        """The spec if it is well-formed, and its validation errors."""
         try:
             spec = RunSpec.parse(self.to_dict())
         except SpecError as error:
@@ -155,12 +155,12 @@ class Draft(Edited):
         return spec, problems
 
     def add(self, technique: str, settings: dict[str, Any]) -> None:
-        """Put a technique at the recipe's end."""
+        """Append a technique to the recipe."""
         self.steps.append(Step(settings, technique, added=True))
         self._changed()
 
     def remove(self, step: Step) -> None:
-        """Take a step out."""
+        """Remove a step."""
         self.steps.remove(step)
         self._changed()
 
@@ -171,12 +171,12 @@ class Draft(Edited):
         self._changed()
 
     def duplicate(self, step: Step) -> None:
-        """Put a copy of a step behind it."""
+        """Insert a copy of a step after it."""
         self.steps.insert(self.steps.index(step) + 1, Step(copy.deepcopy(step.values), step.technique))
         self._changed()
 
     def refer(self, reference: dict[str, Any] | None) -> None:
-        """Name the model that the stages are compared with, or leave it to the pipeline."""
+        """Set the reference that stages are compared with; None chooses it automatically."""
         self.reference = None if reference is None else DraftPart(reference)
         self._changed()
 
@@ -190,11 +190,11 @@ def _lacks_name(source: Mapping[str, Any]) -> bool:
 
 
 def _unnamed(field: str) -> Problem:
-    return Problem(f"{field}.source", "", "is not named yet", "Say which one.")
+    return Problem(f"{field}.source", "", "has no name yet", "Enter one.")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with bare names of methods written as mappings, so that a form can write into them."""
+    """Settings with methods as mappings instead of bare names, so that a form can edit them."""
     plain = copy.deepcopy(dict(settings))
     methods = plain.get("methods")
     if isinstance(methods, list):
@@ -214,9 +214,9 @@ def _method(item: Any) -> Any:
 
 
 def dense_companion(spec: RunSpec, catalogue: Catalogue) -> dict[str, Any] | None:
-    """The reference to offer where no stage of the recipe is trained and uncompressed: its model, trained plainly.
+    """The reference to offer if no stage of the recipe is trained and uncompressed: the same model, trained densely.
 
-    None where the spec names a reference, its model comes trained, it trains before it compresses, or never.
+    None if the spec names a reference, its model is already trained, or it trains before compressing or never.
     """
     if spec.reference is not None or not spec.model.source.startswith("builtin:") or spec.model.recipe:
         return None

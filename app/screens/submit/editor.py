@@ -1,4 +1,4 @@
-"""The draft of this browser session, and what the submit page's buttons do to it."""
+"""The draft of this browser session, and the actions of the Submit page on it."""
 
 import re
 import time
@@ -19,13 +19,13 @@ from app.text.schema import starting_settings
 from core.errors import Problem, SpecError
 from core.spec.model import RunSpec
 
-ASK_AGAIN_SECONDS = 30  # a question is lost where no worker was there in time
+ASK_AGAIN_SECONDS = 30  # a request is lost if no worker takes it in time
 PRESETS = Path(__file__).with_name("presets")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A spec to start from, with what it is good for."""
+    """A spec to start from, with a description."""
 
     title: str
     description: str
@@ -33,7 +33,7 @@ class Preset:
 
 
 def presets() -> list[Preset]:
-    """The shipped presets by file name; the first comment line is the title, the following ones describe it."""
+    """The shipped presets by file name; the first comment line is the title, the rest the description."""
     found = []
     for file in sorted(PRESETS.glob("*.yaml")):
         text = file.read_text()
@@ -43,7 +43,7 @@ def presets() -> list[Preset]:
 
 
 def current() -> Draft:
-    """The draft that is being edited; a new session starts with the first preset."""
+    """The draft being edited; a new session starts with the first preset."""
     if "draft" not in st.session_state:
         _start(presets()[0])
     draft: Draft = st.session_state["draft"]
@@ -57,28 +57,28 @@ def _start(preset: Preset) -> None:
 
 
 def start_from_preset(draft: Draft, key: str) -> None:
-    """Replace the draft by the preset that was chosen while it was shown."""
+    """Replace the draft with the chosen preset, if it is still the one that was shown."""
     if draft is current():
         _start(next(preset for preset in presets() if preset.title == st.session_state[key]))
 
 
 def clone(run_id: int, project_id: int) -> None:
-    """Replace the draft by an earlier run's spec."""
+    """Replace the draft with an earlier run's spec."""
     found = load_spec(run_id, project_id)
     if found is None:
-        st.toast(f"There is no run {run_id} in this project.", icon=":material/error:")
+        st.toast(f"This project has no run {run_id}.", icon=":material/error:")
     else:
         st.session_state["draft"] = Draft.of(RunSpec.parse(found), cloned_from=run_id)
 
 
 def clone_chosen(draft: Draft, key: str, project_id: int) -> None:
-    """Replace the draft by the spec of the run that was chosen while it was shown."""
+    """Replace the draft with the chosen run's spec, if it is still the one that was shown."""
     if draft is current():
         clone(st.session_state[key], project_id)
 
 
 def write(place: FormPlace, name: str, key: str) -> None:
-    """Take a widget's value into the draft as it is."""
+    """Write a widget's value into the draft unchanged."""
     place.put(name, st.session_state[key])
 
 
@@ -89,9 +89,9 @@ def add_step(draft: Draft, key: str) -> None:
 
 
 def take_yaml(draft: Draft, shown: str, key: str) -> None:
-    """Make a new draft of the edited YAML; what cannot be read stays in the field, with the reason.
+    """Make a new draft from the edited YAML; text that cannot be parsed stays in the field, with the reason.
 
-    A field that shows another text than the draft's is of a browser that is late: what it holds is no edit.
+    A field that shows a text other than the draft's belongs to an outdated page: its content is not an edit.
     """
     typed = st.session_state[key]
     if draft is not current() or shown != draft.to_yaml() or typed == shown:
@@ -105,13 +105,13 @@ def take_yaml(draft: Draft, shown: str, key: str) -> None:
 
 
 def submit(actor: Actor, draft: Draft, last: int | None) -> None:
-    """Queue the draft as it is now, once for each click on a page that shows the `last` run."""
+    """Queue the current draft, once per click on a page that shows the `last` run."""
     catalogue = load_catalogue()
     spec, problems = draft.check(catalogue)
     if draft is not current() or draft.submitted != last or draft.unread or problems or spec is None:
         return
     if load_answer(spec.hash):
-        return  # the page is drawn again, with the worker's objections at their fields
+        return  # the page is redrawn, with the worker's validation errors at their fields
     draft.refused = ""
     try:
         draft.submitted = runs.submit(actor, spec, catalogue, draft.cloned_from)
@@ -121,40 +121,40 @@ def submit(actor: Actor, draft: Draft, last: int | None) -> None:
 
 
 def show_problems(problems: Sequence[Problem]) -> None:
-    """The first problems of the draft, each with the name of its field."""
-    told = ((formats.plain(_in_words(p.field)), formats.plain(f"{p.message}. {p.remedy}")) for p in problems[:8])
-    st.error("\n\n".join(f"**{where}** {what}" for where, what in told), icon=":material/error:")
+    """The first validation errors of the draft, each with its field."""
+    shown = ((formats.plain(_in_words(p.field)), formats.plain(f"{p.message}. {p.remedy}")) for p in problems[:8])
+    st.error("\n\n".join(f"**{where}** {what}" for where, what in shown), icon=":material/error:")
 
 
 def _in_words(field: str) -> str:
-    """A step by the number that the form gives it: "recipe[2].rtn.bits" is "step 3, rtn.bits"."""
+    """The field with the form's step number: "recipe[2].rtn.bits" is "step 3, rtn.bits"."""
     found = re.match(r"recipe\[(\d+)\]\.?", field)
     return field if found is None else f"step {int(found[1]) + 1}, {field[found.end() :]}".rstrip(", ")
 
 
 def show_answer(spec: RunSpec, may_ask: bool) -> None:
-    """Whether the model takes this recipe, which only a worker can tell."""
+    """Whether the recipe is compatible with the model, which only a worker can check."""
     if load_answer(spec.hash) is None:
         _await_answer(spec, may_ask)
     else:
-        _tell_answer(spec)
+        _show_answer(spec)
 
 
 @st.fragment(run_every="2s")
 def _await_answer(spec: RunSpec, may_ask: bool) -> None:
-    """Wait in a fragment of its own: a run of the whole page that nobody asked for could stop an upload."""
+    """Wait in a separate fragment: rerunning the whole page could interrupt an upload."""
     if load_answer(spec.hash) is not None:
-        _tell_answer(spec)
+        _show_answer(spec)
         return
-    st.caption(":material/hourglass_top: The settings are valid. A worker is asked whether the model takes them.")
+    st.caption(":material/hourglass_top: The settings are valid. A worker is checking compatibility with the model.")
     asked, at = st.session_state.get("asked", ("", 0.0))
     if may_ask and (asked != spec.hash or time.monotonic() - at > ASK_AGAIN_SECONDS):
         st.session_state["asked"] = (spec.hash, time.monotonic())
         runs.request_check(spec)
 
 
-def _tell_answer(spec: RunSpec) -> None:
+def _show_answer(spec: RunSpec) -> None:
     if problems := load_answer(spec.hash):
         show_problems(problems)
     else:
-        st.caption(":green[:material/check_circle: The model takes this recipe.]")
+        st.caption(":green[:material/check_circle: This recipe is compatible with the model.]")

@@ -1,8 +1,8 @@
-"""Forms drawn from JSON schemas: a technique's published settings become widgets that write into a draft.
+"""Forms built from JSON schemas: a technique's published settings become widgets that write into a draft.
 
-The draft is the truth and widgets are views of it: each writes its value back in a callback, so that the
-draft is complete and validated before the page is drawn, and each problem can stand at its field. What makes
-other widgets appear has the part of the draft drawn anew.
+Widgets are views of the draft: each writes its value back in a callback, so that the draft is complete and validated
+before the page is drawn, and each validation error appears at its field. A change that shows or hides widgets redraws
+its part of the draft.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _SCHEMES = {"hf": "Hugging Face or folder", "run": "An earlier run"}
 
 
 def settings_form(schema: Mapping[str, Any], place: FormPlace) -> None:
-    """Draw a widget for each setting of a schema; what differs from its default is written to the draft."""
+    """Draw a widget for each setting of a schema; values other than the default are written to the draft."""
     drawn = fields(schema)
     simple = [field for field in drawn if field.kind not in _WIDE]
     for start in range(0, len(simple), COLUMNS):
@@ -34,7 +34,7 @@ def settings_form(schema: Mapping[str, Any], place: FormPlace) -> None:
 
 
 def _stray_problems(place: FormPlace, known: set[str]) -> None:
-    """Problems of keys that the form has no widget for, as pasted YAML may bring them."""
+    """Validation errors of keys without a widget, which pasted YAML may contain."""
     for problem in place.problems:
         inner = problem.field.removeprefix(f"{place.field}.")
         if inner != problem.field and inner.partition(".")[0].partition("[")[0] not in known:
@@ -49,9 +49,9 @@ def _object_form(field: Field, place: FormPlace) -> None:
 
 
 def _methods_form(field: Field, place: FormPlace) -> None:
-    """The list of methods that take part in a training, each with its own form."""
+    """The list of methods that run inside the train step, each with its own form."""
     items = place.values.get(field.name) or []
-    st.markdown("**Methods that take part**")
+    st.markdown("**Methods**")
     for index, item in enumerate(items):
         with st.container(border=True):
             _method_form(field, place, index, item)
@@ -73,7 +73,7 @@ def _methods_form(field: Field, place: FormPlace) -> None:
 
 
 def technique_title(catalogue: Catalogue, name: str) -> str:
-    """A technique in a list to choose from: its name, family and what it does."""
+    """A technique as an option: its name, family and summary."""
     entry = catalogue.techniques[name]
     return f"{name} · {entry['family']} · {entry['summary']}"
 
@@ -113,7 +113,7 @@ def _remove_method(place: FormPlace, name: str, index: int) -> None:
 
 
 def _runtimes_form(field: Field, place: FormPlace) -> None:
-    """The runtimes that execute the model while it is timed, and a form for each that has settings."""
+    """The runtimes used for timing, and a form for each that has settings."""
     runtimes = place.catalogue.runtimes
     items = list(place.values.get(field.name, field.default))
     chosen = list(dict.fromkeys(map(_item_name, items)))
@@ -140,7 +140,7 @@ def _runtimes_form(field: Field, place: FormPlace) -> None:
 
 
 def _choose_runtimes(place: FormPlace, field: Field, key: str) -> None:
-    """Other runtimes; those that stay keep their settings."""
+    """Change the runtimes; those that remain keep their settings."""
     kept = {_item_name(item): item for item in place.values.get(field.name, field.default)}
     value = [kept.get(name, name) for name in st.session_state[key]]
     if value == field.default:
@@ -156,7 +156,7 @@ def _item_name(item: Any) -> str:
 
 
 def _model_setting(field: Field, place: FormPlace) -> None:
-    """A model reference as a setting: none where that is allowed, else a source with its settings."""
+    """A model as a setting: none if optional, otherwise a source with its settings."""
     value = place.values.get(field.name)
     with st.container(border=True):
         if field.nullable or not field.required:
@@ -186,7 +186,7 @@ def _give_model(place: FormPlace, name: str, key: str) -> None:
 
 
 def model_form(place: FormPlace, label: str) -> None:
-    """A model reference: its source, and the settings that the source's schema describes."""
+    """A model: its source, and the settings of the source's schema."""
     source = str(place.values.get("source", ""))
     options = [f"stage:{n}" for n in range((place.stages if place.stages is not None else -1) + 1)]
     options += list(place.catalogue.models)
@@ -197,11 +197,11 @@ def model_form(place: FormPlace, label: str) -> None:
         settings_form(found[1]["schema"], place)
     if place.values.get("recipe"):
         names = [next(iter(step)) if isinstance(step, dict) else step for step in place.values["recipe"]]
-        st.caption(f"with the recipe {' → '.join(names)} (edit it as YAML)")
+        st.caption(f"with the recipe {' → '.join(names)} (edit it in the YAML)")
 
 
 def task_form(place: FormPlace, label: str) -> None:
-    """A task: its source, and the settings that the source's schema describes."""
+    """A task: its source, and the settings of the source's schema."""
     _source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
     show_problem(place.problem("source"))
     found = place.catalogue.source("tasks", str(place.values.get("source", "")))
@@ -242,13 +242,13 @@ def _source_form(place: FormPlace, label: str, options: list[str], entries: Mapp
             st.caption(entries[chosen]["summary"])
 
 
-_REST = {"hf": "Repository or folder", "file": "File or folder below the data folders"}
+_REST = {"hf": "Repository or folder", "file": "File or folder inside the data folders"}
 _EXAMPLES = {"hf": "facebook/opt-125m", "file": "reviews.csv"}
 
 
 def _source_title(source: str) -> str:
     if source == "stage:0":
-        return "stage 0 of this run (the model as it came)"
+        return "stage 0 of this run (the original model)"
     if source.startswith("stage:"):
         return f"stage {source.removeprefix('stage:')} of this run"
     return _SCHEMES.get(source, "A file or folder" if source == "file" else source)
@@ -262,7 +262,7 @@ def _run_choice(place: FormPlace, rest: str) -> None:
         "Run",
         options,
         index=options.index(rest) if rest in options else None,
-        placeholder="a run that is done",
+        placeholder="a finished run",
         format_func=lambda number: titles.get(number, f"#{number}"),
         key=key,
         on_change=place.edit,
@@ -271,7 +271,7 @@ def _run_choice(place: FormPlace, rest: str) -> None:
 
 
 def _choose_source(place: FormPlace, key: str) -> None:
-    """Another source: its settings are others, so all that was set is dropped."""
+    """Change the source; all settings are dropped, since each source has its own."""
     chosen = st.session_state[key]
     for name in list(place.values):
         place.leave_out(name)

@@ -1,4 +1,4 @@
-"""Build a run: a model, a task and a recipe of techniques, by forms or as YAML."""
+"""Build a run from a model, a task and a recipe of techniques, with forms or as YAML."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,12 +32,12 @@ if spec is not None and not problems:
 
 
 def place(part: DraftPart, name: str, field: str = "", stages: int | None = None) -> FormPlace:
-    """Where a form of this page writes to."""
+    """The part of the draft that a form edits."""
     return FormPlace(draft, part, part.edition, name, field or name, catalogue, problems, done_runs, stages)
 
 
 def general(name: str) -> dict[str, Any]:
-    """Key and callback of the widget of the name, the seed or the device."""
+    """Key and callback of the widget for the name, the seed or the device."""
     where = place(draft.general, "general")
     key = f"{where.key}.{name}"
     return {"key": key, "on_change": where.edit, "args": (editor.write, where, name, key)}
@@ -49,7 +49,7 @@ def click(name: str, act: Callable[..., None], *args: Any) -> dict[str, Any]:
 
 
 def step_buttons(index: int, step: Step) -> None:
-    """What can be done with a step as a whole."""
+    """Buttons to move, duplicate and remove a step."""
     last = index == len(draft.steps) - 1
     for icon, words, off, act, *args in (
         ("arrow_upward", "Move up", index == 0, draft.move, -1),
@@ -98,19 +98,21 @@ left, right = st.columns([5, 3], gap="large")
 with left:
     st.subheader("Model")
     with st.container(border=True):
-        forms.model_form(place(draft.model, "model"), "Where it comes from")
+        forms.model_form(place(draft.model, "model"), "Source")
         uploads.model_upload(draft)
 
     st.subheader("Task")
     with st.container(border=True):
-        forms.task_form(place(draft.task, "task"), "Data and score")
+        forms.task_form(place(draft.task, "task"), "Source")
         uploads.task_upload(draft)
         if st.toggle("Preview the data", key="preview"):
             uploads.task_preview(draft.task.values)
 
     st.subheader("Recipe")
     if not draft.steps:
-        st.info("No steps yet: the model is measured as it is. Add a technique below.", icon=":material/info:")
+        st.info(
+            "No steps yet, so only the unmodified model is measured. Add a technique below.", icon=":material/info:"
+        )
     for index, step in enumerate(draft.steps):
         field = f"recipe[{index}]"
         entry = catalogue.techniques.get(step.technique)
@@ -144,15 +146,15 @@ with left:
         label_visibility="collapsed",
     )
 
-    st.subheader("Measuring")
+    st.subheader("Measurement")
     with st.expander("What is measured", icon=":material/speed:"):
         forms.settings_form(MeasureSpec.model_json_schema(), place(draft.measure, "measure"))
     with st.expander(
         "Reference" + (" (chosen)" if draft.reference else " (automatic)"), icon=":material/compare_arrows:"
     ):
-        st.caption("What ratios and changes are taken against: by default the first trained, uncompressed stage.")
+        st.caption("The baseline of ratios and differences. By default, the first trained, uncompressed stage.")
         if draft.reference is None:
-            st.button("Choose another", **click("refer", draft.refer, {"source": "stage:0"}))
+            st.button("Choose another reference", **click("refer", draft.refer, {"source": "stage:0"}))
         else:
             forms.model_form(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
             st.button("Choose automatically", **click("refer", draft.refer, None))
@@ -164,13 +166,13 @@ with right, st.container(key="summary"):
     st.text_input("Name", values["name"], max_chars=200, **general("name"))
     if draft.is_misnamed:
         whose = "the preset" if draft.cloned_from is None else f"run {draft.cloned_from}"
-        st.caption(f":material/edit: Still the name of {whose}, from which this differs.")
+        st.caption(f":material/edit: This is still the name of {whose}, but the spec has changed.")
     seed, device = st.columns(2)
     seed.number_input("Seed", value=values["seed"], step=1, **general("seed"))
     device.selectbox("Device", DEVICES, DEVICES.index(values["device"]), **general("device"))
 
     if draft.unread:
-        st.error("The YAML cannot be read. Mend it, or change the form to replace it.", icon=":material/error:")
+        st.error("The YAML is not a valid spec. Fix it, or edit the form to replace it.", icon=":material/error:")
     elif problems:
         editor.show_problems(problems)
     elif spec is not None:
@@ -178,23 +180,23 @@ with right, st.container(key="summary"):
         estimate = load_estimate(spec.to_dict(), spec.hash)
         if estimate is not None:
             st.caption(
-                f":material/schedule: About {formats.duration(estimate)}, by earlier runs; reused stages take none."
+                f":material/schedule: About {formats.duration(estimate)}, based on earlier runs, without reused stages."
             )
         identical = [row for row in load_identical(actor.project.id, spec.hash) if row[0] != draft.submitted]
         for run_id, status, created_at in identical[:1]:
             st.info(
-                f"Run {run_id} asks for exactly this ({status}, {formats.ago(created_at)}).",
+                f"Run {run_id} has an identical spec ({status}, {formats.ago(created_at)}).",
                 icon=":material/content_copy:",
             )
             st.page_link("screens/run/page.py", label=f"Open run {run_id}", query_params={"run": str(run_id)})
         companion = dense_companion(spec, catalogue)
         if companion is not None:
             st.warning(
-                "No stage of this recipe is trained and uncompressed, so nothing could be compared. "
-                "Its dense companion can be trained as the reference.",
+                "No stage of this recipe is trained and uncompressed, so there is no baseline. "
+                "You can train the dense model as the reference.",
                 icon=":material/compare_arrows:",
             )
-            st.button("Add the dense companion", **click("companion", draft.refer, companion))
+            st.button("Add a dense reference", **click("companion", draft.refer, companion))
 
     st.button(
         "Submit",
@@ -203,7 +205,7 @@ with right, st.container(key="summary"):
         icon=":material/send:",
         width="stretch",
         disabled=bool(draft.unread or problems) or spec is None or not actor.may_submit,
-        help=None if actor.may_submit else "You are a viewer of this project; its owners can make you a member.",
+        help=None if actor.may_submit else "You are a viewer of this project. Ask an owner to make you a member.",
         on_click=editor.submit,
         args=(actor, draft, draft.submitted),
     )
@@ -219,7 +221,7 @@ with right, st.container(key="summary"):
         )
 
     text = draft.to_yaml()
-    key = f"{draft.edition}.yaml.{hash(text)}"  # a field for each text, as a field that is there keeps its own
+    key = f"{draft.edition}.yaml.{hash(text)}"  # a new field for each text, as an existing field keeps its value
     with st.container(key="yaml"):
         st.text_area(
             "YAML",
@@ -228,7 +230,7 @@ with right, st.container(key="summary"):
             height=420,
             on_change=editor.take_yaml,
             args=(draft, text, key),
-            help="The same spec; edit either.",
+            help="The same spec as the form. Edit either one.",
         )
     for problem in draft.unread.problems if draft.unread else ():
         show_problem(problem, problem.field)

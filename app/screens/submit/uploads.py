@@ -1,4 +1,4 @@
-"""Models and data that a user brings along, and a look at the data before it is used."""
+"""Uploads of models and data, and a preview of the data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +20,10 @@ Files = Sequence[tuple[str, BinaryIO]]
 
 
 def model_upload(draft: Draft) -> None:
-    """Bring a model: the files that `save_pretrained` wrote, or a zip of them."""
+    """Upload a model: the files written by `save_pretrained`, or a zip of them."""
     with _form("Upload a model", "Use this model", "model", draft.model, _save_model) as key:
         st.file_uploader(
-            "config.json, safetensors and tokenizer files, or one zip of them",
+            "config.json, safetensors and tokenizer files, or a zip of them",
             accept_multiple_files=True,
             max_upload_size=settings().upload_mb,
             key=key,
@@ -31,11 +31,11 @@ def model_upload(draft: Draft) -> None:
 
 
 def task_upload(draft: Draft) -> None:
-    """Bring data: a text, a table, or a zip of class folders of pictures."""
+    """Upload data: a text, a table, or a zip with one folder of images per class."""
     with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
         st.file_uploader(
-            "A text, a CSV or JSON Lines table with text and label, or a zip of class folders of pictures; "
-            "or separate files whose names say train, validation or test",
+            "A text file, a CSV or JSON Lines table with text and label columns, or a zip with one folder of images "
+            "per class. Splits in separate files are recognized by names with train, validation or test.",
             type=["txt", "md", "csv", "tsv", "jsonl", "ndjson", "zip"],
             accept_multiple_files=True,
             max_upload_size=settings().upload_mb,
@@ -53,9 +53,9 @@ def _save_data(files: Files) -> dict[str, str]:
 
 @contextmanager
 def _form(title: str, label: str, name: str, part: DraftPart, save: Callable[[Files], dict[str, str]]) -> Iterator[str]:
-    """A form around an uploader, whose key it yields: its files come with the click, and no run of the page between.
+    """A form around an uploader, whose key it yields: the files arrive with the click, without a rerun in between.
 
-    Streamlit forgets to tell the browser where to send a file when a run of the page starts just then.
+    If the page reruns at that moment, Streamlit does not tell the browser where to send a file.
     """
     key = f"{part.edition}.{name}.upload"
     with st.expander(title, icon=":material/upload:", key=f"{key}.open"):
@@ -63,16 +63,16 @@ def _form(title: str, label: str, name: str, part: DraftPart, save: Callable[[Fi
             yield key
             st.form_submit_button(label, on_click=_use, args=(key, name, save))
         for problem in st.session_state.get(f"{key}.problems", ()):
-            told = f"{problem.value} {problem.message}. {problem.remedy}".lstrip()
-            st.error(formats.plain(told), icon=":material/error:")
+            text = f"{problem.value} {problem.message}. {problem.remedy}".lstrip()
+            st.error(formats.plain(text), icon=":material/error:")
 
 
 def _use(key: str, name: str, save: Callable[[Files], dict[str, str]]) -> None:
-    """Save what was uploaded and make it the draft's model or task; what is wrong is told below the uploader."""
+    """Save the upload and make it the draft's model or task; errors appear below the uploader."""
     files = [(file.name, file) for file in st.session_state[key] or []]
     try:
         if not files:
-            raise SpecError.of(name, "", "No file is chosen", "Choose one first.")
+            raise SpecError.of(name, "", "No file selected", "Select a file first.")
         values = save(files)
     except SpecError as error:
         st.session_state[f"{key}.problems"] = error.problems
@@ -99,7 +99,7 @@ def task_preview(task: Mapping[str, Any]) -> None:
         st.caption(f"{len(found.classes)} classes: {formats.plain(classes)}{' …' if len(found.classes) > 20 else ''}")
     if found.guesses:
         right = ", ".join(f"{way}: {share:.1f} %" for way, share in found.guesses.items())
-        st.caption(f"Right by chance, guessing {formats.plain(right)}")
+        st.caption(f"Chance accuracy, guessing {formats.plain(right)}")
     for warning in found.warnings:
         st.warning(formats.plain(warning))
     _examples(found)

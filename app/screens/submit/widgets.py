@@ -1,7 +1,7 @@
 """One widget for each kind of setting. Each writes its value into the draft in a callback.
 
-Number fields have no bounds of their own: a browser keeps what is out of bounds to itself, and the run would start
-with the value before. The draft takes what was typed, and its validation names the range and disables Submit.
+Number fields have no bounds: a browser does not send values out of bounds, and the run would use the previous value.
+The draft takes what was typed; its validation names the range and disables Submit.
 """
 
 import math
@@ -22,27 +22,27 @@ from core.spec.labels import READ_AS
 
 @dataclass(frozen=True)
 class FormPlace:
-    """Where a form's values stand in the draft, and how its widgets and problems are named."""
+    """The place of a form's values in the draft, and the names of its widgets and validation errors."""
 
     draft: Draft
     part: DraftPart
     edition: int  # of the part, when this form was drawn
-    name: str  # "model", "rtn": what its widgets' keys go on with
-    field: str  # "recipe[0].rtn": what its problems start with
+    name: str  # "model", "rtn": part of its widgets' keys
+    field: str  # "recipe[0].rtn": prefix of its validation errors
     catalogue: Catalogue
     problems: Sequence[Problem] = ()
-    runs: Sequence[tuple[int, str]] = ()  # (number, title) of the runs whose model can be used
-    stages: int | None = None  # a model reference may name stage:0 to stage:<this>
+    runs: Sequence[tuple[int, str]] = ()  # (number, title) of runs whose model can be used
+    stages: int | None = None  # a model may be stage:0 to stage:<this>
     path: tuple[str | int, ...] = ()  # from the part's values to the mapping of this form
 
     @property
     def key(self) -> str:
-        """What the keys of its widgets start with."""
+        """Prefix of its widgets' keys."""
         return f"{self.edition}.{self.name}"
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The mapping in the draft as it is now; empty where there is none yet, a bare source's name written out."""
+        """The current mapping in the draft; empty if there is none, with a bare source name as a mapping."""
         found: Any = self.part.values
         for step in self.path:
             found = found[step] if isinstance(step, int) else _mapping(found).get(step)
@@ -54,12 +54,12 @@ class FormPlace:
         return replace(self, name=self.name + name, field=self.field + name, path=self.path + path)
 
     def problem(self, name: str) -> Problem | None:
-        """The first problem of a field or of what lies in it."""
+        """The first validation error of a field or of anything inside it."""
         full = f"{self.field}.{name}"
         return next((p for p in self.problems if p.field == full or p.field.startswith((f"{full}[", f"{full}."))), None)
 
     def edit(self, act: Callable[..., None], *args: Any) -> None:
-        """What a widget calls back: do `act`, unless the form was drawn anew since the widget was."""
+        """A widget's callback: call `act`, unless the form has been redrawn since."""
         self.part.edit(self.edition, self._edit, act, args)
 
     def _edit(self, act: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -71,12 +71,12 @@ class FormPlace:
         self._live()[name] = value
 
     def leave_out(self, name: str) -> None:
-        """Take a value out of the draft, so that its default counts."""
+        """Remove a value from the draft, so that its default applies."""
         if name in self.values:
             del self._live()[name]
 
     def _live(self) -> dict[str, Any]:
-        """The mapping in the draft, made where there is none yet."""
+        """The mapping in the draft, created if missing."""
         found: Any = self.part.values
         for step in self.path:
             if isinstance(step, int):
@@ -95,15 +95,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def show_problem(problem: Problem | None, name: str = "") -> None:
-    """A problem, below the field that it is about; `name` says which where that cannot be seen."""
+    """A validation error, below its field; `name` is the field if that is not obvious."""
     if problem is not None:
-        told = formats.plain(problem.message)
-        words = f"**{formats.plain(name)}** {told}" if name else f"{told[:1].upper()}{told[1:]}".rstrip(".")
+        message = formats.plain(problem.message)
+        words = f"**{formats.plain(name)}** {message}" if name else f"{message[:1].upper()}{message[1:]}".rstrip(".")
         st.markdown(f":small[:red[:material/error: {words}. {formats.plain(problem.remedy)}]]")
 
 
 def draw(field: Field, place: FormPlace) -> None:
-    """The widget of one setting, and what is wrong with its value."""
+    """The widget of one setting, and its validation error."""
     key = f"{place.key}.{field.name}"
     value = place.values.get(field.name, None if field.required else field.default)
     label = field.label + (" *" if field.required else "")
@@ -125,7 +125,7 @@ def _help(field: Field) -> str | None:
 
 
 def _write(place: FormPlace, field: Field, key: str) -> None:
-    """Take a widget's value into the draft, which leaves out what is at its default."""
+    """Write a widget's value into the draft, which omits defaults."""
     value = _PARSERS.get(field.kind, _as_it_is)(field, st.session_state[key])
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)  # "2", not "2.0", in the YAML; a number's schema takes both
@@ -158,7 +158,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _order(value: float | None) -> int:
-    """Exponent of the decimal place in which a number is stepped: its own leading digit's."""
+    """Exponent of the step of a number field: that of the value's leading digit."""
     return int(f"{value:e}".rpartition("e")[2]) if value else -1
 
 

@@ -1,4 +1,4 @@
-"""What the System page finds out about the installation, and what is wrong with it. No st."""
+"""Checks of the installation for the System page. Without Streamlit."""
 
 import platform
 import shutil
@@ -16,24 +16,24 @@ from app.text import workers as worker_words
 
 PACKAGES = ("slimboard", "streamlit", "celery", "redis", "sqlalchemy", "alembic", "pydantic", "altair")
 QUEUES = ("cpu", "gpu")
-PATIENCE = 1.0  # seconds that Redis may take to answer
-LITTLE_SPACE = 5e9  # bytes left on the artifacts' disk
+PATIENCE = 1.0  # seconds to wait for Redis
+LITTLE_SPACE = 5e9  # bytes free on the disk with the artifacts
 
 
 @dataclass(frozen=True)
 class Queue:
-    """The queue as Redis tells it; `error` says why it cannot be reached."""
+    """The state of the queue in Redis; `error` says why it is unreachable."""
 
     ping_ms: float | None = None
     version: str = ""
     memory_bytes: int = 0
-    messages: Mapping[str, int] = field(default_factory=dict)  # wake-ups that no worker has taken, by device
+    messages: Mapping[str, int] = field(default_factory=dict)  # wake-up messages that no worker has taken, by device
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk on which artifacts lie; sizes are None for an address that is no folder."""
+    """The disk with the artifacts; sizes are None if the address is not a folder."""
 
     address: str
     free_bytes: int | None = None
@@ -42,7 +42,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something wrong, and what to do about it."""
+    """A problem and its remedy."""
 
     what: str
     remedy: str
@@ -50,7 +50,7 @@ class Trouble:
 
 
 def ask_queue(url: str) -> Queue:
-    """Ping Redis, and count the messages that wait."""
+    """Ping Redis and count the waiting messages."""
     try:
         client = redis.Redis.from_url(
             url.replace("redis+socket://", "unix://"), socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
@@ -66,7 +66,7 @@ def ask_queue(url: str) -> Queue:
 
 
 def look_at_disk(address: str) -> Disk:
-    """Free space where artifacts lie."""
+    """Free space on the disk with the artifacts."""
     if "://" in address and not address.startswith("file://"):
         return Disk(address)
     folder = Path(address.removeprefix("file://"))
@@ -77,7 +77,7 @@ def look_at_disk(address: str) -> Disk:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the front end's software."""
+    """Software versions of the front end."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -94,32 +94,32 @@ def troubles(
     workers: Sequence[Mapping[str, Any]],
     waiting: Mapping[int, str],
 ) -> list[Trouble]:
-    """What is wrong, the worst first."""
+    """Problems, the most serious first."""
     found = []
     if revision[0] != revision[1]:
-        what = f"The store's schema is {revision[0] or 'empty'}, this version needs {revision[1]}."
+        what = f"The store's schema is {revision[0] or 'empty'}, but this version needs {revision[1]}."
         found.append(Trouble(what, "Run `slimboard migrate`, then restart the front end and the workers."))
     if not any(worker_words.state(worker) == "running" for worker in workers):
-        what = "No worker is running, so queued runs wait."
-        found.append(Trouble(what, "Start one: `slimboard worker --device cpu`."))
+        what = "No worker is running, so queued runs cannot start."
+        found.append(Trouble(what, "Start one with `slimboard worker --device cpu`."))
     for worker in workers:
         if worker["lost"]:
             what = f"Worker {worker['name']} has not been seen for {formats.duration(worker['age'])}."
-            found.append(Trouble(what, "Its run went back to the queue. Look at its log and start it again."))
+            found.append(Trouble(what, "Its run is back in the queue. Check the worker's log and restart it."))
     if disk.free_bytes is not None and disk.free_bytes < LITTLE_SPACE:
-        what = f"Only {formats.size(disk.free_bytes)} are free where artifacts lie."
-        found.append(Trouble(what, "Make room there, or point SLIMBOARD_ARTIFACTS to a larger volume."))
+        what = f"Only {formats.size(disk.free_bytes)} free on the disk with the artifacts."
+        found.append(Trouble(what, "Free some space, or point SLIMBOARD_ARTIFACTS to a larger volume."))
     if queue.error:
-        what = f"Redis cannot be reached: {queue.error}"
-        remedy = "Check SLIMBOARD_REDIS_URL and that Redis runs. No run is lost: workers also look by themselves."
+        what = f"Redis is unreachable: {queue.error}"
+        remedy = "Check SLIMBOARD_REDIS_URL and that Redis is running. No runs are lost: workers also poll the store."
         found.append(Trouble(what, remedy, serious=False))
     for run_id, words in list(waiting.items())[:5]:
-        what = f"Run {run_id} waits for {words}."
+        what = f"Run {run_id} is waiting for {words}."
         found.append(Trouble(what, "Start such a worker, or clone the run with other settings.", serious=False))
     return found
 
 
 def schema_line(found: str | None, expected: str | None) -> str:
-    """The store's revision, and whether this version can work with it."""
-    told = found or "empty"
-    return f"{told}, as this version needs" if found == expected else f"{told}, this version needs {expected}"
+    """The store's schema revision, and whether it fits this version."""
+    revision = found or "empty"
+    return f"{revision} (current)" if found == expected else f"{revision} (this version needs {expected})"

@@ -1,4 +1,4 @@
-"""Store, queue, workers, disk and versions: what is wrong, and what to do."""
+"""Store, queue, workers, disk and versions, with problems and their remedies."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ if again.button("Refresh", icon=":material/refresh:", width="stretch"):
     st.rerun()
 
 if not troubles:
-    st.success("Everything works.", icon=":material/check_circle:")
+    st.success("No problems found.", icon=":material/check_circle:")
 for trouble in troubles:
     show, icon = (st.error, ":material/error:") if trouble.serious else (st.warning, ":material/warning:")
     show(f"**{trouble.what}**  \n{trouble.remedy}", icon=icon)
@@ -40,8 +40,8 @@ first, second, third, fourth = st.columns(4)
 plain: dict[str, Any] = {"delta_color": "off", "delta_arrow": "off", "border": True}
 dialect = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[store["dialect"]]
 first.metric("Store", formats.size(store["bytes"]), dialect, **plain)
-answer = "Redis does not answer" if queue.error else f"Redis answers in {formats.milliseconds(queue.ping_ms)}"
-second.metric("Queue", "unreachable" if queue.error else f"{store['queued']} waiting", answer, **plain)
+answer = "Redis is not responding" if queue.error else f"Redis responds in {formats.milliseconds(queue.ping_ms)}"
+second.metric("Queue", "unreachable" if queue.error else f"{store['queued']} queued", answer, **plain)
 living = [worker for worker in workers if not worker["lost"] and worker["stopped_at"] is None]
 busy = sum(worker["run_id"] is not None for worker in living)
 third.metric("Workers", len(living), f"{busy} busy", **plain)
@@ -55,7 +55,7 @@ if workers:
             "Worker": worker["name"],
             "Device": worker["device"],
             "State": worker_words.state(worker),
-            "Doing": worker_words.activity(worker),
+            "Activity": worker_words.activity(worker),
             "Last seen": f"{formats.duration(worker['age'])} ago",
             "Hardware": worker_words.hardware_line(worker["hardware"]),
             "Software": worker_words.software_line(worker["hardware"]),
@@ -64,13 +64,13 @@ if workers:
         for worker in workers
     ]
     wrapped_table.show(pd.DataFrame(rows))
-    with st.expander("Hardware in full"):
+    with st.expander("Hardware details"):
         for worker in workers:
-            provides = formats.plain(", ".join(worker["provides"]) or "nothing special")
+            provides = formats.plain(", ".join(worker["provides"]) or "no optional features")
             st.markdown(f"**{formats.plain(worker['name'])}** provides {provides}")
             st.json(worker["hardware"], expanded=False)
 else:
-    st.caption("None has reported yet.")
+    st.caption("No workers have registered yet.")
 
 left, right = st.columns(2, gap="large")
 with left:
@@ -81,15 +81,15 @@ with left:
             "Schema": checks.schema_line(*store["revision"]),
             "Rows": f"{formats.plural(store['runs'], 'run')}, {formats.plural(store['stages'], 'stage')}",
             "Redis": queue.error or f"{queue.version}, {formats.size(queue.memory_bytes)} in use",
-            "Messages waiting": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,
+            "Waiting messages": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,
             "Artifacts": disk.address,
             "Disk": f"{free} of {formats.size(disk.total_bytes)}",
-            "Authentication": "none: everyone is the user local" if settings().auth == "none" else settings().auth,
+            "Authentication": "none (everyone is the user local)" if settings().auth == "none" else settings().auth,
         },
         border="horizontal",
     )
 with right:
-    st.subheader("Versions of the front end")
+    st.subheader("Front-end versions")
     st.table(checks.versions(), border="horizontal")
 
 if actor.role == Role.OWNER and settings().auth != "none":
@@ -110,6 +110,6 @@ if actor.role == Role.OWNER and settings().auth != "none":
                 members.set_role(actor, member_id, chosen)
                 load_members.clear()
                 load_projects.clear()
-                st.toast(f"{formats.plain(name)} is now {chosen.value if chosen else 'without a role'}.")
+                st.toast(f"{formats.plain(name)} {f'is now {chosen.value}' if chosen else 'no longer has a role'}.")
             except ValueError as error:
                 st.error(str(error))

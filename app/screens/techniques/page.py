@@ -1,4 +1,4 @@
-"""The catalogue: every technique with its family, paper and settings, and who can run it."""
+"""The catalogue: every technique with its family, paper and settings, and the workers that can run it."""
 
 import pandas as pd
 import streamlit as st
@@ -15,37 +15,37 @@ offers = load_offers()
 
 st.title("Techniques")
 st.caption(
-    f"{len(catalogue.techniques)} techniques. A step stands in a recipe; a method takes part in a train step. "
-    "What is listed here appears in the Submit form by itself."
+    f"{len(catalogue.techniques)} techniques. Steps form a recipe. Methods run inside a `train` step. "
+    "All of them are available on the Submit page."
 )
 
 wanted = st.query_params.get("technique", "")
 families = sorted({entry["family"] for entry in catalogue.techniques.values()})
-text = st.text_input("Search", placeholder="name, family, words of the description", icon=":material/search:")
+text = st.text_input("Search", placeholder="name, family or description", icon=":material/search:")
 chosen = st.pills("Family", families, selection_mode="multi")
 
 
 def default(field: Field) -> str:
-    """What holds where a setting is left out."""
+    """The value of a setting that is not given."""
     if field.required or (field.default is None and field.nullable):
         return field.when_empty
     return NOTHING if field.default in (None, [], {}) else in_words(field.default)
 
 
 def setting_row(field: Field) -> dict[str, str]:
-    """One line of a technique's table of settings."""
-    return {"Setting": field.name, "Default": default(field), "Values": field.range, "What it is": field.description}
+    """One row of a technique's table of settings."""
+    return {"Setting": field.name, "Default": default(field), "Values": field.range, "Description": field.description}
 
 
 def matches(name: str, entry: dict) -> bool:
-    """Whether the search and the chosen families leave a technique."""
+    """Whether a technique matches the search and the selected families."""
     words = f"{name} {entry['family']} {entry['doc']}".lower()
     return all(word in words for word in text.lower().split()) and (not chosen or entry["family"] in chosen)
 
 
 def show(name: str, entry: dict) -> None:
-    """A technique: a line, and all there is to know when it is opened."""
-    forms = {"step": "step", "method": "method in train"}
+    """A technique: one line, with all details when expanded."""
+    forms = {"step": "step", "method": "method of train"}
     able = offers.get(f"technique:{name}", {}).get(entry["hash"], [])
     summary = entry["summary"].rstrip(".")
     with st.expander(f"**{name}** &nbsp; {summary}", expanded=name == wanted, key=f"technique.{name}"):
@@ -58,7 +58,7 @@ def show(name: str, entry: dict) -> None:
             if able:
                 st.badge(f"{len(able)} worker{'s' if len(able) > 1 else ''}", icon=":material/check:", color="green")
             else:
-                st.badge("no worker runs it now", icon=":material/warning:", color="orange")
+                st.badge("no worker available", icon=":material/warning:", color="orange")
         st.markdown(entry["doc"])
         rows = [setting_row(field) for field in fields(entry["schema"])]
         if rows:
@@ -74,7 +74,7 @@ def show(name: str, entry: dict) -> None:
 
 shown = {name: entry for name, entry in catalogue.techniques.items() if matches(name, entry)}
 if not shown:
-    st.info("No technique matches. Try fewer words, or another family.")
+    st.info("No techniques match. Try fewer words or another family.")
 if wanted in shown and not text and not chosen:
     show(wanted, shown.pop(wanted))
 for family in families:

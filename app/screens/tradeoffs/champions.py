@@ -1,4 +1,4 @@
-"""The champions of a task's devices, and their history, drawn when they are opened."""
+"""The champions of a task by device, and their history, drawn when the box is opened."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,24 +17,24 @@ TEXTS = ("Device", "Stage", "Note")  # which may be long
 
 
 def show(task_hash: str, actor: Actor) -> None:
-    """A closed box with the champions, whose titles members may take away."""
+    """An expander with the champions; members may remove a champion."""
     box = st.expander("Champions", icon=":material/trophy:", key="champions", on_change="rerun")
     if not box.open:
         return  # its tables take time to draw
     with box:
         now, history = load_champions(actor.project.id, task_hash)
         if not history:
-            st.info("No stage is a device's champion yet. A run's page names one, under Stages.")
+            st.info("No champions yet. Make a stage the champion of a device on a run's page, under Stages.")
             return
         if now:
             _table(now, "champions now", "Champions")
         else:
-            st.info("No device has a champion now.")
+            st.info("No device has a champion at the moment.")
         if now and actor.may_submit:
             _show_dethrone(now, task_hash, actor)
         if len(history) > len(now):
             st.markdown("**History**")
-            _table(history, "champions before", "History of the champions")
+            _table(history, "champions before", "Champion history")
 
 
 def _table(entries: list[dict[str, Any]], key: str, caption: str) -> None:
@@ -47,10 +47,10 @@ def _table(entries: list[dict[str, Any]], key: str, caption: str) -> None:
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
-    told = [entry["user"], formats.moment(entry["created_at"]), entry["note"] or formats.NOTHING]
+    added = [entry["user"], formats.moment(entry["created_at"]), entry["note"] or formats.NOTHING]
     device = condition_name(entry["device"])
     if entry["stage_id"] is None:
-        return [formats.NOTHING, device, "title taken away", *[formats.NOTHING] * 4, *told]
+        return [formats.NOTHING, device, "champion removed", *[formats.NOTHING] * 4, *added]
     return [
         str(entry["run_id"]),
         device,
@@ -59,16 +59,16 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         formats.size(entry["size_bytes"]),
         formats.score(entry["score"], entry["score_unit"]),
         formats.milliseconds(entry["p50_ms"]),
-        *told,
+        *added,
     ]
 
 
 def _show_dethrone(now: list[dict[str, Any]], task_hash: str, actor: Actor) -> None:
     titles = {condition_name(entry["device"]): entry["device"] for entry in now}
-    with st.popover("Take a title away", icon=":material/remove_moderator:"), st.form("dethrone", border=False):
+    with st.popover("Remove a champion", icon=":material/remove_moderator:"), st.form("dethrone", border=False):
         device = st.selectbox("Device", list(titles))
-        note = st.text_input("Why", max_chars=500)
-        if st.form_submit_button("Take away", type="primary"):
+        note = st.text_input("Reason", max_chars=500)
+        if st.form_submit_button("Remove", type="primary"):
             try:
                 champions.dethrone(actor, task_hash, titles[device], note)
             except NotAllowed as refusal:

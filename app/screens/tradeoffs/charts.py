@@ -1,4 +1,4 @@
-"""The page's charts of the same points: one mark a stage, one line a stage, one panel a hardware."""
+"""The page's charts of the same points: scatter, parallel coordinates, and one panel per hardware."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,30 +21,31 @@ from core.store.tradeoffs.filters import Conditions, PointFilter
 CHARTS = ("scatter", "parallel coordinates", "by hardware")
 MOST_PANELS = 9
 HOW = (
-    "Significant: Welch's test of the scores (and of what else has an interval) at 0.05 over the number of stages that "
-    "might be better; sizes and medians of latency count as exact. Seeds of one recipe are one mark: their mean, with "
-    "the t interval over the seeds or, where that is wider, the one over the test examples. The knee is the stage of "
-    "the frontier that lies farthest beyond the straight line between its ends, both axes scaled to their range."
+    "Significance: Welch's test at 0.05, divided by the number of stages that could be better (Bonferroni), on the "
+    "score and on every other quantity with an interval. Sizes and median latencies count as exact. Seeds of the same "
+    "recipe are one mark at their mean, with the t interval over the seeds or the interval over the test examples, "
+    "whichever is wider. The knee is the point of the frontier farthest from the straight line between its ends, with "
+    "both axes scaled to their range."
 )
 Chart = alt.LayerChart | alt.FacetChart
 
 
 def show_scatter(shown: pd.DataFrame, asked: Filters, plot: Plot) -> tuple[alt.LayerChart, set[int]]:
-    """Draw a mark a stage; returns the chart, and the stages that were clicked."""
+    """Draw one mark per stage; returns the chart and the ids of the clicked stages."""
     logs = asked.logs
     chart = scatter(shown, plot.x, plot.y, asked.limits, size=asked.size, axes=plot.axes, log_x=logs.x, log_y=logs.y)
     event = st.altair_chart(chart, on_select="rerun", selection_mode=SELECTION, key="scatter")
-    stood_for, up = int(shown["n"].sum()), plot.y
+    n_points, y = int(shown["n"].sum()), plot.y
     many = (
-        f" {formats.plural(stood_for, asked.kind)} drawn as {formats.plural(len(shown), 'mark')}: neighbours are one."
-        if stood_for > len(shown)
+        f" {formats.plural(n_points, asked.kind)} drawn as {formats.plural(len(shown), 'mark')}; neighbours are merged."
+        if n_points > len(shown)
         else ""
     )
-    turned = f" Less {up.words} is better, so the upward axis is turned." if up.better == "less" else ""
+    reversed_axis = f" The Y axis is reversed, because lower {y.words} is better." if y.better == "less" else ""
     st.caption(
-        "Full marks are on the frontier: no other is as good on both axes and better on one. Hollow ones are "
-        "undecided: another is better, but none significantly. Rings mark references, bars 95 % intervals."
-        f"{turned} Click marks (with shift: several) to list them below.{many}",
+        "Filled marks are on the Pareto frontier: no other is at least as good on both axes and better on one. Hollow "
+        "marks are undecided: another is better, but not significantly. Rings mark references, bars 95 % intervals."
+        f"{reversed_axis} Click a mark (Shift-click for several) to list it below.{many}",
         help=HOW,
     )
     selected = event.selection.get(SELECTION, []) if event else []
@@ -52,31 +53,31 @@ def show_scatter(shown: pd.DataFrame, asked: Filters, plot: Plot) -> tuple[alt.L
 
 
 def show_parallel(shown: pd.DataFrame, plot: Plot) -> Chart | None:
-    """Draw a line a point, from the axes that were chosen to all others; returns it, None where nothing differs."""
+    """Draw one line per point, the chosen axes first; returns the chart, None if the points are identical."""
     x, y = plot.x, plot.y
     others = [axis for column, axis in plot.axes.items() if axis not in (x, y) and column in shown]
     drawn = lines(shown, [x, y, *others])
     if drawn.empty:
-        st.info("These stages differ on no axis.")
+        st.info("These stages are identical on every axis.")
         return None
     chart = parallel(drawn)
     st.altair_chart(chart, width="stretch")
     n_lines = int(drawn["stage_id"].nunique())
-    few = f" {n_lines} of {len(shown)} are drawn, the frontier first." if len(shown) > MOST_LINES else ""
+    few = f" {n_lines} of {len(shown)} are shown, the frontier first." if len(shown) > MOST_LINES else ""
     st.caption(
-        "Up is better on every axis, which ends at the worst and the best value that is drawn; strong lines are on the "
+        "Higher is better on every axis; each spans the worst to the best value shown. Strong lines are on the Pareto "
         f"frontier of {x.words} and {y.words}.{few}"
     )
     return chart
 
 
 def show_by_hardware(chosen: PointFilter, asked: Filters, plot: Plot, timed: Sequence[Conditions]) -> Chart | None:
-    """Draw a panel a hardware under otherwise the chosen conditions; returns the chart, None where nothing is timed.
+    """Draw one panel per hardware, all other conditions as chosen; returns the chart, None if nothing was timed.
 
-    Across stands a time: the chosen axis where it is one, else the median latency.
+    The X axis is the chosen one if it is a time, otherwise the median latency.
     """
     if chosen.conditions is None:
-        st.info("No stage was timed here, so there is no hardware to compare.")
+        st.info("No latencies were measured for this task, so there is no hardware to compare.")
         return None
     across, up, logs = plot.x if plot.x.column in TIMED else plot.axes["p50_ms"], plot.y, asked.logs
     alike = [found for found in timed if _work(found) == _work(chosen.conditions)]
@@ -89,18 +90,18 @@ def show_by_hardware(chosen: PointFilter, asked: Filters, plot: Plot, timed: Seq
         if not points.empty:
             panels.append(annotate(points, across, up, asked.limits, plot.axes).assign(hardware=hardware))
     if not panels:
-        st.info("No stage that the filters leave was timed under these conditions.")
+        st.info("None of the stages that match the filters was timed under these conditions.")
         return None
     shown = pd.concat(panels, ignore_index=True)
     chart = by_hardware(shown, across, up, log_x=logs.x, log_y=logs.y)
     st.altair_chart(chart)
     st.caption(
-        f"{across.title} on each hardware, under otherwise the same conditions; all panels have the same axes. Strong "
-        "marks are on their panel's frontier, the palest are dominated."
+        f"{across.title} on each hardware, with all other conditions equal. All panels share the same axes. Strong "
+        "marks are on the Pareto frontier of their panel, the palest are dominated."
     )
     return chart
 
 
 def _work(conditions: Conditions) -> tuple[object, ...]:
-    """What was timed, wherever."""
+    """What was timed, apart from the hardware."""
     return conditions.runtime, conditions.batch, conditions.length, conditions.phase

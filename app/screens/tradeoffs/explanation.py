@@ -1,4 +1,4 @@
-"""A decision in words, as Markdown: what to ship, what came next, and what moving each limit would change. No st."""
+"""A decision as Markdown: what to ship, the runner-up, and what moving each limit would change. Without Streamlit."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,9 +22,9 @@ def recommendation(
     weighed: bool = False,
     tested: Comparison | None = None,
 ) -> str:
-    """The best stage within the limits: what it is, and what it saves and costs against its reference.
+    """The best stage within the limits: what it is, and what it saves and costs relative to its reference.
 
-    `kind` is what was chosen from, "recipe" where seeds are one; `tested` is the runner-up's score - the best one's.
+    `kind` is what was chosen from, "recipe" where seeds are merged; `tested` is the runner-up's score - the best one's.
     """
     score = axes["score"]
     best_of = "the best compromise" if weighed else "the best"
@@ -33,21 +33,21 @@ def recommendation(
     facts.append(f"{formats.size(best['size_bytes'])}{_times(best['compression_ratio'], 'smaller', 'larger')}")
     if best.get("p50_ms") is not None:
         facts.append(f"{formats.milliseconds(best['p50_ms'])}{_times(best['speed_up'], 'faster', 'slower')}")
-    told = f"{_name(best)} is {how_many} within the limits: {formats.plain('; '.join(facts))}."
+    sentence = f"{_name(best)} is {how_many} within the limits: {formats.plain('; '.join(facts))}."
     if tested is None or tested.p_value < SIGNIFICANT:
-        return told
+        return sentence
     alike = f"{score.title} does not differ significantly from the runner-up's: {formats.p_value(tested.p_value)}."
-    return f"{told} {formats.plain(alike)}"
+    return f"{sentence} {formats.plain(alike)}"
 
 
 def disturbed(points: Iterable[Point]) -> str:
-    """Which of these points were timed while something else used the machine, and what to do; empty where none was."""
+    """Which of these points were timed while the machine was busy, and what to do; empty if none was."""
     names = list(dict.fromkeys(_name(point) for point in points if point.get("disturbed")))
     if not names:
         return ""
     *others, last = names
     who = f"{', '.join(others)} and {last} were" if others else f"{last} was"
-    return f"Something else used the machine while {who} timed: requeue on a quiet machine to be sure of the time."
+    return f"The machine was busy while {who} timed. Requeue on an idle machine to confirm the latency."
 
 
 def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:
@@ -62,9 +62,9 @@ def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None)
 
 
 def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes, *, kind: str = "stage") -> str:
-    """What moving one limit would change, the others staying; `named` are the points of its moves by their index.
+    """What moving one limit would change, the others fixed; `named` are the points of its moves by their index.
 
-    Values are rounded so that whoever types one as the new limit gets what the sentence says.
+    Values are rounded so that entering one as the new limit gives what the sentence says.
     """
     limit = margin.limit
     axis = axes[limit.quantity]
@@ -75,20 +75,20 @@ def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: 
         at = f"**{axis.read_rounded(margin.looser.bound, up=is_most)}** {looser}"
         said.append(f"at {at}, {_instead(margin.looser, named, best, axes, kind)}")
     else:
-        said.append("loosening it alone finds nothing better" if best else "loosening it alone is not enough")
+        said.append("relaxing it alone finds nothing better" if best else "relaxing it alone is not enough")
     if margin.tighter is not None:
         instead = _instead(margin.tighter, named, best, axes, kind)
         said.append(f"{tighter} **{axis.read_rounded(margin.tighter.bound, up=not is_most)}**, {instead}")
     if margin.unmeasured:
-        lack = "keeps the other limits and has" if margin.unmeasured == 1 else "keep the other limits and have"
+        lack = "meets the other limits but has" if margin.unmeasured == 1 else "meet the other limits but have"
         said.append(f"{formats.plural(margin.unmeasured, kind)} {lack} no measured {axis.words}")
     return f"{axis.title} {limit.sense} {axis.read(limit.bound)}: {'; '.join(said)}."
 
 
 def _instead(move: Move, named: Mapping[int, Point], best: Point | None, axes: Axes, kind: str) -> str:
-    """What would be recommended after a move, and the difference in score to what is now."""
+    """What would be recommended after a move, and how its score differs from the current recommendation's."""
     if move.best is None:
-        return f"no {kind} keeps all limits"
+        return f"no {kind} meets all limits"
     point, score = named[move.best], axes["score"]
     if best is None:
         return f"{_name(point)} with {formats.plain(score.read(point['score']))}"
@@ -106,16 +106,18 @@ def _name(point: Point) -> str:
 def _certainty(tested: Comparison | None) -> str:
     if tested is None:
         return ""
-    return f", {'significant' if tested.p_value < SIGNIFICANT else 'may be chance'}: {formats.p_value(tested.p_value)}"
+    return (
+        f", {'significant' if tested.p_value < SIGNIFICANT else 'not significant'}: {formats.p_value(tested.p_value)}"
+    )
 
 
 def _against_reference(best: Point, reference: Point | None, score: Axis) -> str:
     if reference is None:
         return ""
     if reference["stage_id"] == best["stage_id"]:
-        return " (it is its reference)"
+        return " (it is the reference itself)"
     delta = best["score"] - reference["score"]
-    return f" ({formats.score_change(delta, score.units[0][1])} against its reference)"
+    return f" ({formats.score_change(delta, score.units[0][1])} vs its reference)"
 
 
 def _times(times: float | None, more: str, less: str) -> str:

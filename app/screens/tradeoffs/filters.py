@@ -1,4 +1,4 @@
-"""What the trade-offs show under which limits: in a box that is drawn when it is open, in the address always."""
+"""Filters, limits and conditions of Trade-offs: in an expander drawn when open, and always in the URL."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ONE_MARK, EACH = "one mark", "each"
 
 @dataclass(frozen=True)
 class Filters:
-    """What is chosen: values of filters, limits and weights by column, and how points are timed and drawn."""
+    """The chosen filters, limits and weights by column, and how points are timed and drawn."""
 
     families: tuple[str, ...]
     models: tuple[str, ...]
@@ -35,10 +35,10 @@ class Filters:
     conditions: Conditions | None
     size: Axis | None
     as_one: bool
-    state: dict[str, Any]  # by the names in the address
+    state: dict[str, Any]  # URL state, by parameter
 
     def points_of(self, project_id: int, task_hash: str) -> PointFilter:
-        """Which points of the task are left."""
+        """Which points of the task match."""
         return PointFilter(
             project_id,
             task_hash,
@@ -50,13 +50,13 @@ class Filters:
 
     @property
     def kind(self) -> str:
-        """What a mark is."""
+        """What a mark stands for."""
         return "recipe" if self.as_one else "stage"
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What settings are called that belong to one score, or to one axis."""
+    """URL parameters of settings that belong to one score, or to one axis."""
 
     size_worth: str
     time_worth: str
@@ -65,14 +65,14 @@ class _Names:
 
 
 def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequence[Conditions]) -> Filters:
-    """The box, and what is chosen in it or by the address.
+    """Draw the expander; returns what is chosen in it or by the URL.
 
     `kinds` reads the (family, model) of the task's stages, `timed` are the conditions of their latencies.
     """
     score, x, y = plot.task["score_name"], plot.x.column, plot.y.column
     names = _Names(f"size_worth.{score}", f"latency_worth.{score}", f"log.{x}", f"log.up.{y}")
     chosen = _chosen(names, timed, plot)
-    # the title never changes: a box with another title is another box to Streamlit, and closes under the user's hands
+    # the title is constant: Streamlit takes an expander with another title for a new one, which starts closed
     box = st.expander("Filters, limits and conditions", icon=":material/tune:", key="filters", on_change="rerun")
     if box.open:
         with box:
@@ -80,16 +80,16 @@ def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequ
             _draw_filters(kinds(), chosen.logs, names)
             _draw_limits(plot.task, names, timed=bool(timed))
     else:
-        st.caption(_told(chosen, plot.task))
+        st.caption(_summary(chosen, plot.task))
     return chosen
 
 
-def _told(chosen: Filters, task: Mapping[str, Any]) -> str:
-    """What the closed box holds."""
+def _summary(chosen: Filters, task: Mapping[str, Any]) -> str:
+    """What the closed expander holds."""
     timed = [f"Latency of {formats.plain(condition_name(chosen.conditions))}."] if chosen.conditions else []
     settings = (FAMILIES, MODELS, STAGE, *(field.name for field in limits.fields(task)), MARK_SIZE)
     n_set = sum(bool(url_state.text(name)) for name in settings) + (not chosen.as_one)
-    return " ".join([*timed, f"{n_set} set." if n_set else "A limit brings a recommendation."])
+    return " ".join([*timed, f"{n_set} active." if n_set else "Set a limit to get a recommendation."])
 
 
 def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
@@ -126,23 +126,23 @@ def _draw_shown(chosen: Filters, timed: Sequence[Conditions], sizes: Sequence[st
     left, middle, right = st.columns([2, 1, 1])
     if chosen.conditions:
         left.selectbox(
-            "Latency measured as",
+            "Latency conditions",
             [condition_name(conditions) for conditions in timed],
-            help="Only latencies measured alike share an axis. The conditions of the most stages come first.",
+            help="Only latencies measured under the same conditions are comparable. The most frequent come first.",
             **url_state.widget(TIMED, condition_name(chosen.conditions)),
         )
     middle.selectbox(
         "Mark size",
         sizes,
         index=None,
-        placeholder="all alike",
+        placeholder="all equal",
         **url_state.widget(MARK_SIZE, chosen.size and chosen.size.title),
     )
     right.segmented_control(
         "Seeds",
         [ONE_MARK, EACH],
         required=True,
-        help="Stages that differ in their seed only: their mean with its 95 % interval, or every one.",
+        help="Show stages that differ only in their seed as their mean with its 95 % interval, or each one.",
         **url_state.widget(SEEDS, ONE_MARK if chosen.as_one else EACH),
     )
 
@@ -154,26 +154,26 @@ def _draw_filters(kinds: Sequence[tuple[str, str]], logs: Logs, names: _Names) -
     with second:
         _several("Models", MODELS, [model for _, model in kinds])
     third.text_input("Stage contains", placeholder="2:4, rtn, bf16 …", **url_state.widget(STAGE, url_state.text(STAGE)))
-    fourth.toggle("Logarithmic across", **url_state.widget(names.log_x, logs.x))
-    fourth.toggle("Logarithmic up", **url_state.widget(names.log_y, logs.y))
+    fourth.toggle("Logarithmic X axis", **url_state.widget(names.log_x, logs.x))
+    fourth.toggle("Logarithmic Y axis", **url_state.widget(names.log_y, logs.y))
 
 
 def _draw_limits(task: Mapping[str, Any], names: _Names, *, timed: bool) -> None:
-    score, worth_in = task["score_name"], difference_unit(task["score_unit"])
+    score, points = task["score_name"], difference_unit(task["score_unit"])
     more: dict[str, Any] = {
-        "placeholder": "nothing",
-        "help": f"How much {score} you would give for it: the score alone does not decide then.",
+        "placeholder": "none",
+        "help": f"How much {score} you would trade for it. The recommendation then weighs both, not the score alone.",
     }
     fields = list(limits.fields(task))
     for column, field in zip(st.columns(len(fields)), fields, strict=True):
         with column:
-            hint = "any; 50 kB is 0.05" if field.column == SIZE.name else "any"
+            hint = "any (0.05 is 50 kB)" if field.column == SIZE.name else "any"
             least = 0.0 if field.is_positive else None
             _number(field.label, field.name, min_value=least, placeholder=hint, disabled=field.is_timed and not timed)
             if field.column == SIZE.name:
-                _number(f"Half the size is worth ({worth_in})", names.size_worth, **more)
+                _number(f"Value of halving the size ({points})", names.size_worth, **more)
             elif field.column == MEDIAN.name:
-                _number(f"Half the latency is worth ({worth_in})", names.time_worth, disabled=not timed, **more)
+                _number(f"Value of halving the latency ({points})", names.time_worth, disabled=not timed, **more)
 
 
 def _several(label: str, name: str, offered: Sequence[str]) -> None:

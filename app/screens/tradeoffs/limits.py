@@ -1,4 +1,4 @@
-"""The limits that Trade-offs takes: how each is called in an address, and in which unit people type it. Pure."""
+"""The limits of Trade-offs: their URL parameters, and the units in which people type them. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ TYPED = {Unit.BYTES: ("MB", 1_000_000), Unit.MILLISECONDS: ("ms", 1), Unit.NATS:
 
 @dataclass(frozen=True)
 class LimitField:
-    """A limit as it is typed: its quantity's column, its name in the address, its label, and its unit's factor."""
+    """A limit as typed: its quantity's column, its URL parameter, its label, and its unit's factor."""
 
     column: str
     name: str
@@ -22,7 +22,7 @@ class LimitField:
     is_positive: bool = True
 
     def bound(self, typed: float) -> float:
-        """What was typed, in the stored unit: 4.1 MB is 4,100,000 bytes, not the product of two rounded numbers."""
+        """The typed value in the stored unit: 4.1 MB is 4,100,000 bytes, not the product of two rounded numbers."""
         return float(Decimal(str(typed)) * self.factor)
 
 

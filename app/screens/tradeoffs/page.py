@@ -1,4 +1,4 @@
-"""What can be had for what: any two quantities of every measured stage, and which one to ship under limits."""
+"""Any two quantities of every measured stage against each other, and which stage to ship under limits."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from app.components import views_menu as views
 from app.exports import buttons, frames, html
 from app.queries import tradeoffs
 from app.screens.tradeoffs import champions, charts, filters, history, recommendation, table
-from app.screens.tradeoffs.plot import ACROSS, TASK, UP, plot_of, task_names
+from app.screens.tradeoffs.plot import TASK, X, Y, plot_of, task_names
 from app.web import identity, url_state
 
 CHART = "chart"
@@ -23,11 +23,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 tasks = tradeoffs.load_tasks(actor.project.id)
 if tasks.empty:
     st.info(
-        "Nothing is measured yet. Submit a recipe: a model, a task, and techniques that make the model smaller or "
-        "faster. A worker carries it out and measures size, score and latency after each step. What each step leaves "
-        "(a stage) is a mark on this page as soon as it is measured; under your limits the best one is recommended."
+        "No measurements yet. Submit a recipe: a model, a task, and techniques that make the model smaller or faster. "
+        "A worker runs it and measures size, score and latency after each step. The model after a step is a stage, and "
+        "each measured stage appears here as a mark. Set limits to get a recommendation."
     )
-    st.page_link("screens/submit/page.py", label="Submit a first run", icon=":material/add_circle:")
+    st.page_link("screens/submit/page.py", label="Submit your first run", icon=":material/add_circle:")
     st.stop()
 
 plot = plot_of(tasks, st.query_params)
@@ -37,20 +37,20 @@ view = requested if requested in charts.CHARTS else charts.CHARTS[0]
 
 with st.container(horizontal=True):
     url_state.menu("Task", TASK, task_names(tasks), plot.task_name)
-    url_state.menu("Across", ACROSS, plot.titles(), x.title)
+    url_state.menu("X axis", X, plot.titles(), x.title)
     score_first = sorted(plot.titles(), key=lambda title: title != plot.axes["score"].title)
-    url_state.menu("Up", UP, score_first, y.title)
+    url_state.menu("Y axis", Y, score_first, y.title)
     url_state.menu("Chart", CHART, charts.CHARTS, view)
 
 timed = [conditions for conditions, _ in tradeoffs.load_conditions(actor.project.id, task["task_hash"])]
 asked = filters.show(plot, partial(tradeoffs.load_kinds, actor.project.id, task["task_hash"]), timed)
 chosen = asked.points_of(actor.project.id, task["task_hash"])
 with corner:
-    settings = {TASK: plot.task_name, ACROSS: x.title, UP: y.title, CHART: view, **asked.state}
+    settings = {TASK: plot.task_name, X: x.title, Y: y.title, CHART: view, **asked.state}
     views.show("tradeoffs", settings, actor)
 points = tradeoffs.load_points(chosen, x.column, y.column, asked.logs, as_one=asked.as_one)
 if points.empty:
-    st.info(f"No stage that is chosen has both {x.words} and {y.words}. Choose other axes or filters.")
+    st.info(f"No matching stage has both {x.words} and {y.words}. Choose other axes or filters.")
     st.stop()
 shown = annotate(points, x, y, asked.limits, plot.axes)
 
@@ -68,7 +68,7 @@ else:
 
 
 def every_point() -> pd.DataFrame:
-    """The points behind the chart, none left out."""
+    """All points behind the chart."""
     everything = annotate(tradeoffs.read_all_points(chosen, x.column, y.column), x, y, asked.limits, plot.axes)
     return frames.points(everything, task["score_name"], task["score_unit"])
 
@@ -80,7 +80,7 @@ buttons.show(
         *buttons.tables(every_point),
         *([buttons.ExportFile("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
     ],
-    "CSV and Parquet: every point that the filters leave, with raw numbers. HTML: the chart, without network.",
+    "CSV and Parquet: all points that match the filters, as raw numbers. HTML: the chart, which works offline.",
 )
 
 champions.show(task["task_hash"], actor)

@@ -1,4 +1,4 @@
-"""What is plotted: the stages of which task, and which two quantities of them, as an address says it."""
+"""What is plotted: a task's stages and two of their quantities, as the URL says."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +8,12 @@ import pandas as pd
 
 from app.charts.axes import AXES, Axis, axes_of_task, score_axis
 
-TASK, ACROSS, UP = "points_of", "x", "y"
+TASK, X, Y = "points_of", "x", "y"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A task, as `point_data.load_tasks` describes it, its quantities by column, and the two that are the axes."""
+    """A task, as `tradeoffs.load_tasks` describes it, its quantities by column, and the two that are the axes."""
 
     task: Mapping[str, Any]
     task_name: str
@@ -22,16 +22,16 @@ class Plot:
     y: Axis
 
     def titles(self) -> list[str]:
-        """What the quantities are called."""
+        """Titles of the quantities."""
         return [axis.title for axis in self.axes.values()]
 
     def titled(self, title: str) -> Axis | None:
-        """The quantity of this name."""
+        """The quantity with this title."""
         return next((axis for axis in self.axes.values() if axis.title == title), None)
 
 
 def task_names(tasks: pd.DataFrame) -> list[str]:
-    """What the tasks are called; of several of one name, each with the start of its hash."""
+    """Names of the tasks; those that share a name get the start of their hash."""
     return list(tasks["task"].where(~tasks["task"].duplicated(keep=False), _with_hash(tasks)))
 
 
@@ -40,9 +40,9 @@ def _with_hash(tasks: pd.DataFrame) -> pd.Series:
 
 
 def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
-    """What is `asked` by the names in the address; else the first task, its size across and its score up.
+    """What is `asked` for by URL parameter; otherwise the first task, with size on the X axis and score on the Y axis.
 
-    A task keeps its old names: an address may be from before another of the same name came, or from after.
+    Both forms of a task's name are read: a link may be older or newer than another task of the same name.
     """
     name = asked.get(TASK)
     named = ((tasks["task"] == name) | (_with_hash(tasks) == name)).to_numpy()
@@ -50,5 +50,5 @@ def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
     task = tasks.iloc[at].to_dict()
     score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
     plot = Plot(task, task_names(tasks)[at], axes_of_task(score), AXES["size_bytes"], score)
-    x, y = plot.titled(asked.get(ACROSS, "")), plot.titled(asked.get(UP, ""))
+    x, y = plot.titled(asked.get(X, "")), plot.titled(asked.get(Y, ""))
     return replace(plot, x=x or plot.x, y=y or plot.y)

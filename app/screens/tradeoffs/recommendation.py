@@ -20,10 +20,10 @@ from core.store.tradeoffs.filters import PointFilter
 
 
 def show(chosen: PointFilter, asked: Filters, plot: Plot, drawn: pd.DataFrame) -> None:
-    """Draw the decision among the stages that the filter leaves.
+    """Draw the decision among the stages that match the filter.
 
-    Where the seeds of a recipe are one mark they are judged by their mean; `drawn` are then the chart's recipes, from
-    which tests know how much seeds vary.
+    Where the seeds of a recipe are one mark, they are judged by their mean; `drawn` are then the chart's recipes, from
+    which tests estimate the variance between seeds.
     """
     axes, higher_is_better = plot.axes, bool(plot.task["higher_is_better"])
     bounds = tuple(axes[column].limit(bound) for column, bound in asked.limits.items())
@@ -34,14 +34,14 @@ def show(chosen: PointFilter, asked: Filters, plot: Plot, drawn: pd.DataFrame) -
     unsure = _disturbed(best, behind, named, asked)
     said = [explanation.moved(margin, named, best, axes, kind=asked.kind) for margin in decision.margins]
     if best is None:
-        remedy = "Loosen one, or queue a recipe that compresses more."
-        st.warning(f"No {asked.kind} keeps all limits. {remedy} {unsure}".strip(), icon=":material/block:")
+        remedy = "Relax one, or submit a recipe that compresses more."
+        st.warning(f"No {asked.kind} meets all limits. {remedy} {unsure}".strip(), icon=":material/block:")
     else:
         tested = None if behind is None else _tested(behind, best, plot, drawn)
-        told = explanation.recommendation(
+        sentence = explanation.recommendation(
             best, reference, decision.n_feasible, axes, kind=asked.kind, weighed=bool(asked.weights), tested=tested
         )
-        st.success(f"{told} {unsure}".strip(), icon=":material/recommend:")
+        st.success(f"{sentence} {unsure}".strip(), icon=":material/recommend:")
         if behind is not None:
             said.insert(0, explanation.runner_up(behind, best, axes, tested))
     if said:
@@ -62,14 +62,14 @@ def _link(run_id: int) -> None:
 def _disturbed(
     best: dict[str, Any] | None, behind: dict[str, Any] | None, named: dict[int, dict[str, Any]], asked: Filters
 ) -> str:
-    """Which times are unsure of those that are told, and of those that decided."""
-    told = [point for point in (best, behind) if point is not None]
+    """The warning about disturbed latencies among the points shown and those that decided."""
+    shown = [point for point in (best, behind) if point is not None]
     decided = named.values() if TIMED.keys() & {*asked.limits, *asked.weights} else ()
-    return explanation.disturbed([*told, *decided])
+    return explanation.disturbed([*shown, *decided])
 
 
 def _tested(second: dict[str, Any], best: dict[str, Any], plot: Plot, drawn: pd.DataFrame) -> Comparison | None:
-    """The test of second - best: of means over seeds by how these vary, of single stages by their answers."""
+    """The test of second - best: Welch's for means over seeds, the paired one for single stages."""
     pair = [second, best]
     if max(point.get("n_seeds", 1) for point in pair) == 1:
         return _paired(second, best, plot.task["score_name"])
@@ -83,7 +83,7 @@ def _of_means(pair: list[dict[str, Any]], score: Axis, drawn: pd.DataFrame) -> C
 
 
 def _paired(second: dict[str, Any], best: dict[str, Any], score_name: str) -> Comparison | None:
-    """The paired test of two stages' scores, where the results by example of both are on this host."""
+    """The paired test of two stages' scores, if the per-example results of both are on this host."""
     if not artifacts.store().is_local:
         return None  # a page does not wait for weights to be copied here
     keys = load_keys((second["stage_id"], best["stage_id"]))

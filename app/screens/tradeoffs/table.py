@@ -1,4 +1,4 @@
-"""The stages below the chart: those that were clicked, else the frontier within the limits."""
+"""The stages below the chart: the clicked ones, otherwise the Pareto frontier within the limits."""
 
 import pandas as pd
 import streamlit as st
@@ -12,13 +12,13 @@ LISTED = tuple(quantity.name for quantity in shown_in(Shown.LISTED))
 
 
 def show(shown: pd.DataFrame, picked: set[int], plot: Plot, *, bounded: bool) -> None:
-    """Draw the table of `shown` points, as `annotate` returns them; `picked` are stages that were clicked.
+    """Draw the table of `shown` points, as `annotate` returns them; `picked` are the clicked stages.
 
-    It has the two axes and the principal quantities; exports have every one.
+    It has the two axes and the main quantities; exports have all of them.
     """
     within = shown["on_frontier"] & shown["feasible"]
     listed = shown[shown["stage_id"].isin(picked) if picked else within].sort_values(plot.x.column)
-    title = "On the frontier, within the limits" if bounded else "On the frontier"
+    title = "Pareto frontier within the limits" if bounded else "Pareto frontier"
     st.subheader("Selected stages" if picked else title, anchor=False)
     seeds = ["Seeds"] if "n_seeds" in listed and (listed["n_seeds"] > 1).any() else []
     measured = {

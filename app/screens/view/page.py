@@ -1,4 +1,4 @@
-"""A saved view's own address: leads on to the page as it was set."""
+"""The URL of a saved view: redirects to its page with the saved settings."""
 
 import streamlit as st
 
@@ -12,7 +12,9 @@ view = read_view(int(asked), actor.project.id, actor.user.id) if asked.isdecimal
 if view is None:
     st.title("View")
     st.info(
-        f"There is no view {asked} here, or it is not shared with you." if asked.isdecimal() else "No view is named."
+        f"View {asked} does not exist here, or is not shared with you."
+        if asked.isdecimal()
+        else "The URL names no view."
     )
     st.page_link("screens/tradeoffs/page.py", label="Trade-offs", icon=":material/scatter_plot:")
     st.stop()

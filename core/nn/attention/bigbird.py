@@ -94,6 +94,7 @@ class BigBirdAttention(SwappedAttention):
     Without `global_tokens` the first and last block are global (ITC). At most `length` tokens beside the global ones.
     """
 
+    limits_length = True
     settings = ("block", "random", "length", "global_tokens")
     per_head = ("random_blocks",)
     random_blocks: Tensor

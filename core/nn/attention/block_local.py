@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from core.nn.attention.block_layout import BlockLayout
 from core.nn.attention.block_sparse import block_sparse_attention
-from core.nn.attention.full import shared_keys_attention
+from core.nn.attention.full import full_attention
 from core.nn.attention.pattern import BlockRows
 from core.nn.attention.swapped import SwappedAttention
 from core.nn.cache import LayerCache
@@ -57,6 +57,8 @@ def block_local_attention(
     `mask` [B, T] is True where a token may be seen. The blocks of the first `n_globals` tokens hold no others. Compute
     and memory are linear in T.
     """
+    if int(q.shape[2]) <= block and not n_globals:
+        return full_attention(q, k, v, causal=causal, mask=mask)
     layout = BlockLayout(block, n_globals, int(q.shape[2]) - n_globals)
     row = torch.arange(layout.n_blocks, device=q.device)
     earlier = torch.ones(block, block, dtype=torch.bool, device=q.device).tril() if causal else None
@@ -88,8 +90,8 @@ class BlockLocalAttention(SwappedAttention):
         assert mask is None
         k, v = cache.append(k, v)
         n_past = k.shape[2] - q.shape[2]
-        if q.shape[2] == 1:
-            return shared_keys_attention(q, k, v)
+        if k.shape[2] <= self.block:
+            return full_attention(q, k, v, causal=True)
         q = F.pad(q, (0, 0, n_past, 0))  # queries of the block's beginning, thrown away again
         return block_local_attention(q, k, v, self.block, causal=True)[:, :, n_past:]
 

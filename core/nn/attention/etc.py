@@ -86,6 +86,7 @@ class EtcAttention(SwappedAttention):
     long tokens of theirs.
     """
 
+    limits_length = True
     settings = ("radius", "max_distance", "global_tokens", "length", "hard", "isolated")
     per_head = ("long_vectors", "long_biases", "global_vectors", "global_biases")
 
@@ -121,7 +122,10 @@ class EtcAttention(SwappedAttention):
                 vectors.data.copy_(drawn)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, int(q.shape[2]) - self.global_tokens)
+        length = int(q.shape[2]) - self.global_tokens
+        if length > self.length:
+            raise ValueError(f"the segments are those of {self.length} tokens, {length} were given")
+        layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, length)
         relations = Relations(
             self.max_distance, self.global_tokens, self.length, hard=self.hard, isolated=self.isolated
         )

@@ -113,12 +113,9 @@ class HuggingFaceSlidingWindow(Replacement):
         if position_embeddings is not None:
             cos, sin = (x[:, None] for x in position_embeddings)  # [B, 1, T, head_dim]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        length = q.shape[2]
         if past_key_values is not None:
             k, v = self._remember(past_key_values, k, v)  # [B, kv_heads, past + T, head_dim]
-        q = nn.functional.pad(q, (0, 0, k.shape[2] - length, 0))  # queries of the past, thrown away again
-        seen = _padding(attention_mask, k.shape[2])
-        mixed = windowed_attention(q, k, v, self.window, causal=True, mask=seen)[:, :, -length:]
+        mixed = windowed_attention(q, k, v, self.window, causal=True, mask=_padding(attention_mask, k.shape[2]))
         output = getattr(self, self.projections[-1])
         return output(mixed.transpose(1, 2).flatten(2)), None
 

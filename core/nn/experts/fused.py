@@ -30,20 +30,22 @@ class FusedExperts(torch.autograd.Function):
     ) -> Tensor:
         n_layers = len(spares)
         weights, biases = tensors[:n_layers], tensors[n_layers:]
-        out, kept = torch.empty_like(x), []
+        out, kept = torch.empty_like(x), list[Tensor]()
         for e, rows in segments.slices:
             parts = [_linear(x[rows], w, b, e) for w, b in zip(weights[:-1], biases[:-1], strict=True)]
             _linear(mix(parts), weights[-1], biases[-1], e, out=out[rows])
             if any(ctx.needs_input_grad):
-                kept.append(parts)
-        ctx.save_for_backward(x, *weights)
-        ctx.segments, ctx.mix, ctx.spares, ctx.kept, ctx.biased = segments, mix, spares, kept, biases[0] is not None
+                kept += parts
+        ctx.save_for_backward(x, *weights, *kept)
+        ctx.segments, ctx.mix, ctx.spares, ctx.biased = segments, mix, spares, biases[0] is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, *weights = ctx.saved_tensors
+        n_layers, n_parts = len(ctx.spares), len(ctx.spares) - 1
+        x, *saved = ctx.saved_tensors
+        weights, kept = saved[:n_layers], saved[n_layers:]
         of_x = torch.empty_like(x)
         of_weights = [spare.empty_like(w) for spare, w in zip(ctx.spares, weights, strict=True)]
         of_biases = [w.new_empty(w.shape[:2]) if ctx.biased else None for w in weights]
@@ -51,7 +53,8 @@ class FusedExperts(torch.autograd.Function):
             for made in (*of_weights, *of_biases):
                 if made is not None and not size:
                     made[e].zero_()
-        for (e, rows), parts in zip(ctx.segments.slices, ctx.kept, strict=True):
+        for index, (e, rows) in enumerate(ctx.segments.slices):
+            parts = kept[index * n_parts : (index + 1) * n_parts]
             hidden, of_parts = _through(ctx.mix, parts, gradient[rows] @ weights[-1][e])
             inputs = [x[rows]] * len(of_parts) + [hidden]
             for i, (of_part, layer_input) in enumerate(zip([*of_parts, gradient[rows]], inputs, strict=True)):
@@ -61,7 +64,6 @@ class FusedExperts(torch.autograd.Function):
             torch.mm(of_parts[0], weights[0][e], out=of_x[rows])
             for of_part, weight in zip(of_parts[1:], weights[1:-1], strict=True):
                 of_x[rows].addmm_(of_part, weight[e])
-        ctx.kept = None
         return of_x, None, None, None, *of_weights, *of_biases
 
 

@@ -11,6 +11,11 @@ from core.nn.low_rank_linear import nearest_factors
 from core.nn.replacement import Replacement
 
 
+def saved_by_factoring(experts: nn.Module) -> int:
+    """Weights that each of these experts has less since its layers were factored."""
+    return sum(layer.saved() for layer in experts.modules() if isinstance(layer, LowRankExpertLinear))
+
+
 class LowRankExpertLinear(Replacement):
     """An `ExpertLinear` factored into two: rank * (in + out) weights an expert."""
 

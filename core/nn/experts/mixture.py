@@ -3,6 +3,7 @@
 Papers: https://arxiv.org/abs/1701.06538, https://arxiv.org/abs/2211.15841 (MegaBlocks: sorted, without padding).
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +12,28 @@ from torch.distributed import ProcessGroup
 
 from core.nn.experts.balance import entropy
 from core.nn.experts.feed_forward import ExpertFeedForward, Form
-from core.nn.experts.low_rank import LowRankExpertLinear
+from core.nn.experts.low_rank import saved_by_factoring
 from core.nn.experts.routing import Routing, sort_by_expert
 from core.nn.ffn.masked import Masked
 from core.nn.replacement import Replacement
 
+NO_ONNX = "routing depends on the data, and a traced graph would keep the example's routing"
 LOAD, DROPPED, ENTROPY = "busiest expert (times the mean)", "dropped choices (%)", "router entropy (% of uniform)"
+
+
+def mixed_by_experts(
+    experts: Callable[..., Tensor], rows: Tensor, chosen: Tensor, gates: Tensor, kept: Tensor, n_experts: int
+) -> Tensor:
+    """The sum of what its experts give each of rows [n, dim], weighted by gates: [n, dim].
+
+    `chosen`, `gates` and `kept` (False: dropped) are [..., choices] of n tokens; `experts` takes sorted rows and their
+    `Segments`.
+    """
+    order, segments = sort_by_expert(chosen, kept, n_experts)
+    token = order // chosen.shape[-1]
+    out = experts(rows.index_select(0, token), segments)
+    weighted = out * gates.flatten().index_select(0, order)[:, None].to(out.dtype)
+    return out.new_zeros(rows.shape).index_add(0, token, weighted)
 
 
 class MixtureOfExperts(Masked, Replacement):
@@ -24,7 +41,7 @@ class MixtureOfExperts(Masked, Replacement):
 
     settings: ClassVar[tuple[str, ...]] = ()
     choices: int  # experts of a token
-    no_onnx = "routing depends on the data, and a traced graph would keep the example's routing"
+    no_onnx = NO_ONNX
 
     def __init__(self, n_experts: int, **form: Any):
         super().__init__()
@@ -34,28 +51,23 @@ class MixtureOfExperts(Masked, Replacement):
         self._losses: dict[str, Tensor] = {}  # with their gradients, until `aux_losses` takes them
         self._seen: Routing | None = None  # of the last training batch, without gradients
 
-    def route(self, x: Tensor, valid: Tensor) -> Routing:
-        """The experts of each token of x [B, T, dim]; `valid` [B, T] is False at padding."""
+    def route(self, x: Tensor, valid: Tensor, *, causal: bool = False) -> Routing:
+        """The experts of each token of x [B, T, dim]; `valid` [B, T] is False at padding, `causal` as in `Masked`."""
         raise NotImplementedError(type(self).__name__)
 
     def router_macs(self) -> int:
         """Multiply-accumulates of routing one token."""
         return self.form.dim * self.n_experts
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """[B, T, dim] -> [B, T, dim]; padding, and tokens that no expert had a place for, give zero."""
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask.bool()
-        routing = self.route(x, valid)
+        routing = self.route(x, valid, causal=causal)
         if self.training:
             self._losses = routing.losses
             self._seen = routing.detached()
-        order, segments = sort_by_expert(routing, self.n_experts)
-        rows = x.flatten(0, 1)
-        token = order // routing.experts.shape[-1]
-        out = self.experts(rows.index_select(0, token), segments)
-        gates = routing.gates.flatten().index_select(0, order)
-        weighted = out * gates[:, None].to(out.dtype)
-        return out.new_zeros(rows.shape).index_add(0, token, weighted).view_as(x)
+        choices = (routing.experts, routing.gates, routing.kept)
+        return mixed_by_experts(self.experts, x.flatten(0, 1), *choices, self.n_experts).view_as(x)
 
     def aux_losses(self) -> dict[str, Tensor]:
         """The weighted losses of the last training batch."""
@@ -77,19 +89,15 @@ class MixtureOfExperts(Masked, Replacement):
 
     def inactive_parameters(self) -> int:
         """What the experts that a token does not meet amount to."""
-        return (self.n_experts - self.choices) * (self.form.parameters() - self._saved())
+        return (self.n_experts - self.choices) * (self.form.parameters() - saved_by_factoring(self.experts))
 
     def macs(self, shape: torch.Size) -> int:
         tokens = shape.numel() // shape[-1]
-        return tokens * (self.router_macs() + self.choices * (self.form.weights() - self._saved()))
+        return tokens * (self.router_macs() + self.choices * (self.form.weights() - saved_by_factoring(self.experts)))
 
     def arguments(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in self.settings}
         return {"n_experts": self.n_experts, **self.form.arguments(), **own}
-
-    def _saved(self) -> int:
-        """Weights that factoring took from each expert."""
-        return sum(layer.saved() for layer in self.experts.modules() if isinstance(layer, LowRankExpertLinear))
 
     def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
         return "dense"

@@ -32,7 +32,7 @@ class NoisyTopKExperts(MixtureOfExperts):
         self.router = nn.Parameter(torch.zeros(n_experts, self.form.dim))
         self.noise_router = nn.Parameter(torch.zeros(n_experts, self.form.dim))
 
-    def route(self, x: Tensor, valid: Tensor) -> Routing:
+    def route(self, x: Tensor, valid: Tensor, *, causal: bool = False) -> Routing:
         clean = router_logits(x, self.router)
         if not self.training:
             return self._choose(clean, clean, valid)

@@ -24,8 +24,10 @@ def router_logits(x: Tensor, weight: Tensor) -> Tensor:
 class SoftmaxRouted(MixtureOfExperts):
     """Experts chosen by the largest probabilities, with or without a limit on the tokens of each.
 
-    Training counts places and balance over the whole batch, or over each sequence (`group`); evaluation over each
-    sequence, so that an example's answer does not depend on those beside it. A capacity factor of None sets no limit.
+    Training counts places and balance over the whole batch, or over each sequence (`group`). Evaluation counts places
+    over each sequence, so that an example's answer does not depend on the rest of its batch. A capacity factor of None
+    sets no limit. In evaluation a causal model has none either: places depend on the length of the text and second
+    choices on later tokens' first ones, so a limit would score another model than the one that generates.
     """
 
     settings: ClassVar[tuple[str, ...]] = ("capacity_factor", "eval_capacity_factor", "balance_weight", "group")
@@ -49,8 +51,10 @@ class SoftmaxRouted(MixtureOfExperts):
         """[B, T, ...] -> [groups, tokens, ...]."""
         return x.flatten(0, 1)[None] if self.training and self.group == "batch" else x
 
-    def places(self, valid: Tensor) -> Tensor | None:
+    def places(self, valid: Tensor, *, causal: bool = False) -> Tensor | None:
         """Places of an expert in each group; None: as many as come."""
+        if causal and not self.training:
+            return None
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
         return None if factor is None else capacities(valid, self.n_experts, factor)
 

@@ -81,9 +81,9 @@ def _taken(experts: Tensor, kept: Tensor, n_experts: int) -> Tensor:
     return counts.scatter_add_(1, experts.flatten(1), kept.flatten(1).long())
 
 
-def sort_by_expert(routing: Routing, n_experts: int) -> tuple[Tensor, Segments]:
+def sort_by_expert(experts: Tensor, kept: Tensor, n_experts: int) -> tuple[Tensor, Segments]:
     """The kept of the flattened choices, in the order of their experts, and how many each expert has."""
-    chosen = torch.where(routing.kept, routing.experts, n_experts).flatten()
+    chosen = torch.where(kept, experts, n_experts).flatten()
     counts = torch.bincount(chosen, minlength=n_experts + 1)[:n_experts]
     segments = Segments(counts)
     order = chosen.argsort(stable=True)[: sum(segments.sizes)]

@@ -25,12 +25,12 @@ class SwitchExperts(SoftmaxRouted):
         super().__init__(n_experts, **settings)
         self.jitter, self.reroutes = jitter, reroutes
 
-    def route(self, x: Tensor, valid: Tensor) -> Routing:
+    def route(self, x: Tensor, valid: Tensor, *, causal: bool = False) -> Routing:
         x, valid = self.grouped(x), self.grouped(valid)
         probabilities = router_logits(self._jittered(x), self.router).softmax(-1)
         gates, experts = probabilities.max(dim=-1, keepdim=True)
         losses = self.balance(experts[..., 0], probabilities, valid)
-        places = self.places(valid)
+        places = self.places(valid, causal=causal)
         if places is None:
             return Routing(experts, gates, valid[..., None], valid, probabilities, losses)
         kept = queue(experts, valid, self.n_experts, places)

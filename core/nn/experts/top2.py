@@ -14,13 +14,13 @@ class Top2Experts(SoftmaxRouted):
 
     choices = 2
 
-    def route(self, x: Tensor, valid: Tensor) -> Routing:
+    def route(self, x: Tensor, valid: Tensor, *, causal: bool = False) -> Routing:
         x, valid = self.grouped(x), self.grouped(valid)
         probabilities = router_logits(x, self.router).softmax(-1)
         largest, experts = probabilities.topk(2, dim=-1)
         gates = largest / largest.sum(-1, keepdim=True)
         losses = self.balance(experts[..., 0], probabilities, valid)  # of first choices alone
-        places = self.places(valid)
+        places = self.places(valid, causal=causal)
         everyone = valid[..., None].expand_as(experts)
         kept = everyone if places is None else queue(experts, valid, self.n_experts, places)
         return Routing(experts, gates, kept, valid, probabilities, losses)

@@ -23,6 +23,7 @@ class Gmlp(OneShot):
     """Replace whole blocks with gated MLPs that mix tokens in a spatial gate."""
 
     family = Family.ARCHITECTURE
+    limits_length = True
     paper = "https://arxiv.org/abs/2105.08050"
     leaves = OTHER_MIXING | WHOLE_BLOCKS
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS

@@ -24,6 +24,7 @@ class MlpMixer(OneShot):
     """Replace full attention with an MLP over the tokens, shared by all channels."""
 
     family = Family.ARCHITECTURE
+    limits_length = True
     paper = "https://arxiv.org/abs/2105.01601"
     leaves = OTHER_MIXING
     refuses = REFUSES | NEEDS_PLAIN_BLOCKS

@@ -49,6 +49,7 @@ class LongTokens(OneShot):
     """Base: every attention of a bidirectional model becomes one that is made for the model's longest text."""
 
     family = Family.ATTENTION
+    limits_length = True
     leaves = OTHER_ATTENTION
     refuses = REFUSES
 

@@ -14,6 +14,7 @@ from core.algorithms.module_swapping import dense_ffns, transformer
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
+from core.models.anatomy import anatomy
 from core.nn.experts.feed_forward import Form
 from core.nn.experts.mixture import MixtureOfExperts
 from core.nn.experts.swapping import LAYERS, draw_like_, form_of, make_mixture, upcycle_
@@ -112,6 +113,8 @@ class ExpertsStep(OneShot):
                 }
             )
         subject.details["layers"] = rows
+        if anatomy(subject.model).causal and self.settings().get("eval_capacity_factor") is not None:
+            context.record.event("info", "the model is causal: it is evaluated without a limit on an expert's tokens")
 
     def _chosen(self, subject: Subject) -> dict[str, Ffn]:
         found = dense_ffns(subject)

@@ -2,7 +2,8 @@
 
 Paper: https://arxiv.org/abs/2112.06905, routing as in GShard (https://arxiv.org/abs/2006.16668). In a model that is not
 trained, experts and the networks between them are gated (GEGLU, two thirds as wide); trained and gated ones keep their
-form. The router is drawn as Switch's. GShard's random dropping of second choices is not built.
+form. The router is drawn as Switch's. Causal models are evaluated without a limit, since one would let later tokens
+change earlier ones. GShard's random dropping of second choices is not built.
 """
 
 from typing import Any, Literal
@@ -39,7 +40,7 @@ class Glam(ExpertsStep):
         2.0,
         gt=0,
         le=1024,
-        description="capacity factor in evaluation, per sequence; no limit if empty",
+        description="capacity factor in evaluation, per sequence; no limit if empty or in a causal model",
         json_schema_extra={"when_empty": "no limit"},
     )
     group: Literal["batch", "sequence"] = Field(

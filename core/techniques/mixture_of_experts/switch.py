@@ -1,8 +1,9 @@
 """Switch: each token goes to one expert, weighted by the router's probability of it, as long as there is a place.
 
 Paper: https://arxiv.org/abs/2101.03961. Experts have the form of the feed-forward network whose place they take. Places
-are counted over a training batch and, in evaluation, over each sequence, padding left out. A token's output is scaled
-by a probability, so a trained model does not begin as what it was: `glam` and `moe` do.
+are counted over a training batch, and in evaluation over each sequence, without the padding. Causal models are
+evaluated without a limit, since one would let later tokens change earlier ones. A token's output is scaled by a
+probability, so a trained model does not begin as what it was: `glam` and `moe` do.
 """
 
 from typing import Any, Literal
@@ -35,7 +36,7 @@ class Switch(ExpertsStep):
         2.0,
         gt=0,
         le=1024,
-        description="capacity factor in evaluation, per sequence; no limit if empty",
+        description="capacity factor in evaluation, per sequence; no limit if empty or in a causal model",
         json_schema_extra={"when_empty": "no limit"},
     )
     group: Literal["batch", "sequence"] = Field(

@@ -50,7 +50,7 @@ def elsewhere(tmp_path, monkeypatch):
 def shown(run_id: int) -> dict[str, object]:
     """What the page of a run shows, tab by tab."""
     pages: dict[str, object] = {}
-    for tab in ("Stages", "Log", "Layers", "Mistakes", "Spec", "Notes"):
+    for tab in ("Stages", "Log", "Layers", "Regressions", "Spec", "Notes"):
         at = opened(run_id, tab=tab)
         pages[tab] = [frame.value for frame in (*at.dataframe, *at.table)]
         pages[f"{tab} words"] = [line for line in words(at).splitlines() if not line.endswith(("ago", "just now"))]
@@ -60,7 +60,7 @@ def shown(run_id: int) -> dict[str, object]:
 
 def assert_alike(here: dict[str, object], there: dict[str, object]) -> None:
     for name, value in here.items():
-        if name in ("Stages", "Log", "Layers", "Mistakes", "Spec", "Notes"):
+        if name in ("Stages", "Log", "Layers", "Regressions", "Spec", "Notes"):
             for mine, other in zip(value, there[name], strict=True):
                 pd.testing.assert_frame_equal(mine, other)
         else:
@@ -78,7 +78,7 @@ def test_the_imported_run_has_the_same_page(run_id, elsewhere, tmp_path, capsys)
     for pages in (before, after):  # the import itself is a line of the log
         pages["Log words"] = [line for line in pages["Log words"] if "began" not in line and "imported" not in line]
     assert_alike(before, after)
-    assert "**7**, taken for **1**" in "\n".join(after["Mistakes words"])
+    assert "**7**, predicted **1**" in "\n".join(after["Regressions words"])
     page = opened(number, tab="Artifacts")
     assert "imported without its weights" in words(page)
     assert [element.proto.label for element in page.get("link_button")] == ["Bundle"] and not page.code
@@ -102,7 +102,7 @@ def test_an_identical_run_is_refused_unless_again(run_id, elsewhere, tmp_path, c
     file = tmp_path / "run.zip"
     assert slimboard("bundle", str(run_id), str(file)) == 0
     assert slimboard("import", str(file)) == 1
-    assert f"This run is in the project already, as run {run_id}" in capsys.readouterr().err
+    assert f"This run is already in the project, as run {run_id}" in capsys.readouterr().err
     elsewhere()
     assert slimboard("import", str(file)) == 0
     assert slimboard("import", str(file)) == 1
@@ -172,7 +172,7 @@ def test_a_broken_bundle_leaves_nothing_behind(run_id, elsewhere, tmp_path, caps
 def test_a_file_that_is_there_is_not_written_over(run_id, tmp_path, capsys):
     (tmp_path / "run.zip").write_text("mine")
     assert slimboard("bundle", str(run_id), str(tmp_path / "run.zip")) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert slimboard("bundle", str(run_id), str(tmp_path / "no" / "run.zip")) == 1
     assert slimboard("bundle", "99", str(tmp_path / "other.zip")) == 1
     assert "There is no run 99" in capsys.readouterr().err

@@ -31,9 +31,9 @@ def spec(quantity="train_ms", names=NAMES, hidden=()):
 def test_both_axes_are_logarithmic_with_units():
     lines = spec()["layer"][1]["encoding"]
     assert lines["x"]["scale"]["type"] == lines["y"]["scale"]["type"] == "log"
-    assert lines["x"]["axis"]["values"] == LENGTHS and lines["x"]["title"] == "length T [tokens]"
+    assert lines["x"]["axis"]["values"] == LENGTHS and lines["x"]["title"] == "Sequence length T (tokens)"
     assert lines["y"]["title"] == "Forward and backward [s]"
-    assert spec("state_bytes")["layer"][1]["encoding"]["y"]["title"] == "State while decoding [GB]"
+    assert spec("state_bytes")["layer"][1]["encoding"]["y"]["title"] == "State while decoding (GB)"
 
 
 def test_all_values_lie_on_the_chart():

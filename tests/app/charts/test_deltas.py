@@ -8,7 +8,7 @@ from app.charts.deltas import deltas
 def drawn(*rows: tuple[float, float, float]) -> dict:
     """The chart of (difference, lower end, upper end)."""
     table = pd.DataFrame(rows, columns=["delta", "delta_low", "delta_high"])
-    chart = deltas(table.assign(name="run 2", p_value=1.0, verdict="may be chance"), "accuracy", "%", "run 1")
+    chart = deltas(table.assign(name="run 2", p_value=1.0, verdict="not significant"), "accuracy", "%", "run 1")
     return chart.to_dict()["layer"][1]["encoding"]["x"]
 
 
@@ -18,4 +18,4 @@ def test_the_axis_has_a_width_where_nothing_differs():
 
 
 def test_the_axis_names_score_base_and_unit():
-    assert drawn((1.0, 0.5, 1.5))["title"] == "difference of accuracy from run 1 (points)"
+    assert drawn((1.0, 0.5, 1.5))["title"] == "Difference in accuracy from run 1 (points)"

@@ -1,4 +1,4 @@
-"""Who moved the frontier, and by how much."""
+"""Frontier history, and by how much."""
 
 import pandas as pd
 import pytest
@@ -38,4 +38,4 @@ def test_a_hover_names_owner_run_and_stage():
         ("ada", 12, "stage 2"),
     ]
     titles = {told["title"] for told in spec["layer"][1]["encoding"]["tooltip"]}
-    assert {"Moved by", "Run", "Stage", "Size", "Accuracy", "Won"} <= titles
+    assert {"Advanced by", "Run", "Stage", "Size", "Accuracy", "Gain"} <= titles

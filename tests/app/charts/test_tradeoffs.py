@@ -94,7 +94,7 @@ def test_up_is_better_also_where_less_is():
     assert not any(channel["scale"]["reverse"] for channel in channels(spec(), "y"))
     turned = channels(spec(y=BITS), "y")
     assert all(channel["scale"]["reverse"] for channel in turned)
-    assert "up is better" in turned[0]["title"]
+    assert "reversed" in turned[0]["title"]
 
 
 def test_what_a_limit_forbids_is_shaded():

@@ -30,7 +30,7 @@ def test_better_follows_the_quantity():
 
 def test_a_change_reads_with_sign_unit_and_share():
     rows = waterfall.changes(stages(size_bytes=[4000, 1000, 1500]), SIZE)
-    assert rows["change"].tolist() == ["where it starts", "−3.00 kB (−75 %)", "+500 B (+50 %)"]
+    assert rows["change"].tolist() == ["start", "−3.00 kB (−75 %)", "+500 B (+50 %)"]
 
 
 def test_stages_without_the_quantity_are_passed_over():
@@ -47,13 +47,13 @@ def test_the_axis_leaves_room_for_words_and_starts_at_nothing_below_zero():
 
 def test_a_change_is_pale_unless_it_is_sure():
     scores = stages(score=[97.0, 95.0, 94.8, 94.9, 94.9])
-    told = {2: Certainty(True, "significant (p < 0.001)"), 3: Certainty(False, "may be chance (p 0.070)")}
+    told = {2: Certainty(True, "significant (p < 0.001)"), 3: Certainty(False, "not significant (p = 0.070)")}
     rows = waterfall.changes(scores, ACCURACY, told)
     assert rows["strength"].tolist() == [1.0, 1.0, PALE, PALE, 1.0]
     assert rows["change"].tolist() == [
-        "where it starts",
+        "start",
         "−2.0 points, significant (p < 0.001)",
-        "−0.2 points, may be chance (p 0.070)",
+        "−0.2 points, not significant (p = 0.070)",
         "+0.1 points, not tested",
         "no change",
     ]
@@ -69,4 +69,4 @@ def test_sizes_are_exact():
 def test_a_first_stage_is_pale_where_it_was_disturbed():
     rows = waterfall.changes(stages(p50_ms=[4.0, 2.0]), AXES["p50_ms"], {1: Certainty(False, "disturbed")})
     assert rows["strength"].tolist() == [PALE, PALE]
-    assert rows["change"].tolist() == ["where it starts, disturbed", "−2.00 ms (−50 %), not tested"]
+    assert rows["change"].tolist() == ["start, disturbed", "−2.00 ms (−50 %), not tested"]

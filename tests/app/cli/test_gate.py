@@ -75,7 +75,11 @@ def test_a_run_that_keeps_every_limit_exits_with_0_and_tells_each(gate, run_id):
         "reference",
     ]
     assert "94.5 %     " in lines[2] and "92.5 % … 96.5 %" in lines[2]
-    assert "0.5 points" in lines[3] and "-0.2 points … 1.2 points" in lines[3] and "may be chance (p 0.210)" in lines[3]
+    assert (
+        "0.5 points" in lines[3]
+        and "-0.2 points … 1.2 points" in lines[3]
+        and "not significant (p = 0.210)" in lines[3]
+    )
     assert "eager float32, batch 1, forward, 8 threads" in lines[4]
     assert last == "All 5 rules kept."
 
@@ -105,7 +109,7 @@ def test_a_loss_that_may_be_chance_is_excused_in_words(gate, run_id):
     assert gate("score: {loss_at_most: 0.4}", f"{run_id}.1").exit_code == 1
     done = gate("score: {loss_at_most: 0.4, significant_only: true}", f"{run_id}.1")
     assert done.exit_code == 0
-    assert "may be chance (p 0.210), so it does not count" in done.stdout
+    assert "not significant (p = 0.210), so it does not count" in done.stdout
 
 
 def test_json_has_raw_values_and_the_same_exit_status(gate, run_id):

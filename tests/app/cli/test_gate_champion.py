@@ -81,7 +81,7 @@ def test_a_run_is_held_against_the_champion_by_example_by_size_and_by_their_rati
     device = "forward, batch 1 · Example CPU, 8 cores, eager, 8 threads"
     assert champion == f"champion: run {runs['champion']}, stage 1: stage c ({device})"
     assert "0.5 × champion" in size and size.startswith("pass  champion.size.ratio_at_most")
-    assert "2 points" in loss and "significant (p 0.008)" in loss  # McNemar: 8 answers lost, none gained
+    assert "2 points" in loss and "significant (p = 0.008)" in loss  # McNemar: 8 answers lost, none gained
     assert "0.8 × champion" in time and "batch 1, forward" in time and "median" not in time
     assert last == "All 3 rules kept."
     assert gate("champion: {score: {loss_at_most: 1.9}}", "worse").exit_code == 1
@@ -92,7 +92,7 @@ def test_a_run_is_held_against_the_champion_by_example_by_size_and_by_their_rati
 def test_a_loss_against_the_champion_that_may_be_chance_is_excused_where_that_is_asked_for(gate):
     strict = "champion: {score: {loss_at_most: 0.5}}"
     lenient = "champion: {score: {loss_at_most: 0.5, significant_only: true}}"
-    assert [gate(strict, "alike").exit_code, gate(lenient, "alike").exit_code] == [1, 0]  # 4 lost: p 0.125
+    assert [gate(strict, "alike").exit_code, gate(lenient, "alike").exit_code] == [1, 0]  # 4 lost: p = 0.125
     assert gate(lenient, "worse").exit_code == 1
 
 

@@ -12,7 +12,7 @@ from app.components.wrapped_table import GREY, wrapping
     [
         ("1.98 ms / 2.40 ms", "1.98~ms / 2.40~ms"),
         ("550 kB (2.80× smaller)", "550~kB (2.80×~smaller)"),
-        ("−0.9 points, may be chance", "−0.9~points, may be chance"),
+        ("−0.9 points, not significant", "−0.9~points, not significant"),
         ("94.4 % (92.0 % to 96.4 %)", "94.4~% (92.0~%~to~96.4~%)"),
         ("2 · train 500 updates", "2~· train 500 updates"),
         ("3 mice", "3 mice"),

@@ -34,9 +34,9 @@ def test_a_stage_reads_with_units_and_intervals():
         "Stage": "2 · rtn 8-bit",
         "Size": "250 kB (4.00× smaller)",
         "Accuracy": "96.5 % (95.0 % to 98.0 %)",
-        "Against the reference": "−0.5 points, significant (p 0.020)",
+        "vs reference": "−0.5 points, significant (p = 0.020)",
         "p50 / p95": "2.00 ms / 2.40 ms",
-        "Time × reference": "0.500× (0.480× to 0.520×)",
+        "Relative latency": "0.500× (0.480× to 0.520×)",
         "Kernel": "int8 onednn",
     }
 
@@ -51,7 +51,7 @@ def test_an_untrained_stage_is_not_blamed_for_a_missing_time():
 
 @pytest.mark.parametrize(
     ("p_value", "words"),
-    [(0.2, "may be chance (p 0.200)"), (0.049, "significant (p 0.049)"), (1e-7, "significant (p < 0.001)")],
+    [(0.2, "not significant (p = 0.200)"), (0.049, "significant (p = 0.049)"), (1e-7, "significant (p < 0.001)")],
 )
 def test_significance_in_words(p_value, words):
     assert formats.significance(p_value) == words
@@ -59,7 +59,7 @@ def test_significance_in_words(p_value, words):
 
 def test_the_reference_says_that_it_is():
     reference = {**STAGE, "stage_id": 5, "score_delta": None, "p_value": None}
-    assert line(reference)["Against the reference"] == "is the reference"
+    assert line(reference)["vs reference"] == "is the reference"
 
 
 def test_a_reference_from_elsewhere_has_no_place():
@@ -81,9 +81,10 @@ def test_the_plainest_conditions_come_first():
 
 
 def test_costs_have_units_and_leave_the_principal_score_out():
-    cost = stages.cost_table(pd.DataFrame([STAGE])).iloc[0]
+    cost = stages.cost_table(pd.DataFrame([STAGE | {"details": {"reached": {"share": 0.862}}}])).iloc[0]
+    assert cost["Reached by the step"] == "86.2 %"
     assert cost["MACs"] == "2.00 M"
-    assert cost["Further scores"] == "cross entropy 0.123 nats"
+    assert cost["Other scores"] == "cross entropy 0.123 nats"
 
 
 def test_perplexity_stands_beside_the_score_and_not_among_the_further_ones():
@@ -92,7 +93,7 @@ def test_perplexity_stands_beside_the_score_and_not_among_the_further_ones():
         "score_high": 2.2, "scores": {"bits per character": 2.1, "perplexity": 9.87}, "perplexity": 9.87,
     }  # fmt: skip
     assert line(text)["Bits per character"] == "2.100 bits (2.000 bits to 2.200 bits), perplexity 9.87"
-    assert stages.cost_table(pd.DataFrame([text])).iloc[0]["Further scores"] == "–"
+    assert stages.cost_table(pd.DataFrame([text])).iloc[0]["Other scores"] == "–"
 
 
 def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
@@ -112,6 +113,13 @@ def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
     }
     assert set(list(reference.values())[1:]) == {"is the reference"}
     assert set(list(old.values())[1:]) == {"not measured"}
+
+
+def test_modules_that_a_step_missed_are_named_with_their_parameters():
+    reached = {"share": 0.5, "missed": [{"name": "model.embed", "kind": "Embedding", "parameters": 2_000_000}]}
+    [row] = stages.missed_table({"reached": reached}).to_dict("records")
+    assert row == {"Not reached": "model.embed", "Kind": "Embedding", "Parameters": "2.00 M"}
+    assert stages.missed_table({}).empty  # recorded before it was told
 
 
 def test_layers_read_without_raw_floats():

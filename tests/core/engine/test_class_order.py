@@ -12,6 +12,7 @@ from core.engine import pipeline
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import StagePlanner
 from core.errors import SpecError
+from core.integrity import MANIFEST
 from core.measure import score
 from core.measured import FoundRun
 from core.spec.model import ModelSpec, RunSpec
@@ -121,7 +122,7 @@ def test_an_earlier_run_with_other_classes_is_refused_with_both_lists(earlier):
 
 def test_an_older_artifact_without_names_goes_by_number_with_a_note(earlier):
     store, stages = earlier
-    file = store.open(stages[-1].measured.key) / artifact.MANIFEST
+    file = store.open(stages[-1].measured.key) / MANIFEST
     manifest = json.loads(file.read_text())
     try:
         file.write_text(json.dumps({key: value for key, value in manifest.items() if key != "class_names"}))

@@ -11,17 +11,20 @@ import torch
 from safetensors.torch import load_file
 
 from core.artifacts import artifact
-from core.artifacts.artifact import PACKED, Manifest
+from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine import pipeline, stage_key
 from core.engine.pipeline import execute
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import bound_steps, stage_family
 from core.errors import Interrupted, SpecError
+from core.integrity import PACKED
 from core.measure import score
 from core.measure import stage as measuring_stage
 from core.measured import FoundRun, StageRecord
 from core.spec.model import RunSpec, StepSpec
+from core.technique import Family, OneShot
+from core.techniques.catalogue import TECHNIQUES
 
 TRAIN = {"train": {"steps": 12, "batch_size": 32, "evaluations": 0}}
 DISTIL = {"distill_logits": {"teacher": "stage:0"}}
@@ -371,3 +374,26 @@ def test_artifacts_of_the_format_without_digests_are_reused(whole, tmp_path):
         record.stages.append(replace(stage, manifest_sha256=digest))
     assert [stage.reused for stage in run(copy, spec(TRAIN, MORE), record)] == [True, True, True]
     assert record.events == []
+
+
+def test_each_stage_tells_what_its_step_reached(whole):
+    source, *trained = whole[1]
+    assert "reached" not in source.measured.details
+    for stage in trained:
+        assert stage.measured.details["reached"]["share"] == 1
+
+
+class _Idle(OneShot):
+    """Changes nothing."""
+
+    family = Family.PRUNING
+    paper = "https://example.org"
+
+    def apply(self, subject, context):
+        """Look at the model and leave it."""
+
+
+def test_a_step_that_reaches_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(TECHNIQUES, "idle", _Idle)
+    with pytest.raises(SpecError, match=r"recipe\[0\] = 'idle': reaches none of the model's [\d,]+ parameters"):
+        run(tmp_path, spec("idle"))

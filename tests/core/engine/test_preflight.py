@@ -50,6 +50,10 @@ MISTAKES = {
     "setting of a method": (spec(train({"sr_ste": {"n": 40}})), f"{METHOD}.sr_ste.n", 40, "less than or equal to 31"),
     "step as a method": (spec(train("rtn")), METHOD, "rtn", "is a step, not a training method"),
     "timed length": (spec(model=GPT, task=MARKOV, measure={"length": 33}), "measure.length", 33, "of 32 tokens"),
+    "timed length of a step": (
+        spec("gmlp", model={**GPT, "positions": "rotary"}, task=MARKOV, measure={"length": 33}),
+        "measure.length", 33, "of 32 tokens",
+    ),
     "folder outside": (spec(model="hf:/etc/llama"), "model.source", "hf:/etc/llama", "neither a folder in the server"),
     "teacher of another kind": (spec(distil(GPT)), f"{TEACHER}.source", "builtin:gpt", "is for language modelling"),
     "teacher's setting": (spec(distil({**VIT, "heads": 5})), f"{TEACHER}.heads", 5, "does not divide dim 16"),

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from core import models, tasks
 from core.artifacts import artifact
 from core.fresh_process import FreshProcessError
+from core.integrity import PACKED
 from core.measure.memory import reload
 from core.measure.size import tensor_payload
 from core.spec.model import ModelSpec, TaskSpec
@@ -27,7 +28,7 @@ def saved(tmp_path_factory):
 
 def test_an_artifact_loads_to_the_same_outputs_and_needs_at_least_its_weights(saved):
     found = reload(saved)
-    payload = tensor_payload(saved / artifact.PACKED)
+    payload = tensor_payload(saved / PACKED)
     assert found.error <= 1e-5 * found.scale
     if sys.platform == "linux":
         assert 0.95 * payload < found.peak_bytes < 2.5 * payload  # four examples' activations are small beside them

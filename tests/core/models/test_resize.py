@@ -6,6 +6,7 @@ import transformers
 
 from core import models, tasks
 from core.artifacts import artifact
+from core.artifacts.manifest import Manifest
 from core.models.anatomy import anatomy, heads_of, prunable
 from core.models.resize import changed_shapes, resize_, select_
 from core.spec.model import ModelSpec, TaskSpec
@@ -65,7 +66,7 @@ def test_an_artifact_of_cut_layers_reloads_to_the_same_outputs_and_can_be_worked
         torch.testing.assert_close(again.model(images), subject.model(images))
     assert again.model.blocks[1].ffn.up.out_features == 4
     assert torch.equal(again.mask("blocks.1.ffn.up.weight"), subject.mask("blocks.1.ffn.up.weight"))
-    manifest = artifact.Manifest.read(tmp_path)
+    manifest = Manifest.read(tmp_path)
     assert manifest.working.shapes["main"]["blocks.1.ffn.down.weight"] == [16, 4]
 
 

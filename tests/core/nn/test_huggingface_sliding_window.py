@@ -18,6 +18,7 @@ def tiny(family, **settings):
         "qwen2": lambda: transformers.Qwen2Config(**LLAMA),
         "opt": lambda: transformers.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SIZES),
         "gpt2": lambda: transformers.GPT2Config(n_positions=64, bos_token_id=1, eos_token_id=2, **SIZES),
+        "mixtral": lambda: transformers.MixtralConfig(num_local_experts=4, **LLAMA),
     }[family]()
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).eval()

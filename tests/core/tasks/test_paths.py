@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.cli import run
+from app.cli import foreground
 from core.engine import pipeline
 from core.errors import SpecError
 from core.models.checkpoint import locate
@@ -56,5 +56,5 @@ def test_a_run_in_the_foreground_may_name_any_file(outside, monkeypatch):
 
     monkeypatch.setattr(pipeline, "execute", execute)
     with pytest.raises(KeyboardInterrupt):
-        run.execute(RunSpec.parse({"model": "builtin:gpt", "task": "file:text.txt"}), "cpu")
+        foreground.execute(RunSpec.parse({"model": "builtin:gpt", "task": "file:text.txt"}), "cpu")
     assert found == [outside / "text.txt"] and paths.find_permitted("text.txt") is None

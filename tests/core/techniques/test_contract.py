@@ -8,6 +8,7 @@ from core import models, tasks
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
+from core.integrity import PACKED
 from core.measure import size
 from core.spec.model import ModelSpec, StepSpec, TaskSpec
 from core.subject import Subject
@@ -113,7 +114,7 @@ def test_what_compresses_makes_the_artifact_smaller(name, prepared, tmp_path):
     artifact.save(subject, tmp_path / "before", loaded)
     subject, loaded = applied(name, "vit", prepared)
     artifact.save(subject, tmp_path / "after", loaded)
-    before, after = (size.tensor_payload(tmp_path / part / artifact.PACKED) for part in ("before", "after"))
+    before, after = (size.tensor_payload(tmp_path / part / PACKED) for part in ("before", "after"))
     assert after < 0.95 * before
 
 

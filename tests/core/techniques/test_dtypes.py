@@ -16,6 +16,7 @@ from core.algorithms.structured.importance import importance_of
 from core.algorithms.structured.units import ffn_units
 from core.artifacts import artifact
 from core.errors import SpecError
+from core.integrity import PACKED, WORKING
 from core.models.anatomy import anatomy
 from core.settings import settings
 from core.spec.model import ModelSpec, StepSpec
@@ -141,7 +142,7 @@ def fitting(name: str, dtype: str, subjects):
 def check_stage(subject: Subject, dtype: torch.dtype, folder) -> None:
     """All floating-point tensors of the artifact are in `dtype`, and it answers as the subject did."""
     artifact.save(subject, folder, loaded(subject))
-    for file in (artifact.PACKED, artifact.WORKING):
+    for file in (PACKED, WORKING):
         tensors = load_file(folder / file) if (folder / file).exists() else {}
         wrong = {name: t.dtype for name, t in tensors.items() if t.is_floating_point() and t.dtype != dtype}
         assert not wrong, f"{file}: {wrong}"

@@ -30,7 +30,7 @@ def test_what_keeps_its_claim_has_no_warning():
     [
         ({"ratio": 0.97, "ratio_high": 1.02}, "sparse but not faster"),
         ({"ratio": 1.2, "ratio_high": 1.3, "nominal_sparsity": 0.0, "size_bytes": 500}, "quantized but not faster"),
-        ({"size_bytes": 400}, "packed larger than claimed"),
+        ({"size_bytes": 400}, "packed size above nominal"),
     ],
 )
 def test_a_broken_claim_is_named(changes, warning):

@@ -46,8 +46,8 @@ def test_a_score_is_sure_where_its_test_is_significant():
         keep(f"{n:064x}", [1] * n_right + [0] * (20 - n_right))
     told = of_scores(stages({}, {"p_value": 0.5}, {"p_value": 0.004}))
     assert {at: (one.is_sure, one.words) for at, one in told.items()} == {
-        2: (False, "may be chance (p 0.500)"),
-        3: (False, "may be chance (p 1.000)"),
+        2: (False, "not significant (p = 0.500)"),
+        3: (False, "not significant (p = 1.000)"),
     }
     assert of_scores(stages({}, {"p_value": 0.01}))[2].is_sure
 

@@ -35,6 +35,18 @@ def test_one_pass_is_layer_by_layer(form, monkeypatch):
         torch.testing.assert_close(found, right)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_second_backward_pass_gives_the_same_gradients(form):
+    experts, x = drawn(form)
+    inputs = [x, *experts.parameters()]
+    loss = experts(x, Segments(COUNTS)).square().sum()
+    first = [gradient.clone() for gradient in torch.autograd.grad(loss, inputs, retain_graph=True)]
+    for found, right in zip(torch.autograd.grad(loss, inputs), first, strict=True):
+        assert torch.equal(found, right)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, inputs)  # what was kept is gone
+
+
 def test_nothing_is_kept_where_nothing_wants_a_gradient():
     experts, x = drawn(FORMS[0])
     with torch.no_grad():

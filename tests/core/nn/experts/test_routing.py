@@ -69,7 +69,7 @@ def test_kept_choices_are_sorted_by_expert_in_the_order_of_tokens():
     experts = torch.tensor([[[2], [0], [2], [1], [0]]])
     kept = torch.tensor([[[True], [True], [True], [False], [True]]])
     routing = Routing(experts, torch.ones(1, 5, 1), kept, torch.ones(1, 5, dtype=torch.bool), torch.ones(1, 5, 4))
-    order, segments = sort_by_expert(routing, 4)
+    order, segments = sort_by_expert(routing.experts, routing.kept, 4)
     assert order.tolist() == [1, 4, 0, 2] and segments.sizes == [2, 0, 2, 0]
     assert segments.slices == [(0, slice(0, 2)), (2, slice(2, 4))]
     assert segments.ends.tolist() == [2, 2, 4, 4]

@@ -8,7 +8,7 @@ from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.measure import compute
 from core.models.anatomy import prunable
-from core.nn.ffn.sparse_ffn import SparseFfnTechnique as SparseFfnModule
+from core.nn.ffn.sparse_ffn import SparseFfn as SparseFfnModule
 from core.techniques.architecture.sparse_ffn import SparseFfnTechnique
 from core.techniques.training.train import Train
 from tests.core.fakes import context

@@ -6,6 +6,7 @@ import torch
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
+from core.integrity import PACKED
 from core.measure.size import tensor_payload
 from core.models.meta import tied_parameters
 from core.nn.multiplicative import MultiplicativeLinear
@@ -47,7 +48,7 @@ def test_the_artifact_has_as_many_bytes_and_answers_the_same(tied, change, tmp_p
     artifact.save(plain, tmp_path / "before", loaded)
     subject, loaded = applied(tied=tied)
     artifact.save(subject, tmp_path / "after", loaded)
-    before, after = (tensor_payload(tmp_path / part / artifact.PACKED) for part in ("before", "after"))
+    before, after = (tensor_payload(tmp_path / part / PACKED) for part in ("before", "after"))
     assert after - before == 4 * change
     again = artifact.load_models(tmp_path / "after")["main"]
     tokens = torch.randint(0, 256, (2, 7))

@@ -58,7 +58,7 @@ def own_tokens(subject: Subject, pruned: Subject) -> list[Tensor]:
         x = args[0]
         mask = kwargs["mask"]
         valid = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-        routing = mixture.route(x, valid)
+        routing = mixture.route(x, valid, causal=kwargs["causal"])
         for row, token, choice in routing.kept.nonzero().tolist():
             seen[int(routing.experts[row, token, choice])].append(x[row, token])
 

@@ -59,7 +59,7 @@ def config_of(family: str, depth: int, **more: object) -> dict:
     plain = json.loads(made.to_json_string(use_diff=False))
     heads = {"image": "ImageClassification", "padded": "SequenceClassification", "text": "CausalLM"}
     options = {"auto_class": f"AutoModelFor{heads[kind_of(family)]}", "attention": "sdpa", "dtype": "float32"}
-    return {"source": "hf", "config": plain, "conv1d_as_linear": True, **options}
+    return {"source": "hf", "config": plain, "conv1d_as_linear": True, "experts_as_linears": True, **options}
 
 
 def subject_of(family: str, depth: int = 5, dtype: torch.dtype = torch.float32, **more: object) -> Subject:
@@ -103,6 +103,9 @@ def _builtin(family: str, depth: int) -> dict:
 def _hugging_face(family: str, depth: int, more: dict):
     import transformers
 
+    if family == "mixtral":
+        sizes = {**SIZES, "num_hidden_layers": depth, "num_key_value_heads": 2, "intermediate_size": 48}
+        return transformers.MixtralConfig(vocab_size=VOCABULARY, num_local_experts=4, **sizes, **more)
     if family == "qwen2":
         types = [("full_attention", "sliding_attention")[index % 2] for index in range(depth)]
         sizes = {**SIZES, "num_hidden_layers": depth, "num_key_value_heads": 2, "intermediate_size": 48}
