@@ -44,7 +44,7 @@ class Vit(Transformer):
         return self.head(x[:, 0] if self.cls is not None else mean_token(x))
 
     def initialize_(self, generator: torch.Generator | None) -> None:
-        """Fresh weights."""
+        """Initialize the weights."""
         initialize_linears_(self, generator)
         fan_in = self.patch_embedding.weight[0].numel()
         normal_(self.patch_embedding.weight, fan_in**-0.5, generator)
