@@ -72,7 +72,7 @@ def _device_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def _as_set(step: StepSpec, entry: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
-    """What a step `leaves` (or `refuses`, with the remedy) with its settings; the last entry is for a setting's value."""
+    """What a step with its settings `leaves` (or `refuses`, with remedies); the last entry is a setting value's."""
     fields = entry.get("schema", {}).get("properties", {})
     found = _with_remedies(entry.get(kind, {}))
     for condition, names in entry.get(f"{kind}_with", {}).items():
