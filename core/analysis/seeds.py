@@ -88,7 +88,7 @@ def quantile(df: float) -> float:
 def standard_errors(
     low: NDArray[np.float64], high: NDArray[np.float64], df: NDArray[np.float64], own: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standard errors [N] for tests, 0 where there is no interval (NaN), and their degrees of freedom [N].
+    """Standard errors [N] for tests, 0 if there is no interval (NaN), and their degrees of freedom [N].
 
     Errors between seeds (finite `df`) are moderated; if half the width of the `own` interval (NaN: none)
     is larger, that one is used.

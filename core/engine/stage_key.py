@@ -11,7 +11,7 @@ from core.software import software
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
+    """The spec up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
 
     source: str
     task: str

@@ -112,7 +112,7 @@ def _plain(name: str) -> str | Decimal:
 
 
 def _placeholders(names: Sequence[str]) -> list[int] | None:
-    """The numbers in `LABEL_<n>`; None where a name is something else or the numbers are not 0 to n - 1."""
+    """The numbers in `LABEL_<n>`; None if a name is something else or the numbers are not 0 to n - 1."""
     found = [_PLACEHOLDER.fullmatch(name.strip()) for name in names]
     numbers = [int(match[1]) for match in found if match is not None]
     return numbers if sorted(numbers) == list(range(len(names))) else None

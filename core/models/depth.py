@@ -62,7 +62,7 @@ def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) 
 
 
 def _depth_key(model: nn.Module, config: dict[str, Any]) -> str | None:
-    """What a resolved config calls the number of blocks; None where it does not say it."""
+    """What a resolved config calls the number of blocks; None if it does not say it."""
     depth = len(anatomy(model).chain)
     if config.get("source") == "hf":
         hf_config: Any = model.config

@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(text: str) -> Any:
-    """The data in a YAML text; raises SpecError, with the line, where it cannot be read."""
+    """The data in a YAML text; raises SpecError, with the line, if it cannot be read."""
     if len(text) > MOST_CHARACTERS:
         message = f"is longer than {MOST_CHARACTERS:,} characters"
         raise SpecError.of("spec", f"{text[:40]} …", message, "Check that this is the spec's file.")

@@ -71,7 +71,7 @@ def submit_run(
 
 def recipe_text(spec: RunSpec) -> str:
     """The recipe in a line, the methods of a training in brackets: "train → train (sr_ste) → rtn"."""
-    return " → ".join(map(_step_text, spec.recipe)) or "as it is"
+    return " → ".join(map(_step_text, spec.recipe)) or "no steps"
 
 
 def get_run(session: Session, run_id: int) -> Run:

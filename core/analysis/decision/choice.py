@@ -24,7 +24,7 @@ class Move:
 
     bound: float
     best: int | None
-    gain: float | None = None  # in utility over the present best; None where one of both is missing
+    gain: float | None = None  # in utility over the present best; None if one of both is missing
 
 
 @dataclass(frozen=True)
