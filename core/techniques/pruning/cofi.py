@@ -75,15 +75,11 @@ class Cofi(TrainingMethod):
     start: float = Field(0.05, ge=0, lt=1, description="share of the updates before masks are learned")
     rise: float = Field(0.2, ge=0, le=1, description="share of the updates in which the target sparsity rises from 0")
     mask_learning_rate: float = Field(
-        0.01, gt=0, le=10, description="learning rate of masks and multipliers, constant; raise it for short trainings"
+        0.01, gt=0, le=10, description="constant learning rate of masks and multipliers; raise it for short trainings"
     )
     temperature: float = Field(2.0, gt=0, le=100, description="temperature for the logits of student and teacher")
-    layer_weight: float = Field(
-        0.9, ge=0, le=1, description="weight of layer distillation; the logits' distillation gets the rest"
-    )
-    round_to: int = Field(
-        8, ge=1, le=1024, description="round kept widths to multiples of this, which kernels run faster"
-    )
+    layer_weight: float = Field(0.9, ge=0, le=1, description="weight of layer distillation; the logits get the rest")
+    round_to: int = Field(8, ge=1, le=1024, description="kept widths are multiples of this, which kernels run faster")
 
     _context: Context = PrivateAttr()
     _structure: Structure = PrivateAttr()
