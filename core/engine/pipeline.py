@@ -80,9 +80,7 @@ class Execution:
     def _stage(self, plan: StagePlan, position: int, shown_position: int | None = None) -> StageRecord:
         key = plan.keys[position]
         shown = position if shown_position is None else shown_position
-        self._find_whole(
-            key
-        )  # a damaged artifact is discarded before the step begins, so that one run computes it anew
+        self._find_whole(key)  # discards a damaged artifact before the step begins, so that only one run recomputes it
         self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
         folder = self.realize(plan, position)
         found = self.record.find_stage(key)
