@@ -1,4 +1,4 @@
-"""What a technique may ask of the run that it is part of."""
+"""What a run provides to a technique."""
 
 import hashlib
 from collections.abc import Collection, Iterator
@@ -16,10 +16,10 @@ from core.tasks.base import Task
 
 
 class Record(Protocol):
-    """Where a run reports to: the store (worker/recorder.py), a terminal (app/cli/main.py) or a test's list."""
+    """Receives a run's reports: the store (worker/recorder.py), a terminal (app/cli/foreground.py) or a test's list."""
 
     def progress(self, fraction: float, text: str) -> None:
-        """Say how much of the current step is done (0..1). Raises Cancelled or Interrupted when asked to stop."""
+        """Report the share of the current step that is done (0..1). Raises Cancelled or Interrupted to stop the run."""
 
     def curve(self, name: str, step: int, value: float) -> None:
         """Add a point to a curve of the current step."""
@@ -29,7 +29,7 @@ class Record(Protocol):
 
 
 class Resolve(Protocol):
-    """How a model reference becomes a model in evaluation mode on the run's device."""
+    """Resolves a model reference to a model in evaluation mode on the run's device."""
 
     def __call__(self, reference: ModelSpec | str) -> nn.Module: ...
 
@@ -47,7 +47,7 @@ class Context:
     calibration_batch_size: int = field(default=32)
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """A generator of its own for each purpose, the same for the same run and step."""
+        """A separate generator for each purpose, the same for the same run and step."""
         digest = hashlib.sha256(f"{self.seed_material}/{purpose}".encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -60,8 +60,8 @@ class Context:
             yield {key: value.to(self.device) for key, value in batch.items()}
 
     def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[CalibrationBlock]:
-        """The main model's blocks in the order of execution, with the inputs of those of `layers` that each holds.
+        """The main model's blocks in the order of execution, with the inputs of those of `layers` that each contains.
 
-        What is done to a block before the next is asked for is in the next one's inputs. See `core.calibration`.
+        Changes to a block affect the inputs of the next one. See `core.calibration`.
         """
         return walk(subject.model, self.calibration(n_examples), layers, self.record, self.device)

@@ -1,4 +1,4 @@
-"""Writing files that survive a crash, and telling that a disk is full. Loads no torch."""
+"""Writing files that survive a crash, and detecting full disks. Loads no torch."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 class DiskFull(OSError):
-    """A disk or a quota had no room for a file; the message says where, how much is free, and what to do."""
+    """A disk or quota is full; the message states the place, the free space and the remedy."""
 
     def __init__(self, folder: Path, code: int):
         super().__init__(code, os.strerror(code), str(folder.absolute()))
@@ -34,7 +34,7 @@ class DiskFull(OSError):
 
 
 def full_code(error: BaseException | None) -> int | None:
-    """ENOSPC or EDQUOT where a full disk or a used-up quota is behind an error, else None."""
+    """ENOSPC or EDQUOT if a full disk or quota caused an error, else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL_TEXTS:
             return error.errno
@@ -46,14 +46,14 @@ def full_code(error: BaseException | None) -> int | None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that are free on the disk of a folder, or of the nearest one above it that exists."""
+    """Free bytes on the disk of a folder, or of its nearest existing parent."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Raise DiskFull where what is written to `folder` meanwhile finds no room."""
+    """Raise DiskFull if writing to `folder` inside the context fails for lack of space."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -65,9 +65,9 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when it is whole and on the disk; removed where that fails.
+    """A file to write, which replaces `path` when it is complete and on disk; removed on failure.
 
-    Others may read `path` meanwhile and see the old file. Raises DiskFull.
+    Until then, others read the old file. Raises DiskFull.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
@@ -81,14 +81,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until all that a folder holds is on the disk."""
+    """Wait until everything in a folder is on disk."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the list of a folder's entries, is on the disk."""
+    """Wait until a file, or a folder's list of entries, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What can be wrong with what a user asked for. Loads no torch."""
+"""Validation errors, and how a run or a technique can fail. Loads no torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: where it is, what stands there, what is wrong and what to do."""
+    """One validation error: field, value, message and remedy."""
 
     field: str  # "recipe[2].rtn.bits"
     value: object
@@ -19,7 +19,7 @@ class Problem:
 
 
 class SpecError(ValueError):
-    """A spec that cannot run; every problem names its field, its value and the remedy."""
+    """An invalid spec; every problem names its field, its value and the remedy."""
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
@@ -31,7 +31,7 @@ class SpecError(ValueError):
         return cls([Problem(field, value, message, remedy)])
 
     def at(self, place: str) -> "SpecError":
-        """The same error with its fields, which are relative to `place`, named in full."""
+        """The same error with fields relative to `place` written in full."""
         return SpecError([replace(p, field=f"{place}.{p.field}") for p in self.problems])
 
     def moved(self, old: str, new: str) -> "SpecError":
@@ -44,19 +44,19 @@ class SpecError(ValueError):
 
 
 class Cancelled(Exception):
-    """The user asked this run to stop."""
+    """The user cancelled this run."""
 
 
 class Interrupted(Exception):
-    """The worker must stop: what was reached is saved and the run goes back to the queue."""
+    """The worker must stop: progress is saved and the run returns to the queue."""
 
 
 class TechniqueFailure(RuntimeError):
-    """A technique could not do its work on this subject (a loss that is not finite, a singular matrix)."""
+    """A technique failed on this subject (a loss that is not finite, a singular matrix)."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A remedy that proposes the known name nearest to a misspelt one, or lists them all."""
+    """A remedy that suggests the known name nearest to a misspelt one, or lists all of them."""
     known = sorted(names)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(known)}."

@@ -4,7 +4,7 @@ import enum
 
 
 class Family(enum.StrEnum):
-    """What charts colour by and folders are named after."""
+    """The family of a technique, which gives its colour in charts and its folder."""
 
     TRAINING = "training"
     QUANTIZATION = "quantization"

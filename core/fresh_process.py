@@ -1,8 +1,8 @@
-"""Runs a function in a fresh process, fetches what it returns, and says how the process died where it did.
+"""Runs a function in a fresh process, returns its result, and reports how the process died if it did.
 
-Nothing of this process's memory, threads or GPU context comes along. On Linux a server that has only imported some
-modules forks the process, which takes tens of milliseconds; elsewhere Python starts anew. The process leads a session
-of its own, is the first to go when memory is short, and ends when its parent does. Loads no torch.
+It inherits no memory, threads or GPU context. On Linux, a server that has only imported some
+modules forks the process, which takes tens of milliseconds; elsewhere a new Python starts. The process leads its own
+session, is the first to be killed when memory runs out, and ends when its parent does. Loads no torch.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class FreshProcessError(RuntimeError):
 
 
 class FreshProcessDied(FreshProcessError):
-    """The fresh process ended without an answer."""
+    """The fresh process ended without a result."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Returned:
 
 @dataclass(frozen=True)
 class FreshProcess:
-    """A started process, the pipe for its answer and, where it was asked for, the descriptor of its output."""
+    """A started process, the pipe for its result and, if captured, the descriptor of its output."""
 
     process: Any  # multiprocessing.Process of whichever start method
     answers: Pipe
@@ -74,7 +74,7 @@ class FreshProcess:
         return int(self.process.pid)
 
     def answer(self) -> Returned | Raised | None:
-        """Wait for the answer; None where the process died without one."""
+        """Wait for the result; None if the process died without one."""
         try:
             return cast("Returned | Raised", pickle.loads(self.answers.recv_bytes()))
         except (EOFError, OSError):  # of a pipe that closed before or within the answer
@@ -86,18 +86,18 @@ class FreshProcess:
         return int(self.process.exitcode)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process alone."""
+        """Send a signal to the process only, not to its children."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process and all that it started."""
+        """Kill the process and everything that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)  # it may not lead its group yet
 
     def close(self) -> None:
-        """End what is left, and give the descriptors back."""
+        """Kill what is left, and close the descriptors."""
         self.kill()
         self.process.join()
         self.process.close()
@@ -107,7 +107,7 @@ class FreshProcess:
 
 
 def warm_up(modules: Sequence[str] = ()) -> None:
-    """Start the server with these modules imported, without waiting for it; nothing where it runs already."""
+    """Start the server with these modules imported, without waiting for it; does nothing if it is running."""
     if sys.platform != "linux":
         return
     server: Any = forkserver._forkserver
@@ -136,10 +136,10 @@ def start(function: Function[Any], *args: Any, capture: bool = False, oom_score:
 def in_fresh_process(
     function: Function[Value], *args: Any, timeout: float = 600, tick: Callable[[], object] | None = None
 ) -> Value:
-    """What an importable function returns in a fresh process, arguments and value pickled.
+    """The result of an importable function in a fresh process; arguments and result are pickled.
 
-    `tick` is called while waiting and may raise to give up. Raises FreshProcessError where the function raised,
-    FreshProcessDied where the process died, TimeoutError after `timeout` seconds; the process is ended in every case.
+    `tick` is called while waiting and may raise to give up. Raises FreshProcessError if the function raised,
+    FreshProcessDied if the process died, TimeoutError after `timeout` seconds; the process is always ended.
     """
     started = start(function, *args)
     try:
@@ -160,7 +160,7 @@ def in_fresh_process(
 
 
 def describe_exit(exit_code: int) -> str:
-    """How a process without an answer ended, as a predicate: "crashed (SIGSEGV)"."""
+    """How a process without a result ended, as a predicate: "crashed (SIGSEGV)"."""
     if exit_code == -signal.SIGKILL:
         return "was killed (SIGKILL), most often because memory ran out"
     if exit_code < 0:

@@ -1,9 +1,9 @@
-"""Whether the files of an artifact are the ones that were written. Loads no torch.
+"""Verifies that the files of an artifact have not changed since they were written. Loads no torch.
 
-`manifest.json` holds the SHA-256 and the size of every file that was written with it, and a digest of itself. Results
-by example are added later, so `examples.safetensors` carries a digest of its contents in its own metadata. Artifacts of
-releases that kept no digests are checked for missing and truncated files only. The worst inputs
-(`mistakes-*.json`) are not checked: each comparison writes them anew.
+`manifest.json` has the SHA-256 and the size of every file that was written with it, and a digest of itself. Per-example
+results are added later, so `examples.safetensors` has a digest of its contents in its own metadata. Artifacts of
+older releases without digests are only checked for missing and truncated files. Regressions
+(`mistakes-*.json`) are not checked: each comparison writes them again.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ Damage = Mapping[str, str]  # file -> what is wrong with it
 
 
 class DamagedArtifact(Exception):
-    """Files of an artifact are not the ones that were written."""
+    """Files of an artifact are missing or have changed."""
 
     def __init__(self, key: str, damage: Damage):
         super().__init__("; ".join(f"{name} {what}" for name, what in sorted(damage.items())))
@@ -33,12 +33,12 @@ class DamagedArtifact(Exception):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the artifact itself is lost: not where only results by example are, which its weights give again."""
+        """Whether the artifact itself is lost: per-example results alone can be computed again from its weights."""
         return set(self.damage) != {EXAMPLES}
 
 
 def sealed(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The manifest with the size and the SHA-256 of every file that is in its folder now, and of itself."""
+    """The manifest with the size and the SHA-256 of every file in its folder, and of itself."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     digests = {name: {DIGEST: digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     content = {**manifest, FILES: digests}
@@ -46,13 +46,13 @@ def sealed(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is as it was written, by its digest of itself; older ones have none and pass."""
+    """Whether a manifest is unchanged, by its digest of itself; older ones have none and pass."""
     content = {name: value for name, value in manifest.items() if name != DIGEST}
     return DIGEST not in manifest or manifest[DIGEST] == _json_digest(content)
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
+    """SHA-256 of a file, read in chunks."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -63,7 +63,7 @@ def seal_examples(write: Callable[[dict[str, str]], bytes]) -> bytes:
 
 
 def find_damage(folder: Path, names: Iterable[str] | None = None) -> Damage:
-    """What is wrong with an artifact's files, or with those of `names` alone; empty where they are whole."""
+    """Damage of an artifact's files, or of those in `names` only; empty if there is none."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def find_damage(folder: Path, names: Iterable[str] | None = None) -> Damage:
 
 
 def _written_by_older_releases(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Files that an artifact without digests has, whether or not they are there."""
+    """Files that an artifact without digests must have."""
     required = [PACKED, PROBE] if manifest.get("packed") else []
     required += [WORKING] if manifest.get("working") else []
     found = [path.name for path in folder.iterdir() if path.name in (REPORT, PACKED, WORKING, PROBE)]
@@ -92,7 +92,7 @@ def _written_by_older_releases(folder: Path, manifest: Mapping[str, Any]) -> lis
 
 
 def _file_damage(file: Path, entry: Mapping[str, Any] | None) -> str:
-    """What is wrong with a file, by its entry in the manifest or else by its form; empty where nothing is."""
+    """Damage of a file, by its entry in the manifest or else by its form; empty if there is none."""
     if not file.is_file():
         return "is missing"
     n_bytes = file.stat().st_size

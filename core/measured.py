@@ -1,4 +1,4 @@
-"""What a stage was measured to be, as it goes from the pipeline to the store. Loads no torch."""
+"""Measured results of a stage, as passed from the pipeline to the store. Loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chanc
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """How long a stage took, alternated with its reference, and under which conditions."""
+    """The latency of a stage, timed alternately with its reference, and its conditions."""
 
     hardware: str
     software: str
@@ -71,7 +71,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class MeasuredStage:
-    """A stage with all that does not depend on the hardware; fields as the columns of `stage`."""
+    """A stage with everything that does not depend on the hardware; fields as the columns of `stage`."""
 
     key: str
     technique: str
@@ -106,7 +106,7 @@ class MeasuredStage:
 
 @dataclass(frozen=True)
 class FoundStage:
-    """A recorded stage that a run may use instead of computing its own."""
+    """A recorded stage that a run may reuse."""
 
     stage_id: int
     measured: MeasuredStage
@@ -117,7 +117,7 @@ class FoundStage:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage at its place in a run, with its comparison to the run's reference."""
+    """A stage at its position in a run, with its comparison to the run's reference."""
 
     position: int  # 0 is the source, n the n-th step
     measured: MeasuredStage

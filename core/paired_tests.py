@@ -1,8 +1,8 @@
 """Two models' scores on the same test examples, paired example by example, fast enough for a hundred pairs on a page.
 
 A principal score is a ratio of sums over the examples. The interval of a difference is the normal one of its linearized
-residuals (Cochran, Sampling Techniques, section 6.4); where answers are right or wrong, the p-value is McNemar's exact
-test, as in `core/measure/score.py`, and else the normal one of the same residuals.
+residuals (Cochran, Sampling Techniques, section 6.4); for accuracies, the p-value is from McNemar's exact
+test, as in `core/measure/score.py`, else from the normal distribution of the same residuals.
 """
 
 import math
@@ -22,7 +22,7 @@ Examples = Mapping[str, NDArray[np.floating]]  # quantity -> [N]
 def paired(score: str, examples: Examples, base: Examples) -> Comparison:
     """How a score differs from the base's: examples - base, in the score's unit.
 
-    Raises ValueError where the score is not known here, or the two were not scored on the same examples.
+    Raises ValueError if the score is unknown, or the two were not scored on the same examples.
     """
     ratio = find_ratio(score)
     if ratio is None:
@@ -43,7 +43,7 @@ def paired(score: str, examples: Examples, base: Examples) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm, 1979): all claims below 0.05 together are sure to 95 %."""
+    """P-values adjusted for multiple tests (Holm, 1979): together, those below 0.05 have an error rate of 5 %."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(p_values))
     factors = len(p_values) - np.arange(len(p_values))
@@ -56,7 +56,7 @@ def _weights(examples: Examples, ratio: RatioScore, n: int) -> NDArray[np.float6
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p-value that two models are right equally often, from how many answers only one has right."""
+    """Two-sided exact p-value of equal accuracies, from how many examples only one of the models gets right."""
     return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
 
 

@@ -29,7 +29,7 @@ def packages() -> list[str]:
 
 
 def package_of(group: str, name: str) -> str | None:
-    """The package that plugs `name` into `slimboard.<group>`, with its version; None where no package does."""
+    """The package that plugs `name` into `slimboard.<group>`, with its version; None if no package does."""
     for entry in entry_points(group=f"slimboard.{group}", name=name):
         if entry.dist is not None:
             return f"{entry.dist.name} {entry.dist.version}"

@@ -1,6 +1,6 @@
 """Write the catalogue of the built-in techniques for the front end, and its page in the documentation.
 
-Run as `python -m core.publish` after a technique, model, task or runtime has changed; a test compares.
+Run `python -m core.publish` after changing a technique, model, task or runtime; a test compares.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ DOCUMENT = FILE.parents[2] / "docs" / "techniques.md"
 
 
 def entry(settings: type[BaseModel]) -> dict[str, Any]:
-    """A settings class as the front end needs it: what it is for, its schema, and the hash of both."""
+    """A settings class for the front end: its purpose, its schema, and the hash of both."""
     schema = settings.model_json_schema()
     schema.pop("description", None)
     text = inspect.cleandoc(settings.__doc__ or "")

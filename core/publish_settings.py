@@ -10,7 +10,7 @@ BEGIN, END = "<!-- settings: written by python -m core.publish_settings -->\n", 
 
 
 def table() -> str:
-    """Every setting with its default and what it is, as a Markdown table."""
+    """Every setting with its default and description, as a Markdown table."""
     rows = ["| setting | default | description |", "|---|---|---|"]
     for setting in (field.metadata for field in fields(Settings)):
         value = setting["default"]
@@ -20,7 +20,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """The document with the table between its marks brought up to date."""
+    """The document with an updated table between its marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"

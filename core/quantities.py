@@ -1,4 +1,4 @@
-"""The quantities that are measured of a stage, each declared once. Loads neither torch nor the store.
+"""The measured quantities of a stage, each declared once. Loads neither torch nor the store.
 
 SQL columns, chart axes, tables, terminal output, `--json`, exports, limits and policies derive from `QUANTITIES`. A new
 quantity is its declaration here, the code that measures it, a field of its record (`core/measured.py`), and a column
@@ -14,12 +14,12 @@ from core.scores import PERPLEXITY
 
 
 def in_sentence(title: str) -> str:
-    """A title without its capital, unless it starts with an acronym."""
+    """A title in lower case, unless it starts with an acronym."""
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 class Unit(Enum):
-    """The unit in which a quantity is stored; `symbol` is how it is written beside a number."""
+    """The unit in which a quantity is stored; `symbol` is written after a number."""
 
     BYTES = "bytes"
     MILLISECONDS = "ms"
@@ -32,7 +32,7 @@ class Unit(Enum):
 
     @property
     def symbol(self) -> str:
-        """What stands beside a number in exports, JSON and policies; empty for plain numbers."""
+        """The symbol after a number in exports, JSON and policies; empty for plain numbers."""
         return self.value if self in (Unit.BYTES, Unit.MILLISECONDS, Unit.NATS, Unit.PERCENT) else ""
 
 
@@ -47,7 +47,7 @@ class Origin(Enum):
 
 
 class Shown(Flag):
-    """Where a quantity is shown. Exports and `--json` have every one that their rows can have."""
+    """Where a quantity is shown. Exports and `--json` contain all that apply to their rows."""
 
     AXIS = auto()  # an axis of Trade-offs
     LISTED = auto()  # the table below that chart
@@ -81,17 +81,17 @@ class Quantity:
 
     @property
     def short(self) -> str:
-        """The title where there is little room."""
+        """The title for narrow places."""
         return self.head or self.title
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Its name, and those of its interval's ends where it has one."""
+        """Its column, and those of its interval's ends if it has one."""
         return (self.name, f"{self.name}_low", f"{self.name}_high") if self.has_interval else (self.name,)
 
     @property
     def exported(self) -> dict[str, str]:
-        """The heads of its columns in an exported table, each with the unit, by column."""
+        """Headers of its columns in an exported table, with units, by column."""
         unit = f" [{self.unit.symbol}]" if self.unit.symbol else ""
         ends = ("", " low", " high")
         return {
@@ -102,7 +102,7 @@ class Quantity:
     def values(self, stage: Any, comparison: Any) -> dict[str, float | None]:
         """Its value and its interval's ends by column; None: not measured.
 
-        `stage` has the columns of `stage`, `comparison` those of `run_stage` (None: there is no reference).
+        `stage` has the columns of `stage`, `comparison` those of `run_stage` (None: no reference).
         """
         if self.origin is Origin.SCORES:
             return {self.name: stage.scores.get(self.score)}
@@ -214,18 +214,18 @@ POLICY_KEYS: Mapping[str, Quantity] = {quantity.policy: quantity for quantity in
 
 
 def shown_in(place: Shown) -> tuple[Quantity, ...]:
-    """The quantities that a place shows, in their order."""
+    """The quantities shown in a place, in order."""
     return tuple(quantity for quantity in QUANTITIES if place in quantity.shown)
 
 
 def kept_in(*origins: Origin) -> tuple[Quantity, ...]:
-    """The quantities that the store keeps in these places."""
+    """The quantities that the store has in these places."""
     return tuple(quantity for quantity in QUANTITIES if quantity.origin in origins)
 
 
 def measured_values(
     stage: Any, comparison: Any, quantities: Iterable[Quantity] | None = None
 ) -> dict[str, float | None]:
-    """What is known of a stage without conditions: every such quantity with its interval's ends; None: not measured."""
+    """Every quantity of a stage that has no conditions, with its interval's ends; None: not measured."""
     asked = kept_in(Origin.STAGE, Origin.SCORES, Origin.COMPARISON) if quantities is None else quantities
     return {column: value for quantity in asked for column, value in quantity.values(stage, comparison).items()}

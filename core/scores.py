@@ -1,4 +1,4 @@
-"""The scores that tasks report: unit, direction, and the sums that a ratio is taken of. Loads no torch.
+"""The scores that tasks report: unit, direction, and the sums of ratio scores. Loads no torch.
 
 A score is stored in its unit: an accuracy of 97.2 % is 97.2, not 0.972.
 """
@@ -20,7 +20,7 @@ class Score:
 
 @dataclass(frozen=True)
 class RatioScore(Score):
-    """A score that is factor * sum(numerator) / sum(denominator) over the examples, which paired tests build on."""
+    """A score that is factor * sum(numerator) / sum(denominator) over the examples, as paired tests need it."""
 
     numerator: str  # a quantity of each example
     denominator: str | None  # None: the number of examples
@@ -58,13 +58,13 @@ SCORES: dict[str, Score] = {
 
 
 def find_ratio(name: str) -> RatioScore | None:
-    """The ratio of sums that the named score is; None where it is none, or not known here."""
+    """The ratio score of this name; None if it is not a ratio or unknown."""
     score = SCORES.get(name)
     return score if isinstance(score, RatioScore) else None
 
 
 def find_unit(name: str) -> str | None:
-    """The unit of the named score; None where the score is not known here."""
+    """The unit of the score of this name; None if it is unknown."""
     return SCORES[name].unit if name in SCORES else None
 
 
@@ -74,5 +74,5 @@ def difference_unit(unit: str) -> str:
 
 
 def decimals(unit: str) -> int:
-    """How many decimals a score in this unit is shown with."""
+    """The number of decimals shown for a score in this unit."""
     return 1 if unit == "%" else 3

@@ -1,4 +1,4 @@
-"""What whoever runs the server sets, each as SLIMBOARD_<NAME>. Loads no torch."""
+"""Settings of the server, each from the environment variable SLIMBOARD_<NAME>. Loads no torch."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ KINDS = {int: "whole number", float: "number"}
 
 
 def _setting(variable: str, default: Any, description: str, *, positive: bool = False) -> Any:
-    """A field that is read from an environment variable; one that is empty counts as not set.
+    """A field from an environment variable; an empty variable counts as unset.
 
     A plain dataclass, because importing a library for settings takes longer than most commands.
     """
@@ -43,7 +43,7 @@ def _parse(variable: str, text: str, kind: type[Any], *, positive: bool) -> Any:
 
 @dataclass
 class Settings:
-    """Settings from the environment; the defaults are the embedded, one-machine ones. Raises SpecError."""
+    """Settings from the environment; the defaults are for a single machine. Raises SpecError."""
 
     home: Path = _setting("SLIMBOARD_HOME", Path(".slimboard"), "folder for Slimboard's own files")
     database: str = _setting("SLIMBOARD_DATABASE_URL", "", "SQLAlchemy URL of the store")
@@ -78,17 +78,17 @@ class Settings:
 
     @property
     def database_url(self) -> str:
-        """The store: SQLite below `home` unless another was named."""
+        """The store: SQLite in `home` unless another is set."""
         return self.database or f"sqlite:///{self.home.absolute() / 'slimboard.db'}"
 
     @property
     def redis_url(self) -> str:
-        """The queue: the private server's socket below `home` unless another was named."""
+        """The message broker: the private server's socket in `home` unless another is set."""
         return self.redis or f"redis+socket://{self.redis_socket}"
 
     @property
     def redis_socket(self) -> Path:
-        """The private Redis server's socket: below `home`, or where a long `home` would not fit in an address."""
+        """The private Redis server's socket: in `home`, or elsewhere if the path of `home` is too long for a socket."""
         socket = self.home.absolute() / "redis.sock"
         if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
             return socket
@@ -97,12 +97,12 @@ class Settings:
 
     @property
     def artifacts_url(self) -> str:
-        """Where artifacts lie."""
+        """The folder or URL of the artifacts."""
         return self.artifacts or str(self.home.absolute() / "artifacts")
 
     @property
     def data_folders(self) -> list[Path]:
-        """Folders in which a user's files may lie: the uploads, and what `data` names."""
+        """Folders that users' files may be in: the uploads, and those in `data`."""
         named = [Path(part) for part in self.data.split(":") if part]
         return [self.home.absolute() / "uploads", *named]
 

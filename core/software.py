@@ -32,7 +32,7 @@ def software() -> str:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the code in a copy of `core/` that computes a stage; equal for every checkout of a release."""
+    """SHA-256 over the code in a copy of `core/` that computes a stage; the same for every checkout of a release."""
     total = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         name = file.relative_to(folder).as_posix()
@@ -43,7 +43,7 @@ def digest(folder: Path) -> str:
 
 
 def computes_a_stage(name: str) -> bool:
-    """Whether a file of `core/`, named by its path in it, takes part in computing a stage."""
+    """Whether a file of `core/`, given by its relative path, takes part in computing a stage."""
     return not any(name == left_out or name.startswith(f"{left_out}/") for left_out in NOT_COMPUTING)
 
 

@@ -1,4 +1,4 @@
-"""The live thing that a recipe works on, while a run executes."""
+"""The live model that a recipe changes while a run executes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from core.tasks.base import Task
 
 @dataclass
 class Constraint:
-    """A property of one parameter that later steps keep; today's kind is "mask" (True = kept)."""
+    """A property of one parameter that later steps keep; the only kind is "mask" (True = kept)."""
 
     kind: str
     tensor: Tensor
@@ -24,7 +24,7 @@ class Constraint:
 
 @dataclass
 class Subject:
-    """Named models ("main", later "draft"), their task, and the properties that steps leave behind."""
+    """Named models ("main", later "draft"), their task, and the constraints that steps leave."""
 
     models: dict[str, nn.Module]
     task: Task
@@ -42,7 +42,7 @@ class Subject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the main model: what a step adds to it has the same."""
+        """The dtype of the main model: modules that a step adds must have the same."""
         return float_dtype(self.model)
 
     def constrain(self, parameter: str, *, mask: Tensor) -> None:
@@ -54,7 +54,7 @@ class Subject:
         self.constraints[f"main.{parameter}"] = Constraint("mask", mask)
 
     def mask(self, parameter: str) -> Tensor | None:
-        """The mask of a parameter of the main model, None where it has none."""
+        """The mask of a parameter of the main model, None if it has none."""
         constraint = self.constraints.get(f"main.{parameter}")
         return constraint.tensor if constraint is not None else None
 
@@ -69,8 +69,8 @@ class Subject:
     def replace(self, name: str, module: Replacement) -> None:
         """Put `module` (of a class in `core.nn.catalogue`) in place of the main model's module `name`.
 
-        Constraints on parameters that the new module no longer has are dropped: it carries them itself. Integer
-        codes of a masked weight are stored without its zeros, where this is smaller.
+        Constraints on parameters that the new module lacks are dropped: it has them built in. Integer
+        codes of a masked weight are stored without its zeros if this is smaller.
         """
         if isinstance(module, IntegerLinear) and self.mask(f"{name}.weight") is not None:
             module = without_zeros(module)

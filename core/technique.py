@@ -1,7 +1,7 @@
-"""What a technique is: typed settings, and one of two ways to act on a subject.
+"""The base classes of techniques: typed settings, and one of two ways to change a subject.
 
 A technique's pydantic fields are its settings; their ranges and descriptions become the form, the
-validation and the documentation. `OneShot` acts at once, `TrainingMethod` takes part in a training.
+validation and the documentation. `OneShot` is a step of a recipe, `TrainingMethod` runs inside a training.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,18 +47,18 @@ class Technique(BaseModel):
     refuses_with: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # what more, as in `leaves_with`
 
     def check(self, subject: "Subject") -> None:
-        """Raise SpecError where this subject (its models on the meta device) cannot take the technique.
+        """Raise SpecError if this subject (with models on the meta device) is incompatible with the technique.
 
-        Fields in the error are relative to the step: `n`, `rank`; the pipeline prefixes its place.
+        Fields in the error are relative to the step, such as `n` or `rank`; the pipeline adds its position.
         """
 
     def label(self) -> str:
-        """A few words for charts: the settings that tell this step from others of its name."""
+        """A short label for charts: the settings that distinguish this step from others of the technique."""
         return changed_settings(self)
 
 
 class OneShot(Technique):
-    """Changes the subject at once, with calibration batches if it needs them."""
+    """A step of a recipe: changes the subject at once, with calibration batches if it needs them."""
 
     def apply(self, subject: "Subject", context: "Context") -> None:
         """Change `subject` in place."""
@@ -67,7 +67,7 @@ class OneShot(Technique):
 
 @dataclass(frozen=True)
 class Update:
-    """One update of the optimizer: which one, of how many, and the optimizer itself."""
+    """One update of the optimizer: its index, their total number, and the optimizer."""
 
     index: int  # 0-based
     total: int
@@ -77,14 +77,14 @@ class Update:
 
 @dataclass
 class Losses:
-    """What a method adds to a batch's loss, by name, and what it leaves of the task's own loss."""
+    """The terms that a method adds to a batch's loss, by name, and the weight of the task's own loss."""
 
     terms: dict[str, Tensor] = field(default_factory=dict)  # scalars; summed into the loss and drawn as curves
     task_weight: float = 1.0  # the weights of several methods multiply
 
 
 class TrainingMethod(Technique):
-    """Takes part in a training. Every hook is optional; private attributes hold its state.
+    """A method inside a training. Every hook is optional; its state is in private attributes.
 
     The training calls `begin`, then per update: `batch`, `losses` (after the forward pass; gradients
     flow), `before_optimizer` (gradients are unscaled and not yet clipped), `after_optimizer`; then `end`.
@@ -100,7 +100,7 @@ class TrainingMethod(Technique):
         return []
 
     def taps(self) -> Iterable[str]:
-        """Full names of the modules whose outputs `losses` wants to see."""
+        """Full names of the modules whose outputs `losses` needs."""
         return ()
 
     def batch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ class TrainingMethod(Technique):
         return batch
 
     def losses(self, batch: Mapping[str, Tensor], logits: Tensor, taps: Mapping[str, Tensor]) -> Losses:
-        """Further loss terms of this batch."""
+        """Additional loss terms of this batch."""
         return Losses()
 
     def before_optimizer(self, update: Update) -> None:
@@ -122,10 +122,10 @@ class TrainingMethod(Technique):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state; called after `begin`."""
+        """Restore a saved state; called after `begin`."""
 
     def end(self, subject: "Subject") -> None:
-        """Leave the subject plain: fold parametrizations in, set constraints."""
+        """Restore a plain subject: fold parametrizations, set constraints."""
 
 
 def linears(module: nn.Module) -> list[tuple[str, nn.Linear]]:

@@ -1,4 +1,4 @@
-"""One attempt at a run, in its own process: the record that it writes, its memory limit, and how it ended."""
+"""One attempt at a run in its own process: its record, its memory limit, and how it ended."""
 
 import resource
 import sys
@@ -17,7 +17,7 @@ SLACK_BYTES = 2**30  # of address space that a process reserves and never touche
 
 
 def attempt(claim: Claim, execute: Callable[[Claim, Recorder], None]) -> Outcome:
-    """Execute a claimed run and return how it ended; what it recorded is in the store by then."""
+    """Execute a claimed run and return how it ended, after everything is recorded in the store."""
     started = time.monotonic()
     _limit_memory(claim)
     recorder = Recorder(claim)
@@ -39,7 +39,7 @@ def attempt(claim: Claim, execute: Callable[[Claim, Recorder], None]) -> Outcome
 
 
 def _execute(claim: Claim, recorder: Recorder, execute: Callable[[Claim, Recorder], None]) -> None:
-    """Execute, and write what has gathered however it ends: an interrupted training goes on after its last point."""
+    """Execute, and flush the record however it ends: an interrupted training continues after its last point."""
     try:
         execute(claim, recorder)
     finally:
@@ -47,9 +47,9 @@ def _execute(claim: Claim, recorder: Recorder, execute: Callable[[Claim, Recorde
 
 
 def _limit_memory(claim: Claim) -> None:
-    """Let an allocation that is far beyond the limit fail by itself; the supervisor watches what is really used.
+    """Let allocations far beyond the limit fail; the supervisor watches the actual use.
 
-    Not with a GPU: its driver reserves address space without end.
+    Not with a GPU, whose driver reserves huge address ranges.
     """
     if claim.memory_gb is not None and claim.device == "cpu" and sys.platform == "linux":
         limit = int(claim.memory_gb * 2**30) + SLACK_BYTES

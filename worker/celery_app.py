@@ -1,7 +1,7 @@
-"""The Celery application: how a front end says that there is work. Loads no torch.
+"""The Celery application, through which a front end announces work. Loads no torch.
 
-A message is a wake-up and carries no run. What is to be done stands in the store; a message that is
-doubled finds nothing to do, and one that is lost is made good by the workers' own timers.
+A message is only a wake-up and contains no run: the queue is in the store. A duplicate message finds
+nothing to do, and the workers' timers compensate for a lost one.
 """
 
 import os
@@ -45,21 +45,21 @@ app.conf.update(
 def enqueue(device: str) -> None:
     """Tell the workers of a device (cpu, gpu; any: both) that there is work; call it after the commit.
 
-    Raises kombu's OperationalError where Redis cannot be reached; the run is found by a worker's timer all the same.
+    Raises kombu's OperationalError if Redis is unreachable; a worker's timer still finds the run.
     """
     for queue in ("cpu", "gpu") if device == "any" else (device,):
         _send("worker.tasks.work", queue)
 
 
 def enqueue_check(spec_hash: str, device: str = "any") -> None:
-    """Ask the next worker about a spec that `core.store.checks.ask` has noted; the answer is a row."""
+    """Ask the next worker to check a spec recorded by `core.store.checks.ask`; the answer is a row."""
     _send("worker.tasks.check", CHECK_QUEUE, spec_hash)
 
 
 def worker_arguments(device: str) -> list[str]:
     """Arguments of `python -m celery` for a worker of one device.
 
-    Start it in this way and not from within another program: each run's process would import that one's main module.
+    Start it this way, not from within another program: each run's process would import that program's main module.
     """
     return [
         "-A",

@@ -1,4 +1,4 @@
-"""What only the model can tell about a spec. Executed in a process of its own, because it loads torch."""
+"""The preflight check of a spec. Executed in a separate process, because it loads torch."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from core.spec.model import RunSpec
 
 
 def problems(spec: dict[str, Any]) -> list[Problem]:
-    """Everything that is wrong with a spec once its model is built without weights; empty when it fits."""
+    """All problems of a spec, found by building its model without weights; empty if there are none."""
     try:
         check(RunSpec.parse(spec))
     except SpecError as error:

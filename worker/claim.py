@@ -1,4 +1,4 @@
-"""What a worker holds while it executes a run, and how the run's process says that it ended. Loads no torch."""
+"""A worker's claim on a run, and how the run's process reports its end. Loads no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from core.store.queue import Ended
 
 @dataclass(frozen=True)
 class Claim:
-    """A run, for one attempt; whoever holds an older attempt may write nothing."""
+    """A run, for one attempt; holders of older attempts may not write anything."""
 
     run_id: int
     attempt: int
@@ -21,14 +21,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class GivenBack:
-    """The run goes back to the queue: its worker stops, or another run computes the stage `next_key`."""
+    """The run returns to the queue: its worker stops, or another run is computing the stage `next_key`."""
 
     next_key: str | None = None
 
 
 @dataclass(frozen=True)
 class Abandoned:
-    """The run was taken from this worker meanwhile; nothing more may be written."""
+    """The run was taken from this worker; it may not write anything more."""
 
 
 Outcome = Ended | GivenBack | Abandoned
@@ -43,10 +43,10 @@ class Deferred(Interrupted):
 
 
 class TakenAway(Exception):
-    """The run was given to another worker; what this one computes no longer counts."""
+    """The run was given to another worker; this one's results no longer count."""
 
 
 def checkpoints() -> Path:
-    """Folder of the checkpoints of long trainings: beside the artifacts where those are a folder."""
+    """Folder of the checkpoints of long trainings: next to the artifacts if those are in a folder."""
     url = settings().artifacts_url
     return (settings().home.absolute() if "://" in url else Path(url)) / "checkpoints"

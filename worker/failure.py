@@ -1,4 +1,4 @@
-"""Whose fault a failure was, from the exception's class and text or from how the process ended. Loads no torch."""
+"""Classifies failures by the exception's class and text, or by how the process ended. Loads no torch."""
 
 import errno
 import signal
@@ -25,7 +25,7 @@ HOST_ERRORS = {errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 def classify(error: BaseException) -> FailureClass:
-    """The class of a failure that raised."""
+    """The class of a failure with an exception."""
     if isinstance(error, SpecError):
         return FailureClass.BAD_SPEC
     if is_out_of_memory(error):
@@ -36,7 +36,7 @@ def classify(error: BaseException) -> FailureClass:
 
 
 def explain(error: BaseException) -> str:
-    """A failure in words: the error's own, or for a full disk which one, how much is free, and what to do."""
+    """The message of a failure: the error's own, or for a full disk its place, free space and remedy."""
     code = disk.full_code(error)
     if code is None or isinstance(error, disk.DiskFull):
         return str(error).strip() or type(error).__name__
@@ -47,7 +47,7 @@ def explain(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a GPU (torch says it only in words)."""
+    """Whether memory ran out, on the host or on a GPU (torch reports it only in its message)."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY_TEXTS)
@@ -66,7 +66,7 @@ def is_infrastructure(error: BaseException) -> bool:
 
 
 def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
-    """Class and words for a process that ended without an answer."""
+    """Class and message for a process that ended without a result."""
     killed = exit_code == -signal.SIGKILL
     if killed and count_oom_kills() > ooms_before:
         return FailureClass.OUT_OF_MEMORY, "the operating system killed its process because memory ran out"
@@ -74,7 +74,7 @@ def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
 
 
 def count_oom_kills() -> int:
-    """Processes that the kernel has ended for want of memory, here and in this container; 0 if it does not tell."""
+    """Number of processes that the kernel's OOM killer has ended, here and in this container; 0 if unknown."""
     found = 0
     for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
         if file.exists():

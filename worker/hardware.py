@@ -1,4 +1,4 @@
-"""What this worker is and what it offers. Executed in a process of its own, because it loads torch."""
+"""What this worker is and what it provides. Executed in a separate process, because it loads torch."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ VERSIONS = ("torch", "transformers", "datasets", "onnxruntime", "triton", "safet
 
 @dataclass(frozen=True)
 class Description:
-    """A worker as it is published."""
+    """The published description of a worker."""
 
     hardware: dict[str, Any]
     provides: list[str]  # what techniques and runtimes may require; see `core.provides`
@@ -66,7 +66,7 @@ def memory_bytes() -> int:
 
 
 def commit() -> str:
-    """The checkout's commit, or what the image was built from; empty where neither is known."""
+    """The commit of the checkout or of the image; empty if unknown."""
     given = os.environ.get("SLIMBOARD_COMMIT", "")
     root = Path(__file__).parents[1]
     if given or not (root / ".git").exists():
@@ -90,7 +90,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _kernels(device: str) -> list[str]:
-    """Libraries of fast kernels that are found here."""
+    """Installed libraries of fast kernels."""
     found = [f"quantized {engine}" for engine in torch.backends.quantized.supported_engines if engine != "none"]
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         found.append("oneDNN")

@@ -1,4 +1,4 @@
-"""A run's own process executes its spec. The only part of a worker that loads torch, with `checking` and `hardware`."""
+"""Executes a run's spec in its own process. Only this, `checking` and `hardware` load torch."""
 
 from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import execute

@@ -1,4 +1,4 @@
-"""What killed processes and abandoned runs leave on the disk, removed when a worker starts. Loads no torch."""
+"""Removes files of killed processes and abandoned runs when a worker starts. Loads no torch."""
 
 import time
 
@@ -10,7 +10,7 @@ CHECKPOINT_SECONDS = 30 * 86_400.0  # unchanged for so long: nobody has requeued
 
 
 def sweep() -> int:
-    """Remove old drafts of artifacts, and checkpoints of trainings that nobody took up; returns how many."""
+    """Remove old drafts of artifacts and checkpoints of abandoned trainings; returns their number."""
     removed = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").sweep()
     oldest = time.time() - CHECKPOINT_SECONDS
     for file in checkpoints().glob("*.*"):

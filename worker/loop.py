@@ -1,4 +1,4 @@
-"""A worker's life: it enters the store, claims runs until none is left, looks again by its own timer, and leaves."""
+"""The life of a worker: it registers in the store, claims runs until none is left, polls by a timer, and leaves."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ class Here:
 
 
 def enter(device: str) -> Here:
-    """Publish this worker and what it offers, and start its timer."""
+    """Publish this worker and what it provides, and start its timer."""
     warm_up(PRELOADED)
     described: Any = in_fresh_process(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
     artifacts = shared.artifacts_id()
@@ -65,7 +65,7 @@ def enter(device: str) -> Here:
 
 
 def work(here: Here) -> None:
-    """Claim runs and see them through until there is none; returns at once while this worker has one."""
+    """Claim and execute runs until there are none; returns immediately while this worker has one."""
     here.woken.set()
     while here.woken.is_set() and not here.stopping.is_set():
         if not here.busy.acquire(blocking=False):
@@ -79,7 +79,7 @@ def work(here: Here) -> None:
 
 
 def leave(here: Here) -> None:
-    """Let the run go back to the queue, and say that this worker stops."""
+    """Return the run to the queue, and record that this worker stops."""
     here.stopping.set()
     if here.busy.acquire(timeout=settings().stop_seconds + EXIT_SECONDS):
         here.busy.release()
@@ -105,7 +105,7 @@ def _work_once(here: Here) -> bool:
 
 
 def _end(claim: Claim, outcome: Outcome) -> None:
-    """Write how an attempt ended, trying for as long as the run is ours."""
+    """Record how an attempt ended, retrying for as long as the run is ours."""
     deadline = time.monotonic() + settings().lease_seconds
     while True:
         try:
@@ -134,7 +134,7 @@ def _keep_time(here: Here) -> None:
 
 
 def _look(here: Here) -> None:
-    """Beat, return lost runs, and work if there is any that no message told of."""
+    """Send a heartbeat, requeue lost runs, and start work that no message announced."""
     with session() as s:
         workers.beat(s, here.worker_id)
         for lost in queue.return_lost_runs(s):

@@ -1,4 +1,4 @@
-"""What a run's process prints, line by line into the run's log."""
+"""Writes the output of a run's process to the run's log, line by line."""
 
 import os
 import time
@@ -8,7 +8,7 @@ MAX_LINE = 4000  # characters
 
 
 class Output:
-    """Reads a descriptor without ever waiting for it."""
+    """Reads a descriptor without blocking."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
@@ -19,7 +19,7 @@ class Output:
         self.lines: list[tuple[float, str, str]] = []  # not yet written
 
     def read(self) -> None:
-        """Take what is there."""
+        """Read what is available."""
         while self.open:
             try:
                 block = os.read(self.descriptor, 65536)
@@ -32,7 +32,7 @@ class Output:
                 self._keep(line)
 
     def take(self) -> list[tuple[float, str, str]]:
-        """The lines since the last time, as the log has them."""
+        """The lines since the last call, as log events."""
         lines, self.lines = self.lines, []
         return lines
 

@@ -1,4 +1,4 @@
-"""A run's record in the store: progress, curves and log in batches, stages at once."""
+"""A run's record in the store: progress, curves and log in batches, stages immediately."""
 
 import math
 import signal
@@ -27,7 +27,7 @@ OpenSession = Callable[[], AbstractContextManager[Session]]
 
 
 class Recorder:
-    """Writes for one attempt of a run; each write asks first whether the attempt still holds.
+    """Writes for one attempt of a run; each write first checks that the attempt is still current.
 
     Raises Cancelled, Interrupted (the worker stops) and TakenAway from `progress` and `begin_step`.
     """
@@ -47,7 +47,7 @@ class Recorder:
         self.not_finite: set[str] = set()
 
     def listen_for_stop(self) -> None:
-        """Let SIGTERM ask for a stop at the next progress (in the process's main thread)."""
+        """Let SIGTERM stop the run at its next progress report (in the process's main thread)."""
 
         def ask(number: int, frame: object) -> None:
             self.stop_asked = True
@@ -55,7 +55,7 @@ class Recorder:
         signal.signal(signal.SIGTERM, ask)
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """A step begins; raises Deferred where another run is computing its stage."""
+        """A step begins; raises Deferred if another run is computing its stage."""
         at = time.monotonic()
         if self.label:
             self.step_seconds.append(at - self.step_began)
@@ -69,7 +69,7 @@ class Recorder:
                 raise Deferred(key)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Say how much of the step is done (0..1); waits while another process of this host times something."""
+        """Report the share of the step that is done (0..1); waits while another process on this host measures."""
         self.share, self.text = self._overall(fraction), f"{self.label}: {text}" if self.label else text
         self.fraction = fraction
         self.pace_from = self.pace_from or (time.monotonic(), fraction)
@@ -79,7 +79,7 @@ class Recorder:
         lock.pause_while_measuring(self._stop_if_asked)
 
     def curve(self, name: str, step: int, value: float) -> None:
-        """Add a point to a curve of the current step; what is no number is told in the log once."""
+        """Add a point to a curve of the current step; values that are not finite are logged once."""
         if not math.isfinite(value):
             if name not in self.not_finite:
                 self.event("warning", f"{name} is {value} at update {step}; such points are not plotted")
@@ -106,7 +106,7 @@ class Recorder:
             return stages.find_run(s, run_id)
 
     def stage(self, record: StageRecord) -> None:
-        """Keep a measured stage at its place in the run, with the points and lines that led to it."""
+        """Record a measured stage at its position in the run, with its points and log events."""
         self.flush()
         with self.write() as s:
             self._hold(s)
@@ -130,7 +130,7 @@ class Recorder:
             queue.stop_computing(s, self.claim.run_id, self.claim.attempt)
 
     def report_damage(self, damaged: DamagedArtifact) -> None:
-        """Tell every run that has a stage, and this one, that its artifact was damaged and is discarded."""
+        """Tell this run and every run with the stage that its artifact was damaged and discarded."""
         self.event("warning", damage_text(damaged))
         with self.write() as s:
             self._hold(s)
@@ -143,19 +143,19 @@ class Recorder:
             return renewal.list_outdated(s, key)
 
     def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
-        """Keep the comparison of a stage with a reference on every run that has lost it."""
+        """Record the comparison of a stage with a reference in every run that lacks it."""
         with self.write() as s:
             self._hold(s)
             renewal.compare(s, key, reference_key, comparison)
 
     def note_environment(self, environment: dict[str, Any]) -> None:
-        """Keep what the run executes on."""
+        """Record the run's environment."""
         with self.write() as s:
             self._hold(s)
             runs.note_environment(s, self.claim.run_id, environment)
 
     def flush(self) -> None:
-        """Write what has gathered, in one transaction."""
+        """Write everything pending in one transaction."""
         waiting_points, waiting_lines = self.points, self.lines
         self.points, self.lines = [], []
         with self.write() as s:
@@ -185,7 +185,7 @@ class Recorder:
         return min(1.0, (max(self.position, 0) + min(1.0, max(0.0, fraction))) / max(1, self.n_positions))
 
     def _seconds_left(self) -> float | None:
-        """This step at its pace so far, and those after it as long as the steps before were on average."""
+        """Assumes that this step keeps its pace, and that later steps take as long as earlier ones on average."""
         if self.pace_from is None:
             return None
         since, before = self.pace_from

@@ -1,4 +1,4 @@
-"""Whether this host sees the same artifacts as the other workers: a wrong mount must not be found out in mid-run."""
+"""Checks that this host has the same artifacts as the other workers, so that a wrong mount is found before any run."""
 
 import contextlib
 import time
@@ -19,7 +19,7 @@ class NotShared(RuntimeError):
 
 
 def artifacts_id() -> str:
-    """The random name of the artifacts here, given by whoever comes first; NotShared where none can be written."""
+    """The random name of the artifacts, created by the first worker; raises NotShared if it cannot be written."""
     filesystem, root = url_to_fs(settings().artifacts_url)
     path = f"{root}/{MARKER}"
     try:
@@ -32,7 +32,7 @@ def artifacts_id() -> str:
 
 
 def _read(filesystem: AbstractFileSystem, path: str) -> str:
-    """The name, once whoever creates the file has written it."""
+    """The name, once its creator has written it."""
     for _ in range(100):
         found = filesystem.cat_file(path).decode()
         if found:
@@ -42,7 +42,7 @@ def _read(filesystem: AbstractFileSystem, path: str) -> str:
 
 
 def check_shared(mine: str, workers: Iterable[Row[*tuple[object, ...]]]) -> None:
-    """Raise NotShared where a living worker has other artifacts."""
+    """Raise NotShared if a live worker has other artifacts."""
     for worker in workers:
         theirs = worker.hardware.get("artifacts", mine)
         if theirs != mine and not worker.lost and worker.stopped_at is None:

@@ -1,4 +1,4 @@
-"""Sees one run through: a fresh process, its lease, cancel, limits, log, and how it ended. Loads no torch."""
+"""Supervises one run: its process, lease, cancellation, limits, log and outcome. Loads no torch."""
 
 import logging
 import signal
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def supervise(claim: Claim, stopping: threading.Event, job: str | None = None) -> Outcome:
-    """Execute a claimed run in a fresh process and return how it ended; `stopping` asks it to save and go back."""
+    """Execute a claimed run in a fresh process and return how it ended; `stopping` makes it save and requeue."""
     watch = RunWatch(claim, job or JOB)
     try:
         while not watch.ended():
@@ -48,7 +48,7 @@ def supervise(claim: Claim, stopping: threading.Event, job: str | None = None) -
 
 
 class RunWatch:
-    """A run's process, and what its supervisor knows of it."""
+    """A run's process and its supervision state."""
 
     def __init__(self, claim: Claim, job: str):
         self.claim = claim
@@ -62,7 +62,7 @@ class RunWatch:
         self.signals: list[tuple[float, signal.Signals]] = []  # when to send which
 
     def ended(self) -> bool:
-        """Wait for a moment; whether the process has answered or died."""
+        """Wait briefly; returns whether the process has finished or died."""
         waited = [self.child.answers, self.child.process.sentinel]
         if self.output.open:
             waited.append(self.output.descriptor)
@@ -78,7 +78,7 @@ class RunWatch:
         return False
 
     def look(self) -> None:
-        """What is due: lease, cancel flag, limits, log and signals."""
+        """Handle what is due: lease, cancel flag, limits, log and signals."""
         now = time.monotonic()
         if now - self.looked >= LOOK_SECONDS:
             self.looked = now
@@ -92,14 +92,14 @@ class RunWatch:
                 self.child.signal(number)
 
     def ask(self, ending: Outcome, grace: tuple[float, float]) -> None:
-        """Ask the process to end, by SIGTERM and then by SIGKILL so many seconds from now; the first reason counts."""
+        """End the process with SIGTERM, then with SIGKILL after this many seconds; the first reason counts."""
         if self.ending is None:
             self.ending = ending
             now = time.monotonic()
             self.signals = [(now + grace[0], signal.SIGTERM), (now + grace[1], signal.SIGKILL)]
 
     def outcome(self) -> Outcome:
-        """How the run ended, once its process has."""
+        """How the run ended, after its process has ended."""
         seconds = time.monotonic() - self.started
         outcome = self._outcome()
         try:
@@ -146,7 +146,7 @@ class RunWatch:
         return total
 
     def _ask_store(self, now: float) -> None:
-        """Renew the lease when it is time, look at the cancel flag, write the log."""
+        """Renew the lease when due, check the cancel flag, write the log."""
         lease = settings().lease_seconds
         try:
             asked = self._renewed(lease) if now - self.renewed >= lease / LEASE_SHARE else self._cancel_asked()

@@ -1,4 +1,4 @@
-"""What messages ask of a worker, and its start and stop. Loaded by workers only; loads no torch."""
+"""Celery tasks of a worker, and its start and stop. Loaded by workers only; loads no torch."""
 
 import logging
 import os
@@ -26,14 +26,14 @@ _here: loop.Here | None = None
 
 @app.task
 def work() -> None:
-    """There is work: claim runs until there is none that this worker can do."""
+    """Claim runs until there are none that this worker can execute."""
     if _here is not None:
         loop.work(_here)
 
 
 @app.task
 def check(spec_hash: str) -> None:
-    """Say what is wrong with a spec that only the model can tell; the answer is a row."""
+    """Run the preflight check of a spec; the answer is a row."""
     with read_session() as s:
         spec = checks.find_question(s, spec_hash)
     if spec is None:
@@ -48,7 +48,7 @@ def check(spec_hash: str) -> None:
 
 @signals.celeryd_after_setup.connect
 def _enter(instance: Any, **_: Any) -> None:
-    """Enter before Redis is asked: the timer works without it."""
+    """Register before connecting to Redis: the timer works without it."""
     global _here
     device = next(queue for queue in instance.app.amqp.queues.consume_from if queue != CHECK_QUEUE)
     try:
@@ -60,7 +60,7 @@ def _enter(instance: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
-    """SIGTERM or Ctrl-C: the run saves its place and goes back, while celery waits for the task that has it."""
+    """On SIGTERM or Ctrl-C, the run is saved and returned to the queue while celery waits for its task."""
     if _here is not None:
         _here.stopping.set()
         threading.Thread(target=_leave_for_good, args=(_here,), daemon=True).start()
@@ -73,7 +73,7 @@ def _leave(**_: Any) -> None:
 
 
 def _leave_for_good(here: loop.Here) -> None:
-    """Celery waits without end for a Redis that is gone; a stopping worker does not."""
+    """Celery would wait forever for a lost Redis; a stopping worker does not."""
     loop.leave(here)
     time.sleep(loop.EXIT_SECONDS)
     log.warning("celery did not exit within %g s", loop.EXIT_SECONDS + settings().stop_seconds)

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from app.screens.architectures import table as shown
-from core.complexity import report as reports
 from core.errors import SpecError
 
 DEFAULT_LENGTHS = "256,512,1024,2048,4096"
@@ -22,6 +20,8 @@ def architectures(
 ) -> None:
     """Measure time, memory and decoding state of the catalogue's architectures against sequence length."""
     from app.cli import terminal
+    from app.screens.architectures import table as shown
+    from core.complexity import report as reports
     from core.complexity import subjects
     from core.complexity.survey import survey
 

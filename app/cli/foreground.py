@@ -1,6 +1,6 @@
 """`slimboard run`: execute one spec in this process, without a queue.
 
-Stages recorded in the store are reused if there is one; nothing is written to it.
+If there is a store, the stages recorded in it are reused; nothing is written to it. Importing this module loads torch.
 """
 
 import contextlib

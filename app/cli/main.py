@@ -1,7 +1,7 @@
 """The `slimboard` command.
 
-Each command imports what it uses when it is called, so that help and short commands start fast. Only `run`, `worker`
-and `architectures` load torch, `worker` in separate processes.
+Each command imports what it needs when it is called, so that help and short commands are fast. Only `run` and
+`architectures` load torch in this process; `worker` loads it in child processes only.
 """
 
 import json

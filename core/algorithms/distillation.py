@@ -26,7 +26,7 @@ Teacher = Annotated[str | dict[str, Any], AfterValidator(_named)]
 
 
 def check_answers(teacher: Teacher, expected: Tensor, logits: Tensor) -> None:
-    """Raise SpecError where the teacher's answers `expected` are not shaped like the student's `logits`."""
+    """Raise SpecError if the teacher's answers `expected` are not shaped like the student's `logits`."""
     if expected.shape != logits.shape:
         message = f"answers with {list(expected.shape)}, the student with {list(logits.shape)}"
         raise SpecError.of("teacher", teacher, message, "Choose a teacher of the same task, tokenizer and classes.")
@@ -44,7 +44,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, coun
 
 
 def counted_positions(batch: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-    """True where an answer counts, shaped like the logits without their classes: not on padding."""
+    """True if an answer counts, shaped like the logits without their classes: not on padding."""
     counted = torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
     labels, attention = batch.get("labels"), batch.get("attention_mask")
     for marks in (None if labels is None else labels != IGNORED, attention):

@@ -20,7 +20,7 @@ from core.subject import Subject
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of linear layers, experts' too, and convolutions by full name; embeddings and output heads are left out.
 
-    So are convolutions padded with anything but zeros, which have no packed form. Raises SpecError where none is left.
+    So are convolutions padded with anything but zeros, which have no packed form. Raises SpecError if none is left.
     """
     names = [
         name
@@ -75,7 +75,7 @@ def nm_mask(scores: Tensor, n: int, m: int) -> Tensor:
 
 
 def check_pattern(model: nn.Module, n: int, m: int, indivisible: Literal["refuse", "skip"]) -> None:
-    """Raise SpecError where N:M is no pattern, or a layer's input channels cannot be grouped in `m`."""
+    """Raise SpecError if N:M is not a valid pattern, or a layer's input channels cannot be grouped in `m`."""
     if n >= m:
         raise SpecError.of("n", n, f"must be less than m, which is {m}", f"Choose a number from 1 to {m - 1}.")
     if indivisible == "skip":

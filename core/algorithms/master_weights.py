@@ -27,7 +27,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give every tensor its dtype again; raises TechniqueFailure where float16 cannot hold a weight."""
+        """Give every tensor its dtype again; raises TechniqueFailure if float16 cannot hold a weight."""
         wanted = {}
         for name, tensor in _saved(self.model):
             dtype = self.dtypes.get(name, self.dtype)

@@ -16,7 +16,7 @@ REMEDY = "Choose builtin:vit, builtin:gpt or builtin:encoder, and put this step 
 
 
 def transformer(subject: Subject) -> Transformer:
-    """The main model, where it is a built-in Transformer; raises SpecError where it is not."""
+    """The main model, where it is a built-in Transformer; raises SpecError if it is not."""
     if not isinstance(subject.model, Transformer):
         message = "is not a built-in Transformer, so its parts cannot be swapped"
         raise SpecError.of("model", type(subject.model).__name__, message, REMEDY)
@@ -24,7 +24,7 @@ def transformer(subject: Subject) -> Transformer:
 
 
 def full_attentions(subject: Subject) -> dict[str, FullAttention]:
-    """The model's full attentions by name; raises SpecError where it has none."""
+    """The model's full attentions by name; raises SpecError if it has none."""
     modules = dict(transformer(subject).named_modules())
     for name, module in modules.items():
         if isinstance(module, ReducingBlock):
@@ -36,14 +36,14 @@ def full_attentions(subject: Subject) -> dict[str, FullAttention]:
 
 
 def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
-    """The model's feed-forward networks by name; raises SpecError where it has none."""
+    """The model's feed-forward networks by name; raises SpecError if it has none."""
     found = {n: m for n, m in transformer(subject).named_modules() if isinstance(m, (Mlp, GatedFfn))}
     _require(subject, dict(found), "dense feed-forward network")
     return found
 
 
 def whole_blocks(subject: Subject) -> dict[str, TransformerBlock]:
-    """The model's blocks by name, each of full attention and a dense network; raises SpecError where one is not."""
+    """The model's blocks by name, each of full attention and a dense network; raises SpecError if one is not."""
     found = {}
     for index, block in enumerate(transformer(subject).blocks):
         name = f"blocks.{index}"

@@ -62,7 +62,7 @@ class Solution(NamedTuple):
 
 
 def factorize(hessian: Tensor, damping: float = DAMPING) -> Factor:
-    """U of a Hessian [d, d]; raises ValueError where it is not finite."""
+    """U of a Hessian [d, d]; raises ValueError if it is not finite."""
     diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
         raise ValueError("the Hessian is not finite: a calibration input is infinite or NaN")

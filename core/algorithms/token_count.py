@@ -9,7 +9,7 @@ from core.subject import Subject
 
 
 def token_count(subject: Subject) -> int:
-    """Tokens of the longest text or of an image, a class token included; raises SpecError where it is not known."""
+    """Tokens of the longest text or of an image, a class token included; raises SpecError if it is not known."""
     model = transformer(subject)
     if isinstance(model, Gpt):
         return model.length

@@ -1,1 +1,1 @@
-"""What measured stages tell together: frontier, dominance, replicates, differences, decisions. Loads no torch."""
+"""Analysis of measured stages: frontier, dominance, replicates, differences, decisions. Loads no torch."""

@@ -1,4 +1,4 @@
-"""In which settings runs differ: specs flattened to fields, step by step, defaults filled in."""
+"""Differences between the settings of runs: specs flattened to fields by step, with defaults filled in."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _SHOWN_ELSEWHERE = ("version", "name")
 
 
 def flattened(spec: RunSpec, catalogue: Catalogue) -> dict[Field, Any]:
-    """Every setting of a run by its place; what the spec leaves out has the catalogue's default."""
+    """Every setting of a run by field; missing ones have the catalogue's default."""
     data = spec.model_dump(mode="json", exclude={"recipe", "model", "task", *_SHOWN_ELSEWHERE})
     fields: dict[Field, Any] = dict(
         _leaves(("model",), _source(spec.model.source, spec.model.settings, "models", catalogue))
@@ -25,7 +25,7 @@ def flattened(spec: RunSpec, catalogue: Catalogue) -> dict[Field, Any]:
 
 
 def differing(rows: Sequence[Mapping[Field, Any]]) -> dict[Field, list[Any]]:
-    """The fields in which some rows differ, each with its value in every row; None where a row has no such field."""
+    """The fields in which rows differ, each with its value in every row; None if a row has no such field."""
     names: dict[Field, None] = {}
     for row in rows:
         names |= dict.fromkeys(row)
@@ -34,7 +34,7 @@ def differing(rows: Sequence[Mapping[Field, Any]]) -> dict[Field, list[Any]]:
 
 
 def words(field: Field) -> str:
-    """A field as people read it: "step 2 · sr_ste · n", "step 1 · train · updates"."""
+    """The readable name of a field: "step 2 · sr_ste · n", "step 1 · train · updates"."""
     return " · ".join(READ_AS.get(part, part) for part in field)
 
 
@@ -63,7 +63,7 @@ def _defaults(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(place: Field, value: Any) -> Iterator[tuple[Field, Any]]:
-    """The plain values in nested mappings, each with its place; a list is one value."""
+    """The plain values in nested mappings by field; a list is one value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves((*place, str(key)), inner)

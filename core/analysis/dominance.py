@@ -1,10 +1,10 @@
-"""Which points are surely not on the frontier: dominance that knows how sure its values are. Loads no torch.
+"""Dominance between uncertain points. Loads no torch.
 
-A point is dominated where another one is, on every axis, at least as good for exact values (a size) and significantly
-better for uncertain ones: two-sided Welch's test of the two means (Welch, 1947; the normal one where both standard
-errors are known), at 0.05 over the number of points that might dominate it (Bonferroni). So a point that belongs on the
-frontier is called dominated with a probability of at most 0.05, however many others there are. As the test takes the
-two for independent, and models that are scored on the same examples err together, it is on the safe side.
+A point is dominated if another one is at least as good on every axis with exact values (a size) and significantly
+better on every axis with uncertain ones: two-sided Welch's test of the two means (Welch, 1947; the normal one where
+both standard errors are known), at 0.05 over the number of points that might dominate it (Bonferroni). So a point
+that belongs on the frontier is called dominated with a probability of at most 0.05, however many others there are.
+The test assumes independence, but models scored on the same examples make correlated errors, so it is conservative.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PESSIMISM = 1.96  # standard errors below its value, at which a sure point may b
 
 
 class Dominance(StrEnum):
-    """How a point stands to all others."""
+    """The relation of a point to all others."""
 
     FRONTIER = "on the frontier"  # as measured
     UNDECIDED = "undecided"  # another is better as measured, but none significantly
@@ -37,10 +37,10 @@ def judge_dominance(
 ) -> list[Dominance]:
     """The dominance of each point [N, K].
 
-    `errors` [N, K] are standard errors (0: exact), `dfs` [N, K] their degrees of freedom, `counts` [N] how many points
-    each stands for. Points are compared with those on the frontier as measured, and on that of their values less
-    `PESSIMISM` standard errors. A point that misses a value (NaN) is dominated. Raises ValueError where shapes do not
-    fit.
+    `errors` [N, K] are standard errors (0: exact), `dfs` [N, K] their degrees of freedom, `counts` [N] how many
+    points each represents. Points are compared with those on the measured frontier, and with those on the frontier of
+    values less `PESSIMISM` standard errors. A point with a missing value (NaN) is dominated. Raises ValueError for
+    incompatible shapes.
     """
     signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
     on_frontier = find_frontier(points, directions)
@@ -68,7 +68,7 @@ def judge_dominance(
 
 
 def _spread(rivals: NDArray[np.intp], costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The rivals in an order that soon meets every part of the frontier, so that few points are left to compare."""
+    """The rivals in an order that covers all parts of the frontier early, so that few points remain to be compared."""
     along = rivals[np.argsort(costs[rivals, 0], kind="stable")]
     golden = (np.sqrt(5) - 1) / 2  # its multiples' fractions are spread evenly
     return along[np.argsort(np.arange(len(along)) * golden % 1)]
@@ -77,7 +77,7 @@ def _spread(rivals: NDArray[np.intp], costs: NDArray[np.float64]) -> NDArray[np.
 def _rivals(
     costs: NDArray[np.float64], variances: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How many other points may dominate each [N]: those that are not worse on an axis on which all are exact."""
+    """The number of points that may dominate each [N]: those that are not worse on any axis with exact values."""
     fewest = np.full(len(costs), weights.sum())
     for cost, variance in zip(costs.T, variances.T, strict=True):
         if not variance.any():

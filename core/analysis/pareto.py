@@ -1,7 +1,7 @@
-"""The frontier: the points to which no other is at least as good on every axis and better on one. Loads no torch.
+"""The Pareto frontier: points that no other point dominates. Loads no torch.
 
-Points are rows [n_points, n_axes], and `directions` says of each axis whether less or more is better. Equal
-points do not shut each other out. A point that misses a value (NaN) on an axis is never on the frontier.
+Points are rows [n_points, n_axes], and `directions` gives "min" or "max" for each axis. Equal
+points do not dominate each other. A point with a missing value (NaN) is never on the frontier.
 """
 
 from bisect import bisect_left
@@ -19,8 +19,8 @@ ARCHIVE_CHUNK = 4096  # of the frontier; bounds the memory of a comparison to a 
 def find_frontier(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
     """Mask [n_points] of the points on the frontier.
 
-    N log N on two axes, N log² N on three, N times the size of the frontier on more. Raises ValueError where
-    points and directions do not fit.
+    O(N log N) for two axes, O(N log² N) for three, O(N times the size of the frontier) for more. Raises ValueError if
+    points and directions do not match.
     """
     costs = _costs(points, directions)
     whole = ~np.isnan(costs).any(axis=1)
@@ -43,7 +43,7 @@ def dominated(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.
 
 
 def compute_hypervolume(points: ArrayLike, directions: Sequence[Direction], reference: ArrayLike) -> float:
-    """Area or volume of what the points are at least as good as, up to a `reference` [2 or 3] that is worse.
+    """Area or volume dominated by the points, up to a worse `reference` point [2 or 3].
 
     Points that are not better than the reference on every axis add nothing. Raises ValueError on other numbers of axes.
     """
@@ -83,7 +83,7 @@ def compute_hypervolume_steps(
 def find_knee(points: ArrayLike, directions: Sequence[Direction]) -> int | None:
     """Index of the frontier's point that bulges most beyond the plane through its extremes, axes scaled to 0..1.
 
-    None where the frontier has no bulge: fewer than three points, or none beyond the plane.
+    None if the frontier has no bulge: fewer than three points, or none beyond the plane.
     """
     costs = _costs(points, directions)
     indices = np.flatnonzero(find_frontier(points, directions) & np.isfinite(costs).all(axis=1))
@@ -98,7 +98,7 @@ def find_knee(points: ArrayLike, directions: Sequence[Direction]) -> int | None:
 
 
 def _costs(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:
-    """Points as floats [n_points, n_axes] of which less is better."""
+    """Points as floats [n_points, n_axes] where less is better."""
     costs = np.array(points, dtype=float)
     if costs.size == 0:
         costs = costs.reshape(0, len(directions))
@@ -149,7 +149,7 @@ def _best_of_3(ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def _best_of_many(ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Compare in the order of the sum of ranks, which is lower for every point that shuts another out."""
+    """Compare in the order of the sum of ranks, which is lower for every point that dominates another."""
     order = np.argsort(ranks.sum(axis=1), kind="stable")
     archive = np.empty((0, ranks.shape[1]), dtype=ranks.dtype)
     best = np.zeros(len(ranks), dtype=bool)
@@ -188,7 +188,7 @@ def _volume(costs: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
 
 
 def _add_step(xs: list[float], ys: list[float], x: float, y: float) -> float:
-    """Put (x, y) on the staircase unless it is shut out; the area that it adds."""
+    """Put (x, y) on the staircase unless it is dominated; returns the area that it adds."""
     first = bisect_left(xs, x)
     above = ys[first - 1]
     if above <= y or (xs[first] == x and ys[first] <= y):

@@ -1,4 +1,4 @@
-"""Which stages are one recipe with different seeds: equal in model, task, steps and settings. Loads no torch."""
+"""Replicates: stages of one recipe with different seeds, equal in model, task, steps and settings. Loads no torch."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from core.spec.run_references import named_runs
 
 @dataclass(frozen=True)
 class Replicate:
-    """What a stage repeats, and with which seeds: two hashes of 63 bits.
+    """The identity of a stage's recipe and of its seeds: two 63-bit hashes.
 
-    Stages of equal `recipe` differ in seeds only; of equal `seeds` too, in the device and the software only.
+    Stages with equal `recipe` differ only in seeds; with equal `seeds` too, only in device and software.
     """
 
     recipe: int
@@ -23,9 +23,9 @@ class Replicate:
 
 
 def replicate(spec: Mapping[str, Any], position: int, task_hash: str, sources: Mapping[int, Replicate]) -> Replicate:
-    """What the stage after the first `position` steps of a spec (as `RunSpec.to_dict` writes it) repeats.
+    """The replicate of the stage after the first `position` steps of a spec (as written by `RunSpec.to_dict`).
 
-    `sources` are the last stages of the runs that the spec names: each counts as its recipe, and its seeds as seeds. A
+    `sources` are the last stages of the runs in the spec: each counts as its recipe, and its seeds as seeds. A
     run that is not among them counts as itself.
     """
     until = {"model": spec["model"], "recipe": spec.get("recipe", [])[:position]}
@@ -37,7 +37,7 @@ def replicate(spec: Mapping[str, Any], position: int, task_hash: str, sources: M
 
 
 def _steps(steps: Sequence[Any], names: Mapping[str, str]) -> list[Any]:
-    """Steps without the settings that are at their defaults, however they are written."""
+    """Steps without settings that have their default values."""
     return [_step(StepSpec.model_validate(step), names, built_in()) for step in steps]
 
 
@@ -52,7 +52,7 @@ def _step(step: StepSpec, names: Mapping[str, str], catalogue: Catalogue) -> lis
 
 
 def _plain(value: Any, names: Mapping[str, str]) -> Any:
-    """A value with the names of runs replaced."""
+    """A value with run references replaced."""
     if isinstance(value, str):
         return names.get(value, value)
     if isinstance(value, Mapping):

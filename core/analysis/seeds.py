@@ -1,13 +1,13 @@
-"""Stages of one recipe that differ in their seeds, as one: the mean of each quantity with its 95 % interval.
+"""Merges replicates: the mean of each quantity over seeds with its 95 % interval.
 
 The interval is Student's t interval of the mean over the seeds (n - 1 degrees of freedom). All seeds are scored on the
-same test examples, so that it says nothing of other examples: where a quantity has an interval of its own (the score
-over the test examples, the speed-up over the repeats) and the seeds' mean one is the wider, that one stands. Where all
-seeds give the same value and no interval is known, the value counts as exact.
+same test examples, so it does not cover other examples: if a quantity has its own interval (the score over the test
+examples, the speed-up over the repeats) and the mean of these over the seeds is wider, that one is used. If all seeds
+give the same value and no interval is known, the value counts as exact.
 
-Two or three seeds alone tell little of how much seeds vary. Tests therefore moderate each recipe's variance by those of
-all recipes (Smyth, Linear models and empirical Bayes methods, 2004, sections 3 and 6): the more alike the recipes'
-variances are, the more a test relies on what they have in common.
+Two or three seeds say little about the variance over seeds. Tests therefore moderate each recipe's variance by those of
+all recipes (Smyth, Linear models and empirical Bayes methods, 2004, sections 3 and 6): the more similar the recipes'
+variances are, the more a test relies on their common value.
 """
 
 import math
@@ -29,14 +29,14 @@ LARGEST_DF = 1e6  # beyond it, variances are as good as equal
 
 
 def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a recipe, in the order of their first stages; `rows` are in the order in which they were recorded.
+    """One row per recipe, in the order of their first stages; `rows` are in the order of recording.
 
-    Rows have `stage_id`, `run_id`, `recipe_hash` (None: a recipe of its own), `seeds_hash`, `reference_stage_id`, the
-    quantities and, as `<quantity>_low` and `_high`, their own intervals; None: not measured. Of rows with equal seeds
-    the last counts. A merged row is its last one's with the first one's `stage_id`, the quantities' means and
+    Rows have `stage_id`, `run_id`, `recipe_hash` (None: a separate recipe), `seeds_hash`, `reference_stage_id`, the
+    quantities and, as `<quantity>_low` and `_high`, their own intervals; None: not measured. Of rows with equal
+    seeds, the last counts. A merged row is the last one with the first one's `stage_id`, the quantities' means and
     intervals, `<quantity>_df` (the degrees of freedom behind the interval; infinite for the quantity's own),
-    `<quantity>_own` (half the width of the quantity's own one), `n_seeds`, the seeds' `runs` as a text, `stage_ids` and
-    whether the timing of any was `disturbed`.
+    `<quantity>_own` (half the width of the quantity's own interval), `n_seeds`, the seeds' `runs` as text,
+    `stage_ids` and whether any timing was `disturbed`.
     """
     recipes: dict[Any, dict[Any, Row]] = {}
     for row in rows:
@@ -51,9 +51,9 @@ def merged(rows: Sequence[Row], quantities: Sequence[str]) -> list[dict[str, Any
 
 
 def refer_to_recipes(rows: Sequence[dict[str, Any]], moved: Mapping[int, int] | None = None) -> None:
-    """Let merged rows that name a seed's stage as their reference name the `stage_id` of its recipe among them.
+    """Replace references of merged rows to a seed's stage with the `stage_id` of its recipe among them.
 
-    `moved` leads from a recipe's former `stage_id` to the one that it has now.
+    `moved` maps a recipe's former `stage_id` to its current one.
     """
     first = {stage_id: row["stage_id"] for row in rows for stage_id in row["stage_ids"]}
     first.update(moved or {})
@@ -64,9 +64,9 @@ def refer_to_recipes(rows: Sequence[dict[str, Any]], moved: Mapping[int, int] | 
 def mean_interval(
     values: Sequence[float], own: Sequence[tuple[float, float]] = ()
 ) -> tuple[float, float | None, float | None, float]:
-    """Mean, low and high end and degrees of freedom of a quantity over seeds; no ends: the value counts as exact.
+    """Mean, low and high end and degrees of freedom of a quantity over seeds; without ends, the value counts as exact.
 
-    `own` are the quantity's own 95 % intervals, one a seed, where it has them.
+    `own` are the quantity's own 95 % intervals, one per seed, if it has them.
     """
     mean, n = math.fsum(values) / len(values), len(values)
     low, high = (math.fsum(ends) / n for ends in zip(*own, strict=True)) if own else (None, None)
@@ -81,17 +81,17 @@ def mean_interval(
 
 @cache
 def quantile(df: float) -> float:
-    """Student's t quantile of the two-sided 95 % level; without end: the normal one."""
+    """Student's t quantile for the two-sided 95 % level; the normal one for infinite degrees of freedom."""
     return Z if math.isinf(df) else float(special.stdtrit(df, 0.975))
 
 
 def standard_errors(
     low: NDArray[np.float64], high: NDArray[np.float64], df: NDArray[np.float64], own: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standard errors [N] for tests, 0 where there is no interval (NaN), and their degrees of freedom [N].
+    """Standard errors [N] for tests, 0 if there is no interval (NaN), and their degrees of freedom [N].
 
-    Errors between seeds (finite `df`) are moderated; where then half the width of the `own` interval (NaN: there is
-    none) is more than theirs, that one counts.
+    Errors between seeds (finite `df`) are moderated; if half the width of the `own` interval (NaN: none)
+    is larger, that one is used.
     """
     errors = np.nan_to_num((high - low) / 2 / _quantiles(df), nan=0.0)
     errors, dfs = moderated(errors, df)
@@ -100,7 +100,7 @@ def standard_errors(
 
 
 def welch(means: Sequence[float], errors: Sequence[float], dfs: Sequence[float]) -> Comparison:
-    """How the first of two independent means differs from the second (Welch, 1947), by what `standard_errors` says.
+    """How the first of two independent means differs from the second (Welch, 1947), with errors from `standard_errors`.
 
     The p-value is two-sided; where both are exact it is 0, or 1 for equal ones.
     """
@@ -120,7 +120,7 @@ def welch(means: Sequence[float], errors: Sequence[float], dfs: Sequence[float])
 def moderated(errors: NDArray[np.float64], dfs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard errors [N] of means over `dfs` + 1 seeds, moderated by one another, and their degrees of freedom [N].
 
-    Those without end and errors of 0 stay, and all stay where fewer than `FEWEST` recipes have seeds.
+    Infinite ones and errors of 0 do not change, and none change if fewer than `FEWEST` recipes have several seeds.
     """
     of_seeds = np.isfinite(dfs) & (errors > 0)
     if of_seeds.sum() < FEWEST:
@@ -138,8 +138,8 @@ def moderated(errors: NDArray[np.float64], dfs: NDArray[np.float64]) -> tuple[ND
 def _prior(variances: NDArray[np.float64], df: NDArray[np.float64]) -> tuple[float, float]:
     """The common variance and its degrees of freedom, by the moments of the variances' logarithms (Smyth, 6.2).
 
-    How much the variances differ is taken some standard errors above its estimate: recipes with two seeds each would
-    else often pass for equally noisy, and tests then find too much.
+    The spread of variances is taken some standard errors above its estimate: otherwise recipes with two seeds each
+    would often count as equally noisy, and tests would find too many differences.
     """
     logs = np.log(variances) - special.digamma(df / 2) + np.log(df / 2)
     spread = float(logs.var(ddof=1))

@@ -1,1 +1,1 @@
-"""The files that a stage leaves: writing, reading and storing them."""
+"""Artifacts, the files of a stage: writing, reading and storing them."""

@@ -1,10 +1,10 @@
-"""What a stage leaves on disk, and how it becomes a model again, in this process or in a fresh one.
+"""The artifact of a stage on disk, and loading it again, in this process or in a fresh one.
 
-A folder: `manifest.json` (written last), `model.safetensors` (packed: what ships), `working.safetensors`
-where later steps need more than the packed form (dense weights and their masks), `probe.safetensors`
-(inputs and the outputs they must give again), `examples.safetensors` (per-example test results), and
-the tokenizer's files. Nothing is pickled, and a manifest can name no class outside `core.nn.catalogue`.
-The manifest holds the SHA-256 and the size of every file that is written with it (`core/integrity.py`).
+A folder: `manifest.json` (written last), `model.safetensors` (packed, for deployment), `working.safetensors`
+if later steps need more than the packed form (dense weights and their masks), `probe.safetensors`
+(inputs and the outputs that they must reproduce), `examples.safetensors` (per-example test results), and
+the tokenizer's files. Nothing is pickled, and a manifest cannot refer to a class outside `core.nn.catalogue`.
+The manifest has the SHA-256 and the size of every file that is written with it (`core/integrity.py`).
 """
 
 import copy
@@ -41,9 +41,9 @@ _MASK = "mask:"
 
 
 def save(subject: Subject, folder: Path, source: Described) -> str:
-    """Write a subject's packed and, where it differs, working form; returns the manifest's SHA-256.
+    """Write a subject's packed form and, if it differs, its working form; returns the manifest's SHA-256.
 
-    `source` is the model that the subject began as: its tokenizer and input format go along.
+    `source` is the model that the subject started from; its tokenizer and input format are saved too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     deployed = deploy(subject)
@@ -73,7 +73,7 @@ def _describe_format(input_format: InputFormat) -> dict[str, Any]:
 
 
 def load_source(folder: Path) -> Loaded:
-    """An artifact as a model to start from: its packed weights, and the tokenizer and format it came with."""
+    """An artifact as a source model: its packed weights, tokenizer and input format."""
     manifest = Manifest.read(folder)
     is_saved = manifest.input_format["tokenizer"] == "files"
     files = {file.name: file.read_bytes() for file in (folder / TOKENIZER).glob("*")} if is_saved else {}
@@ -88,7 +88,7 @@ def load_source(folder: Path) -> Loaded:
 
 
 def load_format(folder: Path) -> InputFormat:
-    """How the models of an artifact want their inputs, with the tokenizer."""
+    """The input format of an artifact's models, with the tokenizer."""
     described = dict(Manifest.read(folder).input_format)
     kind = described.pop("tokenizer")
     tokenizer = None if kind is None else ByteTokenizer() if kind == "bytes" else load_tokenizer(folder / TOKENIZER)
@@ -96,7 +96,7 @@ def load_format(folder: Path) -> InputFormat:
 
 
 def deploy(subject: Subject) -> dict[str, nn.Module]:
-    """Copies of the models with every masked layer packed, where packing makes it smaller."""
+    """Copies of the models in which masked layers are packed if packing makes them smaller."""
     models = {name: copy.deepcopy(model).eval().requires_grad_(False) for name, model in subject.models.items()}
     for fqn, constraint in subject.constraints.items():
         model, _, parameter = fqn.partition(".")
@@ -138,7 +138,7 @@ def _write_form(
 
 
 def replacements(model: nn.Module) -> list[Module]:
-    """Every swapped-in module, outer ones before those inside them."""
+    """Every replacement module, outer ones before those inside them."""
     names = {cls: name for name, cls in REPLACEMENTS.items()}
     return [
         Module(fqn, names[type(module)], module.arguments())
@@ -175,7 +175,7 @@ def probe_shapes(folder: Path) -> dict[str, list[int]]:
 
 
 def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bool = False) -> dict[str, nn.Module]:
-    """The models of an artifact: packed and ready to execute, or in the form that later steps work on."""
+    """The models of an artifact: packed and ready to execute, or in the working form for later steps."""
     manifest = Manifest.read(folder)
     use_working = working and manifest.working is not None
     form = manifest.working if use_working else manifest.packed
@@ -195,7 +195,7 @@ def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bo
 
 
 def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
-    """The model without its weights, with what was swapped into it."""
+    """The model without its weights, with its replacement modules."""
     with empty_weights():
         model = build(config)
         for module in modules:
@@ -213,7 +213,7 @@ def prepare(model: nn.Module) -> None:
 
 
 def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
-    """The subject as the next step receives it: weights it can change, and the constraints on them."""
+    """The subject for the next step: weights that it can change, and their constraints."""
     manifest = Manifest.read(folder)
     models = load_models(folder, device, working=True)
     subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
@@ -227,12 +227,12 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
 
 
 def save_examples(folder: Path, examples: dict[str, Tensor]) -> None:
-    """Keep per-example test results, so that any two stages can be compared pairwise later."""
+    """Save per-example test results, so that any two stages can be compared by paired tests later."""
     tensors = {name: values.cpu().contiguous() for name, values in examples.items()}
     with disk.replacing(folder / EXAMPLES) as partial:
         partial.write_bytes(seal_examples(lambda metadata: to_bytes(tensors, metadata)))
 
 
 def load_examples(folder: Path) -> dict[str, Tensor]:
-    """Per-example test results as `save_examples` kept them."""
+    """Per-example test results as saved by `save_examples`."""
     return load_file(folder / EXAMPLES)

@@ -14,7 +14,7 @@ READ_FORMATS = (1, FORMAT)
 
 @dataclass(frozen=True)
 class Module:
-    """A module that was swapped in: where, of which class, made with which arguments."""
+    """A replacement module: its place, class and constructor arguments."""
 
     name: str
     cls: str
@@ -23,7 +23,7 @@ class Module:
 
 @dataclass(frozen=True)
 class WeightForm:
-    """One saved form of the models: what was swapped into each, and which tensors were made smaller."""
+    """One saved form of the models: the replacement modules of each, and the tensors whose shapes shrank."""
 
     replacements: dict[str, list[Module]] = field(default_factory=dict)
     shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # model -> tensor -> shape
@@ -31,7 +31,7 @@ class WeightForm:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says."""
+    """The contents of `manifest.json`."""
 
     configs: dict[str, dict[str, Any]]
     packed: WeightForm

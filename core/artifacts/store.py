@@ -1,4 +1,4 @@
-"""Where artifacts lie: a folder, or any address that fsspec can open. Loads no torch."""
+"""The store of artifacts: a folder, or any URL that fsspec can open. Loads no torch."""
 
 import contextlib
 import shutil
@@ -19,7 +19,7 @@ DRAFT_SECONDS = 2 * 86_400.0  # without a change, after which nobody writes a dr
 
 
 class ArtifactStore:
-    """Artifact folders by key; one on another host's storage is copied here when it is first read."""
+    """Artifact folders by key; those on remote storage are copied here when first read."""
 
     def __init__(self, url: str, cache: Path):
         self.filesystem, self.root = url_to_fs(url)
@@ -28,15 +28,15 @@ class ArtifactStore:
         self._verified: set[str] = set()  # keys of artifacts whose files were read and found whole
 
     def address(self, key: str) -> str:
-        """Where an artifact lies below the store."""
+        """The path of an artifact in the store."""
         return f"{key[:2]}/{key}"
 
     def has(self, key: str) -> bool:
-        """Whether the artifact is there and whole: its manifest is written last."""
+        """Whether the artifact exists and is complete: its manifest is written last."""
         return self.filesystem.exists(f"{self.root}/{self.address(key)}/{MANIFEST}")
 
     def open(self, key: str) -> Path:
-        """The artifact's folder on this host; raises FileNotFoundError where there is none."""
+        """The artifact's folder on this host; raises FileNotFoundError if there is none."""
         folder = self.cache / self.address(key)
         if not self.is_local and not (folder / MANIFEST).exists():
             self._download(key, folder)
@@ -45,10 +45,10 @@ class ArtifactStore:
         return folder
 
     def open_verified(self, key: str) -> Path:
-        """The artifact's folder, once its files are known to be the ones that were written; reads each of them once.
+        """The artifact's folder, after verifying its files; reads each of them once.
 
-        A damaged copy of an artifact that lies elsewhere is fetched anew. Raises FileNotFoundError where there is no
-        artifact, DamagedArtifact where its files have changed.
+        A damaged local copy of a remote artifact is downloaded again. Raises FileNotFoundError if there is no
+        artifact, DamagedArtifact if its files have changed.
         """
         folder = self.open(key)
         if key in self._verified:
@@ -64,7 +64,7 @@ class ArtifactStore:
         return folder
 
     def find_whole(self, key: str, report: Callable[[DamagedArtifact], None]) -> Path | None:
-        """The folder of an artifact that is there and whole, else None; what is damaged is discarded and reported."""
+        """The folder of an undamaged artifact, else None; a damaged one is discarded and reported."""
         while self.has(key):
             try:
                 return self.open_verified(key)
@@ -76,10 +76,10 @@ class ArtifactStore:
         return None
 
     def discard(self, damaged: DamagedArtifact) -> bool:
-        """Remove what is damaged, and return whether it was still there.
+        """Remove what is damaged, and return whether it still existed.
 
-        That is the whole artifact, or only the results by example where nothing else is damaged. An artifact that
-        another process wrote in its place meanwhile stays.
+        That is the whole artifact, or only the per-example results if nothing else is damaged. An artifact that
+        another process has written there in the meantime is kept.
         """
         key, folder = damaged.key, self.cache / self.address(damaged.key)
         target = f"{self.root}/{self.address(key)}"
@@ -97,9 +97,9 @@ class ArtifactStore:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """An empty folder to write in, which becomes the artifact of `key`; removed where writing it fails.
+        """An empty folder to write to, which becomes the artifact of `key`; removed if writing fails.
 
-        Where another worker was faster, its copy stays. Raises DiskFull.
+        If another worker was faster, its copy is kept. Raises DiskFull.
         """
         draft = self._draft()
         folder = self.cache / self.address(key)
@@ -115,18 +115,18 @@ class ArtifactStore:
         self._verified.add(key)
 
     def send_rest(self, key: str) -> None:
-        """Copy to storage elsewhere what was written beside an artifact since: results of its examples, mistakes."""
+        """Copy files that were added to an artifact later to remote storage: per-example results, regressions."""
         if not self.is_local:
             self._upload(self.open(key), key)
 
     def remove(self, key: str) -> None:
-        """Remove an artifact wherever it lies, its manifest first: what is left of it is no artifact."""
+        """Remove an artifact here and on remote storage, manifest first, so that no partial artifact remains."""
         shutil.rmtree(self.cache / self.address(key), ignore_errors=True)
         if not self.is_local:
             self._remove_elsewhere(key)
 
     def sweep(self, older_than: float = DRAFT_SECONDS) -> int:
-        """Remove drafts that processes left which were killed, and return how many; none that may still be written."""
+        """Remove drafts of killed processes, except those that may still be in use, and return their number."""
         oldest = time.time() - older_than
         left = [draft for draft in self.cache.glob(f"{DRAFT}*") if _last_change(draft) < oldest]
         for draft in left:
@@ -139,7 +139,7 @@ class ArtifactStore:
             return Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.cache))
 
     def _move(self, draft: Path, folder: Path) -> None:
-        """Give a draft its place once it is on the disk; where another process was faster, its folder stays."""
+        """Move a draft to its place once it is on disk; if another process was faster, its folder is kept."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft.chmod(0o755)
         disk.sync_tree(draft)
@@ -159,7 +159,7 @@ class ArtifactStore:
                 return
 
     def _remove_damaged(self, folder: Path) -> bool:
-        """Remove a damaged folder and return whether it was there; a whole one that is there by now stays."""
+        """Remove a damaged folder and return whether it existed; an undamaged one that replaced it is kept."""
         draft = self._draft()
         aside = draft / folder.name
         try:
@@ -193,9 +193,9 @@ class ArtifactStore:
             raise
 
     def _upload(self, folder: Path, key: str) -> None:
-        """Copy files that are not there yet, the manifest last, so that nobody takes half an artifact for a whole one.
+        """Copy missing files, the manifest last, so that nobody takes a partial artifact for a complete one.
 
-        While the manifest is not there, files of another size are what an interrupted copy left.
+        While there is no manifest, files of another size are from an interrupted copy.
         """
         is_whole = self.has(key)
         written = (path for path in folder.rglob("*") if path.is_file() and path.suffix != disk.PARTIAL)
@@ -216,7 +216,7 @@ def _read_if_there(file: Path) -> bytes | None:
 
 
 def _last_change(folder: Path) -> float:
-    """When something was last written in a folder; now, where it goes away meanwhile."""
+    """When something was last written in a folder; now, if it disappears in the meantime."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
     except FileNotFoundError:

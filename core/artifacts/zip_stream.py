@@ -1,8 +1,8 @@
-"""What a zip is written to while it is sent: nothing of it lies on disk, and little in memory. Loads no torch."""
+"""The target of a zip that is sent while it is written: nothing on disk, and little in memory. Loads no torch."""
 
 
 class Pipe:
-    """A file that can only be written to; what was written is taken away."""
+    """A write-only file whose contents are taken as they are written."""
 
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
@@ -13,12 +13,12 @@ class Pipe:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """What was written since the last call."""
         data, self.waiting = b"".join(self.waiting), []
         return data

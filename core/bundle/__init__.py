@@ -1,1 +1,1 @@
-"""A run in one file: written from one store, checked and read into another. Loads no torch."""
+"""Bundles: a run in one file, written from one store and imported into another. Loads no torch."""

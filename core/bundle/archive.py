@@ -1,4 +1,4 @@
-"""The zip of a bundle: its entries, none of which is odd or larger than it may be, and their bytes."""
+"""The zip of a bundle: its validated entries and their bytes."""
 
 import hashlib
 import zipfile
@@ -15,7 +15,7 @@ CHUNK = 1 << 20  # bytes read at a time
 
 
 class Archive:
-    """A zip whose entries are those of a bundle, each with the checksum that the manifest names."""
+    """A zip with the entries of a bundle, each with the checksum in the manifest."""
 
     def __init__(self, file: BinaryIO, n_bytes: int):
         try:
@@ -31,7 +31,7 @@ class Archive:
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's content piece by piece, never more than its entry says that it has."""
+        """A file's content in chunks, never more than its entry's size."""
         entry, n_bytes = self.entries[name], 0
         try:
             with self.zip.open(entry) as file:
@@ -43,7 +43,7 @@ class Archive:
             raise BundleError(f"The bundle is damaged: {name} cannot be read ({error}).") from error
 
     def _read_manifest(self) -> BundleManifest:
-        """The manifest; another format is refused before anything else of it is read."""
+        """The manifest; another format is rejected before anything else is read."""
         data = self.read(MANIFEST)
         told = plain_json(MANIFEST, data)
         found = told.get("format") if isinstance(told, dict) else None
@@ -65,7 +65,7 @@ class Archive:
 
 
 def _entries(listed: list[zipfile.ZipInfo], n_bytes: int) -> dict[str, zipfile.ZipInfo]:
-    """Entries by name; raises BundleError. What is stored as it is cannot be more than the zip's own `n_bytes`."""
+    """Entries by name; raises BundleError. Uncompressed entries cannot exceed the zip's `n_bytes`."""
     _limit("the number of its files", len(listed), files.MOST_FILES, "")
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in listed:

@@ -1,4 +1,4 @@
-"""Whether the parts of a bundle fit together, and whether the files of its stages are what their names say."""
+"""Checks that the parts of a bundle are consistent, and that the files of its stages are valid."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from core.store.models import Artifact, Latency, OperatingPoint, Run, Stage
 
 
 class _Mistake(BaseModel):
-    """An input that a stage gets wrong, as the run page shows it: a picture or a text."""
+    """An input that a stage gets wrong, as shown on the run page: an image or a text."""
 
     model_config = ConfigDict(extra="allow")
     nats: float
@@ -33,7 +33,7 @@ _DIGESTS = TypeAdapter(dict[str, FileEntry])
 
 
 def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
-    """Raise BundleError where stages, places, latencies and files do not name each other."""
+    """Raise BundleError if stages, positions, latencies and files are inconsistent."""
     keys = [stage.measured.key for stage in document.stages]
     positions = [place.position for place in document.places]
     if len(set(keys)) < len(keys) or len(set(positions)) < len(positions):
@@ -51,7 +51,7 @@ def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
 
 
 def columns(run: RunDocument, document: StagesDocument) -> None:
-    """Raise BundleError for a value that its column does not hold."""
+    """Raise BundleError for a value that does not fit into its column."""
     fit.check(Run, run.model_dump(exclude={"number", "tags", "notes"}))
     for stage in document.stages:
         fit.check(Stage, vars(stage.measured))
@@ -65,7 +65,7 @@ def columns(run: RunDocument, document: StagesDocument) -> None:
 
 
 def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
-    """Raise BundleError for files of a stage that are not what their names say."""
+    """Raise BundleError for invalid files of a stage."""
     if MANIFEST not in names:
         raise BundleError(f"The bundle is incomplete: stage {key[:12]} has files but no manifest.")
     for name in names:
@@ -83,7 +83,7 @@ def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocumen
 
 
 def _same_files(archive: Archive, key: str, names: list[str]) -> None:
-    """Raise BundleError for files that are not the ones that the artifact's manifest names; older ones name none."""
+    """Raise BundleError for files that do not match the artifact's manifest; older manifests list none."""
     place = files.bundled_name(key, MANIFEST)
     manifest = plain_json(place, archive.read(place))
     if not isinstance(manifest, dict) or FILES not in manifest:
@@ -102,7 +102,7 @@ def _same_files(archive: Archive, key: str, names: list[str]) -> None:
 
 
 def _tensors(archive: Archive, name: str) -> None:
-    """Raise BundleError for a file whose head does not describe exactly what follows it."""
+    """Raise BundleError for a file whose header does not match its contents."""
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
         copy.writelines(archive.chunks(name))
         copy.flush()

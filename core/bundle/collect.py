@@ -1,4 +1,4 @@
-"""A run as the store tells it, in the documents of a bundle. The caller owns the session."""
+"""Collects a run from the store into the documents of a bundle. The caller owns the session."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -30,7 +30,7 @@ MOST_LINES = 10_000  # of the log, the last ones
 
 
 def run_document(session: Session, run_id: int) -> RunDocument:
-    """The run itself; raises BundleError where there is none, or where it has not ended."""
+    """The run itself; raises BundleError if there is none, or if it has not ended."""
     found = runs.run_details(session, run_id)
     if found is None:
         raise BundleError(f"There is no run {run_id}.")
@@ -58,14 +58,14 @@ def run_document(session: Session, run_id: int) -> RunDocument:
 
 
 def _worker(found: Columns) -> dict[str, Any]:
-    """Where the run executed, which another store has no row of."""
+    """The worker that executed the run, for which another store has no row."""
     if found.worker is None:
         return {}
     return {"worker": {"name": found.worker, "hardware": found.hardware}}
 
 
 def stages_document(session: Session, run_id: int) -> StagesDocument:
-    """The run's stages in their places, and those that it compares with."""
+    """The run's stages with their positions, and those that it compares with."""
     places = session.scalars(select(RunStage).where(RunStage.run_id == run_id).order_by(RunStage.position)).all()
     latencies = session.scalars(select(Latency).where(Latency.run_id == run_id).order_by(Latency.id)).all()
     named = {place.stage_id for place in places} | {latency.stage_id for latency in latencies}
@@ -124,7 +124,7 @@ def _key(keys: dict[int, str], stage_id: int | None) -> str | None:
 
 
 def curves_document(session: Session, run_id: int) -> CurvesDocument:
-    """Every point of every curve that is a number; SQLite has no others."""
+    """Every point of every curve that is a number."""
     query = select(Point.curve, Point.step, Point.value).where(Point.run_id == run_id)
     curves: dict[str, list[tuple[int, float]]] = {}
     for curve, step, value in session.execute(query.order_by(Point.curve, Point.step)):

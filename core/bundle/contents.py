@@ -1,4 +1,4 @@
-"""What a bundle tells of a run, document by document; reading one checks all that can be checked without the store."""
+"""The documents of a bundle; parsing one validates everything that does not need the store."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class _Document(BaseModel):
 
 
 class FileEntry(_Document):
-    """What the manifest says of a file."""
+    """The manifest's entry for a file."""
 
     sha256: Key
     bytes: Annotated[int, Field(ge=0)]
@@ -50,7 +50,7 @@ class BundleManifest(_Document):
 
 
 class BundledNote(_Document):
-    """What someone said of the run."""
+    """A note on the run."""
 
     text: Annotated[str, Field(max_length=100_000)]
     author: Annotated[str, Field(max_length=200)]
@@ -102,7 +102,7 @@ class OperatingPointDocument(_Document):
 
 
 class LatencyDocument(_Document):
-    """A measured latency, its reference by key and its operating point by its place in the stage's list."""
+    """A measured latency, its reference by key and its operating point by index in the stage's list."""
 
     row: LatencyRow
     reference_key: Key | None
@@ -110,14 +110,14 @@ class LatencyDocument(_Document):
 
 
 class ArtifactDocument(_Document):
-    """What the store says of a stage's artifact."""
+    """The store's record of a stage's artifact."""
 
     bytes: Annotated[int, Field(ge=0)]
     manifest_sha256: str
 
 
 class StageDocument(_Document):
-    """A measured stage; without a place where the run only compares with it."""
+    """A measured stage; without a position if the run only compares with it."""
 
     measured: MeasuredStage
     created_at: Moment
@@ -136,7 +136,7 @@ class StageDocument(_Document):
 
 
 class PlaceDocument(_Document):
-    """A stage's place in the run, and how it stands against the run's reference."""
+    """A stage's position in the run, and its comparison with the run's reference."""
 
     position: Annotated[int, Field(ge=-1, le=64)]
     key: Key
@@ -185,12 +185,12 @@ Document = TypeVar("Document", bound=_Document)
 
 
 def to_json(document: _Document) -> bytes:
-    """The document as strict JSON: numbers that are not finite are written as texts ("nan")."""
+    """The document as strict JSON: numbers that are not finite are written as strings ("nan")."""
     return json.dumps(_finite(document.model_dump()), ensure_ascii=False, allow_nan=False, indent=1).encode()
 
 
 def parse(name: str, data: bytes, kind: type[Document]) -> Document:
-    """The document in a file; raises BundleError that says what is wrong with it."""
+    """Parse the document in a file; raises BundleError with the reason if it is invalid."""
     try:
         return kind.model_validate(plain_json(name, data))
     except ValidationError as error:

@@ -1,5 +1,5 @@
-"""Why a bundle is refused."""
+"""Errors of bundles."""
 
 
 class BundleError(ValueError):
-    """A run that cannot be bundled, or a file that is no bundle, or not a whole one; the text says what is wrong."""
+    """A run that cannot be bundled, or a file that is not a valid bundle; the message gives the reason."""

@@ -1,7 +1,7 @@
-"""Which files of an artifact go into a bundle, under which names, and how large they may be.
+"""The files of an artifact that go into a bundle, with their names and size limits.
 
-What a page shows is compressed JSON of a bounded size. All else is stored as it is, so that a bundle never unpacks to
-more than it weighs.
+Documents for pages are compressed JSON of bounded size. Everything else is stored uncompressed, so a bundle cannot
+unpack to more than its own size.
 """
 
 import re
@@ -22,7 +22,7 @@ _IN_BUNDLE = re.compile(rf"artifacts/(?P<key>{_KEY})/(?P<file>.+)")
 
 
 def chosen(folder: Path, *, weights: bool) -> list[Path]:
-    """The files of an artifact's folder that are bundled, by name; with those that hold weights if asked."""
+    """The files of an artifact's folder to bundle, by name; optionally with weights."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [f for f in files if is_shown(name := f.relative_to(folder).as_posix()) or (weights and is_weights(name))]
 
@@ -38,12 +38,12 @@ def is_weights(name: str) -> bool:
 
 
 def bundled_name(key: str, name: str) -> str:
-    """A file of an artifact, as it is named in the zip."""
+    """The name of an artifact's file in the zip."""
     return f"artifacts/{key}/{name}"
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Key and file that a name in the zip stands for, None for one of the documents; raises BundleError for others."""
+    """Key and file of a name in the zip, None for a document; raises BundleError for other names."""
     if name in (MANIFEST, *DOCUMENTS):
         return None
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name:

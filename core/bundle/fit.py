@@ -1,4 +1,4 @@
-"""Whether values fit their columns, asked alike of every database: SQLite takes texts of any length, Postgres not."""
+"""Checks that values fit into their columns, independent of the database: SQLite accepts texts of any length."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ LARGEST = 2**63 - 1
 
 
 def check(table: type[Base], row: Mapping[str, Any]) -> None:
-    """Raise BundleError for a text that is too long, a number that is too large, or one that is none."""
+    """Raise BundleError for a text that is too long, or a number that is out of range or not a number."""
     for name, value in row.items():
         kind = table.__table__.columns[name].type
         what = f"{table.__tablename__}.{name}"

@@ -1,4 +1,4 @@
-"""Writing a checked bundle into a store: one run, with all that belongs to it. The caller owns the session."""
+"""Imports a validated bundle into a store: one run with everything that belongs to it. The caller owns the session."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -30,7 +30,7 @@ _SAME = (
 
 
 def find_identical(session: Session, bundle: Bundle, project_id: int) -> int | None:
-    """The project's run that asked for the same at the same time: the bundle's own, or an earlier import of it."""
+    """The project's run with the same spec and times: the bundled run itself, or an earlier import of it."""
     run = bundle.run
     same = (
         Run.project_id == project_id,
@@ -43,7 +43,7 @@ def find_identical(session: Session, bundle: Bundle, project_id: int) -> int | N
 
 
 def list_differing(session: Session, bundle: Bundle) -> list[str]:
-    """Labels of stages that the store knows already with another score or size; what it knows stands."""
+    """Labels of stages that the store already has with another score or size, which it keeps."""
     by_key = {stage.measured.key: stage.measured for stage in bundle.stages.stages}
     known = session.scalars(select(Stage).where(Stage.key.in_(list(by_key))))
     return [
@@ -54,9 +54,9 @@ def list_differing(session: Session, bundle: Bundle) -> list[str]:
 
 
 def add_run(session: Session, bundle: Bundle, *, project_id: int, owner_id: int, needs: Iterable[str]) -> int:
-    """Add the run as an ended one of this owner and return its number.
+    """Add the run as a finished one of this owner and return its number.
 
-    Stages are shared with those of equal key that are here already. An artifact is recorded where its weights came.
+    Stages are shared with existing ones of equal key. An artifact is recorded if the bundle has its weights.
     """
     whose = {"project_id": project_id, "owner_id": owner_id}
     run = runs.submit_run(session, bundle.spec, **whose, needs=needs, from_elsewhere=True)
@@ -81,7 +81,7 @@ def add_run(session: Session, bundle: Bundle, *, project_id: int, owner_id: int,
 
 
 def _add_notes(session: Session, bundle: Bundle, run_id: int, owner_id: int) -> None:
-    """The notes as the importing user's, who answers for them here; others' begin with their authors' names."""
+    """Add the notes as the importing user's; notes of other authors begin with their names."""
     importer = session.get_one(User, owner_id).name
     for note in bundle.run.notes:
         text = note.text if note.author == importer else f"{note.author}: {note.text}"
@@ -140,7 +140,7 @@ def _id(ids: dict[str, int], key: str | None) -> int | None:
 
 
 def _add_log(session: Session, bundle: Bundle, run_id: int) -> None:
-    """The lines of the log, and where they come from."""
+    """Add the lines of the log and their origin."""
     by_attempt: dict[int, list[tuple[float, str, str]]] = {}
     for line in bundle.log.lines:
         by_attempt.setdefault(line.attempt, []).append((line.at, line.level, line.message))

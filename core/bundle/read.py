@@ -1,4 +1,4 @@
-"""Reading a bundle: nothing of it is written anywhere before all of it is known to be whole and plain."""
+"""Reads a bundle: everything is validated before anything is written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from core.spec.recorded_dtype import settings_with_recorded_dtype, with_recorded
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle; the files of its stages are read from the zip while it is open."""
+    """A validated bundle; the files of its stages are read from the zip while it is open."""
 
     release: str  # of Slimboard, which wrote it
     spec: RunSpec
@@ -54,7 +54,7 @@ class Bundle:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Bundle]:
-    """A bundle, checked from end to end; raises BundleError that says what is wrong."""
+    """Open and fully validate a bundle; raises BundleError with the reason if it is invalid."""
     try:
         file = path.open("rb")
     except OSError as error:

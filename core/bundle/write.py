@@ -1,4 +1,4 @@
-"""A run as a zip, piece by piece: its documents, the files of its stages, and at the end the manifest."""
+"""Streams a run as a zip: its documents, the files of its stages, and finally the manifest."""
 
 import hashlib
 import zipfile
@@ -22,16 +22,16 @@ OpenArtifact = Callable[[str], Path]  # the folder of a stage's files by its key
 
 @dataclass(frozen=True)
 class Source:
-    """What goes into a bundle: documents by name, and files of artifacts by their names in the zip."""
+    """The contents of a bundle: documents by name, and files of artifacts by their names in the zip."""
 
     documents: dict[str, bytes]
     artifacts: dict[str, Path]
 
 
 def source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weights: bool = False) -> Source:
-    """Collect a run, its files verified.
+    """Collect a run and verify its files.
 
-    Raises BundleError where it has not ended, or where weights are wanted that are not there, and DamagedArtifact.
+    Raises BundleError if it has not ended or if requested weights are missing, and DamagedArtifact.
     """
     run, stages = collect.run_document(session, run_id), collect.stages_document(session, run_id)
     kept: dict[str, Path] = {}
@@ -50,7 +50,7 @@ def source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weight
 
 
 def _folder(stage: StageDocument, open_artifact: OpenArtifact, *, weights: bool) -> Path | None:
-    """A stage's files; None where there are none, which its page says too."""
+    """The folder of a stage's files; None if there are none."""
     try:
         folder = open_artifact(stage.measured.key)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def _folder(stage: StageDocument, open_artifact: OpenArtifact, *, weights: bool)
 
 
 def _with_manifest_of(folder: Path, stage: StageDocument) -> StageDocument:
-    """What is told of a stage, with the digest of the manifest that goes along."""
+    """A stage's document, with the digest of the bundled manifest."""
     if stage.artifact is None:
         return stage
     artifact = stage.artifact.model_copy(update={"manifest_sha256": integrity.digest(folder / MANIFEST)})
@@ -71,7 +71,7 @@ def _with_manifest_of(folder: Path, stage: StageDocument) -> StageDocument:
 
 
 def _verified_files(key: str, folder: Path, *, weights: bool) -> dict[str, Path]:
-    """The files of a stage that are bundled, by their names in the zip."""
+    """The bundled files of a stage, by their names in the zip."""
     chosen = {file.relative_to(folder).as_posix(): file for file in files.chosen(folder, weights=weights)}
     damage = integrity.find_damage(folder, None if weights else chosen)
     if damage:
@@ -80,7 +80,7 @@ def _verified_files(key: str, folder: Path, *, weights: bool) -> dict[str, Path]
 
 
 def pieces(wanted: Source) -> Iterator[bytes]:
-    """The zip's bytes, a little at a time."""
+    """The zip's bytes in chunks."""
     pipe = Pipe()
     entries: dict[str, FileEntry] = {}
     with zipfile.ZipFile(pipe, "w") as archive:
@@ -107,7 +107,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> FileEntry:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """An entry without a time, so that the same run gives the same bundle."""
+    """An entry without a timestamp, so that the same run gives the same bundle."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_DEFLATED if files.is_compressed(name) else zipfile.ZIP_STORED
     entry.external_attr = 0o644 << 16

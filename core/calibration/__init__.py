@@ -1,6 +1,6 @@
-"""Calibration block by block: what each layer's inputs are like, once everything before it has been changed.
+"""Calibration block by block: statistics of each layer's inputs after everything before it has been changed.
 
-`Context.blocks` is the way in.
+The entry point is `Context.blocks`.
 """
 
 from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_from_matrices

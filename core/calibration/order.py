@@ -27,7 +27,7 @@ class Order:
 
     parts: list[WalkPart]
     extras: dict[str, tuple[Any, ...] | None] = field(default_factory=dict)
-    """What blocks give beside hidden states, in the order of execution; None: they give these alone."""
+    """Additional outputs of blocks besides hidden states, in the order of execution; None: there are none."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ def _note_block(seen: _Seen, name: str) -> Any:
 
 
 def _extras(seen: _Seen, blocks: list[str]) -> dict[str, tuple[Any, ...] | None] | None:
-    """What each block gives beside hidden states; None where the blocks are no chain."""
+    """Each block's additional outputs besides hidden states; None if the blocks are not a chain."""
     extras: dict[str, tuple[Any, ...] | None] = {}
     passed: Tensor | None = None
     for name in blocks:

@@ -33,7 +33,7 @@ class Reports(Protocol):
 
 
 class _Place:
-    """Says where the walk is, as often as it is asked to: a run may be cancelled then."""
+    """Reports the progress of the walk, at which a run may be cancelled."""
 
     def __init__(self, record: Reports, fraction: float, name: str):
         self._record, self._fraction, self._name = record, fraction, name
@@ -92,7 +92,7 @@ class CalibrationBlock:
                 yield group, statistic
 
     def outputs(self) -> Iterator[Any]:
-        """What the block gives for each calibration batch, as it is now: hidden states, or the model's logits."""
+        """The block's current output for each calibration batch: hidden states, or the model's logits."""
         for index in range(len(self._batches)):
             self._place.report()
             yield self._run(index)
@@ -103,7 +103,7 @@ class CalibrationBlock:
             name: OfExperts(make, layer) if isinstance(layer, ExpertLinear) else make()
             for name, layer in layers.items()
         }
-        seen: list[Tensor | None] = [None]  # which tokens of the current batch are no padding
+        seen: list[Tensor | None] = [None]  # which tokens of the current batch are not padding
         handles = [
             layers[name].register_forward_pre_hook(_adder(statistic, seen)) for name, statistic in collected.items()
         ]

@@ -103,7 +103,7 @@ class OfExperts:
             self._parts[expert].add(rows[None, own])
 
     def each(self) -> Iterator[Tensor]:
-        """What one expert's come to after the other's, [...] each, reckoned when it is asked for."""
+        """The statistics of one expert after another, [...] each, computed on demand."""
         d, device = self._layer.in_features, self._layer.weight.device
         for part in self._parts:
             yield (part.value if part.count else part.alike(d).to(device))[0]

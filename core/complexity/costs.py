@@ -115,7 +115,7 @@ def operations(model: nn.Module, length: int) -> int:
 
 
 def train_bytes(candidate: Candidate, lengths: Sequence[int]) -> list[float]:
-    """Most memory that a training step holds beside the model at each of ascending lengths, in a fresh process."""
+    """Peak memory of a training step in addition to the model, at each of ascending lengths, in a fresh process."""
     found = peaks(_step_of_kept_model, [(candidate, length) for length in lengths])
     return [each.peak_bytes for each in found]
 

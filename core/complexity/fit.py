@@ -25,7 +25,7 @@ class Exponent:
 def exponent(lengths: Sequence[int], costs: Sequence[float | None]) -> Exponent | None:
     """Least-squares slope of log cost over log length at the largest lengths, with Student's interval.
 
-    The interval holds noise and curvature alike: a cost that is no power of the length has a wide one. None where
+    The interval covers noise and curvature: a cost that is not a power of the length has a wide one. None where
     fewer than three costs are known, or one is not positive.
     """
     known = sorted((length, cost) for length, cost in zip(lengths, costs, strict=True) if cost is not None)[-FITTED:]

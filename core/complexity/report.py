@@ -17,7 +17,7 @@ AT_ONCE, ONE_BY_ONE = 0.05, 10  # operations that another token adds in each blo
 
 
 class Parallel(StrEnum):
-    """How the tokens of a sequence go through a training step, told from how many operations it takes here.
+    """How a training step processes the tokens of a sequence, judged by its number of operations.
 
     Blocks need not depend on one another: a sparse attention may take them in turn to hold less.
     """
@@ -28,7 +28,7 @@ class Parallel(StrEnum):
 
 
 class Costs(BaseModel):
-    """What was measured at each of the survey's lengths; None where the architecture does not take one."""
+    """What was measured at each of the survey's lengths; None if the architecture does not take one."""
 
     train_ms: list[float | None]  # forward and backward pass of one sequence
     forward_ms: list[float | None]
@@ -84,7 +84,7 @@ class SurveyReport(BaseModel):
     def parallel(self, architecture: MeasuredArchitecture) -> Parallel | None:
         """Whether it trains on all tokens of a sequence at once, by the operations that the longest sequence adds.
 
-        None where they were not counted at two lengths.
+        None if they were not counted at two lengths.
         """
         counts = zip(self.lengths, architecture.costs.operations, strict=True)
         known = [(length, count) for length, count in counts if count is not None]
@@ -101,7 +101,7 @@ def shipped() -> SurveyReport:
 
 
 def load() -> SurveyReport | None:
-    """The survey of this installation; None where none was saved. Raises ValueError where it cannot be read."""
+    """The survey of this installation; None where none was saved. Raises ValueError if it cannot be read."""
     filesystem, root = url_to_fs(settings().artifacts_url)
     file = f"{root}/{NAME}"
     if not filesystem.exists(file):

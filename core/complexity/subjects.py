@@ -32,7 +32,7 @@ FULL, FULL_PAPER = "full attention", "https://arxiv.org/abs/1706.03762"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture in a model; `technique` is None for the model as it is."""
+    """An architecture in a model; `technique` is None for the unchanged model."""
 
     technique: str | None
     source: str
@@ -54,7 +54,7 @@ class Candidate:
 
 
 def build(candidate: Candidate, length: int) -> nn.Module:
-    """The model with random weights, for `length` tokens. Raises SpecError where the two do not go together."""
+    """The model with random weights, for `length` tokens. Raises SpecError if the two do not go together."""
     task = _task(candidate.source, length)
     spec = ModelSpec(source=candidate.source, dim=DIM, depth=DEPTH, heads=HEADS)
     loaded: Loaded = models.load(spec, task, torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ Say = Callable[[str], object]
 
 
 def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: Say = print) -> SurveyReport:
-    """The costs of all architectures, or of those in `only`, at ascending lengths; `say` is told how far it is."""
+    """The costs of all architectures, or of those in `only`, at ascending lengths; `say` gets the progress."""
     found: list[Candidate] = []
     refused: dict[str, str] = {}
     for each in subjects.candidates(lengths[-1]):

@@ -1,8 +1,9 @@
-"""Executes a spec stage by stage: apply a step, save what it leaves, measure the packed copy, record.
+"""Executes a spec stage by stage: apply a step, save the artifact, measure the packed copy, record.
 
-A step always receives the subject loaded from the artifact of the stage before it, whether that was
-computed now or found, and its randomness follows from the seed and the stage's key alone: a run that
-reuses stages gives the same result as one that does not.
+A step always receives the subject loaded from the artifact of the previous stage, whether that stage was
+computed now or reused. Its random numbers depend on the spec only: the seed, the contents of model and data,
+and the steps so far, but not on the software, the device type or the measurements. So a run that reuses stages
+gives the same results as one that does not.
 """
 
 import json
@@ -34,7 +35,7 @@ from core.subject import Subject
 from core.tasks.base import Task
 from core.technique import OneShot
 
-REFERENCE_POSITION = -1  # of a reference that is no stage of the run itself
+REFERENCE_POSITION = -1  # of a reference that is not a stage of the run itself
 APPLY_SHARE = 0.9  # of a step's progress; the rest is measuring
 
 
@@ -46,7 +47,7 @@ def execute(
 
 
 def check(spec: RunSpec) -> None:
-    """Raise SpecError for what only the model can tell; builds it on the meta device and computes nothing."""
+    """Raise SpecError for problems that only the model reveals; builds it on the meta device and computes nothing."""
     preflight.check(spec, tasks.load(spec.task))
 
 
@@ -66,7 +67,7 @@ class Execution:
         self.reference_key: str | None = None
 
     def run(self) -> list[StageRecord]:
-        """Compute or find every stage in order, and record each as soon as it is measured."""
+        """Compute or reuse every stage in order, and record each as soon as it is measured."""
         self.record.note_environment({"software": software(), **self.measurer.environment()})
         stages = []
         explicit = self._explicit_reference()
@@ -79,9 +80,7 @@ class Execution:
     def _stage(self, plan: StagePlan, position: int, shown_position: int | None = None) -> StageRecord:
         key = plan.keys[position]
         shown = position if shown_position is None else shown_position
-        self._find_whole(
-            key
-        )  # a damaged artifact is discarded before the step begins, so that one run computes it anew
+        self._find_whole(key)  # discards a damaged artifact before the step begins, so that only one run recomputes it
         self.record.begin_step(shown, len(self.main.keys), self._label(plan, position), key)
         folder = self.realize(plan, position)
         found = self.record.find_stage(key)
@@ -105,7 +104,7 @@ class Execution:
         return measured
 
     def _record(self, stage: StageRecord) -> StageRecord:
-        """Record a stage, and compare anew what was compared with other results of it than it has now."""
+        """Record a stage, and update comparisons with it that were made with other results."""
         self.record.stage(stage)
         if not stage.reused:
             for key, reference_key in self.record.list_outdated(stage.measured.key):
@@ -118,7 +117,7 @@ class Execution:
         return stage
 
     def realize(self, plan: StagePlan, position: int) -> Path:
-        """The folder of a stage's artifact; computes it, and those before it, where it is not there or damaged."""
+        """The folder of a stage's artifact; computes it and earlier stages if it is missing or damaged."""
         key = plan.keys[position]
         whole = self._find_whole(key)
         if whole is not None:
@@ -191,7 +190,7 @@ class Execution:
         return artifact.load_models(self.realize(target, at), self.device)["main"]
 
     def _explicit_reference(self) -> tuple[StagePlan, int] | None:
-        """The reference that the spec names, or that the run it starts from had."""
+        """The reference of the spec, or that of the run that it starts from."""
         if self.spec.reference is not None:
             try:
                 return self.planner.target(self.main, self.spec.reference)
@@ -202,7 +201,7 @@ class Execution:
         return None
 
     def _inherited_reference(self, earlier: FoundRun) -> str | None:
-        """The reference of the run that this one starts from; None where it was scored on other data."""
+        """The reference of the run that this one starts from; None if it was scored on other data."""
         last = self.record.find_stage(earlier.last_key)
         if last is None or last.measured.task_hash == self.task.content_hash:
             return earlier.reference_key
@@ -234,7 +233,7 @@ class Execution:
         return f"{step.technique} {bound.label()}".strip()
 
     def _identity(self, plan: StagePlan, position: int, report: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
-        """The columns of a stage that say what it is."""
+        """The columns that identify a stage."""
         step = plan.steps[position - 1][0] if position else None
         return {
             "technique": step.technique if step else SOURCE,
@@ -252,7 +251,7 @@ class Execution:
         }
 
     def _family(self, plan: StagePlan, position: int) -> str:
-        """What the stage counts as; one that starts from an earlier run goes on from what that one came to."""
+        """The stage's family; a run that starts from an earlier one continues with that run's last family."""
         found = self.record.find_stage(self.planner.run(plan.source).last_key) if is_run(plan.source) else None
         before = SOURCE if found is None or not position else found.measured.family
         return stage_family((bound for _, bound in plan.steps[:position]), before)

@@ -1,4 +1,4 @@
-"""What only the models can tell about a spec, told before anything is computed: they are built on the meta device."""
+"""The preflight check: problems that only the models reveal, found on the meta device before anything is computed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,8 +21,8 @@ from core.techniques.catalogue import technique
 def check(spec: RunSpec, task: Task, found: Subject | None = None) -> None:
     """Raise SpecError with every problem.
 
-    `found` is the subject that an earlier run left, where the spec starts from one and its artifact is at hand;
-    without it such a model is not looked at.
+    `found` is the subject of the earlier run that the spec starts from, if its artifact is available. Without it,
+    such a model is not checked.
     """
     problems: list[Problem] = []
     for problem in _problems(spec, task, found):
@@ -106,7 +106,7 @@ def _step_problems(
 
 
 def _reference_problems(reference: ModelSpec, field: str, task: Task, main: Described | None) -> Iterator[Problem]:
-    """Problems of a model that is named beside the run's own; both are given the same tokens."""
+    """Problems of a teacher or reference, which gets the same tokens as the run's model."""
     if reference.source.startswith("stage:"):
         return
     described = None

@@ -1,4 +1,4 @@
-"""Where a run reports to: what every record offers, and one in memory for runs in the foreground and for tests."""
+"""The record of a run: its interface, and an implementation in memory for tests."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -10,10 +10,10 @@ from core.measured import Comparison, FoundRun, FoundStage, StageRecord
 
 
 class RunRecord(Record, Protocol):
-    """Where a run reports to, and what it may ask about earlier ones."""
+    """Receives what a run reports, and answers its queries about earlier runs."""
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """A step begins; progress that follows is a share of it. Interrupted where another run computes `key`."""
+        """A step begins; later progress is a share of it. Raises Interrupted if another run is computing `key`."""
 
     def find_stage(self, key: str) -> FoundStage | None:
         """The recorded stage with this key."""
@@ -22,36 +22,36 @@ class RunRecord(Record, Protocol):
         """A finished run."""
 
     def stage(self, record: StageRecord) -> None:
-        """Keep a measured stage at its place in the run; twice is the same as once.
+        """Record a measured stage at its position in the run; idempotent.
 
-        One that is not reused takes the place of other results that were recorded under its key.
+        A stage that was not reused replaces other results recorded under its key.
         """
 
     def report_damage(self, damaged: DamagedArtifact) -> None:
-        """Tell every run that has a stage that its artifact was damaged and is discarded."""
+        """Tell every run with this stage that its artifact was damaged and discarded."""
 
     def list_outdated(self, key: str) -> list[tuple[str, str]]:
         """Pairs (stage, reference) with the stage `key` in them whose comparison no longer holds."""
 
     def compare(self, key: str, reference_key: str, comparison: Comparison) -> None:
-        """Keep the comparison of a stage with a reference on every run that has lost it."""
+        """Record the comparison of a stage with a reference in every run that lacks it."""
 
     def note_environment(self, environment: dict[str, Any]) -> None:
-        """Keep what the run executes on: versions, hardware."""
+        """Record the run's environment: versions and hardware."""
 
 
 def damage_text(damaged: DamagedArtifact) -> str:
-    """What the log of a run says of damage that the run itself repairs."""
+    """The log event for damage that the run itself repairs."""
     what = "The stage is computed again." if damaged.is_lost else "The stage is scored again."
     return f"The artifact of stage {damaged.key[:12]} is damaged: {damaged}. {what}"
 
 
 def _quiet(fraction: float, text: str) -> None:
-    """Tells nobody."""
+    """Ignores progress."""
 
 
 class MemoryRecord:
-    """Keeps everything that a run reports; `on_progress` is told the share of the whole run (0..1) and a text."""
+    """Keeps everything that a run reports; `on_progress` gets the share of the whole run (0..1) and a text."""
 
     def __init__(self, on_progress: Callable[[float, str], None] = _quiet):
         self.on_progress = on_progress
@@ -62,11 +62,11 @@ class MemoryRecord:
         self.environment: dict[str, Any] = {}
 
     def begin_step(self, position: int, n_positions: int, label: str, key: str) -> None:
-        """Note where the run is."""
+        """Note the run's position."""
         self.place = (position, n_positions, label)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Pass the progress on, as a share of the run; waits while another process of this host times something."""
+        """Pass on the progress as a share of the run; waits while another process on this host measures."""
         lock.pause_while_measuring()
         position, n_positions, label = self.place
         self.on_progress((max(position, 0) + fraction) / n_positions, f"{label}: {text}")
@@ -97,7 +97,7 @@ class MemoryRecord:
         self.stages.append(record)
 
     def report_damage(self, damaged: DamagedArtifact) -> None:
-        """Say so in the log."""
+        """Add it to the log."""
         self.event("warning", damage_text(damaged))
 
     def list_outdated(self, key: str) -> list[tuple[str, str]]:

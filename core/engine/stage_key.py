@@ -1,4 +1,4 @@
-"""The key of a stage: a hash of all that determines it, so that equal work is done once."""
+"""The key of a stage: a hash of everything that determines it, so that equal stages are computed once."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from core.software import software
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
+    """The spec up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
 
     source: str
     task: str
@@ -20,15 +20,15 @@ class Asked:
 
 
 def stage_key(asked: Asked, *, device_type: str, test_examples: int | None) -> str:
-    """SHA-256 over all that determines a stage: what is asked for, the type of device and the software."""
+    """SHA-256 over everything that determines a stage: the spec up to it, the device type and the software."""
     computed = {"device": device_type, "test_examples": test_examples, "software": software()}
     return _hash({**asdict(asked), **computed})
 
 
 def draw_key(asked: Asked) -> str:
-    """SHA-256 over what is asked for alone: what randomness is drawn from.
+    """SHA-256 over the spec up to a stage alone, which seeds its random numbers.
 
-    So a recipe is seeded alike on every device and in every release, however it is measured.
+    So a recipe has the same random numbers on every device, in every release and with any measurement settings.
     """
     return _hash(asdict(asked))
 

@@ -1,7 +1,7 @@
 """The stage plan of a recipe: where its model comes from, its steps, and the key of every stage.
 
-A model reference inside a step (a teacher) refers to a stage of the same plan, or to the end of
-a plan of its own. Keys are known before anything is computed.
+A model reference in a step (a teacher) refers to a stage of the same plan or to the last stage of a
+separate plan. Keys are known before anything is computed.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ LONGEST_NUMBER = 9  # digits of a run's number: a longer one is more than the st
 
 @dataclass
 class StagePlan:
-    """A source and the steps from it; of every stage along the way its key, and what its randomness is drawn from."""
+    """A source and its steps, with each stage's key and the key of its random numbers."""
 
     source: ModelSpec
     steps: list[tuple[StepSpec, Technique]]
@@ -48,7 +48,7 @@ def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, 
 
 
 def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
-    """Models that a technique's settings name, its methods' included, with their places ("methods[0].x.teacher")."""
+    """Model references in the settings of a technique and its methods, with their fields ("methods[0].x.teacher")."""
     for name, role in _roles(bound):
         value = getattr(bound, name)
         if role == "model" and value is not None:
@@ -59,24 +59,24 @@ def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def _roles(bound: Technique) -> Iterator[tuple[str, object]]:
-    """Settings that mean more than their value: "model", "methods"."""
+    """Settings with a role: "model" or "methods"."""
     for name, info in type(bound).model_fields.items():
         if isinstance(info.json_schema_extra, dict) and "role" in info.json_schema_extra:
             yield name, info.json_schema_extra["role"]
 
 
 def _methods(name: str, items: Sequence[Any]) -> Iterator[tuple[str, Technique]]:
-    """The methods in a setting, with their places ("methods[0].sr_ste")."""
+    """The methods in a setting, with their fields ("methods[0].sr_ste")."""
     for index, item in enumerate(items):
         step = StepSpec.model_validate(item)
         yield f"{name}[{index}].{step.technique}", technique(step, f"{name}[{index}]")
 
 
 def stage_family(steps: Iterable[Technique], source: str) -> str:
-    """What a stage counts as after these steps from a source that counts as `source`: the family of the last one.
+    """The family of a stage after these steps from a source's family: the last step's.
 
-    A training counts as its last method that compresses. Without one it leaves what a stage counts as: what is pruned
-    and then trained again is still pruned. Where only trainings came before, its last method of any kind says it.
+    A training counts as its last method that compresses. Without one, the family does not change: a pruned model that
+    is trained again is still pruned. If there were only trainings before, its last method of any kind decides.
     """
     family = source
     for bound in steps:
@@ -93,12 +93,12 @@ def stage_family(steps: Iterable[Technique], source: str) -> str:
 
 
 def is_run(spec: ModelSpec) -> bool:
-    """Whether a reference names an earlier run."""
+    """Whether a reference is an earlier run."""
     return spec.source.startswith("run:")
 
 
 class StagePlanner:
-    """Makes the stage plans of one run: loads their sources once, and knows what determines each stage."""
+    """Builds the stage plans of one run: loads their sources once and determines each stage's key."""
 
     def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
@@ -106,7 +106,7 @@ class StagePlanner:
         self._matches: dict[str, ClassMatch] = {}  # last key of an earlier run -> how its classes fit the task's
 
     def source(self, spec: ModelSpec) -> models.Loaded:
-        """The model as it comes, loaded once."""
+        """The source model, loaded once."""
         name = spec.model_dump_json()
         if name not in self._sources:
             if is_run(spec):
@@ -119,7 +119,7 @@ class StagePlanner:
         return self._sources[name]
 
     def run(self, spec: ModelSpec) -> FoundRun:
-        """The finished run that `run:<id>` names; raises SpecError, also where its model does not fit the task."""
+        """The finished run of `run:<id>`; raises SpecError, also if its model is incompatible with the task."""
         number = spec.source.removeprefix("run:")
         found = self.record.find_run(int(number)) if number.isdecimal() and len(number) <= LONGEST_NUMBER else None
         if found is None:
@@ -130,7 +130,7 @@ class StagePlanner:
         return found
 
     def subject(self, spec: ModelSpec) -> Subject:
-        """What the finished run that `run:<id>` names left, its outputs in the order of this task's classes."""
+        """The last subject of the finished run `run:<id>`, with outputs in the order of this task's classes."""
         folder = self.run_folder(spec)
         subject = artifact.load_subject(folder, self.task, self.device)
         match = self._matches[self.run(spec).last_key]
@@ -140,7 +140,7 @@ class StagePlanner:
         return subject
 
     def _fit(self, spec: ModelSpec, key: str, folder: Path) -> None:
-        """Match the classes of an earlier run with the task's; raises SpecError where its model does not fit."""
+        """Match the classes of an earlier run with the task's; raises SpecError if its model is incompatible."""
         _require_fit(spec, folder, self.task)
         self._matches[key] = match = _match_classes(spec, folder, self.task)
         if match.note:
@@ -152,7 +152,7 @@ class StagePlanner:
         return self.artifacts.find_whole(key, self.record.report_damage)
 
     def run_folder(self, spec: ModelSpec) -> Path:
-        """The artifact's folder that `run:<id>` names; raises SpecError where it is not there or damaged."""
+        """The folder of the artifact of `run:<id>`; raises SpecError if it is missing or damaged."""
         folder = self._find_whole(self.run(spec).last_key)
         if folder is None:
             raise self.lost(spec, "has no artifact: it was damaged or removed")
@@ -160,7 +160,7 @@ class StagePlanner:
 
     @staticmethod
     def lost(spec: ModelSpec, message: str) -> SpecError:
-        """The error of a run whose artifact, or its reference's, this one needs and cannot compute."""
+        """The error for a run whose artifact, or its reference's, is needed and cannot be computed."""
         run = spec.source.removeprefix("run:")
         return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
@@ -182,7 +182,7 @@ class StagePlanner:
         return plan
 
     def target(self, plan: StagePlan, reference: ModelSpec) -> tuple[StagePlan, int]:
-        """The plan and the position in it that a model reference names."""
+        """The plan and position that a model reference refers to."""
         if reference.source.startswith("stage:"):
             return plan, int(reference.source.removeprefix("stage:"))
         other = self.plan(reference, reference.recipe)
@@ -192,7 +192,7 @@ class StagePlanner:
         return other, len(other.steps)
 
     def _tokenizer(self, source: ModelSpec) -> Any:
-        """The tokenizer of a source; None for pictures, and for an earlier run whose artifact is not at hand."""
+        """The tokenizer of a source; None for images, and for an earlier run whose artifact is not available."""
         if not is_run(source):
             return self.source(source).input_format.tokenizer
         key = self.run(source).last_key
@@ -202,7 +202,7 @@ class StagePlanner:
         return self.run(source).last_key if is_run(source) else self.source(source).content_hash
 
     def _determining(self, plan: StagePlan, bound: Technique, place: str, of: Of) -> dict[str, Any]:
-        """A technique's settings, defaults included, with every model that they name replaced by its key (or draw)."""
+        """A technique's settings, including defaults, with every model reference replaced by its key (or draw key)."""
         settings = bound.model_dump(mode="json")
         for name, role in _roles(bound):
             if role == "model" and settings[name] is not None:
@@ -223,7 +223,7 @@ class StagePlanner:
 
 
 def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
-    """Raise SpecError where the model of an earlier run reads or answers something else than the task has."""
+    """Raise SpecError if the inputs or outputs of an earlier run's model do not match the task."""
     shapes = artifact.probe_shapes(folder)
     pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
     is_image, is_language = pixels is not None, len(answers) == 3
@@ -241,7 +241,7 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
 
 
 def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:
-    """How the classes of an earlier run's model fit the task's; older artifacts do not name them."""
+    """How the classes of an earlier run's model map to the task's; older artifacts have no class names."""
     if not task.class_names:
         return ClassMatch()
     outputs = Manifest.read(folder).class_names or [f"LABEL_{n}" for n in range(len(task.class_names))]

@@ -1,4 +1,4 @@
-"""Compute: weights, those that are not zero, and multiply-accumulates, counted on the real modules."""
+"""Compute: weights, nonzero weights and multiply-accumulates, counted on the real modules."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,16 +21,16 @@ Packed: TypeAlias = Mapping[nn.Module, WeightCount]  # modules that stand for ma
 
 @runtime_checkable
 class Routed(Protocol):
-    """A module of which an example uses only a part (experts)."""
+    """A module of which each example uses only a part (experts)."""
 
     def inactive_parameters(self) -> int:
-        """Parameters that one token does not meet."""
+        """Parameters that one token does not use."""
         ...
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a model's tensors amount to; tied ones count once, packed ones as the matrices they stand for."""
+    """Counts over a model's tensors; tied tensors count once, packed ones as the matrices that they represent."""
 
     parameters: int
     active_parameters: int
@@ -41,7 +41,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Compute:
-    """Weights and work of one model."""
+    """Weights and compute of one model."""
 
     parameters: int
     active_parameters: int
@@ -55,8 +55,8 @@ class Compute:
 def count(model: nn.Module, batch: Batch, *, per_token: bool = False, decode: bool = False) -> Compute:
     """Count on the batch's first example, a model's keyword arguments (labels are ignored).
 
-    `per_token` divides the forward pass by the window's tokens; `decode` also counts a token that is generated
-    with kept keys and values.
+    `per_token` divides the forward pass by the window's tokens; `decode` also counts one token generated
+    with cached keys and values.
     """
     first = {key: value[:1] for key, value in inputs(batch).items()}
     example = place(first, next(iter(first.values())).device, float_dtype(model))
@@ -88,7 +88,7 @@ def _decode_macs(model: nn.Module, packed: Packed, example: Batch) -> int | None
 def macs(model: nn.Module, batch: Batch) -> int:
     """Multiply-accumulates of one forward pass: matrix products and convolutions, as torch executes them.
 
-    Attention counts all pairs that are computed, masked ones included. A packed module counts what its
+    Attention counts all computed pairs, including masked ones. A packed module counts what its
     kernel executes (`Replacement.macs`), else its whole matrix for every row.
     """
     return _executed(model, count_packed(model), lambda: model(**batch))
@@ -100,7 +100,7 @@ def count_weights(model: nn.Module) -> Weights:
 
 
 def count_packed(model: nn.Module) -> Packed:
-    """The counts of all modules that give one, taken once: each unpacks its weights for it."""
+    """The counts of all modules that define one, taken once, since each unpacks its weights for it."""
     counts = {module: module.count() for module in model.modules() if isinstance(module, Replacement)}
     return {module: count for module, count in counts.items() if count is not None}
 
@@ -129,7 +129,7 @@ class _Part:
 
 
 def _parts(model: nn.Module, packed: Packed) -> Iterator[_Part]:
-    """Each packed module and each ordinary parameter, those that share their storage with an earlier one left out."""
+    """Each packed module and each ordinary parameter, except those that share storage with an earlier one."""
     seen: set[tuple[int, int, int]] = set()
     for module in outermost(model, packed):
         own = [place_of(tensor) for name, tensor in _tensors(module) if name != "bias"]
@@ -146,7 +146,7 @@ def _parts(model: nn.Module, packed: Packed) -> Iterator[_Part]:
 
 
 def outermost(module: nn.Module, packed: Packed) -> Iterator[nn.Module]:
-    """The counted modules that lie in no other one."""
+    """The counted modules that are not inside another one."""
     if module in packed:
         yield module
         return
@@ -160,7 +160,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def place_of(tensor: Tensor) -> tuple[int, int, int]:
-    """Equal for tensors that are the same stretch of one storage."""
+    """Equal for tensors that are the same region of one storage."""
     return tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tensor.numel()
 
 

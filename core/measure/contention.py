@@ -1,4 +1,4 @@
-"""How much of the machine others used while something was timed."""
+"""How much of the machine other processes used during a measurement."""
 
 import time
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ TICK_SECONDS = 0.01  # the system counts time in ticks: a core's count is uncert
 
 @dataclass(frozen=True)
 class Contention:
-    """Others' use of the CPU, as a share of all cores (0..1)."""
+    """CPU use of other processes, as a share of all cores (0..1)."""
 
     share: float
     disturbed: bool
 
 
 class ContentionWatch:
-    """Counts from its making to `stop` what processes other than this one computed."""
+    """Measures the CPU use of other processes from its creation until `stop`."""
 
     def __init__(self) -> None:
         self.cores = psutil.cpu_count() or 1
@@ -27,7 +27,7 @@ class ContentionWatch:
         self._start = time.monotonic()
 
     def stop(self) -> Contention:
-        """What others used since."""
+        """The use since the start."""
         available = max((time.monotonic() - self._start) * self.cores, 1e-9)
         others = max(0.0, _busy_seconds() - self._busy - (time.process_time() - self._own))
         share = min(1.0, others / available)

@@ -1,8 +1,8 @@
-"""Energy: joules that the hardware itself says it used, where it says so.
+"""Energy: joules as reported by the hardware, where it reports them.
 
-An NVIDIA GPU counts through NVML (Volta and later), an Intel or AMD processor through RAPL, which Linux shows
-in powercap, as a rule to root alone. Both count the whole device, its idle share included: numbers compare only
-with others of the same hardware, taken in the same way. The reading of NVML has not been run on a GPU.
+An NVIDIA GPU counts through NVML (Volta and later), an Intel or AMD processor through RAPL, which Linux exposes
+in powercap, usually to root only. Both count the whole device, including its idle power: values are comparable only
+on the same hardware and with the same method. The NVML code has not been run on a GPU.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ BURST_SECONDS = 0.5  # of work between two readings: NVML renews its counter eve
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of joules that begins again from zero after `range_joules` (None: it never does)."""
+    """A counter of joules that wraps around after `range_joules` (None: never)."""
 
     read: Callable[[], float]
     range_joules: float | None = None
 
     def since(self, before: float) -> float:
-        """Joules used since it read `before`; right for at most one beginning from zero in between."""
+        """Joules used since it read `before`; correct for at most one wrap-around in between."""
         now = self.read()
         return now - before if now >= before or self.range_joules is None else now - before + self.range_joules
 
@@ -44,15 +44,15 @@ class Meter:
     counters: tuple[Counter, ...]
 
     def start(self) -> Callable[[], float]:
-        """Begin to count; what is returned gives the joules used since."""
+        """Start counting; the returned function gives the joules used since."""
         before = [counter.read() for counter in self.counters]
         return lambda: sum(counter.since(b) for counter, b in zip(self.counters, before, strict=True))
 
 
 def energy_mj(meter: Meter, work: Work, call_ms: float) -> float | None:
-    """Millijoules of one call, as the mean over `BURST_SECONDS` of calls; None where the counters stand still.
+    """Millijoules of one call, as the mean over `BURST_SECONDS` of calls; None if the counters do not advance.
 
-    `call_ms` is about how long a call takes. Preparations are left out.
+    `call_ms` is the approximate duration of a call. Preparations are excluded.
     """
     wanted = max(1, round(1e3 * BURST_SECONDS / max(call_ms, 1e-4)))
     joules, done = 0.0, 0
@@ -70,14 +70,14 @@ def energy_mj(meter: Meter, work: Work, call_ms: float) -> float | None:
 
 @cache
 def find_meter(device_type: str) -> Meter | None:
-    """The meter of this host's GPU or processor; None where its counters are not there or not to be read."""
+    """The meter of this host's GPU or processor; None if its counters do not exist or are not readable."""
     if device_type != "cuda":
         return cpu_meter()
     return gpu_meter(pynvml, str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
 
 
 def gpu_meter(nvml: Any, uuid: str) -> Meter | None:
-    """The meter of the GPU with this UUID by `nvml` (the module pynvml); None where the GPU does not count."""
+    """The meter of the GPU with this UUID by `nvml` (the module pynvml); None if the GPU has no counter."""
     try:
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
@@ -89,7 +89,7 @@ def gpu_meter(nvml: Any, uuid: str) -> Meter | None:
 
 
 def cpu_meter(powercap: Path = POWERCAP) -> Meter | None:
-    """The meter of all processor packages and the memory beside them; None where a package cannot be read."""
+    """The meter of all processor packages and their memory; None if a package is not readable."""
     zones = dict(_zones(powercap))
     packages = [zone for zone, name in zones.items() if _PACKAGE.fullmatch(zone.name) and name.startswith("package")]
     memory = [zone for zone, name in zones.items() if _MEMORY.fullmatch(zone.name) and name == "dram"]

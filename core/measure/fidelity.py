@@ -1,8 +1,8 @@
 """Fidelity: how close a stage's predictions are to its reference's on the same test examples.
 
-The divergence is KL(reference ‖ stage) = Σ_c p_ref(c) (ln p_ref(c) - ln p_stage(c)) in nats, one value a prediction, as
-llama.cpp reports it. Flips are answers that change between right and wrong (Dutta et al., "Accuracy is Not All You
-Need", 2024). Both models see each batch in turn, so that logits of one part of a batch are all that is ever held.
+The divergence is KL(reference ‖ stage) = Σ_c p_ref(c) (ln p_ref(c) - ln p_stage(c)) in nats, one per prediction, as
+llama.cpp reports it. Flips are predictions that change between right and wrong (Dutta et al., "Accuracy is Not All You
+Need", 2024). Both models process each batch in turn, so only logits of one part of a batch are in memory.
 """
 
 import math
@@ -26,11 +26,11 @@ RESAMPLES = 1000
 
 
 class Incomparable(ValueError):
-    """Why a stage has no fidelity to its reference, in words."""
+    """The reason why a stage has no fidelity to its reference."""
 
 
 class FidelityMeter:
-    """Watches a stage being scored, runs its reference on the same batches, and sums up how they differ."""
+    """Observes the scoring of a stage, runs its reference on the same batches, and accumulates the differences."""
 
     def __init__(self, reference: nn.Module, device: torch.device):
         self.reference, self.device = reference.eval(), device
@@ -53,7 +53,7 @@ class FidelityMeter:
                 self._examples.append(_sums(kl, of_reference, of_stage, labels).cpu())
 
     def result(self) -> Fidelity:
-        """Fidelity over all that was watched; raises Incomparable where there is none."""
+        """Fidelity over all observed batches; raises Incomparable if there is none."""
         if self.problem:
             raise Incomparable(self.problem)
         kl, total, agree, lost, gained = torch.cat(self._examples).double().numpy().T
@@ -75,7 +75,7 @@ class FidelityMeter:
 
 
 def _parts(batch: Batch, logits: Tensor) -> Iterator[tuple[Batch, Tensor]]:
-    """The batch in parts whose logits are few enough to be held twice."""
+    """The batch in parts whose logits are small enough to be held twice."""
     rows = max(1, REFERENCE_LOGITS // logits[0].numel())
     for start in range(0, len(logits), rows):
         end = start + rows

@@ -1,4 +1,4 @@
-"""Which device a measurement was taken on, in the words of a chart's legend."""
+"""The hardware of a measurement, as named in chart legends."""
 
 import platform
 from functools import cache
@@ -39,7 +39,7 @@ def _cpu_name() -> str:
 
 
 def cpu_features() -> list[str]:
-    """Those of CPU_FEATURES that this CPU has; none where Linux does not say."""
+    """Those of CPU_FEATURES that this CPU has; empty if Linux does not report them."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return []

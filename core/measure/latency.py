@@ -1,4 +1,4 @@
-"""Latency: a stage and its reference timed in turn, so that a machine that drifts slows both alike."""
+"""Latency: a stage and its reference are timed alternately, so that drift of the machine affects both equally."""
 
 import gc
 import math
@@ -32,7 +32,7 @@ Tick = Callable[[], None]  # called between rounds; raises to stop
 
 @dataclass(frozen=True)
 class Timing:
-    """What alternating a stage with its reference gave; times in milliseconds."""
+    """The result of timing a stage alternately with its reference; times in milliseconds."""
 
     p50_ms: float
     p95_ms: float
@@ -47,7 +47,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class TimingConditions:
-    """Where and how a timing was taken."""
+    """The conditions of a latency measurement."""
 
     hardware: str
     software: str
@@ -59,7 +59,7 @@ class TimingConditions:
 
 
 def _nothing() -> None:
-    """The tick of a measurement that nobody watches."""
+    """A tick that does nothing."""
 
 
 def measure(
@@ -74,9 +74,9 @@ def measure(
 ) -> list[LatencyRow]:
     """Rows for one batch of keyword arguments: forward; for language models prefill and decode.
 
-    Each runner gets the batch on its device and in its type; `reference` is None for the reference itself.
-    Decoding reads all but `decode_tokens` of the window and then generates that many, so that no model is
-    asked for more tokens than it holds. Where there is a meter, energy is taken after the timing, apart from it.
+    Each runner gets the batch on its device and in its dtype; `reference` is None for the reference itself.
+    Decoding reads all but `decode_tokens` of the window and then generates that many, so that no model exceeds
+    its maximum length. If there is a meter, energy is measured separately, after the timing.
     """
     batch = {key: value for key, value in batch.items() if key != "labels"}
     length = batch["input_ids"].shape[1] if "input_ids" in batch else None
@@ -96,7 +96,7 @@ def measure(
 
 
 def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tick: Tick = _nothing) -> Timing:
-    """Time stage and reference in turn; a disturbed measurement is taken again, the least disturbed one kept."""
+    """Time stage and reference alternately; repeat disturbed measurements and keep the least disturbed one."""
     best: tuple[Contention, NDArray[np.float64]] | None = None
     samples = [stage] if reference is None else [stage, reference]
     for sample in samples:
@@ -117,7 +117,7 @@ def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tic
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Compute on `n` CPU threads inside, on as many as before afterwards."""
+    """Use `n` CPU threads inside the context, and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -127,7 +127,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def sample_of(work: Work) -> Sample:
-    """Times one call of the work, as the mean of its `n_calls`, or of as many as fill `SHORTEST_MS`."""
+    """Times one call of the work, as the mean over its `n_calls`, or over as many as fill `SHORTEST_MS`."""
     stopwatch = _stopwatch(work.device)
     calls = work.n_calls or _calls_that_fill(lambda n: stopwatch(lambda: work.repeat(n)))
 
@@ -151,7 +151,7 @@ def _work(runner: Runner, batch: Batch, phase: str, decode_tokens: int) -> Work 
 
 
 def _stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
-    """Milliseconds that a call takes: by CUDA events on a GPU, by the clock elsewhere."""
+    """Milliseconds per call: by CUDA events on a GPU, by the clock elsewhere."""
 
     def by_clock(call: Callable[[], None]) -> float:
         start = time.perf_counter_ns()
@@ -171,7 +171,7 @@ def _stopwatch(device: torch.device) -> Callable[[Callable[[], None]], float]:
 
 
 def _calls_that_fill(time_calls: Callable[[int], float]) -> int:
-    """How many calls last `SHORTEST_MS`, by the fastest of a few warm ones; a long one decides at once."""
+    """How many calls last `SHORTEST_MS`, judged by the fastest of a few warm calls; one long call is enough."""
     time_calls(2)
     fastest = time_calls(1)
     if fastest < LONG_MS:
@@ -190,7 +190,7 @@ def _warm_up(sample: Sample, tick: Tick) -> None:
 
 
 def _let_others_finish(n_disturbed: int, tick: Tick) -> None:
-    """Wait, the longer the oftener it was disturbed: who computes here pauses only at its next step."""
+    """Wait, longer after each disturbance: other computing processes pause only at their next step."""
     end = time.monotonic() + RECOVERY_SECONDS * n_disturbed
     while time.monotonic() < end:
         tick()
@@ -198,7 +198,7 @@ def _let_others_finish(n_disturbed: int, tick: Tick) -> None:
 
 
 def _rounds(samples: list[Sample], repeats: int, tick: Tick) -> NDArray[np.float64]:
-    """Times [repeats, samples]; who goes first changes from round to round."""
+    """Times [repeats, samples]; the order alternates between rounds."""
     times = np.empty((repeats, len(samples)))
     for i in range(repeats):
         order = range(len(samples)) if i % 2 == 0 else reversed(range(len(samples)))
@@ -248,7 +248,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _with_energy(row: LatencyRow, meter: Meter, work: Work, reference: Work | None) -> LatencyRow:
-    """The row with what a call of each uses; without it where others used the machine, whose share is in the meter."""
+    """The row with the energy per call of each; without it if the measurement was disturbed."""
     if row.disturbed:
         return row
     watch = ContentionWatch()

@@ -1,6 +1,6 @@
-"""One measurement at a time on a host: who measures holds a file lock, and whoever else computes pauses.
+"""One measurement at a time on a host: the measuring process holds a file lock, and other computing processes pause.
 
-The kernel drops the lock when its holder dies. Containers share it when they are given one SLIMBOARD_LOCK.
+The kernel drops the lock when its holder dies. Containers share it if they have the same SLIMBOARD_LOCK.
 """
 
 import fcntl
@@ -21,14 +21,14 @@ _held = 0  # measurements of this process that are going on: it does not wait fo
 
 
 def lock_file() -> Path:
-    """The file that is locked: SLIMBOARD_LOCK, else one in the system's folder for temporary files."""
+    """The lock file: SLIMBOARD_LOCK, else one in the system's temporary folder."""
     named = settings().lock
     return Path(named) if named else Path(tempfile.gettempdir()) / "slimboard-measuring.lock"
 
 
 @contextmanager
 def measuring(tick: Tick | None = None) -> Iterator[None]:
-    """Hold the host's measuring lock inside; `tick` is called while another process has it."""
+    """Hold the host's measuring lock inside the context; `tick` is called while another process has it."""
     global _held
     with _opened() as descriptor:
         _wait(descriptor, fcntl.LOCK_EX, tick)
@@ -40,7 +40,7 @@ def measuring(tick: Tick | None = None) -> Iterator[None]:
 
 
 def pause_while_measuring(tick: Tick | None = None) -> None:
-    """Return at once, or when no other process measures any more. Cheap enough for every step of a training."""
+    """Return as soon as no other process measures. Cheap enough for every training update."""
     if _held:
         return
     with _opened() as descriptor:

@@ -1,4 +1,4 @@
-"""Memory: the peak of a fresh process that only loads an artifact and runs it, which also shows that it reloads."""
+"""Memory: the peak of a fresh process that only loads and runs an artifact, which also tests that it reloads."""
 
 import sys
 from collections.abc import Callable
@@ -30,9 +30,9 @@ class Reload:
 
 
 def prepare() -> None:
-    """Let the server of fresh processes begin its imports: ours, and the models of transformers that are loaded here.
+    """Let the server of fresh processes start its imports: ours, and the models of transformers that are loaded here.
 
-    Otherwise each fresh process would import those again, which takes longer than to load and run a small model.
+    Otherwise each fresh process would import them again, which takes longer than loading and running a small model.
     """
     warm_up([*PRELOADED, *sorted(name for name in sys.modules if name.startswith("transformers.models."))])
 

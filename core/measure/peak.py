@@ -1,4 +1,4 @@
-"""The most memory that a function holds at once, taken in a fresh process."""
+"""The peak memory of a function, measured in a fresh process."""
 
 import contextlib
 import ctypes
@@ -25,7 +25,7 @@ RESET_PEAK = "5"  # what /proc/self/clear_refs wants to hear
 
 @dataclass(frozen=True)
 class Peak:
-    """What a function returned, and the most memory that it held at once."""
+    """A function's result and its peak memory."""
 
     value: Any
     peak_bytes: int
@@ -38,17 +38,17 @@ def peak(
     timeout: float = 600,
     tick: Callable[[], object] | None = None,
 ) -> Peak:
-    """Run an importable function in a fresh process and take its peak.
+    """Run an importable function in a fresh process and measure its peak.
 
-    It runs twice: the first time brings in program code, kernels and their caches, which are no part of a model.
+    It runs twice: the first run loads program code, kernels and their caches, which are not part of a model.
     """
     return in_fresh_process(_measured, function, args, device_type, timeout=timeout, tick=tick)
 
 
 def peaks(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]], *, timeout: float = 600) -> list[Peak]:
-    """`peak` of each of several calls, one after another in one fresh process; give those that hold more last.
+    """`peak` of several calls, one after another in one fresh process; put calls with larger peaks last.
 
-    (Where a system cannot count a peak anew, the largest so far stands.)
+    (On systems that cannot reset the peak, the largest one so far counts.)
     """
     return in_fresh_process(_all_measured, function, arguments, timeout=timeout)
 
@@ -76,8 +76,8 @@ def _measured(function: Callable[..., object], args: tuple[Any, ...], device_typ
 def _return_freed_memory() -> None:
     """Keep glibc from holding freed blocks back.
 
-    It would raise the size from which blocks go back at once to that of the first one freed, and the next block
-    then lies beside the old one as often as in its place.
+    Otherwise it raises the threshold for returning blocks immediately to the size of the first freed block, and the
+    next block is then as often next to the old one as in its place.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -86,7 +86,7 @@ def _return_freed_memory() -> None:
 
 
 def _trim() -> None:
-    """Give freed memory back to the system (glibc), so that what runs next does not find it there."""
+    """Return freed memory to the system (glibc), so that the next call does not find it."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -94,7 +94,7 @@ def _trim() -> None:
 
 
 def _start_peak() -> int:
-    """Bytes resident now, from where the peak is counted anew (Linux; elsewhere it is that of the whole process)."""
+    """Resident bytes now, after resetting the peak (on Linux; elsewhere the peak is that of the whole process)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # some sandboxes do not have it: the first run's peak is the same, as a rule
             Path("/proc/self/clear_refs").write_text(RESET_PEAK)

@@ -1,4 +1,4 @@
-"""The inputs that a compressed model gets wrong and its reference gets right, kept for people to look at."""
+"""Regressions: inputs that a compressed model gets wrong and its reference gets right, saved for inspection."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ MOST = 24
 def save(
     folder: Path, task: Task, examples: Examples, reference: Examples, reference_key: str, limit: int | None
 ) -> None:
-    """Write `mistakes-<reference>.json` beside an artifact: the worst first, each with the input itself.
+    """Write `mistakes-<reference>.json` in an artifact's folder: the worst first, each with its input.
 
     `examples` and `reference` hold per-example results of the same test examples, of which `limit` were scored.
     """

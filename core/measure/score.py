@@ -42,8 +42,8 @@ def evaluate(
 ) -> Examples:
     """Per-example quantities [N] on the CPU; `limit` scores a fixed random subset of that many.
 
-    `progress` is called with the share done before each batch and may raise to stop; `watch` sees each batch as the
-    split has it, with the model's logits. The model's mode is restored.
+    `progress` is called with the share done before each batch and may raise to stop; `watch` gets each batch of the
+    split with the model's logits. The model's mode is restored.
     """
     examples = task.split(split)
     indices = scored_indices(len(examples), limit)
@@ -86,7 +86,7 @@ def principal(task: Task, examples: Examples) -> float:
 def interval(task: Task, examples: Examples, *, n_resamples: int = 1000, seed: int = 0) -> Interval:
     """95 % percentile-bootstrap interval of the principal score; examples (for text: windows) are resampled.
 
-    A bootstrap has no width where every answer is right, or every one wrong: there it is Wilson's interval.
+    If all predictions are right or all are wrong, a bootstrap interval has no width, so Wilson's interval is used.
     """
     value = principal(task, examples)
     sure = _all_alike(task, examples, value)
@@ -102,9 +102,9 @@ def paired(
 ) -> Comparison:
     """How a score differs from its reference's on the same examples: stage - reference, in the score's unit.
 
-    The interval is a paired bootstrap. The p-value is McNemar's exact test where answers are right or wrong,
-    else a permutation test that swaps the two models' results example by example (at least 1 / (n + 1)).
-    Raises ValueError where the two were not scored on equally many examples.
+    The interval is a paired bootstrap. The p-value is from McNemar's exact test for accuracies,
+    else from a permutation test that swaps the two models' results per example (at least 1 / (n + 1)).
+    Raises ValueError if the two were not scored on the same number of examples.
     """
     n = _count(examples)
     if _count(reference) != n:
@@ -126,7 +126,7 @@ def paired(
 
 
 def _swap_test(task: Task, examples: Examples, reference: Examples, delta: float, n_swaps: int, seed: int) -> float:
-    """Share of random swaps between the two models that differ at least as much as was observed."""
+    """Share of random swaps between the two models whose difference is at least the observed one."""
     generator = torch.Generator().manual_seed(seed)
     tolerance = 1e-9 * max(abs(delta), 1e-12)  # a swap of everything is exactly as extreme, up to rounding
     as_extreme = 0

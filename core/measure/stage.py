@@ -1,4 +1,4 @@
-"""Measures one stage, from its artifact alone: size, score, compute, memory, reload, latency."""
+"""Measures one stage from its artifact: size, score, compute, memory, reload, latency."""
 
 import math
 import platform
@@ -43,7 +43,7 @@ class StageMeasurer:
         self.runtimes = [bind_runtime(named, f"measure.runtimes[{i}]") for i, named in enumerate(spec.runtimes)]
 
     def environment(self) -> dict[str, Any]:
-        """What the run executes on."""
+        """The run's hardware and software."""
         return {
             "hardware": hardware_name(self.device.type),
             "threads": self.threads,
@@ -64,7 +64,7 @@ class StageMeasurer:
         reference_folder: Path | None,
         address: str,
     ) -> StageRecord:
-        """The stage in `folder`; of a found one score and size are taken over, memory and latency only from here."""
+        """The stage in `folder`; of a reused one, memory and latency only if from this host."""
         if found is None and identity["trained"]:
             memory.prepare()
         load = cache(lambda where: artifact.load_models(where, self.device)["main"])
@@ -97,7 +97,7 @@ class StageMeasurer:
     ) -> tuple[score.Examples, Fidelity | None]:
         """Per-example test results, and the fidelity to the reference.
 
-        It is measured in the same pass where it is not `known`; None, with the reason in the log, where it cannot be.
+        Fidelity is measured in the same pass unless it is `known`; None, with the reason in the log, if it cannot be.
         """
         if reference_folder is None or known is not None:
             return self._examples(folder, load), known
@@ -110,7 +110,7 @@ class StageMeasurer:
             return examples, None
 
     def _examples(self, folder: Path, load: Load, meter: FidelityMeter | None = None) -> score.Examples:
-        """Per-example test results: those kept in the artifact, or computed and kept now. `meter` sees all batches."""
+        """Per-example test results: those in the artifact, or computed and saved now. `meter` observes all batches."""
         kept = (folder / EXAMPLES).exists()
         if kept and meter is None:
             return artifact.load_examples(folder)
@@ -173,7 +173,7 @@ class StageMeasurer:
         )
 
     def _found(self, folder: Path, measured: MeasuredStage) -> MeasuredStage:
-        """A recorded stage; its peak memory is taken anew, or left out, where it is of another place or not known."""
+        """A recorded stage; its peak memory is measured again, or left out, if unknown or measured elsewhere."""
         if not measured.trained or measured.details.get(MEMORY) == self._place():
             return measured
         if not self.spec.memory:
@@ -187,7 +187,7 @@ class StageMeasurer:
         return {"hardware": hardware_name(self.device.type), "software": _software()}
 
     def _reload(self, folder: Path) -> tuple[int | None, float]:
-        """Load the artifact in a fresh process: its peak memory, and how far its outputs are off."""
+        """Load the artifact in a fresh process: its peak memory, and the error of its outputs."""
 
         def tick() -> None:
             self.record.progress(SCORED, "loading the artifact in a fresh process")
@@ -201,7 +201,7 @@ class StageMeasurer:
         return report.peak_bytes if self.spec.memory else None, report.error
 
     def _known_latencies(self, found: FoundStage | None, reference_key: str | None) -> list[LatencyRow]:
-        """Rows of an earlier run under exactly these conditions and against the same reference; else none."""
+        """Rows of an earlier run under the same conditions and against the same reference, else none."""
         if found is None:
             return []
         tokens = timed_batch(self.task, 1, self.spec.length).get("input_ids")
@@ -240,7 +240,7 @@ class StageMeasurer:
         batch_size: int,
         text: str,
     ) -> list[LatencyRow]:
-        """Rows of one runtime and batch size; none, with the reason in the log, where the runtime refuses."""
+        """Rows of one runtime and batch size; none, with the reason in the log, if the runtime rejects the model."""
         batch = {k: v.to(self.device) for k, v in timed_batch(self.task, batch_size, self.spec.length).items()}
         model = load(folder)
         runner = self._runner(bound, model, batch, text)
@@ -270,7 +270,7 @@ class StageMeasurer:
     def _runner(
         self, bound: BoundRuntime, model: nn.Module, batch: dict[str, torch.Tensor], text: str
     ) -> Runner | None:
-        """The model in a runtime; None, with the reason in the log, where the runtime refuses it."""
+        """The model in a runtime; None, with the reason in the log, if the runtime rejects it."""
         try:
             return bound.runtime.load(model, self.device, float_dtype(model), batch)
         except Refused as refusal:
@@ -278,7 +278,7 @@ class StageMeasurer:
             return None
 
     def _software(self, bound: BoundRuntime) -> str:
-        """What executes a model in a runtime here: a time under other software is taken again."""
+        """The software that executes a model in a runtime; latencies with other software are measured again."""
         beside_torch = bound.software("gpu" if self.device.type == "cuda" else "cpu")
         return f"{_software()}, {beside_torch}" if beside_torch else _software()
 

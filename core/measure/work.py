@@ -1,4 +1,4 @@
-"""What is timed, and whose energy is taken: a forward pass, or one decoded token."""
+"""The timed work, whose energy is also measured: a forward pass or one decoded token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from core.runtimes.decode import Decoder
 
 
 def _nothing() -> None:
-    """The preparation of what needs none."""
+    """A preparation that does nothing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A call on a device; where `n_calls` is given, just so many of them follow each preparation."""
+    """A call on a device; if `n_calls` is given, exactly that many calls follow each preparation."""
 
     call: Callable[[], object]
     device: torch.device
@@ -24,12 +24,12 @@ class Work:
     n_calls: int | None = None
 
     def repeat(self, n_calls: int) -> None:
-        """Call so often."""
+        """Call this often."""
         for _ in range(n_calls):
             self.call()
 
     def finish(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -1,6 +1,6 @@
-"""Where models come from: the zoo and its plug-ins, Hugging Face repositories and folders, earlier runs.
+"""Sources of models: the zoo and plug-ins, Hugging Face repositories and folders, earlier runs.
 
-`describe` reads no weights, `load` does, `build` makes the bare model of a config that `load` gave.
+`describe` reads no weights, `load` does, `build` creates the bare model of a config from `load`.
 """
 
 import difflib
@@ -25,7 +25,7 @@ __all__ = ["Described", "Loaded", "build", "describe", "load", "longest"]
 
 
 def describe(spec: ModelSpec, task: Task) -> Described:
-    """The model's resolved config and input format; raises SpecError where the source does not fit the task."""
+    """The model's resolved config and input format; raises SpecError if the source is incompatible with the task."""
     settings = _settings(spec)
     if isinstance(settings, huggingface.HuggingFaceSettings):
         return huggingface.describe(spec.source, settings, task)
@@ -36,9 +36,9 @@ def describe(spec: ModelSpec, task: Task) -> Described:
 
 
 def load(spec: ModelSpec, task: Task, generator: torch.Generator) -> Loaded:
-    """The model with its weights, on the CPU; fresh weights depend on `generator` alone.
+    """The model with its weights, on the CPU; new weights depend only on `generator`.
 
-    `run:` and `stage:` references are the pipeline's to resolve and are refused here.
+    `run:` and `stage:` references are resolved by the pipeline and rejected here.
     """
     settings = _settings(spec)
     if isinstance(settings, huggingface.HuggingFaceSettings):
@@ -54,14 +54,14 @@ def load(spec: ModelSpec, task: Task, generator: torch.Generator) -> Loaded:
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """The bare model of a resolved config, in evaluation mode; its weights mean nothing yet."""
+    """The bare model of a resolved config, in evaluation mode; its weights are uninitialized."""
     if config["source"] == "hf":
         return huggingface.build(config).eval()
     return zoo.build(config).eval()
 
 
 def longest(config: dict[str, Any]) -> int | None:
-    """Tokens that the model of a resolved config takes at most; None where it has no limit, or reads none."""
+    """Maximum number of tokens of a resolved config's model; None if it has no limit or reads no tokens."""
     if config["source"] == "hf":
         return huggingface.longest(config)
     return None if config.get("positions") in ("rotary", "none") else config.get("length")

@@ -1,8 +1,8 @@
-"""Where a model's blocks, projections, feed-forward networks, norms, embeddings and heads are, by full name.
+"""Finds a model's blocks, projections, feed-forward networks, norms, embeddings and heads by full name.
 
-Known are the reference Transformer and Hugging Face's LLaMA-like, OPT, GPT-2, BERT and ViT/DeiT families:
-anything whose blocks are named as theirs. Where a step swapped parts of the reference Transformer, the blocks' other
-halves are known still. Of other architectures only the linears are known.
+It knows the reference Transformer and Hugging Face's LLaMA-like, OPT, GPT-2, BERT and ViT/DeiT families, and
+all models whose blocks use the same names. If a step replaced parts of the reference Transformer, the blocks' other
+halves are still known. In other architectures, only linear layers are known.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _NORM_NAMES = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model's parts by full name; what is not known is empty or None."""
+    """A model's parts by full name; unknown parts are empty or None."""
 
     architecture: str  # for people: "LlamaForCausalLM"
     layout: str | None  # key of LAYOUTS, where all blocks are laid out so
@@ -63,7 +63,7 @@ class Anatomy:
         return self.outputs[0] if self.outputs else None
 
     def require(self, part: str) -> None:
-        """Raise SpecError where `part` is unknown: one of the keys below."""
+        """Raise SpecError if `part`, one of the keys below, is unknown."""
         known = {
             "blocks": bool(self.chain),
             "blocks' parts": bool(self.blocks),
@@ -89,7 +89,7 @@ class Anatomy:
 
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """What can be told of a model's parts; also on the meta device, and after techniques replaced modules."""
+    """The known parts of a model; works on the meta device and after techniques replaced modules."""
     modules = dict(model.named_modules())
     blocks_list, layout = _find_blocks(modules)
     blocks = _blocks(model, modules, blocks_list, layout)
@@ -124,7 +124,7 @@ def anatomy(model: nn.Module) -> Anatomy:
 
 
 def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, int]:
-    """Query heads and key-value heads that a block has now; structured pruning leaves each block its own."""
+    """Current numbers of query heads and key-value heads of a block, which structured pruning changes per block."""
     assert known.head_dim is not None
     rows = [model.get_parameter(f"{name}.weight").shape[0] for name in (block.q, block.k)]
     if block.fused:
@@ -133,9 +133,9 @@ def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, 
 
 
 def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
-    """Full names of the layers of exactly these kinds; embeddings, output heads and what is tied to them left out.
+    """Full names of the layers of exactly these types, except embeddings, output heads and layers tied to them.
 
-    So are layers that structured pruning left nothing of.
+    Layers that structured pruning emptied are also excluded.
     """
     known = anatomy(model)
     excluded = {*known.embeddings, *known.outputs}

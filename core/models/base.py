@@ -1,4 +1,4 @@
-"""What the settings of models share."""
+"""Base classes of model settings."""
 
 from typing import Any, ClassVar, Literal
 
@@ -16,13 +16,13 @@ class ModelSettings(BaseModel):
 
 
 class Architecture(ModelSettings):
-    """Settings of a model that is made here with fresh weights: one of the zoo's, or a plug-in's."""
+    """Settings of a model with new weights, from the zoo or a plug-in."""
 
     kind: ClassVar[Kind]  # of the tasks that it serves
     module: ClassVar[type[nn.Module]]  # made from what `resolve` gives; `initialize_(generator)` draws its weights
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Keyword arguments of `module`, plain JSON, and how it wants its inputs; raises SpecError (`model.depth`)."""
+        """Keyword arguments of `module`, plain JSON, and its input format; raises SpecError (`model.depth`)."""
         raise NotImplementedError(type(self).__name__)
 
 
@@ -76,7 +76,7 @@ class TransformerSettings(Architecture):
         }
 
     def check_pooling(self, pooling: str) -> str:
-        """The pooling, refused where the token that is read could not see the others."""
+        """The pooling; rejected if the token that is read could not attend to the others."""
         if pooling == "cls" and self.attention == "sliding_window":
             message = "reads a token whose attention covers only its own window"
             raise SpecError.of("model.pooling", pooling, message, "Set pooling: mean.")
@@ -112,7 +112,7 @@ class TransformerSettings(Architecture):
 
 
 class TextSettings(TransformerSettings):
-    """What models of text have besides: how long it may be, and position encoding."""
+    """Additional settings of text models: maximum length and position encoding."""
 
     length: int | None = Field(
         None,
@@ -131,7 +131,7 @@ class TextSettings(TransformerSettings):
     )
 
     def resolve_text(self, task: Task, kv_heads: int | None = None) -> dict[str, Any]:
-        """Keyword arguments that all models of text are made from."""
+        """Keyword arguments of all text models."""
         blocks = self.resolve_blocks(kv_heads)
         if self.positions == "rotary" and (blocks["dim"] // blocks["heads"]) % 2:
             remedy = "Choose another number of heads, or learned positions."

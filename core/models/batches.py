@@ -1,4 +1,4 @@
-"""What a model is fed while it is scored, counted and timed."""
+"""Batches for scoring, counting and timing a model."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
 
 
 def timed_batch(task: Task, batch_size: int, length: int | None = None) -> Batch:
-    """A model's keyword arguments, without labels: the first test examples, as often as the batch needs.
+    """A model's keyword arguments, without labels: the first test examples, repeated as often as needed.
 
     Text is cut, or repeated, to `length` tokens; None keeps the task's own.
     """

@@ -1,4 +1,4 @@
-"""How known architectures name the parts of a block: the reference Transformer and Hugging Face's families."""
+"""Names of the parts of a block in known architectures: the reference Transformer and Hugging Face's families."""
 
 from dataclasses import dataclass
 from typing import Any

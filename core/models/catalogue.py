@@ -1,4 +1,4 @@
-"""Every model source that a spec may name, with its settings."""
+"""All model sources with their settings."""
 
 from core.models import zoo
 from core.models.base import ModelSettings
@@ -17,7 +17,7 @@ MODELS: dict[str, type[ModelSettings]] = {
 
 
 def sources() -> dict[str, type[ModelSettings]]:
-    """MODELS, and what other packages add to it."""
+    """MODELS, and those of other packages."""
     return {**zoo.architectures(), **MODELS}
 
 

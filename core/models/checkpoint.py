@@ -1,7 +1,7 @@
-"""Finding a Hugging Face checkpoint's files: in the user's folders or on the Hub, safetensors only.
+"""Finds a Hugging Face checkpoint's files in the user's folders or on the Hub, safetensors only.
 
-A server takes folders only from below those that `SLIMBOARD_DATA` names (and the uploads), see `core.tasks.paths`.
-Nothing that can run code is read: no pickle, no repository's own Python.
+A server uses only folders inside those in `SLIMBOARD_DATA` (and the uploads), see `core.tasks.paths`.
+Nothing that can run code is loaded: no pickle, no Python code of a repository.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 def locate(source: str, revision: str | None, *, weights: bool) -> Path:
     """The folder with the files of `hf:<repo or folder>`, downloaded if need be; only small ones without `weights`.
 
-    Raises SpecError for a source that is not there, not allowed, gated, or out of reach.
+    Raises SpecError for a source that is missing, not permitted, gated or unreachable.
     """
     name = source.removeprefix("hf:")
     folder = _own_folder(name)
@@ -46,7 +46,7 @@ def locate(source: str, revision: str | None, *, weights: bool) -> Path:
 
 
 def check_weights(source: str) -> None:
-    """Raise SpecError where a user's own folder has no weights to read; of a repository only loading can tell."""
+    """Raise SpecError if a user's own folder has no readable weights; for a repository, only loading finds out."""
     folder = _own_folder(source.removeprefix("hf:"))
     if folder is not None:
         weight_files(source, folder)
@@ -58,7 +58,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def weight_files(source: str, folder: Path) -> list[Path]:
-    """The safetensors files that make up the model; raises SpecError where there are none, naming what is there."""
+    """The safetensors files that make up the model; raises SpecError if there are none, listing the files found."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():

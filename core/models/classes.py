@@ -1,7 +1,7 @@
-"""Which output of a classifier answers for which class of a task: matched by name, never by position alone.
+"""Matches the outputs of a classifier with the classes of a task by name, never by position alone.
 
-A checkpoint's `id2label` and a data set list the same classes in different orders. A model that is loaded for a task
-has its outputs put in the task's order, so that scores, losses and teachers compare equal classes.
+A checkpoint's `id2label` and a data set may list the same classes in different orders. When a model is loaded for a
+task, its outputs are put in the task's order, so that scores, losses and teachers compare the same classes.
 """
 
 import re
@@ -23,19 +23,19 @@ _MOST_LISTED = 12
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """For each class of the task the model's output that answers for it, and what a reader should know of it."""
+    """The model's output for each class of the task, and notes for the user."""
 
     order: tuple[int, ...] = ()  # empty: nothing to match
     note: str = ""
 
     @property
     def is_permuted(self) -> bool:
-        """Whether the outputs have to change places."""
+        """Whether the outputs must be permuted."""
         return self.order != tuple(range(len(self.order)))
 
 
 def match_classes(owner: str, outputs: Sequence[str], classes: Sequence[str]) -> ClassMatch | None:
-    """Match the names of a model's outputs with those of a task's classes; None where they do not fit.
+    """Match the names of a model's outputs with those of a task's classes; None if they do not match.
 
     Names are compared exactly, then without case, blanks, underscores and hyphens, and numbers by their value ("1.0"
     is "1"). `LABEL_<n>` on either side means number n, with a note that names `owner`.
@@ -57,7 +57,7 @@ def match_classes(owner: str, outputs: Sequence[str], classes: Sequence[str]) ->
 def by_number(
     owner: str, outputs: Sequence[str], classes: Sequence[str], order: Sequence[int] | None = None
 ) -> ClassMatch:
-    """The match by number, with a note that says which output is taken for which class."""
+    """The match by number, with a note on which output is used for which class."""
     order = range(len(classes)) if order is None else order
     pairs = [f"{outputs[i]} = {name}" for i, name in zip(order, classes, strict=True)]
     return ClassMatch(tuple(order), f"{owner}: classes are matched by number, not by name: {list_names(pairs)}.")
@@ -73,10 +73,10 @@ def list_names(names: Sequence[str]) -> str:
 def reorder_outputs_(
     model: nn.Module, order: Sequence[int], batch: Mapping[str, Tensor], select: Callable[[str, int, Tensor], None]
 ) -> bool:
-    """Put the logits of a classifier in `order`; False where its output layer is not a linear that this can be done to.
+    """Put the logits of a classifier in `order`; False if its output layer is not a linear layer that can be permuted.
 
     `select(parameter, dim, indices)` keeps the entries `indices` of a parameter, as `resize.select_` does. The model's
-    answers to `batch`, before and after, tell whether it was the right layer; after a False the model is not usable.
+    outputs for `batch` before and after show whether it was the right layer; after False, the model is unusable.
     """
     layers = {name: model.get_submodule(name) for name in anatomy(model).outputs} or _last_linear(model, len(order))
     if not layers or any(type(m) is not nn.Linear or len(m.weight) != len(order) for m in layers.values()):
@@ -90,7 +90,7 @@ def reorder_outputs_(
 
 
 def require_reordered(is_reordered: bool, source: str) -> None:
-    """Raise SpecError where `reorder_outputs_` could not do it."""
+    """Raise SpecError if `reorder_outputs_` failed."""
     if not is_reordered:
         message = "has the data's classes in another order, and its output layer cannot be permuted"
         remedy = "Choose a model whose classes are in the data's order, or one with a plain linear output layer."
@@ -98,7 +98,7 @@ def require_reordered(is_reordered: bool, source: str) -> None:
 
 
 def require_match(source: str, outputs: Sequence[str], classes: Sequence[str], remedy: str) -> ClassMatch:
-    """The match of a model's outputs with a task's classes; raises SpecError, naming both, where there is none."""
+    """The match of a model's outputs with a task's classes; raises SpecError, listing both, if there is none."""
     match = match_classes(source, outputs, classes)
     if match is None:
         message = f"has the classes {list_names(outputs)}, but the data has {list_names(classes)}"
@@ -112,7 +112,7 @@ def _plain(name: str) -> str | Decimal:
 
 
 def _placeholders(names: Sequence[str]) -> list[int] | None:
-    """The numbers in `LABEL_<n>`; None where a name is something else or the numbers are not 0 to n - 1."""
+    """The numbers in `LABEL_<n>`; None if a name is something else or the numbers are not 0 to n - 1."""
     found = [_PLACEHOLDER.fullmatch(name.strip()) for name in names]
     numbers = [int(match[1]) for match in found if match is not None]
     return numbers if sorted(numbers) == list(range(len(names))) else None

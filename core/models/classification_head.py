@@ -1,4 +1,4 @@
-"""The output layer of a Hugging Face classifier: fitted to a task's classes, or made new."""
+"""The output layer of a Hugging Face classifier: matched with a task's classes, or newly created."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from core.tasks.base import Kind, Task
 
 
 def fit_classes(source: str, hf_config: Any, task: Task, *, new_head: bool, by: str) -> ClassMatch:
-    """Which output answers for which class of the task; gives the config the task's classes in the task's order.
+    """The output for each class of the task; sets the task's classes, in its order, in the config.
 
-    `by` is "name" or "number". Raises SpecError for a head that does not choose one of these classes.
+    `by` is "name" or "number". Raises SpecError for a head that does not predict one of these classes.
     """
     if task.kind is Kind.LANGUAGE_MODELLING:
         return ClassMatch()
@@ -64,7 +64,7 @@ def is_head(model: nn.Module, names: list[str]) -> bool:
 
 @torch.no_grad()
 def initialize_head_(model: nn.Module, missing: list[str], generator: torch.Generator) -> None:
-    """Fresh weights for the output layer and for what else the checkpoint does not hold."""
+    """Initialize the output layer and everything else that the checkpoint lacks."""
     if not is_head(model, missing):
         raise ValueError(f"the checkpoint lacks weights besides the head: {', '.join(missing)}")
     std = getattr(model.config, "initializer_range", 0.02)

@@ -1,4 +1,4 @@
-"""GPT-2's Conv1D is a linear layer with its weight the other way round: made one, every technique takes it."""
+"""GPT-2's Conv1D is a linear layer with a transposed weight; converted to nn.Linear, it works with every technique."""
 
 import torch
 from torch import nn

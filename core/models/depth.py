@@ -1,4 +1,4 @@
-"""Models made shallower: which blocks stay, and everything that counts them (caches, configs) counted anew."""
+"""Removes blocks of a model, and updates everything that counts them (caches, configs)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ REMEDY = "Choose a built-in Transformer or a LLaMA-like, OPT, GPT-2, BERT or ViT
 
 
 def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
-    """Number of blocks; raises SpecError where they are not known, or cannot be taken out one by one."""
+    """Number of blocks; raises SpecError if they are unknown or cannot be removed individually."""
     known = anatomy(model)
     known.require("blocks")
     if _depth_key(model, config) is None:
@@ -35,8 +35,8 @@ def check_blocks(model: nn.Module, config: dict[str, Any]) -> int:
 def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """Keep only the blocks `kept` (ascending), in place; the resolved config of the shallower model.
 
-    Attentions that find their keys and values by their block's number get the new one. The config of a Hugging
-    Face model is changed along, its lists with an entry a layer (`layer_types`) included.
+    Attention modules that find their cache by block index get the new index. The config of a Hugging
+    Face model is updated too, including lists with one entry per layer (`layer_types`).
     """
     depth = check_blocks(model, config)
     key, blocks_list = _depth_key(model, config), anatomy(model).blocks_list
@@ -62,7 +62,7 @@ def keep_blocks_(model: nn.Module, config: dict[str, Any], kept: Sequence[int]) 
 
 
 def _depth_key(model: nn.Module, config: dict[str, Any]) -> str | None:
-    """What a resolved config calls the number of blocks; None where it does not say it."""
+    """What a resolved config calls the number of blocks; None if it does not say it."""
     depth = len(anatomy(model).chain)
     if config.get("source") == "hf":
         hf_config: Any = model.config

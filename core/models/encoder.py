@@ -18,7 +18,7 @@ from core.tasks.base import InputFormat, Kind, Task
 
 
 class Encoder(Transformer):
-    """Tokens through a bidirectional Transformer to the logits of the text's class."""
+    """A bidirectional Transformer that maps tokens to the logits of the text's class."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Encoder(Transformer):
         return self.head(x[:, 0] if self.cls is not None else masked_mean(x, mask))
 
     def initialize_(self, generator: torch.Generator | None) -> None:
-        """Fresh weights."""
+        """Initialize the weights."""
         initialize_linears_(self, generator)
         normal_(self.embedding.weight, self.embedding_std, generator)
         if self.position_embedding is not None:
@@ -69,7 +69,7 @@ class EncoderSettings(TextSettings):
     pooling: Literal["mean", "cls"] = Field("mean", description="what the classification head reads")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Encoder` is made from, and how it wants its text."""
+        """The arguments of `Encoder`, and its input format."""
         tokenizer = ByteTokenizer()
         text = self.resolve_text(task)
         config = {

@@ -19,7 +19,7 @@ from core.tasks.base import InputFormat, Kind, Task
 
 
 class Gpt(Transformer):
-    """Tokens through a causal Transformer to the logits of the next one."""
+    """A causal Transformer that maps tokens to the logits of the next token."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Gpt(Transformer):
         top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Continue input_ids [B, T] by sampling: [B, T + max_new_tokens]; temperature 0 takes the likeliest."""
+        """Continue input_ids [B, T] by sampling: [B, T + max_new_tokens]; temperature 0 takes the most likely."""
         total = input_ids.shape[1] + max_new_tokens
         if self.position_embedding is not None and total > self.length:
             raise ValueError(f"{total} tokens exceed the context of {self.length}")
@@ -73,7 +73,7 @@ class Gpt(Transformer):
         return torch.cat(tokens, dim=1)
 
     def initialize_(self, generator: torch.Generator | None) -> None:
-        """Fresh weights, as GPT-2's: what is added to the residual stream is scaled down by the depth.
+        """Initialize the weights like GPT-2: residual branches are scaled down by the depth.
 
         The standard deviation is sqrt(2 / (5 dim)) (https://arxiv.org/abs/1910.05895), which is GPT-2's 0.02
         at a width of 1000 and fits narrow models too. Tokens and positions have `embedding_std` where it is given.
@@ -106,7 +106,7 @@ class GptSettings(TextSettings):
     tied: bool = Field(True, description="share the embedding's weights with the output head")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Gpt` is made from, and how it wants its text."""
+        """The arguments of `Gpt`, and its input format."""
         tokenizer = ByteTokenizer()
         text = self.resolve_text(task, self.kv_heads)
         config = {**text, "vocab_size": tokenizer.vocab_size, "tied": self.tied}
@@ -116,7 +116,7 @@ class GptSettings(TextSettings):
 def sample(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """One token [B, 1] from logits [B, vocab_size], among the `top_k` likeliest; temperature 0 takes the likeliest."""
+    """One token [B, 1] from logits [B, vocab_size], among the `top_k` most likely; temperature 0 takes the top one."""
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
     logits = logits / temperature

@@ -61,7 +61,7 @@ class HuggingFaceSettings(ModelSettings):
 
 
 def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Described:
-    """The model's config and input format, from its small files; raises SpecError where it does not fit the task."""
+    """The model's config and input format, from its small files; raises SpecError if it does not fit the task."""
     folder = locate(source, settings.revision, weights=False)
     check_weights(source)
     hf_config = _read_config(source, folder)
@@ -228,7 +228,7 @@ def _model_class(source: str, hf_config: Any, task: Task, new_head: bool) -> typ
 
 
 def _require_embedded(source: str, hf_config: Any, tokenizer: PretrainedTokenizer) -> None:
-    """Raise SpecError where the tokenizer has tokens that the embedding has no row for."""
+    """Raise SpecError if the tokenizer has tokens that the embedding has no row for."""
     n_rows = getattr(hf_config.get_text_config(), "vocab_size", None)
     beyond = [] if n_rows is None else tokenizer.list_beyond(n_rows)
     if beyond:
@@ -242,7 +242,7 @@ def _require_embedded(source: str, hf_config: Any, tokenizer: PretrainedTokenize
 
 
 def longest(config: dict[str, Any]) -> int | None:
-    """Tokens that the model of a config takes at most; None where it does not say."""
+    """Tokens that the model of a config takes at most; None if it does not say."""
     return _longest(_unpack(config)[1])
 
 

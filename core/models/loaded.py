@@ -1,4 +1,4 @@
-"""What loading a model gives."""
+"""Results of loading a model."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from core.tasks.base import InputFormat
 
 @dataclass(frozen=True)
 class Described:
-    """A model before any weight is read: all that its source and the task determine."""
+    """A model before any weight is read: everything that its source and the task determine."""
 
     config: dict[str, Any]  # plain JSON; `core.models.build` makes the bare model from it
     input_format: InputFormat

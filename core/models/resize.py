@@ -1,7 +1,7 @@
-"""Layers made smaller in place: which entries of a tensor stay, and the sizes that its module says it has.
+"""Shrinks layers in place: the kept entries of a tensor, and the size attributes of its module.
 
-Structured pruning cuts rows and columns out of ordinary modules. They stay what they are (nn.Linear, nn.LayerNorm,
-...), so that every later step can work on them; an artifact names the shapes that differ from the bare model's.
+Structured pruning removes rows and columns of ordinary modules. They keep their type (nn.Linear, nn.LayerNorm,
+...), so every later step can handle them; an artifact lists the shapes that differ from the bare model's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ def select_(model: nn.Module, name: str, dim: int, kept: Tensor) -> None:
 
 
 def resize_(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give these parameters and buffers other shapes; what they hold afterwards means nothing.
+    """Change the shapes of these parameters and buffers; their values are undefined afterwards.
 
     A bias that a layer was made without becomes one of its parameters.
     """

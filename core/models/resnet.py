@@ -79,7 +79,7 @@ class ResnetSettings(Architecture):
     width: int = Field(16, ge=4, le=512, description="channels of the first stage; each of the next two doubles them")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Resnet` is made from, and how it wants its images."""
+        """The arguments of `Resnet`, and its input format."""
         assert task.image_shape is not None
         if (self.depth - 2) % 6:
             below = self.depth - (self.depth - 2) % 6

@@ -1,4 +1,4 @@
-"""How a checkpoint stores its weights: their dtype and their bytes, from the headers of its safetensors files."""
+"""The dtype and size of a checkpoint's weights, from the headers of its safetensors files."""
 
 import json
 from collections import Counter
@@ -21,16 +21,16 @@ _NARROW = ("F8", "F4", "F6")
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What of a checkpoint's files the model is made from."""
+    """The parts of a checkpoint's files that the model uses."""
 
     dtype: str  # "float32", "bfloat16" or "float16": that of most weights; float64 counts as float32
     bytes: int  # of the tensors, headers left out
 
 
 def resolve_dtype(source: str, folder: Path, setting: str) -> str:
-    """The dtype that a checkpoint is loaded as: the setting's, or its own where that is "auto".
+    """The dtype for loading a checkpoint: the setting, or the checkpoint's own for "auto".
 
-    A repository whose weights are not downloaded yet is taken at its config's word.
+    For a repository whose weights are not downloaded yet, the config's dtype is used.
     """
     if setting != "auto":
         return setting

@@ -12,7 +12,7 @@ MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 def read_header(file: Path) -> dict[str, dict[str, Any]]:
     """The `dtype`, `shape` and `data_offsets` of each tensor by name.
 
-    Raises ValueError for a file that is not a whole safetensors file.
+    Raises ValueError for a file that is not a complete safetensors file.
     """
     with file.open("rb") as stream:
         start = stream.read(8)

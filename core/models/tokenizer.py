@@ -1,4 +1,4 @@
-"""How text becomes tokens: bytes for the built-in models, a checkpoint's own tokenizer for Hugging Face's."""
+"""Tokenizers: bytes for the built-in models, a checkpoint's own tokenizer for Hugging Face's."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ _OPTIONS = "slimboard.json"
 
 
 class ByteTokenizer:
-    """One token a byte of the text's UTF-8, and one to pad with; every text comes back the same."""
+    """One token per UTF-8 byte, and a padding token; decoding restores every text."""
 
     pad_id = 256
     vocab_size = 257
@@ -24,7 +24,7 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of these bytes; padding is left out, broken sequences become U+FFFD."""
+        """The text of these bytes; padding is skipped, invalid sequences become U+FFFD."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
 
@@ -62,7 +62,7 @@ class PretrainedTokenizer:
         return sorted(beyond, key=lambda pair: pair[1])
 
     def files(self) -> dict[str, bytes]:
-        """The files that `load_tokenizer` makes an equal tokenizer from, by name."""
+        """The files from which `load_tokenizer` loads an equal tokenizer, by name."""
         with tempfile.TemporaryDirectory() as folder:
             self._tokenizer.save_pretrained(folder)
             saved = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
@@ -70,7 +70,7 @@ class PretrainedTokenizer:
 
 
 def describe_difference(own: Any, other: Any) -> str | None:
-    """How the vocabulary of another model's tokenizer differs from the run's own; None where both read equal tokens."""
+    """How the vocabulary of another model's tokenizer differs from the run's own; None if they are equal."""
     if own is None or other is None or own.vocabulary() == other.vocabulary():
         return None
     if own.vocab_size == other.vocab_size:
@@ -79,13 +79,13 @@ def describe_difference(own: Any, other: Any) -> str | None:
 
 
 def load_tokenizer(folder: Path) -> PretrainedTokenizer:
-    """The tokenizer that `PretrainedTokenizer.files` left in a folder."""
+    """The tokenizer from a folder with `PretrainedTokenizer.files`."""
     options = json.loads((folder / _OPTIONS).read_text())
     return read_tokenizer(folder, options["length"])
 
 
 def read_tokenizer(folder: Path, length: int | None) -> PretrainedTokenizer:
-    """The tokenizer of a checkpoint's folder; raises OSError or ValueError where there is none that can be read."""
+    """The tokenizer of a checkpoint's folder; raises OSError or ValueError if there is none that can be loaded."""
     from transformers import AutoTokenizer
 
     return PretrainedTokenizer(

@@ -1,6 +1,6 @@
 """`builtin:vit`: a Vision Transformer on the reference Transformer.
 
-Paper: https://arxiv.org/abs/2010.11929. Here for small images: the patch is chosen from the image's size.
+Paper: https://arxiv.org/abs/2010.11929. Here for small images: the patch size depends on the image size.
 """
 
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class Vit(Transformer):
         return self.head(x[:, 0] if self.cls is not None else mean_token(x))
 
     def initialize_(self, generator: torch.Generator | None) -> None:
-        """Fresh weights."""
+        """Initialize the weights."""
         initialize_linears_(self, generator)
         fan_in = self.patch_embedding.weight[0].numel()
         normal_(self.patch_embedding.weight, fan_in**-0.5, generator)
@@ -71,7 +71,7 @@ class VitSettings(TransformerSettings):
     pooling: Literal["cls", "mean"] = Field("cls", description="what the classification head reads")
 
     def resolve(self, task: Task) -> tuple[dict[str, Any], InputFormat]:
-        """Everything that `Vit` is made from, and how it wants its images."""
+        """The arguments of `Vit`, and its input format."""
         assert task.image_shape is not None
         channels, height, width = task.image_shape
         config = {

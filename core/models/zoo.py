@@ -1,4 +1,4 @@
-"""Models that start from fresh weights: the built-in ones, small and readable, and those of other packages."""
+"""Models with new weights: the built-in ones, small and readable, and those of other packages."""
 
 from typing import Any
 
@@ -27,15 +27,15 @@ def architectures() -> dict[str, type[Architecture]]:
 
 
 def resolve(source: str, settings: Architecture, task: Task) -> tuple[dict[str, Any], InputFormat]:
-    """What `build` makes the model from, and how it wants its inputs."""
+    """The arguments of `build`, and the model's input format."""
     config, input_format = settings.resolve(task)
     return {"source": source, **config}, input_format
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """The bare model of a resolved config; its weights are whatever construction leaves.
+    """The bare model of a resolved config; its weights are uninitialized.
 
-    Raises ValueError where the config's source is of a package that is not installed here.
+    Raises ValueError if the config's source is from a package that is not installed.
     """
     arguments = {key: value for key, value in config.items() if key != "source"}
     source = config["source"]
@@ -46,7 +46,7 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def initialized(config: dict[str, Any], generator: torch.Generator | None) -> nn.Module:
-    """The model with fresh weights that depend on `generator` alone."""
+    """The model with new weights that depend only on `generator`."""
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation is overwritten
         model = build(config)
     model.initialize_(generator)  # type: ignore[operator]

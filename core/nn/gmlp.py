@@ -39,7 +39,7 @@ class GateCache:
 class SpatialGate(nn.Module):
     """u * (W norm(v) + b), where W maps tokens to tokens; lower triangular where it is causal.
 
-    W is no nn.Linear: its zeros are structure, and of a shorter text only its corner acts.
+    W is not an nn.Linear: its zeros are structural, and shorter texts use only its corner.
     """
 
     def __init__(self, units: int, tokens: int, *, causal: bool):

@@ -36,7 +36,7 @@ class ReversibleStack(Replacement):
 
     The blocks keep their names, so that later steps find the same linears as before. In training its memory does not
     grow with their number; the backward pass computes every block a second time. In evaluation gradients are the
-    ordinary ones, which also reach what is no parameter of the stack (gates that ask what a head matters).
+    ordinary ones, which also reach values outside the stack's parameters (gates that measure a head's importance).
     """
 
     def __init__(self, n_blocks: int):

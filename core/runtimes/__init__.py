@@ -1,1 +1,1 @@
-"""How a subject is executed while it is timed. `core.runtimes.catalogue` lists the runtimes by name."""
+"""Runtimes execute a model while it is timed. `core.runtimes.catalogue` lists the runtimes by name."""

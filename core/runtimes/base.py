@@ -1,4 +1,4 @@
-"""What a runtime is: typed settings, what it requires of a worker, and how it executes a model while it is timed."""
+"""The base class of runtimes: typed settings, requirements on a worker, and execution of a model while it is timed."""
 
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ DEVICES = frozenset({"cpu", "gpu", "cuda"})  # what a worker provides by its dev
 
 
 class Refused(Exception):
-    """A runtime cannot execute this model; the message says why, for the page."""
+    """A runtime cannot execute this model; the message gives the reason for the page."""
 
 
 class Runner(Protocol):
@@ -28,16 +28,16 @@ class Runner(Protocol):
     dtype: torch.dtype  # of its floating-point inputs
 
     def __call__(self, batch: Batch) -> object:
-        """One forward pass on keyword arguments that lie on `device`; a GPU may still be busy with it."""
+        """One forward pass on keyword arguments on `device`; a GPU may not have finished on return."""
         ...
 
     def decoder(self) -> Decoder | None:
-        """The model as a generator of tokens; None where this runtime does not time decoding."""
+        """The model as a generator of tokens; None if this runtime does not time decoding."""
         ...
 
 
 class Runtime(BaseModel):
-    """What executes a model while it is timed. Its fields are its settings; its name is its key in the catalogue."""
+    """Executes a model while it is timed. Its fields are its settings; its name is its key in the catalogue."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,15 +45,15 @@ class Runtime(BaseModel):
 
     @classmethod
     def provided(cls, device: str) -> frozenset[str]:
-        """Those of `requires` that this installation provides on `device` (cpu or gpu) by itself.
+        """Those of `requires` that this installation provides on `device` (cpu or gpu).
 
-        By default the names of installed packages. A worker's device and its CPU's features need not be among them.
+        By default the names of installed packages. The worker's device and CPU features need not be included.
         """
         return frozenset(name for name in cls.requires - DEVICES if installed_version(name))
 
     @classmethod
     def software(cls, device: str) -> str:
-        """Names and versions of what executes the model beside PyTorch; a time under another version is measured anew.
+        """Names and versions of the software besides PyTorch; latencies with other versions are measured again.
 
         By default the installed packages that it requires: "onnx 1.17.0, onnxruntime 1.20.1".
         """
@@ -61,7 +61,7 @@ class Runtime(BaseModel):
         return ", ".join(f"{name} {number}" for name, number in found.items() if number)
 
     def label(self) -> str:
-        """A few words for charts: the settings that differ from their defaults."""
+        """A short label for charts: the settings that differ from their defaults."""
         return changed_settings(self)
 
     def load(self, model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> Runner:
@@ -73,9 +73,9 @@ class Runtime(BaseModel):
 
 
 def installed_version(package: str) -> str | None:
-    """The version of a Python package by the name that it is installed or imported by; None where it is not installed.
+    """The version of a Python package by its distribution or import name; None if it is not installed.
 
-    So `onnxruntime` is also what `onnxruntime-gpu` installs.
+    So `onnxruntime` also finds `onnxruntime-gpu`.
     """
     try:
         return version(package)
@@ -86,9 +86,9 @@ def installed_version(package: str) -> str | None:
 
 
 def kernel_of(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Which kernels execute the model's swapped-in modules, "dense" where none is special.
+    """The kernels that execute the model's replacement modules, "dense" if there are no special ones.
 
-    None: something packed has no kernel here and would be unpacked at every call, so that a time would
+    None: a packed module has no kernel here and would be unpacked at every call, so its latency would
     say nothing about the format; such a stage is *size only (no kernel on this worker)*.
     """
     kernels: set[str] = set()

@@ -1,4 +1,4 @@
-"""Every runtime by its name: the one table to add a line to."""
+"""Every runtime by name: to add one, add a line here."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
 
 @dataclass(frozen=True)
 class BoundRuntime:
-    """A runtime with its settings, as a spec names it."""
+    """A runtime with its settings, as in a spec."""
 
     name: str
     runtime: Runtime
@@ -33,19 +33,19 @@ class BoundRuntime:
         return f"{self.name} {self.runtime.label()}".strip()
 
     def software(self, device: str) -> str:
-        """What executes the model beside PyTorch on `device` (cpu or gpu), a plug-in's own version included."""
+        """The software besides PyTorch on `device` (cpu or gpu), including a plug-in's own version."""
         plug_in = None if self.name in RUNTIMES else package_of("runtimes", self.name)
         parts = [*self.runtime.software(device).split(", "), plug_in]
         return ", ".join(dict.fromkeys(filter(None, parts)))
 
 
 def offered_runtimes() -> dict[str, type[Runtime]]:
-    """The runtimes of this installation, those of plug-ins included; a built-in name keeps its meaning."""
+    """The runtimes of this installation, including plug-ins; built-in names take precedence."""
     return plugged("runtimes", Runtime) | RUNTIMES
 
 
 def bind_runtime(spec: RuntimeSpec, field: str) -> BoundRuntime:
-    """The runtime with its settings; raises SpecError at `field` where name or settings are wrong."""
+    """The runtime with its settings; raises SpecError at `field` for an unknown name or invalid settings."""
     offered = RUNTIMES if spec.name in RUNTIMES else offered_runtimes()
     if spec.name not in offered:
         raise SpecError.of(field, spec.name, "is not a known runtime", nearest(spec.name, offered))

@@ -1,4 +1,4 @@
-"""torch.compile: PyTorch's own compiler, which on a CPU needs a C++ compiler."""
+"""torch.compile, PyTorch's compiler, which needs a C++ compiler on CPUs."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ Mode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 class CompiledRunner:
-    """A compiled forward pass; decoding is not timed, since every new length would be compiled anew."""
+    """A compiled forward pass; decoding is not timed, since every new length would be compiled again."""
 
     def __init__(self, forward: Any, device: torch.device, dtype: torch.dtype, kernel: str):
         self.forward = forward
@@ -65,7 +65,7 @@ class Compile(Runtime):
 
 @cache
 def _compiler_version() -> str | None:
-    """The first line of what the installed C++ compiler says of its version, None without a compiler."""
+    """The first line of the installed C++ compiler's version output, None without a compiler."""
     path = next(filter(None, map(shutil.which, COMPILERS)), None)
     if path is None:
         return None
@@ -76,7 +76,7 @@ def _compiler_version() -> str | None:
 def compiled(
     model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch, mode: Mode = "default"
 ) -> CompiledRunner:
-    """The model compiled for the example's shapes; raises Refused without a compiler or a kernel, or where it fails."""
+    """The model compiled for the example's shapes; raises Refused without compiler or kernel, or if it fails."""
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise Refused(f"torch.compile needs a C++ compiler on CPUs, and none of {', '.join(COMPILERS)} is installed")
     kernel = kernel_of(model, device, dtype)

@@ -1,4 +1,4 @@
-"""Generating one token after the other with keys and values kept: built-in decoders and Hugging Face's."""
+"""Generates one token at a time with cached keys and values: built-in decoders and Hugging Face's."""
 
 from typing import Any, Protocol
 
@@ -8,14 +8,14 @@ Batch = dict[str, Tensor]
 
 
 class Decoder(Protocol):
-    """A language model that has read a prompt and goes on greedily."""
+    """A language model that continues a prompt greedily."""
 
     def prefill(self, batch: Batch, n_tokens: int) -> None:
         """Read the prompt (`input_ids` [B, T]), make room for `n_tokens` more, choose the first of them."""
         ...
 
     def step(self) -> None:
-        """Feed the token chosen last and choose the next."""
+        """Feed the last chosen token and choose the next."""
         ...
 
 

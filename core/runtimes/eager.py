@@ -9,7 +9,7 @@ from core.tasks.base import inputs
 
 
 class EagerRunner:
-    """The model called as it is."""
+    """Calls the model directly."""
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, kernel: str):
         self.model = model
@@ -27,7 +27,7 @@ class EagerRunner:
 
 
 def eager(model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch) -> EagerRunner:
-    """The model on `device`, in evaluation mode; raises Refused where packed weights have no kernel here."""
+    """The model on `device`, in evaluation mode; raises Refused if packed weights have no kernel on this worker."""
     kernel = kernel_of(model, device, dtype)
     if kernel is None:
         raise Refused("size only (no kernel on this worker)")

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, for float32 models of ordinary layers."""
+"""ONNX Runtime on the CPU, for unpacked float32 models."""
 
 import importlib.util
 import tempfile
@@ -38,7 +38,7 @@ EXPORT_ERRORS = (  # the conversions of single operators raise whatever occurs t
 
 
 class _Logits(nn.Module):
-    """A model that takes tensors in a fixed order and gives logits: what an ONNX graph is."""
+    """A model that takes tensors in a fixed order and returns logits, as an ONNX graph does."""
 
     def __init__(self, model: nn.Module, names: list[str]):
         super().__init__()
@@ -50,7 +50,7 @@ class _Logits(nn.Module):
 
 
 class OnnxRuntimeRunner:
-    """An exported graph for one shape of inputs; its session has as many threads as PyTorch has when it is called."""
+    """An exported graph for one input shape; its session uses as many threads as PyTorch when called."""
 
     kernel = "dense"
 
@@ -68,7 +68,7 @@ class OnnxRuntimeRunner:
         return torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in inputs(batch).items()})[0])
 
     def decoder(self) -> Decoder | None:
-        """None: the graph keeps no keys and values."""
+        """None: the graph has no key-value cache."""
         return None
 
     def _session_with(self, threads: int) -> Any:
@@ -101,7 +101,7 @@ class OnnxRuntime(Runtime):
 def exported(
     model: nn.Module, device: torch.device, dtype: torch.dtype, example: Batch, optimization: Optimization = "all"
 ) -> OnnxRuntimeRunner:
-    """The model as an ONNX graph for the example's shapes; raises Refused, with the reason, for what has none."""
+    """The model as an ONNX graph for the example's shapes; raises Refused, with the reason, if there is none."""
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
         raise Refused("ONNX Runtime is not installed on this worker (pip install 'slimboard[onnx]')")
     if device.type != "cpu" or dtype != torch.float32:

@@ -1,1 +1,1 @@
-"""What a run is asked to do: the spec, how it is read, and the schemas it is checked against. Loads no torch."""
+"""The spec of a run: parsing, and validation against the published schemas. Loads no torch."""

@@ -1,8 +1,8 @@
-"""What a run is asked to do, as it stands in YAML, in the store and on the page. Loads no torch.
+"""The spec of a run, in YAML, in the store and on the page. Loads no torch.
 
-A spec is checked in three places, each as early as it can be: its shape here, its settings against
-the published JSON schemas (`core/spec/schema_validation.py`), and what only the model can tell by a worker that
-builds it on the meta device (`core/engine/pipeline.py`: `check`).
+A spec is validated in three places, each as early as possible: its structure here, its settings against
+the published JSON schemas (`core/spec/schema_validation.py`), and everything that only the model reveals by a worker
+that builds it on the meta device (`core/engine/pipeline.py`: `check`).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class _Spec(BaseModel):
 
 
 class _Source(BaseModel):
-    """A source's name with the settings that its own schema describes."""
+    """A source's name with settings that follow its schema."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     source: str
@@ -34,7 +34,7 @@ class _Source(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the source's name (and a model's nested recipe)."""
+        """Everything except the source's name (and a model's nested recipe)."""
         return dict(self.model_extra or {})
 
 
@@ -51,7 +51,7 @@ def _from_short_form(value: Any, key: str, message: str) -> Any:
 
 
 class StepSpec(_Spec):
-    """A technique with its settings: `{rtn: {bits: 8}}`, or the bare name `rtn`."""
+    """A technique with its settings: `{rtn: {bits: 8}}`, or only the name `rtn`."""
 
     technique: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -77,7 +77,7 @@ class TaskSpec(_Source):
 
 
 class RuntimeSpec(_Spec):
-    """A runtime with its settings: `{compile: {mode: max-autotune}}`, or the bare name `eager`."""
+    """A runtime with its settings: `{compile: {mode: max-autotune}}`, or only the name `eager`."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -93,7 +93,7 @@ class RuntimeSpec(_Spec):
 
 
 class MeasureSpec(_Spec):
-    """What is measured, and how thoroughly."""
+    """Settings of measuring."""
 
     batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
         default=[1], min_length=1, max_length=8, description="batch sizes at which latency is measured"
@@ -131,7 +131,7 @@ class MeasureSpec(_Spec):
 
 
 class LimitSpec(_Spec):
-    """When a run is stopped."""
+    """Limits that stop a run."""
 
     minutes: float | None = Field(
         None, gt=0, description="maximum duration; no limit if empty", json_schema_extra={"when_empty": "no limit"}
@@ -164,7 +164,7 @@ class RunSpec(_Spec):
 
     @classmethod
     def parse(cls, value: Any) -> Self:
-        """The spec in a mapping; raises SpecError that names each field, its value and the remedy."""
+        """Parse a mapping; raises SpecError, naming each field, its value and the remedy."""
         if not isinstance(value, dict):
             raise SpecError.of(
                 "spec", value, "is not a mapping", "Write a mapping with the keys model, task and recipe."
@@ -177,26 +177,26 @@ class RunSpec(_Spec):
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
-        """The spec in a YAML text; raises SpecError, with the line where the YAML itself is broken."""
+        """Parse a YAML text; raises SpecError, with the line if the YAML itself is invalid."""
         return cls.parse(yaml_reader.read(text))
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain data, without what is at its default; `parse` reads it back."""
+        """The spec as plain data without default values; `parse` reads it."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         return {"version": self.version, **data}
 
     def to_yaml(self) -> str:
-        """The spec as the YAML that `from_yaml` reads."""
+        """The spec as YAML, which `from_yaml` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=100)
 
     @property
     def hash(self) -> str:
-        """Equal for specs that ask for the same; the name does not count."""
+        """Equal for identical specs; the name does not count."""
         data = {key: value for key, value in self.to_dict().items() if key != "name"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def techniques(self) -> list[str]:
-        """Names of all techniques used, methods inside a training included, in order of first use."""
+        """Names of all techniques, including methods inside trainings, in order of first use."""
         names: dict[str, None] = {}
         for step in self.recipe:
             names[step.technique] = None

@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as `Problem`s, in our words. Loads no torch."""
+"""Translates pydantic's validation errors to `Problem`s. Loads no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -38,9 +38,9 @@ def problems(
 ) -> list[Problem]:
     """Every error as a Problem.
 
-    `whole` ("spec") names the field where the whole document is wrong, and `inside` ("task") is put before each field.
-    `remedies` says for a location what to do about each of pydantic's types of error; for an unknown key the nearest of
-    `settings` is offered. A SpecError that a validator raised keeps its words.
+    `whole` ("spec") is the field if the whole document is wrong, and `inside` ("task") is put before each field.
+    `remedies` gives remedies by location and pydantic error type; for an unknown key, the nearest of
+    `settings` is suggested. A SpecError raised by a validator keeps its message.
     """
     return [_problem(each, whole, inside, remedies(each["loc"]), list(settings)) for each in error.errors()]
 
@@ -67,6 +67,6 @@ def _field(inside: str, location: Iterable[int | str]) -> str:
 
 
 def _in_our_words(message: str) -> str:
-    """Pydantic's message as it reads after a field's name: "must be less than or equal to 8"."""
+    """Pydantic's message as a predicate of the field: "must be less than or equal to 8"."""
     text = message.removeprefix("Value error, ")
     return f"must be {text.removeprefix(_INPUT)}" if text.startswith(_INPUT) else text[:1].lower() + text[1:]

@@ -8,12 +8,12 @@ _HUGGING_FACE = "hf:"
 
 
 def with_recorded_dtype(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec (as `RunSpec.to_dict` writes it) in which every Hugging Face model names its dtype."""
+    """A spec (as `RunSpec.to_dict` writes it) in which every Hugging Face model has an explicit dtype."""
     return {key: _named(value) if key in ("model", "reference", "recipe") else value for key, value in spec.items()}
 
 
 def settings_with_recorded_dtype(source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a recorded source stage, with the dtype where it is a Hugging Face model's."""
+    """The settings of a recorded source stage, with an explicit dtype for Hugging Face models."""
     return {"dtype": FORMER_DEFAULT, **settings} if source.startswith(_HUGGING_FACE) else dict(settings)
 
 

@@ -1,4 +1,4 @@
-"""Which earlier runs a spec names: what it starts from, learns from and is compared with. Loads no torch."""
+"""The earlier runs in a spec: source model, teachers and reference. Loads no torch."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ _SPELT = "source"  # a model reference's own key; what it is for stands above it
 
 @dataclass(frozen=True)
 class NamedRun:
-    """An earlier run that a spec names: its number, what for ("model", "teacher" …), and the stage that needs it."""
+    """An earlier run in a spec: its number, its role ("model", "teacher" …), and the stage that needs it."""
 
     number: int
     role: str
@@ -20,7 +20,7 @@ class NamedRun:
 
 
 def named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
-    """The runs that a spec (as `RunSpec.to_dict` writes it) names, each role of one once, in the order of the spec."""
+    """The runs in a spec (as written by `RunSpec.to_dict`), each role of a run once, in the order of the spec."""
     found: dict[NamedRun, None] = {}
     for key, value in spec.items():
         if key == "recipe":
@@ -32,7 +32,7 @@ def named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
 
 
 def _named(value: Any, role: str, position: int) -> Iterator[NamedRun]:
-    """The runs in model references `run:<number>`, wherever they stand in a value."""
+    """The runs in model references `run:<number>` anywhere in a value."""
     if isinstance(value, str) and (named := _RUN.fullmatch(value)):
         yield NamedRun(int(named[1]), role, position)
     elif isinstance(value, dict):

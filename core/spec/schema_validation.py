@@ -1,4 +1,4 @@
-"""A spec against the published schemas: all that can be refused before a worker is asked. Loads no torch."""
+"""Validates a spec against the published schemas, before any worker checks it. Loads no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -12,7 +12,7 @@ from core.spec.model import ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
 
 
 def validate(spec: RunSpec, catalogue: Catalogue) -> None:
-    """Raise SpecError with every problem that the schemas can tell."""
+    """Raise SpecError with every problem that the schemas reveal."""
     problems = [*_source_problems("models", spec.model, "model", catalogue, 0)]
     if spec.model.recipe:
         remedy = "Move these steps to the start of the recipe. Only references and teachers may have nested recipes."
@@ -30,7 +30,7 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
 
 
 def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterator[Problem]:
-    """Steps that refuse what an earlier step leaves; of several reasons against the same step the first."""
+    """Steps that refuse what an earlier step leaves; only the first reason for each step."""
     left: dict[str, str] = {}  # property -> the step that left it
     for index, step in enumerate(recipe):
         methods = [_method(item) for item in step.settings.get("methods") or ()]
@@ -64,7 +64,7 @@ _EXCLUDED = {"any": (), "cpu": ("gpu", "cuda"), "gpu": ("cpu",)}  # what workers
 
 
 def _device_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
-    """A device on which a technique or runtime of the spec cannot run: the run would wait for ever."""
+    """A device on which a technique or runtime of the spec cannot run, so that the run would wait forever."""
     for need, user in catalogue.requires(spec).items():
         if need in _EXCLUDED[spec.device]:
             remedy = f"Choose the device {'gpu' if spec.device == 'cpu' else 'cpu'} or any, or remove {user}."
@@ -72,7 +72,7 @@ def _device_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def _as_set(step: StepSpec, entry: dict[str, Any], kind: str) -> Iterator[tuple[str, str]]:
-    """What a step `leaves` (or `refuses`, with the remedy), as its settings are; the last word is the setting's."""
+    """What a step with its settings `leaves` (or `refuses`, with remedies); the last entry is a setting value's."""
     fields = entry.get("schema", {}).get("properties", {})
     found = _with_remedies(entry.get(kind, {}))
     for condition, names in entry.get(f"{kind}_with", {}).items():
@@ -90,7 +90,7 @@ def _with_remedies(names: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
 def _source_problems(
     kind: str, spec: ModelSpec | TaskSpec, field: str, catalogue: Catalogue, position: int
 ) -> Iterator[Problem]:
-    """Problems of a model or task; `position` counts the stages that a reference `stage:<n>` may name."""
+    """Problems of a model or task; `position` is the number of stages that `stage:<n>` may refer to."""
     if isinstance(spec, ModelSpec) and spec.source.startswith("stage:"):
         yield from _stage_problems(spec, f"{field}.source", position)
         return
@@ -135,7 +135,7 @@ _WRONG_FORM = {
 def _nested_problems(
     step: StepSpec, schema: dict[str, Any], place: str, catalogue: Catalogue, position: int
 ) -> Iterator[Problem]:
-    """Problems of the methods and of the models that a step's settings name."""
+    """Problems of the methods and models in a step's settings."""
     for key, property_schema in schema.get("properties", {}).items():
         value = step.settings.get(key)
         if value is None:
@@ -172,7 +172,7 @@ def _schema_problems(settings: dict[str, Any], schema: dict[str, Any], field: st
 
 
 def _innermost(error: ValidationError) -> ValidationError:
-    """Of an optional value's error, the one that speaks of the value (not of `null`)."""
+    """The part of an optional value's error that is about the value, not about `null`."""
     context = [e for e in error.context or () if e.validator_value != "null"]
     return _innermost(best_match(context) or error) if context else error
 

@@ -1,4 +1,4 @@
-"""YAML that people write, as plain data: nothing is executed, and a small text stays small. Loads no torch."""
+"""Reads YAML as plain data: executes nothing, and limits the expansion of aliases. Loads no torch."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of characters
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice: of two the first would be lost in silence."""
+    """The safe loader, which also rejects duplicate keys: otherwise the first would be lost silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping; raises ConstructorError for a key that was there before."""
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(text: str) -> Any:
-    """The data in a YAML text; raises SpecError, with the line, where it cannot be read."""
+    """The data in a YAML text; raises SpecError, with the line, if it cannot be read."""
     if len(text) > MOST_CHARACTERS:
         message = f"is longer than {MOST_CHARACTERS:,} characters"
         raise SpecError.of("spec", f"{text[:40]} …", message, "Check that this is the spec's file.")
@@ -60,7 +60,7 @@ def check(value: Any) -> None:
 
 
 def _written_out(value: Any, known: dict[int, int], levels: int) -> int:
-    """How many values it is, one that is referred to twice counted twice."""
+    """The number of values; those referred to twice count twice."""
     if not isinstance(value, (dict, list)):
         return 1
     if levels == 0:
@@ -77,7 +77,7 @@ def _too_deep() -> SpecError:
 
 
 def _not_kept(value: Any, field: str) -> Iterator[Problem]:
-    """What a store cannot hold, or cannot compare."""
+    """Values that a store cannot hold or compare."""
     if isinstance(value, float) and not math.isfinite(value):
         yield Problem(field or "spec", value, "is not a finite number", "Give a number.")
     elif isinstance(value, str) and _NO_TEXT.search(value):

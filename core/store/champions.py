@@ -1,7 +1,7 @@
-"""Champions: which stage a team ships to which device, and which ones it did before. The caller owns the session.
+"""Champions: the stage that a team ships to a device, with its history. The caller owns the session.
 
-A device is the conditions of a latency: hardware, runtime, threads, batch, length and phase. Nothing is ever changed
-or deleted: a later entry for the same task and device takes the place of an earlier one.
+A device is the conditions of a latency: hardware, runtime, threads, batch, length and phase. Entries are never changed
+or deleted: a later one for the same task and device replaces an earlier one.
 """
 
 from dataclasses import asdict, fields
@@ -23,7 +23,7 @@ class NotTimedError(ValueError):
 def crown(
     session: Session, *, project_id: int, device: Conditions, run_id: int, position: int, user_id: int, note: str = ""
 ) -> Champion:
-    """Make a run's stage the champion of a device; raises NotTimedError where it was not timed there."""
+    """Make a run's stage the champion of a device; raises NotTimedError if it was not timed there."""
     query = (
         select(Stage.id, Stage.task_hash)
         .join(RunStage, RunStage.stage_id == Stage.id)
@@ -61,7 +61,7 @@ def list_champions(session: Session, project_id: int, task_hash: str | None = No
 
 
 def list_history(session: Session, project_id: int, task_hash: str) -> list[dict[str, Any]]:
-    """Every entry of a task, the newest first: id, device, stage_id, run_id, user, note, created_at.
+    """Every entry of a task, newest first: id, device, stage_id, run_id, user, note, created_at.
 
     And of the stage label, model, task, task_hash, size_bytes, score, score_unit and p50_ms on the device; None where
     the title was taken away.
@@ -70,7 +70,7 @@ def list_history(session: Session, project_id: int, task_hash: str) -> list[dict
 
 
 def list_titles(session: Session, run_id: int) -> list[dict[str, Any]]:
-    """The titles that stages of a run hold now: columns of `list_history`."""
+    """The current titles of a run's stages: columns of `list_history`."""
     mine = select(RunStage.stage_id).where(RunStage.run_id == run_id)
     query = select(Champion.project_id, Champion.task_hash).where(Champion.stage_id.in_(mine)).distinct()
     stage_ids = set(session.scalars(mine))
@@ -79,7 +79,7 @@ def list_titles(session: Session, run_id: int) -> list[dict[str, Any]]:
 
 
 def find_latency(session: Session, stage_id: int, device: Conditions) -> Latency | None:
-    """What was last measured of a stage on a device; None where nothing is recorded any more."""
+    """The last measurement of a stage on a device; None if none is recorded."""
     same = [getattr(Latency, name).is_not_distinct_from(value) for name, value in asdict(device).items()]
     query = select(Latency).where(Latency.stage_id == stage_id, Latency.operating_point_id.is_(None), *same)
     return session.scalars(query.order_by(Latency.id.desc()).limit(1)).one_or_none()

@@ -1,4 +1,4 @@
-"""Specs that a worker is asked about, and its answers. The caller commits."""
+"""Preflight checks by workers: specs to check, and the answers. The caller commits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ KEPT_SECONDS = 3600.0  # an answer holds for the software that gave it; older on
 
 
 def ask(session: Session, spec: RunSpec) -> list[Problem] | None:
-    """The known answer about a spec (no problems: it fits); else None, and the question stands for a worker.
+    """The known answer for a spec (no problems: valid); else None, and the spec is queued for a worker.
 
     Send the worker a message afterwards: `worker.celery_app.enqueue_check`.
     """
@@ -27,7 +27,7 @@ def ask(session: Session, spec: RunSpec) -> list[Problem] | None:
 
 
 def find_answer(session: Session, spec_hash: str) -> list[Problem] | None:
-    """Problems of a spec as a worker found them; empty: it fits; None: not answered yet."""
+    """Problems of a spec found by a worker; empty: valid; None: no answer yet."""
     row = session.execute(
         select(SpecCheck.problems, SpecCheck.answered_at).where(SpecCheck.spec_hash == spec_hash)
     ).one_or_none()
@@ -37,7 +37,7 @@ def find_answer(session: Session, spec_hash: str) -> list[Problem] | None:
 
 
 def find_question(session: Session, spec_hash: str) -> dict[str, Any] | None:
-    """The spec that is asked about and not answered yet."""
+    """The spec of a check without an answer."""
     query = select(SpecCheck.spec).where(SpecCheck.spec_hash == spec_hash, SpecCheck.answered_at.is_(None))
     return session.scalar(query)
 

@@ -1,4 +1,4 @@
-"""The database's own clock, so that hosts with different clocks agree about leases."""
+"""The database's clock, so that hosts with different clocks agree about leases."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is compared: stages of runs of one project, with what tells the runs apart."""
+"""Data of the Compare page: stages of runs of one project, with what distinguishes the runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ComparedItem:
 def compared_stages(session: Session, project_id: int, items: Sequence[ComparedItem]) -> Rows:
     """The items' runs and stages, in no order: run columns as run_id, run_name ..., stage columns, all quantities.
 
-    Of every run all stages, from which the caller takes the ones asked for; runs without one are left out.
+    Returns all stages of each run, from which the caller selects; runs without stages are left out.
     """
     query = (
         select(
@@ -50,7 +50,7 @@ def compared_stages(session: Session, project_id: int, items: Sequence[ComparedI
 
 
 def latencies_of(session: Session, run_stages: Iterable[tuple[int, int]]) -> Rows:
-    """What these (run, stage) pairs measured of latency: every column of `latency`."""
+    """Latencies of these (run, stage) pairs: every column of `latency`."""
     pairs = set(run_stages)
     query = select(*Latency.__table__.columns).where(
         Latency.run_id.in_({run for run, _ in pairs}), Latency.stage_id.in_({stage for _, stage in pairs})
@@ -59,7 +59,7 @@ def latencies_of(session: Session, run_stages: Iterable[tuple[int, int]]) -> Row
 
 
 def details_of(session: Session, stage_ids: Iterable[int]) -> dict[int, list[dict[str, object]]]:
-    """What stages tell of their layers, by stage; those that tell nothing are left out."""
+    """Details of layers by stage; stages without any are left out."""
     query = select(Stage.id, Stage.details).where(Stage.id.in_(set(stage_ids)))
     told = {row.id: (row.details or {}).get("layers") for row in session.execute(query)}
     return {stage_id: layers for stage_id, layers in told.items() if layers}

@@ -11,7 +11,7 @@ from core.store.upsert import upsert
 
 
 def add_points(session: Session, run_id: int, points: Iterable[tuple[str, int, float]]) -> None:
-    """Add (curve, step, value) points; a step that is computed again takes the place of the first."""
+    """Add (curve, step, value) points; recomputed steps replace earlier ones."""
     last = {(curve, step): value for curve, step, value in points}
     rows = [{"run_id": run_id, "curve": c, "step": s, "value": v} for (c, s), v in last.items()]
     upsert(session, Point, rows, ["run_id", "curve", "step"], ["value"])

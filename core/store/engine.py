@@ -24,7 +24,7 @@ UPGRADE_LOCK = 0x511B0A2D  # Postgres advisory lock: one process migrates, the o
 
 
 def engine(url: str | None = None) -> Engine:
-    """The engine of an address (of the settings' store by default), one for each address in a process."""
+    """The engine of a URL (by default that of the settings), one per URL in a process."""
     return _engine(url or settings().database_url)
 
 
@@ -32,7 +32,7 @@ def engine(url: str | None = None) -> Engine:
 def session(url: str | None = None) -> Iterator[Session]:
     """A session that may write: commits at the end, rolls back on an exception.
 
-    In SQLite it takes the write lock at its start, because a reader that turns writer is refused at once.
+    In SQLite it takes the write lock at its start, because a reader that starts to write fails immediately.
     """
     with Session(engine(url), expire_on_commit=False) as opened, opened.begin():
         yield opened
@@ -40,13 +40,13 @@ def session(url: str | None = None) -> Iterator[Session]:
 
 @contextmanager
 def read_session(url: str | None = None) -> Iterator[Session]:
-    """A session that only reads: never waits for a writer and never keeps one waiting."""
+    """A read-only session: never waits for a writer and never blocks one."""
     with Session(engine(url).execution_options(reads_only=True)) as opened:
         yield opened
 
 
 def upgrade(url: str | None = None) -> None:
-    """Bring the store to the newest schema; several processes may call this at the same time."""
+    """Bring the store to the newest schema; several processes may call this concurrently."""
     from alembic import command  # most programs only ask for the revision
 
     target = engine(url)
@@ -62,7 +62,7 @@ def upgrade(url: str | None = None) -> None:
 def revision(url: str | None = None) -> tuple[str | None, str | None]:
     """The schema's revision in the store (None: empty) and the one that this program expects.
 
-    Without Alembic, whose import takes longer than both: the files of migrations begin with their revisions.
+    It does not use Alembic, whose import is slow: the names of migration files start with their revisions.
     """
     newest = max((file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/*_*.py")), default=None)
     with engine(url).execution_options(reads_only=True).connect() as connection:
@@ -72,7 +72,7 @@ def revision(url: str | None = None) -> tuple[str | None, str | None]:
 
 
 def migrations(connection: Connection | None = None) -> "Config":
-    """Alembic's configuration; with a connection, its commands act on that one."""
+    """Alembic's configuration; with a connection, its commands use that one."""
     from alembic.config import Config
 
     config = Config()

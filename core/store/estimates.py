@@ -1,4 +1,4 @@
-"""How long steps took before, to say how long a recipe may take. The caller owns the session."""
+"""Durations of earlier steps, to estimate the duration of a recipe. The caller owns the session."""
 
 from collections.abc import Iterable
 from statistics import median
@@ -15,7 +15,7 @@ RECENT = 50
 def step_seconds(
     session: Session, model: str, task: str, steps: Iterable[tuple[str, dict[str, Any]]]
 ) -> list[float | None]:
-    """Median seconds of each step's technique on the same model and task sources, None where it never ran.
+    """Median seconds of each step's technique on the same model and task sources, None if it never ran.
 
     A step with a budget (`steps`) is estimated by its seconds per update.
     """

@@ -10,16 +10,16 @@ from core.store.upsert import upsert
 
 
 def star(session: Session, user_id: int, run_ids: Iterable[int]) -> None:
-    """Give runs a star; one that a run has already changes nothing."""
+    """Star runs; idempotent."""
     upsert(session, Favourite, [{"user_id": user_id, "run_id": run_id} for run_id in run_ids], ("user_id", "run_id"))
 
 
 def unstar(session: Session, user_id: int, run_ids: Iterable[int]) -> None:
-    """Take the user's stars off runs."""
+    """Remove the user's stars from runs."""
     session.execute(delete(Favourite).where(Favourite.user_id == user_id, Favourite.run_id.in_(list(run_ids))))
 
 
 def starred(session: Session, user_id: int, run_ids: Iterable[int]) -> set[int]:
-    """Which of these runs bear the user's star."""
+    """Which of these runs the user has starred."""
     query = select(Favourite.run_id).where(Favourite.user_id == user_id, Favourite.run_id.in_(list(run_ids)))
     return set(session.scalars(query))

@@ -49,7 +49,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs of a project are listed; what is empty does not filter."""
+    """A filter of a project's runs; empty fields do not filter."""
 
     project_id: int
     statuses: tuple[RunStatus, ...] = ()
@@ -77,17 +77,17 @@ def list_runs(session: Session, chosen: RunFilter, order: Order = "newest", page
 
 
 def count_runs(session: Session, chosen: RunFilter) -> int:
-    """How many runs the filter leaves."""
+    """The number of runs that match the filter."""
     return session.scalar(select(func.count()).select_from(Run).where(*_conditions(chosen))) or 0
 
 
 def list_run_ids(session: Session, chosen: RunFilter, limit: int = 10_000) -> list[int]:
-    """Ids of all runs that the filter leaves, for what is done to many at once."""
+    """Ids of all runs that match the filter, for bulk actions."""
     return list(session.scalars(select(Run.id).where(*_conditions(chosen)).order_by(Run.id.desc()).limit(limit)))
 
 
 def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
-    """What the runs of a project can be filtered by: models, tasks, techniques, owners and tags, by name."""
+    """The choices of filters of a project's runs: models, tasks, techniques, owners and tags, by name."""
     mine = Run.project_id == project_id
     queries = {
         "models": select(Run.model).where(mine).distinct(),
@@ -100,7 +100,7 @@ def list_choices(session: Session, project_id: int) -> dict[str, list[str]]:
 
 
 def list_last_stages(session: Session, run_ids: Iterable[int]) -> Rows:
-    """The last stage of each run beside its reference: run_id, size, score and what they are compared with."""
+    """The last stage of each run with its reference: run_id, size, score and the values that they are compared with."""
     last = (
         select(RunStage.run_id, func.max(RunStage.position).label("position"))
         .where(RunStage.run_id.in_(list(run_ids)))
@@ -135,7 +135,7 @@ def list_last_stages(session: Session, run_ids: Iterable[int]) -> Rows:
 
 
 def list_queue(session: Session, project_id: int | None = None, limit: int = 200) -> Rows:
-    """Running runs, then queued ones in the order in which they will be taken, with owner and worker."""
+    """Running runs, then queued ones in the order of the queue, with owner and worker."""
     rank = (Run.status == RunStatus.QUEUED).label("waits")
     query: Select[*tuple[Any, ...]] = (
         select(*COLUMNS, User.name.label("owner"), Worker.name.label("worker"), now().label("now"))

@@ -9,7 +9,7 @@ from core.store.models import Run, RunStatus
 
 
 def move_run(session: Session, run_id: int, where: str) -> bool:
-    """Move a queued run to the "top", one "up" or one "down"; False when it is not queued or already there."""
+    """Move a queued run to the "top", one "up" or one "down"; False if it is not queued or already there."""
     run = session.get(Run, run_id, populate_existing=True)
     if run is None or run.status != RunStatus.QUEUED:
         return False

@@ -1,4 +1,4 @@
-"""Names that rows of the store hold: where a run stands, why it failed, who works alone. Loads no SQLAlchemy."""
+"""Constants of the store: states of runs, classes of failures, names of defaults. Loads no SQLAlchemy."""
 
 import enum
 
@@ -6,7 +6,7 @@ LOCAL_USER = "local"  # where nobody signs in
 
 
 class RunStatus(enum.StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -19,7 +19,7 @@ UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
 class FailureClass(enum.StrEnum):
-    """Whose fault a failure was; only `infrastructure` and `lost` are retried."""
+    """The cause of a failure; only `infrastructure` and `lost` are retried."""
 
     OUT_OF_MEMORY = "out of memory"
     BAD_SPEC = "bad spec"

@@ -1,4 +1,4 @@
-"""Who was made from what: runs with their stages, and the runs that they name. The caller owns the session."""
+"""Provenance: runs with their stages, and the runs that they started from. The caller owns the session."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ _STAGE = (
 
 
 def record_sources(session: Session, run_id: int, spec: Mapping[str, Any]) -> None:
-    """Keep which earlier runs a run's spec names; a number that no run bears is left out."""
+    """Record the earlier runs in a run's spec; unknown numbers are left out."""
     named = named_runs(spec)
     if not named:
         return
@@ -46,10 +46,10 @@ def record_sources(session: Session, run_id: int, spec: Mapping[str, Any]) -> No
 def find_family(
     session: Session, project_id: int, run_ids: Sequence[int], limit: int, *, relatives: bool = True
 ) -> tuple[list[int], int]:
-    """Runs of the project to draw together, at most `limit`, and how many there are.
+    """At most `limit` runs of the project to draw together, and their total number.
 
-    The runs and all that they were made from; with `relatives` also what was made from them, and the runs that share
-    a stage after the source with one of them. Those asked for come first, then what they were made from, then the
+    The runs and all their ancestors; with `relatives` also their descendants, and the runs that share
+    a stage after the source with one of them. The given runs come first, then their ancestors, then the
     newest.
     """
     asked = select(Run.id).where(Run.id.in_(list(run_ids)))
@@ -71,7 +71,7 @@ def find_family(
 
 
 def list_run_stages(session: Session, run_ids: Iterable[int]) -> Rows:
-    """The runs with their stages in order, a row a stage and one for a run without: run columns as run_id, run_name
+    """The runs with their stages in order, or one row for a run without any: run columns as run_id, run_name
     ..., owner, position, stage_id, reused, score_delta and columns of the stage."""
     named = (Run.id, Run.name, Run.recipe, Run.model, Run.status, Run.spec_hash, Run.cloned_from_id, Run.environment)
     query = (
@@ -94,13 +94,13 @@ def list_run_stages(session: Session, run_ids: Iterable[int]) -> Rows:
 
 
 def list_sources(session: Session, run_ids: Iterable[int]) -> Rows:
-    """What these runs name: run_id, source_id, role, position."""
+    """The sources of these runs: run_id, source_id, role, position."""
     columns = (RunSource.run_id, RunSource.source_id, RunSource.role, RunSource.position)
     query = select(*columns).where(RunSource.run_id.in_(list(run_ids)))
     return session.execute(query.order_by(*columns)).all()
 
 
 def _closure(asked: Select[int], near: Any, far: Any, name: str) -> Any:
-    """The runs asked for and all that is reached from them by going from `near` to `far`, again and again."""
+    """The given runs and all that are reachable from them by repeated steps from `near` to `far`."""
     reached = asked.cte(name, recursive=True)
     return reached.union(select(far).join(reached, near == reached.c.id))

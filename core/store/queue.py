@@ -1,7 +1,7 @@
-"""The queue: who takes which run next, who still holds one, and how one ends.
+"""The queue: claiming runs, keeping leases, and ending runs.
 
-Every change that two processes may want at once is one statement. What a child writes is conditional
-on (run, attempt), so that a run given to another worker cannot be written by the first.
+Every change that two processes may attempt at once is one statement. Writes of a run's process are conditional
+on (run, attempt), so a worker that lost a run cannot write to it.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ FREED: dict[str, Any] = {"lease_until": None, "computing_key": None}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child's work on a run ended; `failure` None with status DONE or CANCELLED."""
+    """How an attempt at a run ended; `failure` is None with status DONE or CANCELLED."""
 
     status: RunStatus
     failure: FailureClass | None = None
@@ -34,10 +34,10 @@ class Ended:
 def claim_next_run(
     session: Session, worker_id: int, device: str, provides: Iterable[str], lease_seconds: float
 ) -> Run | None:
-    """Take the first queued run that this worker can do, for an attempt with a lease; None where there is none.
+    """Claim the first queued run that this worker can execute, for an attempt with a lease; None if there is none.
 
-    Passed over: runs with a need that the worker does not provide, and runs that wait for a stage
-    which another run is computing right now.
+    Skipped are runs with a need that the worker does not provide, and runs that wait for a stage
+    that another run is computing.
     """
     waiting, busy = aliased(Run), aliased(Run)
     unmet = exists().where(RunNeed.run_id == waiting.id, RunNeed.need.not_in(list(provides)))
@@ -75,7 +75,7 @@ def claim_next_run(
 
 
 def renew_lease(session: Session, run_id: int, attempt: int, lease_seconds: float) -> bool | None:
-    """Keep a run for longer. Returns whether it is to be cancelled; None when it is no longer ours."""
+    """Renew the lease of a run. Returns whether it is to be cancelled; None if it is no longer ours."""
     renewed = (
         update(Run)
         .where(*_ours(run_id, attempt))
@@ -87,12 +87,12 @@ def renew_lease(session: Session, run_id: int, attempt: int, lease_seconds: floa
 
 
 def is_cancel_asked(session: Session, run_id: int, attempt: int) -> bool | None:
-    """Whether a run is to be cancelled; None when it is no longer ours."""
+    """Whether a run is to be cancelled; None if it is no longer ours."""
     return session.scalar(select(Run.cancel_requested).where(*_ours(run_id, attempt)))
 
 
 def is_ours(session: Session, run_id: int, attempt: int) -> bool | None:
-    """Lock the run's row for this transaction and tell whether it is to be cancelled; None when it is not ours."""
+    """Lock the run's row for this transaction and return whether it is to be cancelled; None if it is not ours."""
     touched = (
         update(Run)
         .where(*_ours(run_id, attempt))
@@ -106,7 +106,7 @@ def is_ours(session: Session, run_id: int, attempt: int) -> bool | None:
 def set_progress(
     session: Session, run_id: int, attempt: int, progress: float, text: str, seconds_left: float | None
 ) -> bool | None:
-    """Say how far a run is. Returns whether it is to be cancelled; None when it is no longer ours."""
+    """Record a run's progress. Returns whether it is to be cancelled; None if it is no longer ours."""
     told = (
         update(Run)
         .where(*_ours(run_id, attempt))
@@ -118,7 +118,7 @@ def set_progress(
 
 
 def start_computing(session: Session, run_id: int, attempt: int, key: str) -> bool:
-    """Announce the stage that a run computes now; False where another run is computing it already."""
+    """Announce the stage that a run computes now; False if another run is already computing it."""
     recorded = select(Artifact.stage_id).join(Stage, Stage.id == Artifact.stage_id).where(Stage.key == key)
     if session.scalar(recorded) is not None:
         stop_computing(session, run_id, attempt)
@@ -132,12 +132,12 @@ def start_computing(session: Session, run_id: int, attempt: int, key: str) -> bo
 
 
 def stop_computing(session: Session, run_id: int, attempt: int) -> None:
-    """The stage stands; others that waited for it may go on."""
+    """The stage is recorded; runs that waited for it may continue."""
     _changed(session, update(Run).where(*_ours(run_id, attempt)).values(computing_key=None))
 
 
 def give_back(session: Session, run_id: int, attempt: int, seconds: float = 0.0, next_key: str | None = None) -> bool:
-    """Return a run to its place in the queue without costing an attempt; to wait for `next_key` where given."""
+    """Return a run to its place in the queue without using up an attempt; to wait for `next_key` if given."""
     values = {
         "status": case((Run.cancel_requested, RunStatus.CANCELLED), else_=RunStatus.QUEUED),
         "ended_at": case((Run.cancel_requested, now()), else_=None),
@@ -152,7 +152,7 @@ def give_back(session: Session, run_id: int, attempt: int, seconds: float = 0.0,
 
 
 def finish_run(session: Session, run_id: int, attempt: int, ended: Ended) -> bool:
-    """End an attempt; what was not the run's own fault is queued again while it has attempts left."""
+    """End an attempt; failures not caused by the run itself are queued again while attempts are left."""
     retried = ended.failure in RETRIED
     again = Run.attempts_left > 0 if retried else Run.id < 0
     values = {
@@ -174,7 +174,7 @@ def finish_run(session: Session, run_id: int, attempt: int, ended: Ended) -> boo
 
 
 def cancel_run(session: Session, run_id: int) -> bool:
-    """Stop a run: at once while it is queued, else by asking its worker; False when it had already ended."""
+    """Cancel a run: immediately while it is queued, else through its worker; False if it had already ended."""
     queued = Run.status == RunStatus.QUEUED
     values = {
         "cancel_requested": True,
@@ -185,9 +185,9 @@ def cancel_run(session: Session, run_id: int) -> bool:
 
 
 def requeue_run(session: Session, run_id: int) -> bool:
-    """Queue an ended run again, behind the others, with all its attempts; False when it had not ended.
+    """Queue an ended run again, at the end of the queue, with all its attempts; False if it had not ended.
 
-    Its stages stand, so it goes on where it failed.
+    Its stages are kept, so it continues where it failed.
     """
     values = {
         "status": RunStatus.QUEUED,
@@ -208,9 +208,9 @@ def requeue_run(session: Session, run_id: int) -> bool:
 
 
 def return_lost_runs(session: Session) -> Rows:
-    """Take runs whose lease has ended from their workers: (id, status) of each.
+    """Take runs with expired leases from their workers: (id, status) of each.
 
-    They are queued again, or failed as lost where no attempt is left, or cancelled where that was asked.
+    They are queued again, failed as lost if no attempt is left, or cancelled if requested.
     """
     spent = Run.attempts_left <= 0
     returned = (

@@ -1,4 +1,4 @@
-"""Which recipe each recorded stage repeats, read from the specs of runs. Shared by migrations that change either."""
+"""The recipe hash of each recorded stage, from the specs of runs. Shared by migrations that change either."""
 
 import json
 
@@ -8,7 +8,7 @@ from core.analysis.replicates import Replicate, replicate  # stages that come la
 
 
 def fill(connection: sa.Connection) -> None:
-    """Set `recipe_hash` and `seeds_hash` of every stage; the runs that a spec names are earlier ones."""
+    """Set `recipe_hash` and `seeds_hash` of every stage; the runs in a spec are earlier ones."""
     sources: dict[int, set[int]] = {}
     for run_id, source_id in connection.execute(sa.text("SELECT run_id, source_id FROM run_source")):
         sources.setdefault(run_id, set()).add(source_id)

@@ -1,4 +1,4 @@
-"""Stages whose artifact was damaged, or computed again: what is recorded of them, who is told. The caller commits."""
+"""Damaged and recomputed stages: replacing their results and notifying runs. The caller commits."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ CONDITIONS = ("hardware", "software", "runtime", "dtype", "threads", "batch", "l
 
 
 def report_damage(session: Session, damaged: DamagedArtifact, *, found_by: str, except_run: int | None = None) -> None:
-    """Take note that a stage's artifact was damaged and is discarded, and tell every run that has used it."""
+    """Record that a stage's artifact was damaged and discarded, and warn every run that used it."""
     stage = session.execute(select(Stage.id, Stage.label).where(Stage.key == damaged.key)).one_or_none()
     if stage is None:
         return
@@ -37,10 +37,10 @@ def replace_results(
     latencies: Iterable[LatencyRow],
     reference_key: str | None,
 ) -> None:
-    """Put what was measured anew in the place of what is recorded of a stage; nothing where nothing is.
+    """Replace the recorded results of a stage, if there are any, with new ones.
 
-    Where the two differ, runs that have used the stage are told, their latencies under the same conditions are replaced
-    too, and comparisons with the old results are dropped: see `list_outdated`.
+    If the two differ, runs that used the stage are warned, their latencies under the same conditions are also
+    replaced, and comparisons with the old results are dropped: see `list_outdated`.
     """
     stage = session.scalars(select(Stage).where(Stage.key == measured.key)).one_or_none()
     if stage is None:
@@ -76,7 +76,7 @@ def list_outdated(session: Session, key: str) -> list[tuple[str, str]]:
 
 
 def compare(session: Session, key: str, reference_key: str, comparison: Comparison) -> None:
-    """Give a pair of stages its comparison, on every run that has none."""
+    """Record the comparison of a pair of stages in every run that has none."""
     ids = [select(Stage.id).where(Stage.key == each).scalar_subquery() for each in (key, reference_key)]
     values = (comparison.delta, comparison.low, comparison.high, comparison.p_value)
     lacking = (RunStage.stage_id == ids[0], RunStage.reference_stage_id == ids[1], RunStage.score_delta.is_(None))
@@ -85,12 +85,12 @@ def compare(session: Session, key: str, reference_key: str, comparison: Comparis
 
 
 def _compared_with(stage_id: int) -> ColumnElement[bool]:
-    """Places of a stage and of those that are compared with it."""
+    """Positions of a stage and of stages compared with it."""
     return (RunStage.stage_id == stage_id) | (RunStage.reference_stage_id == stage_id)
 
 
 def _replace_latencies(session: Session, stage_id: int, rows: Iterable[LatencyRow], reference_key: str | None) -> None:
-    """Give every run's times of a stage under these conditions, against this reference, the values of `rows`."""
+    """Replace every run's latencies of a stage under these conditions and against this reference with `rows`."""
     reference_id = session.scalar(select(Stage.id).where(Stage.key == reference_key)) if reference_key else None
     for row in rows:
         values = asdict(row)
@@ -100,7 +100,7 @@ def _replace_latencies(session: Session, stage_id: int, rows: Iterable[LatencyRo
 
 
 def _tell(session: Session, stage_id: int, text: str, except_run: int | None) -> None:
-    """Add a warning to the log of every run that has a stage, compares with it or names a run that ends with it."""
+    """Add a warning to the log of every run that has a stage, compares with it or starts from a run ending in it."""
     later = select(func.max(RunStage.position)).where(RunStage.run_id == RunSource.source_id).correlate(RunSource)
     ends_with_it = select(RunStage).where(
         RunStage.run_id == RunSource.source_id,

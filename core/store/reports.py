@@ -1,4 +1,4 @@
-"""Reports: pages that people write for their project. The caller owns the session and its commit."""
+"""Reports: pages that users write for their project. The caller owns the session and its commit."""
 
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ _COLUMNS = (Report.id, Report.title, Report.owner_id, User.name.label("owner"), 
 
 
 def add_report(session: Session, *, project_id: int, owner_id: int, title: str, text: str = "") -> Report:
-    """Write a new report."""
+    """Add a new report."""
     report = Report(project_id=project_id, owner_id=owner_id, title=title, text=text)
     session.add(report)
     session.flush()
@@ -26,24 +26,24 @@ def add_report(session: Session, *, project_id: int, owner_id: int, title: str, 
 
 
 def find_report(session: Session, report_id: int) -> Report | None:
-    """The report, None where there is none."""
+    """The report, None if there is none."""
     return session.get(Report, report_id, populate_existing=True)
 
 
 def read_report(session: Session, project_id: int, report_id: int) -> Columns | None:
-    """A report of the project with its text and its author's name, None where there is none."""
+    """A report of the project with its text and its author's name, None if there is none."""
     query = select(*_COLUMNS, Report.text).join(User, User.id == Report.owner_id)
     return session.execute(query.where(Report.id == report_id, Report.project_id == project_id)).one_or_none()
 
 
 def list_reports(session: Session, project_id: int) -> Rows:
-    """The project's reports without their texts, the last changed first."""
+    """The project's reports without their texts, the most recently changed first."""
     query = select(*_COLUMNS).join(User, User.id == Report.owner_id).where(Report.project_id == project_id)
     return session.execute(query.order_by(Report.changed_at.desc(), Report.id.desc())).all()
 
 
 def change_report(session: Session, report_id: int, edition: int, *, title: str, text: str) -> None:
-    """Replace what a report says; raises ChangedMeanwhileError where it is no longer of this edition."""
+    """Replace a report's contents; raises ChangedMeanwhileError if it is no longer at this edition."""
     changed = session.execute(
         update(Report)
         .where(Report.id == report_id, Report.edition == edition)
@@ -56,6 +56,6 @@ def change_report(session: Session, report_id: int, edition: int, *, title: str,
 
 
 def delete_report(session: Session, report: Report) -> None:
-    """Forget a report."""
+    """Delete a report."""
     session.delete(report)
     session.flush()

@@ -1,6 +1,6 @@
-"""Which artifacts an installation can do without: old ones that nothing asks for any more.
+"""Artifacts that can be removed: old ones that are no longer needed.
 
-Rows of a stage stand: its point stays on every chart, and a step that needs its weights again computes them again.
+A stage's rows are kept: its point stays on every chart, and a step that needs its weights computes them again.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.store.models import UNFINISHED, Artifact, Run, RunSource, RunStage, Ru
 
 @dataclass(frozen=True)
 class Removable:
-    """A stage whose artifact may go: its id, its key, and the bytes that it takes."""
+    """A stage whose artifact can be removed: its id, its key and its size in bytes."""
 
     stage_id: int
     key: str
@@ -21,15 +21,15 @@ class Removable:
 
 
 def count_running(session: Session) -> int:
-    """How many runs are being executed: each may read any artifact at any time."""
+    """The number of runs in progress, each of which may read any artifact."""
     return session.scalar(select(func.count()).select_from(Run).where(Run.status == RunStatus.RUNNING)) or 0
 
 
 def list_removable(session: Session, ended_before: float, *, last_too: bool) -> list[Removable]:
-    """Artifacts of stages that no run has which is unfinished or ended after `ended_before` (seconds since 1970).
+    """Artifacts of stages that belong only to runs that ended before `ended_before` (seconds since 1970).
 
-    The last stage of a run, which its model is taken from, stays unless `last_too`; and it stays in any case while an
-    unfinished run names its run.
+    The last stage of a run, which provides its model, is kept unless `last_too`, and always while an
+    unfinished run refers to its run.
     """
     later = aliased(RunStage)
     is_last = ~select(later).where(later.run_id == RunStage.run_id, later.position > RunStage.position).exists()
@@ -52,5 +52,5 @@ def list_removable(session: Session, ended_before: float, *, last_too: bool) -> 
 
 
 def forget_artifact(session: Session, stage_id: int) -> None:
-    """Take note that the weights of a stage are gone."""
+    """Record that the weights of a stage are gone."""
     session.execute(delete(Artifact).where(Artifact.stage_id == stage_id))

@@ -1,4 +1,4 @@
-"""What reads return: rows of columns, whichever they are."""
+"""The type of query results: rows of columns."""
 
 from collections.abc import Sequence
 from typing import Any

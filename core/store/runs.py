@@ -36,10 +36,10 @@ def submit_run(
     cloned_from_id: int | None = None,
     from_elsewhere: bool = False,
 ) -> Run:
-    """Queue a run. `needs` is what a worker must provide; by default the techniques that the spec names.
+    """Queue a run. `needs` is what a worker must provide; by default the spec's techniques.
 
-    A need is a worker's property ("cuda"), an offer ("technique:rtn") or one with its schema's hash
-    ("technique:rtn#<hash>"). Runs that a spec `from_elsewhere` names are runs of another store.
+    A need is a worker's property ("cuda"), an offer ("technique:rtn") or an offer with its schema's hash
+    ("technique:rtn#<hash>"). Run numbers in a spec `from_elsewhere` belong to another store.
     """
     techniques = spec.techniques()
     run = Run(
@@ -71,7 +71,7 @@ def submit_run(
 
 def recipe_text(spec: RunSpec) -> str:
     """The recipe in a line, the methods of a training in brackets: "train → train (sr_ste) → rtn"."""
-    return " → ".join(map(_step_text, spec.recipe)) or "as it is"
+    return " → ".join(map(_step_text, spec.recipe)) or "no steps"
 
 
 def get_run(session: Session, run_id: int) -> Run:
@@ -80,12 +80,12 @@ def get_run(session: Session, run_id: int) -> Run:
 
 
 def find_run(session: Session, run_id: int) -> Run | None:
-    """The run, None where there is none."""
+    """The run, None if there is none."""
     return session.get(Run, run_id, populate_existing=True)
 
 
 def run_details(session: Session, run_id: int) -> Columns | None:
-    """A run's row with the names of its owner, project and worker; None where there is none."""
+    """A run's row with the names of its owner, project and worker; None if there is none."""
     query = (
         select(
             Run,
@@ -104,7 +104,7 @@ def run_details(session: Session, run_id: int) -> Columns | None:
 
 
 def find_identical(session: Session, project_id: int, spec_hash: str) -> Rows:
-    """Runs of the project that ask for the same, the newest first: id, status, created_at."""
+    """Runs of the project with an identical spec, newest first: id, status, created_at."""
     query = (
         select(Run.id, Run.status, Run.created_at)
         .where(Run.spec_hash == spec_hash, Run.project_id == project_id)
@@ -115,7 +115,7 @@ def find_identical(session: Session, project_id: int, spec_hash: str) -> Rows:
 
 
 def typical_seconds(session: Session, spec_hash: str, model: str, task: str, recipe: str) -> float | None:
-    """Mean compute seconds of the last finished runs like this one: the same spec, else model, task and recipe."""
+    """Mean compute seconds of the last finished runs with the same spec, else the same model, task and recipe."""
     for same in (Run.spec_hash == spec_hash, (Run.model == model) & (Run.task == task) & (Run.recipe == recipe)):
         recent = (
             select(Run.compute_seconds)
@@ -131,12 +131,12 @@ def typical_seconds(session: Session, spec_hash: str, model: str, task: str, rec
 
 
 def note_environment(session: Session, run_id: int, environment: Mapping[str, Any]) -> None:
-    """Keep the versions and the hardware under which a run executes."""
+    """Record the versions and the hardware of a run."""
     session.execute(update(Run).where(Run.id == run_id).values(environment=dict(environment)))
 
 
 def rename_run(session: Session, run_id: int, name: str) -> None:
-    """Give a run another name."""
+    """Rename a run."""
     run = get_run(session, run_id)
     run.name = name
     run.search = _search_text(run, list_tags(session, run_id))
@@ -144,13 +144,13 @@ def rename_run(session: Session, run_id: int, name: str) -> None:
 
 
 def add_tag(session: Session, run_id: int, name: str) -> None:
-    """Tag a run; a tag that it bears already changes nothing."""
+    """Tag a run; idempotent."""
     session.merge(Tag(run_id=run_id, name=name))
     _refresh_search(session, run_id)
 
 
 def remove_tag(session: Session, run_id: int, name: str) -> None:
-    """Take a tag off a run."""
+    """Remove a tag from a run."""
     tag = session.get(Tag, (run_id, name))
     if tag is not None:
         session.delete(tag)
@@ -158,7 +158,7 @@ def remove_tag(session: Session, run_id: int, name: str) -> None:
 
 
 def list_tags(session: Session, run_id: int) -> list[str]:
-    """A run's tags, in order of the alphabet."""
+    """A run's tags in alphabetical order."""
     return list(session.scalars(select(Tag.name).where(Tag.run_id == run_id).order_by(Tag.name)))
 
 
@@ -171,7 +171,7 @@ def add_note(session: Session, run_id: int, user_id: int, text: str) -> Note:
 
 
 def list_notes(session: Session, run_id: int) -> Rows:
-    """A run's notes, the oldest first: id, text, author, created_at."""
+    """A run's notes, oldest first: id, text, author, created_at."""
     query = (
         select(Note.id, Note.text, User.name.label("author"), Note.created_at)
         .join(User, User.id == Note.user_id)

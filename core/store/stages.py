@@ -1,4 +1,4 @@
-"""Stages: what runs leave behind, measured, and shared by all runs that need the same. The caller commits."""
+"""Stages: the measured results of runs, shared by all runs that need them. The caller commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -17,7 +17,7 @@ FIDELITY = tuple(field.name for field in fields(Fidelity))
 
 
 def find_stage(session: Session, key: str) -> FoundStage | None:
-    """The recorded stage with this key and what was measured of its latency; None where there is none."""
+    """The recorded stage with this key and its latencies; None if there is none."""
     query = select(Stage, Artifact.manifest_sha256).outerjoin(Artifact, Artifact.stage_id == Stage.id)
     row = session.execute(query.where(Stage.key == key)).one_or_none()
     if row is None:
@@ -40,15 +40,15 @@ def list_keys(session: Session, stage_ids: Iterable[int]) -> dict[int, str]:
 
 
 def reference_size(reference: type[Stage]) -> ColumnElement[Any]:
-    """The bytes that sizes are compared with: of the user's own files where the reference was loaded from them."""
+    """The bytes that sizes are compared with: those of the user's files if the reference was loaded from them."""
     return func.coalesce(reference.checkpoint_bytes, reference.size_bytes)
 
 
 def add_stage(session: Session, measured: MeasuredStage, address: str, n_bytes: int, manifest_sha256: str) -> int:
-    """Record a stage with its artifact and return its id; results that are recorded under its key already stand.
+    """Record a stage with its artifact and return its id; results already recorded under its key are kept.
 
-    Only its peak memory is the last that was measured: it is of one machine, which the stage's details name. Its
-    artifact is the last one, which a run may have computed anew.
+    Only its peak memory is replaced by the latest one: it belongs to one machine, named in the stage's details. Its
+    artifact is the latest one, which a run may have computed again.
     """
     memory = () if measured.peak_memory_bytes is None else ("peak_memory_bytes", "reload_max_error", "details")
     upsert(session, Stage, [asdict(measured)], ["key"], memory)
@@ -69,9 +69,9 @@ def attach_stage(
     comparison: Comparison | None,
     fidelity: Fidelity | None = None,
 ) -> None:
-    """Say that a run has a stage at a position (0 is its source); doing it again changes nothing.
+    """Record that a run has a stage at a position (0 is its source); idempotent.
 
-    The first run that has a stage says which recipe it repeats, with which seeds.
+    The first run with a stage determines its recipe and seeds.
     """
     run = session.execute(select(Run.project_id, Run.spec).where(Run.id == run_id)).one()
     if position >= 0:
@@ -102,7 +102,7 @@ def _say_what_it_repeats(session: Session, stage_id: int, run_id: int, spec: Map
 
 
 def _last_stages(session: Session, run_id: int) -> dict[int, Replicate]:
-    """What the last stages of the runs that a run names repeat."""
+    """The replicates of the last stages of a run's sources."""
     query = (
         select(RunStage.run_id, Stage.recipe_hash, Stage.seeds_hash)
         .join(Stage, Stage.id == RunStage.stage_id)
@@ -116,7 +116,7 @@ def _last_stages(session: Session, run_id: int) -> dict[int, Replicate]:
 def set_latencies(
     session: Session, run_id: int, stage_id: int, rows: Iterable[LatencyRow], reference_stage_id: int | None
 ) -> None:
-    """What a run measured of a stage's latency; takes the place of what it measured of it before."""
+    """Record a run's latencies of a stage; replaces its earlier ones."""
     session.execute(delete(Latency).where(Latency.run_id == run_id, Latency.stage_id == stage_id))
     common = {"run_id": run_id, "stage_id": stage_id, "reference_stage_id": reference_stage_id}
     values = [{**common, **asdict(row)} for row in rows]
@@ -125,7 +125,7 @@ def set_latencies(
 
 
 def add_operating_points(session: Session, stage_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Settings of a stage that need no new weights: name, value, score, score_low, score_high, macs."""
+    """Add settings of a stage that need no new weights: name, value, score, score_low, score_high, macs."""
     changed = ("score", "score_low", "score_high", "macs")
     upsert(
         session, OperatingPoint, [{"stage_id": stage_id, **row} for row in rows], ["stage_id", "name", "value"], changed
@@ -154,7 +154,7 @@ def list_run_stages(session: Session, run_id: int) -> Rows:
 
 
 def list_latencies(session: Session, run_ids: Iterable[int]) -> Rows:
-    """What runs measured of latency, stage by stage: run_id, position and every column of `latency`."""
+    """Latencies of runs by stage: run_id, position and every column of `latency`."""
     query = (
         select(RunStage.position, *Latency.__table__.columns)
         .join(RunStage, (RunStage.run_id == Latency.run_id) & (RunStage.stage_id == Latency.stage_id))
@@ -171,9 +171,9 @@ def list_operating_points(session: Session, stage_ids: Iterable[int]) -> Sequenc
 
 
 def find_run_stage(session: Session, run_id: int, position: int | None = None) -> tuple[str, str | None] | None:
-    """Key of a finished run's stage (its last one by default), which `run:<id>` names, and its artifact's address.
+    """Key of a finished run's stage (by default its last one, for `run:<id>`), and its artifact's URL.
 
-    The address is None where the artifact is not here: removed, damaged, or imported without its weights.
+    The URL is None if there is no artifact: removed, damaged, or imported without its weights.
     """
     query = (
         select(Stage.key, Artifact.address)
@@ -209,7 +209,7 @@ def find_reference_key(session: Session, run_id: int) -> str | None:
 
 
 def _fidelities(session: Session, stage_id: int) -> dict[str, Fidelity]:
-    """What runs measured of a stage's fidelity, by the reference's key."""
+    """Fidelity of a stage by the reference's key."""
     query = (
         select(RunStage, Stage.key)
         .join(Stage, Stage.id == RunStage.reference_stage_id)
@@ -221,12 +221,12 @@ def _fidelities(session: Session, stage_id: int) -> dict[str, Fidelity]:
 
 
 def fidelity_of(place: RunStage) -> Fidelity | None:
-    """The fidelity of a stage at its place in a run; None where it was not measured."""
+    """The fidelity of a stage at its position in a run; None if it was not measured."""
     return None if place.kl is None else Fidelity(**{name: getattr(place, name) for name in FIDELITY})
 
 
 def _latest_latencies(session: Session, stage_id: int) -> list[tuple[str | None, LatencyRow]]:
-    """Of each set of conditions, what was measured last, with the key of the reference it was measured against."""
+    """The latest latency for each set of conditions, with the key of its reference."""
     reference = aliased(Stage)
     query = (
         select(Latency, reference.key)

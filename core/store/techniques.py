@@ -1,4 +1,4 @@
-"""The published catalogue: what workers offer, each entry by kind, name and schema hash. The caller commits."""
+"""The published catalogue of workers, with entries by kind, name and schema hash. The caller commits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,13 +13,13 @@ from core.store.upsert import upsert
 
 
 def publish(session: Session, entries: Iterable[tuple[str, str, str, Mapping[str, Any]]]) -> None:
-    """Publish (kind, name, hash, entry) of techniques, models, tasks and runtimes; what is already published stays."""
+    """Publish (kind, name, hash, entry) of techniques, models, tasks and runtimes; existing entries are kept."""
     rows = [{"kind": kind, "name": name, "hash": digest, "entry": dict(entry)} for kind, name, digest, entry in entries]
     upsert(session, PublishedTechnique, rows, ["kind", "name", "hash"])
 
 
 def list_published(session: Session) -> Rows:
-    """(kind, name, hash, entry) of all that was ever published, later ones last."""
+    """(kind, name, hash, entry) of everything ever published, latest last."""
     query = select(
         PublishedTechnique.kind, PublishedTechnique.name, PublishedTechnique.hash, PublishedTechnique.entry
     ).order_by(PublishedTechnique.published_at)
@@ -27,7 +27,7 @@ def list_published(session: Session) -> Rows:
 
 
 def list_offers(session: Session, seen_within: float = 60.0) -> dict[str, dict[str, list[str]]]:
-    """Which living workers offer what: "technique:rtn" -> schema hash -> names of the workers."""
+    """Offers of live workers: "technique:rtn" -> schema hash -> names of the workers."""
     query = select(Worker.name, Worker.offers).where(
         Worker.stopped_at.is_(None), Worker.last_seen_at > now() - seen_within
     )

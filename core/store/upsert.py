@@ -1,4 +1,4 @@
-"""Insert rows that may be there already: the same statement in SQLite and Postgres."""
+"""Insert rows that may already exist: the same statement in SQLite and Postgres."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def upsert(
     key: Iterable[str],
     changed: Iterable[str] = (),
 ) -> None:
-    """Insert rows; where one with the same `key` columns stands, set its `changed` columns (none: leave it)."""
+    """Insert rows; if one with the same `key` columns exists, set its `changed` columns (none: keep it)."""
     if not rows:
         return
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert

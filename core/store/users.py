@@ -14,9 +14,9 @@ DEFAULT_PROJECT = "default"
 
 
 def enrol(session: Session, name: str) -> User:
-    """The user of this name, made if new; the installation's first user becomes owner of the default project.
+    """The user of this name, created if new; the first user of an installation becomes owner of the default project.
 
-    Later users have no role until an owner gives them one: an identity provider may know the whole world.
+    Later users have no role until an owner gives them one, since an identity provider may have any number of users.
     """
     known = session.scalar(select(User).where(User.name == name))
     if known is not None:
@@ -55,7 +55,7 @@ def list_projects(session: Session, user_id: int) -> Rows:
 
 
 def count_projects(session: Session) -> int:
-    """How many projects there are."""
+    """The number of projects."""
     return session.scalar(select(func.count()).select_from(Project)) or 0
 
 

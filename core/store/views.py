@@ -1,4 +1,4 @@
-"""Saved views: a page as someone had set it, under a name. The caller owns the session and its commit."""
+"""Saved views: the state of a page under a name. The caller owns the session and its commit."""
 
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +13,7 @@ class NameTakenError(ValueError):
 
 
 def save_view(session: Session, *, project_id: int, owner_id: int, page: str, name: str, query: str) -> SavedView:
-    """Save a page's query under a name; the user's own view of that name on that page is replaced."""
+    """Save a page's query under a name; replaces the user's own view of that name on that page."""
     same = (
         SavedView.project_id == project_id,
         SavedView.owner_id == owner_id,
@@ -30,7 +30,7 @@ def save_view(session: Session, *, project_id: int, owner_id: int, page: str, na
 
 
 def find_view(session: Session, view_id: int) -> SavedView | None:
-    """The view, None where there is none."""
+    """The view, None if there is none."""
     return session.get(SavedView, view_id, populate_existing=True)
 
 
@@ -47,7 +47,7 @@ def list_views(session: Session, project_id: int, user_id: int, page: str | None
 
 
 def rename_view(session: Session, view: SavedView, name: str) -> None:
-    """Give a view another name; raises NameTakenError where its owner has one of that name on the page."""
+    """Rename a view; raises NameTakenError if its owner has a view of that name on the page."""
     try:
         with session.begin_nested():
             view.name = name
@@ -58,12 +58,12 @@ def rename_view(session: Session, view: SavedView, name: str) -> None:
 
 
 def share_view(session: Session, view: SavedView, *, shared: bool) -> None:
-    """Show a view to all of the project, or to its owner alone."""
+    """Share a view with the project, or make it private."""
     view.shared = shared
     session.flush()
 
 
 def delete_view(session: Session, view: SavedView) -> None:
-    """Forget a view; what it showed stays."""
+    """Delete a view."""
     session.delete(view)
     session.flush()

@@ -1,4 +1,4 @@
-"""What a worker must have to take a run, and why nobody takes one. The caller owns the session."""
+"""The needs of queued runs, and why no worker takes them. The caller owns the session."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,12 +10,12 @@ from core.store.models import Run, RunNeed, Worker
 
 
 def provided(provides: Iterable[str], offers: Mapping[str, str]) -> set[str]:
-    """Every need that a worker meets: its properties, and its offers without and with the schema's hash."""
+    """All needs that a worker meets: its properties, and its offers with and without the schema's hash."""
     return {*provides, *offers, *(f"{name}#{digest}" for name, digest in offers.items())}
 
 
 def waiting_for(session: Session, run_ids: Iterable[int], seen_within: float) -> dict[int, str]:
-    """Why queued runs are not taken, in words, for those that no living worker can take."""
+    """What queued runs wait for, for those that no live worker can take."""
     workers = session.execute(
         select(Worker.device, Worker.provides, Worker.offers).where(
             Worker.stopped_at.is_(None), Worker.last_seen_at > now() - seen_within

@@ -1,4 +1,4 @@
-"""Workers: who they are, what they offer, when they were last seen. The caller commits."""
+"""Workers: what they are, what they provide, when they were last seen. The caller commits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def register_worker(
     offers: Mapping[str, str],
     provides: Iterable[str],
 ) -> int:
-    """Enter a worker that starts (again, under the same name) and return its id."""
+    """Register a worker that starts (again, under the same name) and return its id."""
     worker = session.scalars(select(Worker).where(Worker.name == name)).one_or_none() or Worker(name=name)
     worker.device = device
     worker.hardware = dict(hardware)
@@ -36,17 +36,17 @@ def register_worker(
 
 
 def beat(session: Session, worker_id: int) -> None:
-    """The worker is alive."""
+    """Record a heartbeat of the worker."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(last_seen_at=now(), stopped_at=None))
 
 
 def stop_worker(session: Session, worker_id: int) -> None:
-    """The worker has ended in good order."""
+    """Record that the worker has stopped."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(last_seen_at=now(), stopped_at=now()))
 
 
 def list_workers(session: Session, lost_after: float = 60.0) -> Rows:
-    """Workers that live or did lately: every column, what they run, `age` in seconds since seen, and `lost`."""
+    """Live and recent workers: every column, their current run, `age` in seconds since last seen, and `lost`."""
     age = now() - Worker.last_seen_at
     query = (
         select(
@@ -66,7 +66,7 @@ def list_workers(session: Session, lost_after: float = 60.0) -> Rows:
 
 
 def forget_workers(session: Session, unseen_seconds: float) -> None:
-    """Remove workers that nobody has seen for long and that no run names."""
+    """Remove workers that were not seen for long and that no run refers to."""
     unseen = Worker.last_seen_at < now() - unseen_seconds
     unnamed = Worker.id.not_in(select(Run.worker_id).where(Run.worker_id.is_not(None)))
     session.execute(delete(Worker).where(unseen, unnamed))

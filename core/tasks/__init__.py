@@ -1,4 +1,4 @@
-"""Data sets and how a model's answers to them are scored. Loads torch only when a task is loaded."""
+"""Data sets and how a model's predictions on them are scored. Loads torch only when a task is loaded."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def load(spec: TaskSpec) -> "Task":
-    """The task that a spec names, its data read and split. Raises SpecError where it cannot be."""
+    """The task of a spec, with its data read and split. Raises SpecError if that fails."""
     from core.tasks.answers import AnswersTask
     from core.tasks.catalogue import read
     from core.tasks.data import AnswersData, CorpusData, ImageData

@@ -1,4 +1,4 @@
-"""Language modelling of which only some tokens count: the answers, scored by how many are right."""
+"""Language modelling in which only some tokens count: the answers, scored by accuracy."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from core.tasks.windows import IGNORED, WindowSplit, WindowTask
 
 
 class AnswersTask(WindowTask):
-    """A task on `AnswersData`: predict the tokens of the answers from all that is before them, earlier answers too."""
+    """A task on `AnswersData`: predict the tokens of the answers from everything before, including earlier answers."""
 
     score: Score = ANSWER_ACCURACY
 
@@ -23,7 +23,7 @@ class AnswersTask(WindowTask):
         self.data = data
 
     def encoded(self, format: InputFormat) -> dict[str, WindowSplit]:
-        """A window a sequence; raises SpecError where one is longer than the model takes."""
+        """One window per sequence; raises SpecError if one exceeds the model's maximum length."""
         windows = {split: self._encode(split) for split in self.data.texts}
         length = max(split.labels.shape[1] for split in windows.values())
         if format.length is not None and length > format.length:
@@ -38,7 +38,7 @@ class AnswersTask(WindowTask):
         return WindowSplit(tokens[:, :-1], labels[:, 1:])
 
     def _marked(self, text: str) -> tuple[Tensor, Tensor]:
-        """The tokens of a text, and the same with IGNORED where there is no answer [n]."""
+        """The tokens of a text, and the same with IGNORED outside the answers [n]."""
         tokens: list[int] = []
         labels: list[int] = []
         start = 0
@@ -51,7 +51,7 @@ class AnswersTask(WindowTask):
         return torch.tensor(tokens + rest), torch.tensor(labels + [IGNORED] * len(rest))
 
     def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
-        """Accuracy (%) and cross entropy (nats) per answer, and the share (%) of sequences with no wrong one."""
+        """Accuracy (%) and cross entropy (nats) per answer, and the share (%) of sequences without wrong ones."""
         nats, tokens, correct = (examples[key].double() for key in ("nats", "tokens", "correct"))
         return {
             ANSWER_ACCURACY.name: ANSWER_ACCURACY.of_sums(correct.sum().item(), tokens.sum().item()),
@@ -60,7 +60,7 @@ class AnswersTask(WindowTask):
         }
 
     def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:
-        """The sequences, their answers included, and the answers by themselves."""
+        """The sequences, including their answers, and the answers alone."""
         batch = self.split(split).batch(torch.tensor(indices))
         shown = zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
         return [

@@ -25,9 +25,9 @@ BROKEN = (  # what `zipfile` raises for archives that are damaged, encrypted, or
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip into `folder`; returns the first folder from there down that holds more than one thing.
+    """Unpack a zip into `folder`; returns the first folder from there down with more than one entry.
 
-    Raises SpecError for a broken archive and for one that leads out of itself or grows without bound.
+    Raises SpecError for a broken archive, and for one that writes outside its folder or unpacks to too much.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -54,14 +54,14 @@ def _write_entries(archive: Path, packed: zipfile.ZipFile, folder: Path) -> None
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is one of those that operating systems leave in folders and archives."""
+    """Whether a file is one that operating systems leave in folders and archives."""
     parts = [part for part in name.replace("\\", "/").split("/") if part != ".."]
     is_hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
     return is_hidden or parts[-1].lower() in ("thumbs.db", "desktop.ini")
 
 
 def _inside(archive: Path, entry: zipfile.ZipInfo) -> PurePosixPath:
-    """The entry's path below the folder that it is unpacked to."""
+    """The entry's path in the folder that it is unpacked to."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename):
         raise _bad_archive(
@@ -77,7 +77,7 @@ def _bad_archive(archive: Path, message: str, remedy: str) -> SpecError:
 
 
 def copy_at_most(most: int, stream: IO[bytes], file: IO[bytes], name: str) -> int:
-    """Copy to the end, `most` bytes at the most; returns how many they were."""
+    """Copy to the end, but at most `most` bytes; returns their number."""
     n_bytes = 0
     while chunk := stream.read(CHUNK):
         n_bytes += len(chunk)

@@ -1,4 +1,4 @@
-"""What a task is: splits that never depend on a run's seed, a training loss, and per-example scores."""
+"""The interface of tasks: splits that never depend on a run's seed, a training loss, and per-example scores."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ __all__ = ["SPLITS", "InputFormat", "Kind", "Score", "Split", "Task", "inputs", 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How a model wants its inputs; a task prepares its data for it once (`Task.prepare`)."""
+    """The format of a model's inputs; a task prepares its data for it once (`Task.prepare`)."""
 
     tokenizer: Any = None  # has encode(text) -> list[int], decode(ids) -> str, vocab_size, pad_id
     length: int | None = None  # tokens of a window
@@ -36,7 +36,7 @@ class Split(Protocol):
 
 
 class Task(Protocol):
-    """Data and how answers to it are scored."""
+    """Data and how predictions on it are scored."""
 
     name: str  # its source: "builtin:digits"
     kind: Kind
@@ -48,7 +48,7 @@ class Task(Protocol):
     content_hash: str  # of the data and of what determines the splits
 
     def prepare(self, format: InputFormat) -> None:
-        """Encode the data as the model wants it; before `split`."""
+        """Encode the data in the model's input format; called before `split`."""
 
     def split(self, name: str) -> Split:
         """One of SPLITS; calibration is a part of train."""
@@ -63,27 +63,27 @@ class Task(Protocol):
         ...
 
     def summarize(self, examples: dict[str, Tensor]) -> dict[str, float]:
-        """All scores by name in their units, the principal one first, of examples [N] as `per_example` gives them.
+        """All scores by name in their units, the principal one first, from `per_example` quantities of examples [N].
 
-        A ratio of sums where that is the score (bits per character): so any subset or resample of the
-        examples can be scored, which the bootstrap does.
+        Some scores are ratios of sums (bits per character), so any subset or resample of the
+        examples can be scored, as the bootstrap does.
         """
         ...
 
     def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:
-        """Examples for people: {"image": PNG bytes} or {"text": str}, and {"label": str}."""
+        """Examples for display: {"image": PNG bytes} or {"text": str}, and {"label": str}."""
         ...
 
 
 def inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a batch the model is called with."""
+    """The part of a batch that the model is called with."""
     return {key: value for key, value in batch.items() if key != "labels"}
 
 
 def logits_of(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Logits, always float32, of a built-in model (returns them) or a Hugging Face one (an object that has them).
+    """Logits in float32 of a built-in model (which returns them) or a Hugging Face one (which returns an object).
 
-    Floating-point inputs are given in the model's dtype.
+    Floating-point inputs are converted to the model's dtype.
     """
     dtype = float_dtype(model)
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(batch).items()}

@@ -1,4 +1,4 @@
-"""Every source of tasks by its name: the one table to add a line to. Loads no torch."""
+"""Every source of tasks by name: to add one, add a line here. Loads no torch."""
 
 from pydantic import ValidationError
 
@@ -29,9 +29,9 @@ TASKS: dict[str, type[TaskSource]] = {
 
 
 def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
-    """The checked settings of the task's source, and what follows its name: a path, a repository.
+    """The validated settings of the task's source, and the path or repository after its name.
 
-    Raises SpecError for an unknown source and for each setting that it does not take.
+    Raises SpecError for an unknown source and for unknown settings.
     """
     kind, _, name = spec.source.partition(":")
     sources: dict[str, type[TaskSource]] = {**plugged("tasks", TaskSource), **TASKS}
@@ -45,6 +45,6 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
 
 
 def read(spec: TaskSpec) -> Data:
-    """The task's data, split. Raises SpecError where it cannot be read."""
+    """The task's data in splits. Raises SpecError if it cannot be read."""
     source, name = source_of(spec)
     return source.read(name)

@@ -1,4 +1,4 @@
-"""How many characters each token stands for, so that scores per character do not depend on the tokenizer."""
+"""The number of characters of each token, so that scores per character do not depend on the tokenizer."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def characters_of_tokens(tokenizer: Any) -> Tensor:
     """Characters that each token of the vocabulary begins [vocab_size].
 
-    A token of a single byte counts one character where the byte begins one in UTF-8, else none. Other tokens count
-    what they add to a text when decoded after another token (alone, some tokenizers drop their leading space).
+    A single-byte token counts one character if the byte starts one in UTF-8, else none. Other tokens count
+    the characters that they add when decoded after another token (alone, some tokenizers drop their leading space).
     """
     if _is_bytes(tokenizer):
         values = torch.arange(tokenizer.vocab_size)
@@ -28,5 +28,5 @@ def _is_bytes(tokenizer: Any) -> bool:
 
 
 def excess_factor(characters: Tensor, tokens: Tensor, text: str) -> float:
-    """What the tokens' counts must be multiplied by to add up to the text: 1 but for characters cut into tokens."""
+    """The factor by which the tokens' counts add up to the text: 1 except for characters split into several tokens."""
     return len(text) / max(1.0, characters[tokens].sum().item())

@@ -1,4 +1,4 @@
-"""How answers to a classification are scored, whatever goes into the model."""
+"""Scores of classification, independent of the type of input."""
 
 import torch
 from torch import Tensor

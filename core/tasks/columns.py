@@ -1,4 +1,4 @@
-"""Finding the columns of a table, and the classes in one. Loads no torch."""
+"""Finds the text and label columns of a table, and its classes. Loads no torch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Place = Callable[[int], str]  # index of an example -> where it is: "line 7"
 
 
 def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str]) -> str | None:
-    """The column that was given, else the first with a usual name; None where the table has neither."""
+    """The given column, else the first with a usual name; None if the table has neither."""
     if given is not None:
         return given if given in columns else None
     lower = {column.lower(): column for column in reversed(columns)}
@@ -27,7 +27,7 @@ def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str])
 
 
 def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], what: str) -> str:
-    """The column for `what` ("text"); raises SpecError, naming the columns that there are."""
+    """The column for `what` ("text"); raises SpecError, listing the existing columns."""
     column = find_column(columns, given, usual)
     if column is None:
         there = ", ".join(columns) or "none"
@@ -43,15 +43,15 @@ def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], 
 
 
 def row_of(index: int) -> str:
-    """Where an example is, in data that has rows."""
+    """The row of an example."""
     return f"row {index + 1:,}"
 
 
 def classes_of(labels: Sequence[object], place: Place = row_of) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes in order (numbers by value), and each example's class [N].
 
-    Where all labels are numbers, equal values are one class in any notation (1, "1", 1.0). Raises SpecError, naming
-    the place, for a label that is missing or not a single one; also for one class and for so many that they are none.
+    If all labels are numbers, equal values in any notation (1, "1", 1.0) are one class. Raises SpecError, naming
+    the place, for missing or multiple labels; also if there is only one class, or too many.
     """
     for index, label in enumerate(labels):
         _require_single(label, place, index)
@@ -71,7 +71,7 @@ def classes_of(labels: Sequence[object], place: Place = row_of) -> tuple[tuple[s
 
 
 def number_of(name: str) -> Decimal | None:
-    """The finite number that a name writes, None where it is something else: "1", "1.0" and "1e0" are equal."""
+    """The finite number that a name represents, else None: "1", "1.0" and "1e0" are equal."""
     try:
         number = Decimal(name)
     except InvalidOperation:
@@ -89,7 +89,7 @@ def _require_single(label: object, place: Place, index: int) -> None:
 
 
 def _numbers(names: Sequence[str], place: Place) -> list[Decimal] | None:
-    """The labels as numbers, None where they are names. A "nan" among numbers is a label that is missing."""
+    """The labels as numbers, None if they are names. A "nan" among numbers is a missing label."""
     number_by_name = {name: number_of(name) for name in set(names)}
     odd = {name for name, number in number_by_name.items() if number is None}
     if odd and all(name.lower() == "nan" for name in odd) and len(odd) < len(number_by_name):
@@ -100,7 +100,7 @@ def _numbers(names: Sequence[str], place: Place) -> list[Decimal] | None:
 
 
 def _notations(names: Sequence[str], numbers: Sequence[Decimal], ordered: Sequence[Decimal]) -> list[str]:
-    """How each number is written in the data; where in several ways, in the shortest one."""
+    """How each number is written in the data; the shortest notation if there are several."""
     written: dict[Decimal, set[str]] = {}
     for name, number in zip(names, numbers, strict=True):
         written.setdefault(number, set()).add(name)

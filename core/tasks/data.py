@@ -1,7 +1,7 @@
-"""Data as it was read, before any model: pixels and texts in NumPy and str. Loads no torch.
+"""Data as read, independent of any model: pixels and texts in NumPy and str. Loads no torch.
 
-Each has the splits train, validation and test; which example lies where is settled when the data is
-read and never depends on a run's seed. The calibration split is taken from train (`calibration_indices`).
+Each has the splits train, validation and test, which are determined when the data is
+read and never depend on a run's seed. The calibration split is taken from train (`calibration_indices`).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ CALIBRATION_EXAMPLES = 1024  # enough for every method's published calibration s
 
 @dataclass(frozen=True)
 class ImageData:
-    """Labelled images of one size; the pixels of a split are read or rendered when they are first asked for."""
+    """Labelled images of one size; the pixels of a split are read or rendered on first use."""
 
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # channels, height, width
@@ -34,7 +34,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class TextData:
-    """Labelled texts, each at most `length` tokens long for a model."""
+    """Labelled texts, truncated to `length` tokens for a model."""
 
     class_names: tuple[str, ...]
     labels: Mapping[str, np.ndarray]  # split -> int64 [N]
@@ -60,7 +60,7 @@ class CorpusData:
 
 @dataclass(frozen=True)
 class AnswersData:
-    """Sequences of which a language model predicts some characters, the answers, from those before."""
+    """Sequences in which a language model predicts some characters, the answers, from those before."""
 
     texts: Mapping[str, Sequence[str]]  # split -> N sequences
     answers: tuple[int, ...]  # places of the answers' characters, the same in every sequence, ascending
@@ -81,11 +81,11 @@ class TaskSource(BaseModel):
     places: ClassVar[frozenset[str]] = frozenset()  # settings that say only where data lies, not what it is
 
     def read(self, name: str) -> Data:
-        """The data that `name` names: what follows "file:" or "hf:", else the builtin's own name."""
+        """Read the data of `name`: the part after "file:" or "hf:", else the name of the built-in task."""
         raise NotImplementedError(type(self).__name__)
 
     def identity(self, *content: Any) -> str:
-        """Hash of the settings and of what was read; equal only for equal examples in equal splits."""
+        """Hash of the settings and the data; equal only for equal examples in equal splits."""
         settings = self.model_dump(mode="json", exclude=set(self.places))
         digest = hashlib.sha256(json.dumps([type(self).__name__, settings], sort_keys=True).encode())
         for part in content:

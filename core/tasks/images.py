@@ -1,4 +1,4 @@
-"""Image classification: pixels as a model wants them."""
+"""Image classification: pixels in a model's input format."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ class ImageTask(Classification):
         self._read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self, format: InputFormat) -> None:
-        """Take up the model's image size, channels and normalization; None keeps the data's own."""
+        """Use the model's image size, channels and normalization; None keeps the data's own."""
         self.format = format
 
     def split(self, name: str) -> Split:
@@ -76,7 +76,7 @@ class ImageSplit:
 
 
 def with_channels(images: Tensor, channels: int | None) -> Tensor:
-    """The images with 1 or 3 channels: grey is repeated, colour is weighted as the eye does (ITU-R BT.601)."""
+    """The images with 1 or 3 channels: grey is repeated, colour is converted to luma (ITU-R BT.601)."""
     if channels is None or channels == images.shape[1]:
         return images
     if images.shape[1] == 1:

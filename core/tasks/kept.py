@@ -1,4 +1,4 @@
-"""Keeping what takes long to make below the home folder. Loads no torch."""
+"""Caches expensive arrays in the home folder. Loads no torch."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in the file, made and written first where there is none."""
+    """The array in the file, which is computed and written first if it does not exist."""
     if path.exists():
         return np.load(path, allow_pickle=False)
     array = make()

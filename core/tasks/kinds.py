@@ -1,4 +1,4 @@
-"""Words that tasks are described with. Loads no torch."""
+"""Kinds of tasks. Loads no torch."""
 
 import enum
 
@@ -6,7 +6,7 @@ SPLITS = ("train", "calibration", "validation", "test")
 
 
 class Kind(enum.StrEnum):
-    """What goes into a model and what comes out."""
+    """The kind of a task: its inputs and outputs."""
 
     IMAGE_CLASSIFICATION = "image classification"  # pixel_values [B, C, H, W] -> logits [B, n_classes]
     TEXT_CLASSIFICATION = "text classification"  # input_ids, attention_mask [B, T] -> logits [B, n_classes]

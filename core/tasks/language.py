@@ -1,4 +1,4 @@
-"""Language modelling: a text as windows of tokens, scored in bits per character so that tokenizers compare."""
+"""Language modelling: windows of tokens, scored in bits per character, which are comparable between tokenizers."""
 
 import math
 from typing import Any
@@ -18,8 +18,8 @@ from core.tasks.windows import IGNORED, WindowSplit, WindowTask
 class LanguageTask(WindowTask):
     """A task on `CorpusData`: predict each token of a window from those before it.
 
-    Windows do not overlap. The last one of validation and test is filled up with tokens that are not
-    scored, so that every token but the first of a split is predicted exactly once; train drops it.
+    Windows do not overlap. The last one of validation and test is padded with tokens that are not
+    scored, so every token except the first of a split is predicted exactly once; train drops it.
     """
 
     score: Score = BITS_PER_CHARACTER
@@ -30,7 +30,7 @@ class LanguageTask(WindowTask):
         self._characters = torch.empty(0)  # [vocab_size]
 
     def encoded(self, format: InputFormat) -> dict[str, WindowSplit]:
-        """Windows are at most `format.length` tokens long; raises SpecError where a split is shorter than one."""
+        """Windows are at most `format.length` tokens long; raises SpecError if a split is shorter than one."""
         length = min(self.data.length, format.length or self.data.length)
         tokens = {split: torch.tensor(format.tokenizer.encode(text)) for split, text in self.data.texts.items()}
         counts = characters_of_tokens(format.tokenizer)

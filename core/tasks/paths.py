@@ -1,6 +1,6 @@
-"""Which of the machine's files a spec may name. Loads no torch.
+"""The files that a spec may use. Loads no torch.
 
-On a server those in the uploads and in the folders of SLIMBOARD_DATA; in the foreground all that its user may read.
+On a server, those in the uploads and in the folders of SLIMBOARD_DATA; in the foreground, all that the user may read.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _is_restricted: ContextVar[bool] = ContextVar("is_restricted", default=True)
 
 @contextmanager
 def permit_all() -> Iterator[None]:
-    """Let specs name every file while this lasts: for a user who runs them in a process of their own."""
+    """Permit all files inside the context, for users who execute specs in their own process."""
     token = _is_restricted.set(False)
     try:
         yield
@@ -25,10 +25,10 @@ def permit_all() -> Iterator[None]:
 
 
 def find_permitted(name: str) -> Path | None:
-    """The file or folder of this name in one of the data folders, symbolic links followed; None where there is none.
+    """The file or folder of this name in one of the data folders, following symbolic links; None if there is none.
 
-    A relative name is looked up in each folder in turn. What lies outside of all of them is as if it did not exist.
-    Where all files are permitted, a name is a path first: relative to the working directory, "~" is the home.
+    A relative name is looked up in each folder in turn. Files outside all of them are treated as nonexistent. If all
+    files are permitted, a name is first tried as a path: relative to the working directory, with "~" for the home.
     """
     if not _is_restricted.get() and (own := Path(name).expanduser()).exists():
         return own.resolve()
@@ -41,7 +41,7 @@ def find_permitted(name: str) -> Path | None:
 
 
 def get_permitted(field: str, source: str, name: str) -> Path:
-    """The file or folder; raises SpecError, naming the folders' setting, where it is missing or lies elsewhere."""
+    """The file or folder; raises SpecError, naming the setting for data folders, if it is missing or outside them."""
     path = find_permitted(name)
     if path is not None:
         return path
@@ -55,9 +55,9 @@ def get_permitted(field: str, source: str, name: str) -> Path:
 
 
 def refuse_escapes(field: str, source: str, folder: Path, root: Path | None = None) -> None:
-    """Raise SpecError where a symbolic link in the folder leads out of `root`, the folder itself by default.
+    """Raise SpecError if a symbolic link in the folder leads outside `root`, by default the folder itself.
 
-    Links of one's own lead where they may where all files are permitted.
+    If all files are permitted, links may lead anywhere.
     """
     if not _is_restricted.get():
         return

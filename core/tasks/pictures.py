@@ -1,4 +1,4 @@
-"""Pictures in files and on the page: to pixels and back. Loads no torch."""
+"""Converts image files to pixels and back. Loads no torch."""
 
 import io
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ WHOLE_BITS = (8, 10, 12, 14, 16)  # depths that cameras and scanners have
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before its pixels are kept."""
+    """Properties of an image before its pixels are loaded."""
 
     name: str  # for people: its file or row
     size: tuple[int, int]  # width, height in pixels
@@ -31,13 +31,13 @@ class Header:
 
 @dataclass(frozen=True)
 class ValueRange:
-    """What counts as white, the same for all pictures of a data set, so that brightness still compares."""
+    """The value of white, the same for all images of a data set, so that brightness stays comparable."""
 
     bits: int = 8  # of whole numbers: white is 2^bits - 1
     white: float = 1.0  # of floating-point numbers
 
     def warnings(self, headers: Sequence[Header]) -> list[str]:
-        """What a user should know of how values were read."""
+        """Warnings for users about how values were read."""
         told = []
         if any(header.mode in WIDE_MODES - {"F"} for header in headers):
             white = 2**self.bits - 1
@@ -58,7 +58,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def require_reasonable(size: tuple[int, int], name: str) -> None:
-    """Raise SpecError for a picture so large that reading it would exhaust the memory."""
+    """Raise SpecError for an image so large that reading it would exhaust the memory."""
     width, height = size
     if width * height > LARGEST_PICTURE:
         message = f"is an image of {width:,} x {height:,} pixels"
@@ -66,9 +66,9 @@ def require_reasonable(size: tuple[int, int], name: str) -> None:
 
 
 def header_of(image: Image.Image, name: str) -> Header:
-    """Size and mode, and where the mode is a wide one the range of its values, for which it is decoded.
+    """Size and mode and, for wide modes, the range of values, for which the image is decoded.
 
-    Raises SpecError for a picture that is too large, or whose values no brightness can be told from.
+    Raises SpecError for an image that is too large, or whose values cannot be interpreted as brightness.
     """
     require_reasonable(image.size, name)
     if image.mode not in WIDE_MODES:
@@ -83,9 +83,9 @@ def header_of(image: Image.Image, name: str) -> Header:
 
 
 def value_range(headers: Sequence[Header]) -> ValueRange:
-    """The smallest usual range that holds the values of all pictures.
+    """The smallest usual range that contains the values of all images.
 
-    Raises SpecError, naming the picture, for floating-point values beyond 255.
+    Raises SpecError, naming the image, for floating-point values beyond 255.
     """
     brightest = max((h for h in headers if h.mode == "F"), key=lambda h: h.high, default=None)
     if brightest is not None and brightest.high > 255:
@@ -97,9 +97,9 @@ def value_range(headers: Sequence[Header]) -> ValueRange:
 
 
 def common_shape(headers: Sequence[Header], image_size: int | None) -> tuple[int, int, int]:
-    """Channels, height and width that all pictures are brought to.
+    """Channels, height and width that all images are scaled to.
 
-    Their own size if they share one, else squares. Raises SpecError where all of them together would not fit into
+    Their own size if they share one, else squares. Raises SpecError if all of them together would not fit into
     memory.
     """
     channels = 1 if all(header.mode in GREY_MODES for header in headers) else 3
@@ -118,7 +118,7 @@ def common_shape(headers: Sequence[Header], image_size: int | None) -> tuple[int
 
 
 def pixels_of(image: Image.Image, shape: tuple[int, int, int], values: ValueRange) -> np.ndarray:
-    """The picture as uint8 [H, W, C]: upright, its middle cut to the proportions and scaled to the size of `shape`."""
+    """The image as uint8 [H, W, C]: upright, center-cropped to the aspect ratio and scaled to the size of `shape`."""
     channels, height, width = shape
     upright = ImageOps.exif_transpose(image)
     if upright.mode in WIDE_MODES:  # `convert` would cut values off instead of scaling them

@@ -1,4 +1,4 @@
-"""A look at data before it is used. Loads no torch."""
+"""A preview of a task's data. Loads no torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FIRST_CHARACTERS = 600  # of a text that is shown
 
 @dataclass(frozen=True)
 class PreviewItem:
-    """An example as people see it: a picture or a text."""
+    """An example for display: an image or a text."""
 
     label: str
     image: bytes | None = None  # PNG
@@ -27,7 +27,7 @@ class PreviewItem:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a task's data is."""
+    """A summary of a task's data."""
 
     kind: Kind
     counts: dict[str, int]  # split -> examples; characters for language modelling
@@ -40,7 +40,7 @@ class Preview:
 
 
 def preview(spec: TaskSpec) -> Preview:
-    """Counts and examples of a task's data. Raises SpecError where it cannot be read."""
+    """Counts and examples of a task's data. Raises SpecError if it cannot be read."""
     data = read(spec)
     classes, counts = _classes(data), _counts(data)
     return Preview(
@@ -72,7 +72,7 @@ def _classes(data: Data) -> dict[str, int]:
 
 
 def _items(data: Data) -> Iterator[PreviewItem]:
-    """Examples spread over the validation split, the smallest that may be looked at."""
+    """Examples spread over the validation split, the smallest split that may be shown."""
     if isinstance(data, CorpusData):
         yield PreviewItem("", text=data.texts["train"][:FIRST_CHARACTERS])
         return
@@ -92,6 +92,6 @@ def _items(data: Data) -> Iterator[PreviewItem]:
 
 
 def _excerpt(text: str) -> str:
-    """The text, or its beginning and its end, where what is asked for may stand."""
+    """The text, or its beginning and its end, which may contain the query."""
     half = FIRST_CHARACTERS // 2
     return text if len(text) <= FIRST_CHARACTERS else f"{text[:half]} … {text[-half:]}"

@@ -1,4 +1,4 @@
-"""Who lies in which split: settled by the examples' content, never by a run's seed or their order. Loads no torch."""
+"""Assigns examples to splits by their content, never by a run's seed or their order. Loads no torch."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from core.tasks.data import DATA_SPLITS
 
 
 def digest_of(content: bytes) -> str:
-    """What an example's place is decided by."""
+    """The digest that determines an example's split."""
     return hashlib.sha256(b"slimboard split 1\0" + content).hexdigest()
 
 
 def stratified(digests: Sequence[str], labels: np.ndarray, validation: float, test: float) -> dict[str, np.ndarray]:
-    """Indices of each split, in the order of the digests; every class gives the same shares.
+    """Indices of each split, in the order of the digests; every class has the same shares.
 
     Within a class the examples with the smallest digests are the test split, the next ones the validation
-    split. Equal examples (equal digests) lie in one split, even where their labels differ.
+    split. Equal examples (equal digests) are in one split, even if their labels differ.
     """
     label_of: dict[str, int] = {}
     for digest, label in zip(digests, labels.tolist(), strict=True):
@@ -39,9 +39,9 @@ def stratified(digests: Sequence[str], labels: np.ndarray, validation: float, te
 def completed(
     given: Mapping[str, np.ndarray], digests: Sequence[str], labels: np.ndarray, validation: float, test: float
 ) -> dict[str, np.ndarray]:
-    """The splits that the data came with, in the order of the digests; what is missing is cut from train.
+    """The data's own splits, in the order of the digests; missing ones are cut from train.
 
-    `given` has the indices of "train" and possibly of the others. Raises SpecError where a split remains empty.
+    `given` has the indices of "train" and possibly of the others. Raises SpecError if a split remains empty.
     """
     train = given["train"]
     shares = {"validation": validation, "test": test}
@@ -64,7 +64,7 @@ def _by_digest(digests: Sequence[str], indices: np.ndarray) -> np.ndarray:
 
 
 def contiguous(text: str, validation: float, test: float) -> dict[str, str]:
-    """The text in three parts in the order train, validation, test, cut at line ends where there are any near."""
+    """The text in three parts in the order train, validation, test, cut at nearby line ends if there are any."""
     first = _line_end(text, round(len(text) * (1 - validation - test)))
     second = max(first, _line_end(text, round(len(text) * (1 - test))))
     return {"train": text[:first], "validation": text[first:second], "test": text[second:]}

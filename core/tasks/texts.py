@@ -1,4 +1,4 @@
-"""Text classification: each text as tokens, padded to the longest of its batch."""
+"""Text classification: texts as tokens, padded to the longest in the batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from core.tasks.kinds import Kind
 
 
 class TextTask(Classification):
-    """A task on `TextData`; a text longer than the model's length is cut at its end."""
+    """A task on `TextData`; longer texts are truncated to the model's length."""
 
     def __init__(self, name: str, data: TextData):
         self.name, self.data = name, data
@@ -28,7 +28,7 @@ class TextTask(Classification):
         self._tokenizer: Any = None
 
     def prepare(self, format: InputFormat) -> None:
-        """Take up the model's tokenizer; texts become at most `format.length` tokens long."""
+        """Use the model's tokenizer; texts are truncated to `format.length` tokens."""
         self._tokenizer = format.tokenizer
         self.length = min(self.data.length, format.length or self.data.length)
 
@@ -41,7 +41,7 @@ class TextTask(Classification):
         return TextSplit(tokens, torch.from_numpy(labels), self._tokenizer.pad_id)
 
     def _encode(self, text: str) -> Tensor:
-        """At least one token, or there would be nothing to attend to."""
+        """At least one token, since attention needs one."""
         return torch.tensor(self._tokenizer.encode(text)[: self.length] or [self._tokenizer.pad_id])
 
     def show(self, split: str, indices: list[int]) -> list[dict[str, Any]]:

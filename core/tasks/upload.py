@@ -1,7 +1,7 @@
-"""Files that users send: checked, unpacked and kept below the home folder by their content's hash. Loads no torch.
+"""Uploads: validated, unpacked and stored in the home folder by the hash of their content. Loads no torch.
 
-Nothing that is sent is trusted: names are reduced, archives cannot write outside of their folder or grow
-without bound, and formats that can run code when they are read are refused.
+Uploads are not trusted: names are sanitized, archives cannot write outside their folder or unpack
+without limit, and formats that can run code when loaded are rejected.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja",
 
 
 def save_upload(name: str, stream: BinaryIO, home: Path) -> str:
-    """Keep a text, a CSV or JSON Lines table, or a zip of class folders of pictures; returns the task's source.
+    """Store a text, a CSV or JSON Lines table, or a zip of class folders with images; returns the task's source.
 
-    Raises SpecError for what is too large, damaged or none of these.
+    Raises SpecError for files that are too large, damaged or of another kind.
     """
     with _incoming(home) as incoming:
         received = content = _receive(name, stream, incoming / "received")
@@ -46,9 +46,9 @@ def save_upload(name: str, stream: BinaryIO, home: Path) -> str:
 
 
 def save_data_uploads(files: Sequence[tuple[str, BinaryIO]], home: Path) -> dict[str, str]:
-    """Keep one file, or several that are named as splits (train.csv, dev.csv, test.csv); returns the task's settings.
+    """Store one file, or several named like splits (train.csv, dev.csv, test.csv); returns the task's settings.
 
-    Raises SpecError where names do not say which file is which split.
+    Raises SpecError if names do not identify the splits.
     """
     if len(files) == 1:
         return {"source": save_upload(*files[0], home)}
@@ -65,7 +65,7 @@ def save_data_uploads(files: Sequence[tuple[str, BinaryIO]], home: Path) -> dict
 
 
 def _split_in(name: str) -> str:
-    """The split that a file's name says: "reviews_dev.csv" is for validation."""
+    """The split in a file's name: "reviews_dev.csv" is for validation."""
     words = re.split(r"[\W_]+", Path(name).stem.casefold())
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     if len(splits) != 1:
@@ -74,7 +74,7 @@ def _split_in(name: str) -> str:
 
 
 def save_model_upload(files: Sequence[tuple[str, BinaryIO]], home: Path) -> str:
-    """Keep a model's files (or one zip of them), as `save_pretrained` writes them; returns the model's source.
+    """Store a model's files (or one zip of them), as written by `save_pretrained`; returns the model's source.
 
     Raises SpecError for formats that can run code, damaged weights, and a folder without config or weights.
     """
@@ -89,7 +89,7 @@ def save_model_upload(files: Sequence[tuple[str, BinaryIO]], home: Path) -> str:
 
 @contextmanager
 def _incoming(home: Path) -> Iterator[Path]:
-    """A folder to work in, on the same file system as the uploads; removed with what is left in it."""
+    """A temporary folder on the same file system as the uploads."""
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=home) as folder:
@@ -97,7 +97,7 @@ def _incoming(home: Path) -> Iterator[Path]:
 
 
 def _receive(name: str, stream: BinaryIO, folder: Path) -> Path:
-    """Write the stream to a file of a harmless name."""
+    """Write the stream to a file with a harmless name."""
     path = folder / (re.sub(r"[^\w.-]+", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "data")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -138,7 +138,7 @@ def _require_model(folder: Path) -> None:
 
 
 def _keep(incoming: Path, content: Path, digest: str, home: Path) -> str:
-    """Move what was received to its place; returns its path below the uploads."""
+    """Move received files to their place; returns the path in the uploads."""
     uploads = home.absolute() / "uploads"
     uploads.mkdir(exist_ok=True)
     place = incoming / digest

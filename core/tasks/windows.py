@@ -1,4 +1,4 @@
-"""What tasks share that predict tokens of texts: windows of tokens, and the cross entropy of those that count."""
+"""Base of tasks that predict tokens: windows of tokens, and the cross entropy of those that count."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ IGNORED = -100  # label of what is not predicted (cross entropy's own mark)
 
 
 class WindowTask:
-    """Base: a subclass cuts its data's texts into windows, and says what their scores are."""
+    """Base class: subclasses cut texts into windows and define the scores."""
 
     score: Score
     class_names: tuple[str, ...] = ()
@@ -31,11 +31,11 @@ class WindowTask:
         self._windows: dict[str, WindowSplit] = {}
 
     def encoded(self, format: InputFormat) -> "dict[str, WindowSplit]":
-        """The windows of train, validation and test, as the model wants them."""
+        """The windows of train, validation and test in the model's input format."""
         raise NotImplementedError(type(self).__name__)
 
     def prepare(self, format: InputFormat) -> None:
-        """Encode every split with the model's tokenizer; raises SpecError where the windows do not fit."""
+        """Encode every split with the model's tokenizer; raises SpecError if the windows do not fit."""
         self._tokenizer = format.tokenizer
         self._windows = self.encoded(format)
         self.length = max(split.labels.shape[1] for split in self._windows.values())
@@ -44,7 +44,7 @@ class WindowTask:
         self._windows["calibration"] = WindowSplit(train.input_ids[chosen], train.labels[chosen])
 
     def split(self, name: str) -> Split:
-        """Windows as `input_ids` and `labels` [B, T], the labels one token ahead."""
+        """Windows as `input_ids` and `labels` [B, T], with labels shifted by one token."""
         if not self._windows:
             raise RuntimeError("prepare the task with the model's tokenizer before taking a split")
         return self._windows[name]

@@ -1,4 +1,4 @@
-"""Nested state of tensors and plain values in one safetensors file: no pickle, and never half-written."""
+"""Nested state of tensors and plain values in one safetensors file: no pickle, and never incomplete."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ _INTEGER_KEYS = "__integer_keys__"
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors and JSON values; the old file stays until the new one is whole.
+    """Write nested dicts and lists of tensors and JSON values; the old file is kept until the new one is complete.
 
     Raises DiskFull.
     """

@@ -1,7 +1,8 @@
-"""The one training loop: a budget, an optimizer, and any number of methods that take part.
+"""The training loop: a budget, an optimizer, and any number of training methods.
 
-Data order and randomness follow from the run's seed and the stage's key alone, so that a training
-taken up from a checkpoint makes the same updates as one that was never interrupted.
+Data order and random numbers depend on the spec only: the seed, the contents of model and data, and the steps so
+far, but not on the software or the device type. Checkpoints contain the state of the generators, so a training
+that resumes from a checkpoint makes the same updates as one that was never interrupted.
 """
 
 import math
@@ -46,7 +47,7 @@ class Plan:
 
 
 def schedule_factor(plan: Plan, index: int) -> float:
-    """Factor on every learning rate at update `index`: linear warm-up, then the schedule down to zero."""
+    """Factor on every learning rate at update `index`: linear warmup, then the schedule down to zero."""
     warmup_steps = int(plan.warmup * plan.steps)
     if index < warmup_steps:
         return (index + 1) / warmup_steps
@@ -55,7 +56,7 @@ def schedule_factor(plan: Plan, index: int) -> float:
 
 
 def leaf_parameter(model: nn.Module, name: str) -> nn.Parameter:
-    """The parameter that an optimizer updates for `name`: below a parametrization, its original."""
+    """The parameter that an optimizer updates for `name`: the original one if it is parametrized."""
     owner, _, attribute = name.rpartition(".")
     module = model.get_submodule(owner)
     if parametrize.is_parametrized(module, attribute):
@@ -64,7 +65,7 @@ def leaf_parameter(model: nn.Module, name: str) -> nn.Parameter:
 
 
 class Training:
-    """One training of a subject's main model; `run` does it all, `load` takes up a checkpoint first.
+    """One training of a subject's main model; `run` executes it, `load` resumes from a checkpoint first.
 
     From here to the end of `run` all weights are float32 (`MasterWeights`).
     """
@@ -82,7 +83,7 @@ class Training:
         self.taps: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        """Make every update that is left, then let the methods leave the subject plain."""
+        """Make all remaining updates, then let the methods restore a plain subject."""
         hooks = [
             self.model.get_submodule(name).register_forward_hook(self._keep_output(name))
             for name in {name for method in self.methods for name in method.taps()}
@@ -136,7 +137,7 @@ class Training:
         self._draw(terms)
 
     def _losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of this batch's loss; their sum is what is minimized."""
+        """The weighted terms of this batch's loss; their sum is minimized."""
         self.taps.clear()
         autocast = torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
         with autocast:
@@ -151,7 +152,7 @@ class Training:
         return terms
 
     def _next_batch(self) -> dict[str, Tensor]:
-        """The batch of this update: every epoch its own order, whole batches only."""
+        """The batch of this update: each epoch has its own order, with complete batches only."""
         size = min(self.plan.batch_size, len(self.split))
         per_epoch = len(self.split) // size
         epoch, place = divmod(self.index, per_epoch)
@@ -214,7 +215,7 @@ class Training:
         self.context.record.curve("learning rate", self.index, self.optimizer.param_groups[0]["lr"])
 
     def _observed(self) -> dict[str, list[float]]:
-        """What modules saw in the last batch (`observed`), for each name the values of those that publish it."""
+        """What modules observed in the last batch (`observed`): values of all publishing modules by name."""
         found: dict[str, list[float]] = {}
         publishers = (getattr(module, "observed", None) for module in self.model.modules())
         for name, value in (item for published in publishers if published for item in published().items()):
@@ -231,7 +232,7 @@ class Training:
         self.context.record.curve(f"validation {task.score.name}", self.index, principal(task, examples))
 
     def save(self) -> None:
-        """Write the place reached, if the run has somewhere to keep it."""
+        """Write a checkpoint, if the run has a folder for it."""
         if self.context.checkpoint is None:
             return
         state = {
@@ -246,7 +247,7 @@ class Training:
         self.context.record.event("info", f"checkpoint at update {self.index} of {self.plan.steps}")
 
     def load(self) -> None:
-        """Take up the place that an earlier attempt at this stage reached, if there is one."""
+        """Resume from the checkpoint of an earlier attempt at this stage, if there is one."""
         if self.context.checkpoint is None or not self.context.checkpoint.exists():
             return
         state = checkpoint.load_state(self.context.checkpoint)
@@ -263,7 +264,7 @@ class Training:
         self.context.record.event("info", f"resumed at update {self.index} of {self.plan.steps}")
 
     def _random_state(self) -> list[Tensor]:
-        """The state of the CPU's generator, and of the GPU's where it computes: dropout draws there."""
+        """The state of the CPU's generator, and of the GPU's if it is used, where dropout draws."""
         if self.context.device.type == "cuda":
             return [torch.get_rng_state(), torch.cuda.get_rng_state(self.context.device)]
         return [torch.get_rng_state()]

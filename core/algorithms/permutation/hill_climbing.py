@@ -86,7 +86,7 @@ class Share:
         self.first_gain = self.done = 0.0
 
     def advance(self, gain: float) -> None:
-        """The best gain that is left, against the first one, tells how much remains."""
+        """Update the progress from the best remaining gain relative to the first one."""
         self.first_gain = max(self.first_gain, gain)
         if self.first_gain > 0:
             self.done = max(self.done, 1 - max(gain, 0.0) / self.first_gain)

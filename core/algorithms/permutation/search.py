@@ -60,7 +60,7 @@ def find_permutation(
 
     `width` (2 or 3) is the number of stripes in a window of `stripe_groups`; `escapes` bounds the regressions.
     `progress` is told the share that is done, often enough that it can stop the search by raising.
-    Raises SpecError where N:M is no pattern of the matrix, or windows of `width` stripes of `m` columns have too many
+    Raises SpecError if N:M does not fit the matrix, or windows of `width` stripes of `m` columns have too many
     permutations to try.
     """
     check_pattern(matrix, n, m)
@@ -123,7 +123,7 @@ class Search:
 
 
 def check_pattern(matrix: Tensor, n: int, m: int) -> None:
-    """Raise SpecError where N:M is no pattern, or the columns cannot be grouped in `m`."""
+    """Raise SpecError if N:M is not a valid pattern, or the columns cannot be grouped in `m`."""
     if not 0 < n < m:
         raise SpecError.of("n", n, f"must be from 1 to {m - 1}", "Choose n less than m.")
     if matrix.shape[1] % m:

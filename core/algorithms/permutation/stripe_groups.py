@@ -24,7 +24,7 @@ class StripeBlock:
 
     stripes: tuple[Tensor, ...]  # a vector for each place in the window
     table: Tensor  # [parts, *product], what the windows' possible stripes keep
-    repeated: Tensor | None = None  # [*product], True where no window is, or one that stands elsewhere too
+    repeated: Tensor | None = None  # [*product], True if no window is, or one that stands elsewhere too
 
 
 class StripeGroups(ABC):

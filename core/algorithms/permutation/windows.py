@@ -17,7 +17,7 @@ IN_CACHE = 2**16  # elements of a buffer of scores
 
 
 def check_window(m: int, width: int) -> None:
-    """Raise SpecError where a window of `width` stripes of `m` has too many canonical permutations to try."""
+    """Raise SpecError if a window of `width` stripes of `m` has too many canonical permutations to try."""
     if width not in (2, 3):
         raise SpecError.of("width", width, "must be 2 or 3", "Choose one of them.")
     count = count_canonical(width * m, m)

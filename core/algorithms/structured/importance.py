@@ -26,7 +26,7 @@ def first_order(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 def mixed(weight: Tensor, gradient: Tensor, mean_square: Tensor) -> Tensor:
-    """|g w - w^2 E[g^2] / 2|: the same with the curvature told by the squared gradients of single examples."""
+    """|g w - w^2 E[g^2] / 2|: the same with curvature from the squared gradients of single examples."""
     return (gradient * weight - 0.5 * weight.square() * mean_square).abs()
 
 

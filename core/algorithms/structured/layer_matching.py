@@ -76,7 +76,7 @@ class TaughtLayers:
 
 
 def _width(model: nn.Module) -> int:
-    """Width of the residual stream; 0 where the blocks are not known."""
+    """Width of the residual stream; 0 if the blocks are not known."""
     blocks = anatomy(model).blocks
     return model.get_parameter(f"{blocks[0].q}.weight").shape[1] if blocks else 0
 

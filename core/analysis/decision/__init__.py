@@ -1,1 +1,1 @@
-"""Which stage to ship: limits, what keeps them, what is recommended, and what moving a limit would change. No torch."""
+"""Which stage to ship: limits, the recommendation, and the effect of moving a limit. Loads no torch."""

@@ -1,8 +1,9 @@
-"""The recommendation among measured stages: the best of those that keep all limits, and what would change it.
+"""The recommendation among measured stages: the best one within all limits, and what would change it.
 
-Without weights the best has the best score. A weight says how much score halving a quantity is worth: the best then has
-the highest score - sum of weight * log2(quantity), which, unlike a sum of values scaled to 0..1, neither depends on the
-units nor lets a third stage that is added or removed change which of two is better. Of equals the smallest is the best.
+Without weights, the best stage has the best score. A weight is how much score halving a quantity is worth: the best
+stage then has the highest score - sum of weight * log2(quantity). Unlike a sum of values scaled to 0..1, this does
+not depend on the units, and adding or removing a third stage does not change which of two is better. Of equals, the
+smallest is the best.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +20,18 @@ Values = Mapping[str, ArrayLike]  # quantity -> [N]; NaN (or None): not measured
 
 @dataclass(frozen=True)
 class Move:
-    """A value of a limit at which the recommendation changes, and to whom; None: nothing would keep all limits."""
+    """A value of a limit at which the recommendation changes, and the new choice; None: none is within all limits."""
 
     bound: float
     best: int | None
-    gain: float | None = None  # in utility over the present best; None where one of both is missing
+    gain: float | None = None  # in utility over the present best; None if one of both is missing
 
 
 @dataclass(frozen=True)
 class Margin:
-    """How far one limit can be moved, the others staying, until the recommendation changes.
+    """How far one limit can be moved, with the others fixed, until the recommendation changes.
 
-    Values of a limit between which nothing changes are passed over. `tighter` holds as soon as the limit is tighter
+    Values of a limit between which nothing changes are skipped. `tighter` holds as soon as the limit is tighter
     than its bound (which the present best just keeps), `looser` as soon as the limit allows its bound.
     """
 
@@ -42,7 +43,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Decision:
-    """Indices [0, N) of the stages that were asked about."""
+    """Indices [0, N) of the given stages."""
 
     feasible: NDArray[np.bool_]  # [N]
     best: int | None
@@ -51,11 +52,11 @@ class Decision:
 
     @property
     def n_feasible(self) -> int:
-        """How many keep all limits."""
+        """The number of stages within all limits."""
         return int(self.feasible.sum())
 
     def named(self) -> set[int]:
-        """Every stage that is spoken of."""
+        """Every stage that the decision refers to."""
         moves = [move for margin in self.margins for move in (margin.tighter, margin.looser) if move]
         return {at for at in (self.best, self.runner_up, *(move.best for move in moves)) if at is not None}
 
@@ -68,10 +69,11 @@ def decide(
     higher_is_better: bool,
     p_values: Mapping[str, ArrayLike] | None = None,
 ) -> Decision:
-    """The decision among N stages, whose `values` are `score`, `size_bytes` and what limits and weights name.
+    """The decision among N stages, whose `values` are `score`, `size_bytes` and the quantities of limits and weights.
 
-    `p_values` are of the paired tests behind quantities whose limit is `significant_only`. A stage without a score, or
-    without a positive value of what is weighed, is never recommended. Raises ValueError for a quantity without values.
+    `p_values` are from the paired tests of quantities whose limit is `significant_only`. A stage without a score, or
+    without a positive value of a weighted quantity, is never recommended. Raises ValueError for a quantity without
+    values.
     """
     table = {name: np.asarray(column, dtype=float) for name, column in values.items()}
     missing = {"score", "size_bytes", *(limit.quantity for limit in limits), *(weights or {})} - set(table)
@@ -100,7 +102,7 @@ def decide(
 
 
 def _utilities(table: Mapping[str, NDArray[Any]], weights: Mapping[str, float], higher: bool) -> NDArray[np.float64]:
-    """What is maximised [N], in the score's unit; NaN where something it needs was not measured."""
+    """The utility to maximize [N], in the score's unit; NaN if a value was not measured."""
     utilities = table["score"] if higher else -table["score"]
     for name, weight in weights.items():
         utilities = utilities - weight * np.log2(np.where(table[name] > 0, table[name], np.nan))
@@ -108,7 +110,7 @@ def _utilities(table: Mapping[str, NDArray[Any]], weights: Mapping[str, float], 
 
 
 class _Order:
-    """Stages by utility, of equal ones the smaller, then the earlier."""
+    """Stages by utility; of equal ones the smaller comes first, then the earlier."""
 
     def __init__(self, utilities: NDArray[np.float64], sizes: NDArray[np.float64]):
         self.utilities = utilities
@@ -125,7 +127,7 @@ class _Order:
 
 
 class _Question:
-    """How far one limit can be moved, while the stages that `others_kept` names keep all others."""
+    """How far one limit can be moved, among the stages of `others_kept`, which are within all other limits."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A measured stage held against a policy, clause by clause."""
+"""Checks a measured stage against a policy, clause by clause."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ DISTURBED = ", disturbed: requeue the run on an idle machine to measure it again
 
 
 class Outcome(StrEnum):
-    """What became of a clause; only one that passes is kept."""
+    """The outcome of a clause; only "pass" meets it."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class MeasuredValue:
-    """A value with its 95 % interval and the p-value of its test, where it has them."""
+    """A value with its 95 % interval and the p-value of its test, if any."""
 
     value: float
     low: float | None = None
@@ -35,7 +35,7 @@ class MeasuredValue:
 
 @dataclass(frozen=True)
 class ChampionFacts:
-    """What takes the place of a stage's reference: what is shipped to a device now."""
+    """The champion of a device, which replaces a stage's reference."""
 
     score: float
     device: Mapping[str, str | int | None]  # on which alone the two are held together, by columns of `latency`
@@ -61,7 +61,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A clause, what was measured for it, and why there is nothing where there is nothing."""
+    """A clause and its measured value, or the reason why there is none."""
 
     clause: Clause
     outcome: Outcome
@@ -70,7 +70,7 @@ class Verdict:
 
 
 def hold(policy: Policy, facts: Facts, beside_champions: Sequence[Facts] = ()) -> list[Verdict]:
-    """The verdict on each clause; raises SpecError where a clause is no limit for such a score.
+    """The verdict on each clause; raises SpecError if a clause is not a valid limit for the score.
 
     `beside_champions` are the stage's facts with each of the policy's champions in the place of its reference.
     """
@@ -82,7 +82,7 @@ def hold(policy: Policy, facts: Facts, beside_champions: Sequence[Facts] = ()) -
 
 
 def _mismatches(clause: Clause, facts: Facts) -> Iterator[Problem]:
-    """What of a clause on the score fits another task's score only."""
+    """Problems of a clause on the score that only fits another task's score."""
     bound, unit = clause.limit.bound, facts.score_unit
     if clause.limit.quantity == "score" and (clause.limit.sense == "at least") != facts.higher_is_better:
         better, right = ("higher", "at_least") if facts.higher_is_better else ("lower", "at_most")
@@ -119,7 +119,7 @@ def _size_ratio(facts: Facts) -> tuple[MeasuredValue | None, str]:
 
 
 def _plain(quantity: Quantity, facts: Facts) -> tuple[MeasuredValue | None, str]:
-    """A quantity of which there is nothing to know but its value and interval."""
+    """A quantity with only a value and an interval."""
     if quantity.origin in (Origin.SCORES, Origin.COMPARISON) and not facts.trained:
         return _score(facts)
     if quantity.origin is Origin.COMPARISON and facts.is_reference:
@@ -139,7 +139,7 @@ def _score(facts: Facts) -> tuple[MeasuredValue | None, str]:
 
 
 def _loss(facts: Facts) -> tuple[MeasuredValue | None, str]:
-    """The loss, above zero where the stage is worse than its reference."""
+    """The loss, above zero if the stage is worse than its reference."""
     if not facts.trained:
         return _score(facts)
     if facts.is_reference:
@@ -154,7 +154,7 @@ def _loss(facts: Facts) -> tuple[MeasuredValue | None, str]:
 
 
 def _latency_verdict(clause: Clause, facts: Facts) -> Verdict:
-    """The verdict on the slowest measurement that fits the conditions."""
+    """The verdict on the slowest measurement that matches the conditions."""
     named = dict(clause.conditions) if facts.champion is None else facts.champion.device
     fitting = [row for row in facts.latencies if all(getattr(row, name) == value for name, value in named.items())]
     timed = [(row, _time(clause.limit.quantity, row, facts.is_reference)) for row in fitting]
@@ -190,7 +190,7 @@ def _why_no_latency(
 
 
 def conditions_in_words(row: LatencyRow) -> str:
-    """Under which conditions a latency was measured: "eager, batch 1, forward, 8 threads, Example CPU"."""
+    """The conditions of a latency in words: "eager, batch 1, forward, 8 threads, Example CPU"."""
     length = f", {row.length} tokens" if row.length else ""
     threads = f"{row.threads} thread{'' if row.threads == 1 else 's'}"
     return f"{row.runtime} {row.dtype}, batch {row.batch}{length}, {row.phase}, {threads}, {row.hardware}"

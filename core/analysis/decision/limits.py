@@ -1,4 +1,4 @@
-"""A limit on one measured quantity, and which values keep it."""
+"""A limit on one measured quantity."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +15,12 @@ Sense = Literal["at most", "at least"]
 
 @dataclass(frozen=True)
 class Limit:
-    """The worst allowed value of a quantity, in the unit in which the store keeps it.
+    """The worst allowed value of a quantity, in the unit of the store.
 
-    The one rule for charts, decisions and gates: the exact measured value, not the rounded one that is shown, against
-    the bound as it was typed. A stage of 4,104,000 bytes is shown with 4.10 MB and does not keep 4.1 MB.
+    The single rule for charts, decisions and gates: it compares the exact measured value, not the rounded one on the
+    page, with the bound as entered. A stage of 4,104,000 bytes is shown as 4.10 MB and exceeds 4.1 MB.
 
-    With `significant_only` a value beyond it counts only where the paired test behind it gives p < 0.05.
+    With `significant_only`, a value beyond the bound counts only if its paired test gives p < 0.05.
     """
 
     quantity: str  # "size_bytes"
@@ -34,17 +34,17 @@ class Limit:
         return turned if self.sense == "at most" else -turned
 
     def keeps(self, values: ArrayLike, p_values: ArrayLike = np.nan) -> NDArray[np.bool_]:
-        """Which values [...] keep the limit. One that was not measured (NaN) does not."""
+        """Which values [...] are within the limit. Values that were not measured (NaN) are not."""
         known = ~np.isnan(np.asarray(values, dtype=float))
         within = self.costs(values) <= self.costs(self.bound) + self.slack
         return known & (within | self.exempt(p_values))
 
     def exempt(self, p_values: ArrayLike) -> NDArray[np.bool_]:
-        """Which values [...] may be chance, and for that keep the limit wherever it is."""
+        """Which values [...] may be due to chance, and are therefore within any bound."""
         p = np.asarray(p_values, dtype=float)
         return (p >= SIGNIFICANT) if self.significant_only else np.zeros(p.shape, dtype=bool)
 
     @property
     def slack(self) -> float:
-        """Within what of the bound a value still counts as equal to it."""
+        """The tolerance within which a value counts as equal to the bound."""
         return ROUNDING * abs(self.bound)

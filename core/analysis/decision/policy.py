@@ -1,8 +1,8 @@
-"""A policy: what a model must keep to be shipped, as a team writes it in YAML.
+"""A policy: the limits that a model must meet to be shipped, written in YAML.
 
-Sizes and times bear their unit. A score is in the task's unit, which may stand beside it (95 %); a loss is in points
-where the score is in percent. Ratios and losses are against the run's reference, those below `champion` against what is
-shipped to a device now.
+Sizes and times need a unit. A score is in the task's unit, which may be written (95 %); a loss is in points if the
+score is in percent. Ratios and losses are relative to the run's reference, those in `champion` to a device's current
+champion.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class _Rule(BaseModel):
 
     @classmethod
     def limits(cls) -> list[str]:
-        """Names of the fields that limit something."""
+        """Names of the fields that are limits."""
         return [name for name in cls.model_fields if name.endswith(("at_most", "at_least"))]
 
     @model_validator(mode="after")
@@ -73,20 +73,20 @@ class _Rule(BaseModel):
 
 
 class SizeRule(_Rule):
-    """Bytes of the packed weights, and what share of the reference's they are."""
+    """Bytes of the packed weights, and their ratio to the reference's."""
 
     at_most: Bytes = None
     ratio_at_most: Ratio = None
 
 
 class RatioRule(_Rule):
-    """What share of the other's size or time it is."""
+    """The ratio to the champion's size or latency."""
 
     ratio_at_most: Ratio = None
 
 
 class LossRule(_Rule):
-    """How much of the other's score is lost."""
+    """The loss of score relative to the champion."""
 
     loss_at_most: ScoreAmount = None
     significant_only: bool = False  # a larger loss counts only where the paired test gives p < 0.05
@@ -103,14 +103,14 @@ class LossRule(_Rule):
 
 
 class ScoreRule(LossRule):
-    """The score on the test split, and how much of the reference's is lost."""
+    """The score on the test split, and its loss relative to the reference."""
 
     at_least: ScoreAmount = None  # where more is better
     at_most: ScoreAmount = None  # where less is better
 
 
 class _DeviceRule(_Rule):
-    """A rule for one device, or for all that fit what is named of it."""
+    """A rule for one device, or for all that match its conditions."""
 
     hardware: str | None = None
     runtime: str | None = None
@@ -120,14 +120,14 @@ class _DeviceRule(_Rule):
     phase: Literal["forward", "prefill", "decode"] | None = None
 
     def conditions(self) -> dict[str, str | int]:
-        """What is named of the conditions, as columns of `latency`."""
+        """The given conditions, as columns of `latency`."""
         return self.model_dump(exclude_none=True, exclude=set(self.limits()))
 
 
 class LatencyRule(_DeviceRule):
-    """The median time of a call, and its ratio to the reference's, under the conditions that are named.
+    """The median latency of a call, and its ratio to the reference's, under the given conditions.
 
-    Every measurement that fits what is named must keep the limits.
+    Every measurement that matches the conditions must be within the limits.
     """
 
     at_most: Milliseconds = None
@@ -136,7 +136,7 @@ class LatencyRule(_DeviceRule):
 
 
 class ChampionRule(_DeviceRule):
-    """What is asked against the champion of the one device that fits what is named."""
+    """Limits relative to the champion of the device that matches the conditions."""
 
     size: RatioRule | None = None
     score: LossRule | None = None
@@ -144,12 +144,12 @@ class ChampionRule(_DeviceRule):
 
     @classmethod
     def limits(cls) -> list[str]:
-        """Names of the fields that limit something."""
+        """Names of the fields that are limits."""
         return ["size", "score", "latency"]
 
 
 def _bound_rule(quantity: Quantity) -> Any:
-    """The rule of a quantity of which nothing but a bound is asked."""
+    """The rule of a quantity with only a bound."""
     field = "at_most" if quantity.better == "less" else "at_least"
     bound: Any = {field: (BOUNDS[quantity.unit], None)}
     return create_model(f"{quantity.name}_rule", __base__=_Rule, __doc__=quantity.meaning, **bound)
@@ -157,7 +157,7 @@ def _bound_rule(quantity: Quantity) -> Any:
 
 @dataclass(frozen=True)
 class Clause:
-    """One limit of a policy: where it stands, and what of the conditions it names."""
+    """One limit of a policy, with its field and conditions."""
 
     field: str  # "latency.at_most"
     limit: Limit
@@ -183,7 +183,7 @@ _Rules: Any = create_model("_Rules", __base__=_PrincipalRules, **_BOUND_RULES)
 
 
 class Policy(_Rules):
-    """What a stage must keep; every limit is optional, one at least is there.
+    """The limits for a stage; every limit is optional, but there is at least one.
 
     Beside the rules below and the principal ones there is one for each of `core.quantities.POLICY_KEYS`.
     """
@@ -228,13 +228,13 @@ class Policy(_Rules):
                 yield replace(clause, champion=index)
 
     def champions(self) -> Iterator[tuple[str, ChampionRule]]:
-        """What is asked against champions, each with its place in the policy."""
+        """Rules relative to champions, each with its field in the policy."""
         for index, rule in enumerate(self.champion):
             yield _place("champion", index, self.champion), rule
 
 
 def _remedies(place: Sequence[Any]) -> dict[str, str]:
-    """What to do about a value of the wrong type at a place in the policy."""
+    """Remedies for values of the wrong type in the policy."""
     if place[:1] == ("champion",):
         return {
             "model_type": "Write a mapping, such as {ratio_at_most: 1}.",
@@ -251,7 +251,7 @@ def _place(name: str, index: int, rules: Sequence[_Rule]) -> str:
 
 
 def _empty(value: Any, field: str) -> Iterator[Problem]:
-    """What has a key and no value: a limit that is gone by mistake would pass everything."""
+    """Keys without a value: a limit deleted by mistake would let everything pass."""
     if value in (None, [], {}):
         yield Problem(field, value, "is empty", "Write a limit, or remove the key.")
     elif isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""How much slower a stage is than another one that was timed in another run.
+"""Relative latency of a stage to one that was timed in another run.
 
-A stage is timed alternately with its reference, so that a drifting machine cancels out of their ratio. Two stages that
-were timed beside the same reference are therefore compared by their ratios to it, and the logarithm of the quotient has
+A stage is timed alternately with its reference, so drift of the machine cancels out of their ratio. Two stages that
+were timed against the same reference are therefore compared by their ratios to it. The logarithm of the quotient has
 the interval of a difference of two independent estimates (Zou and Donner, Statistics in Medicine 2008, section 2).
-Without such a reference the two medians are what there is.
+Without a common reference, the two medians are compared.
 """
 
 import math
@@ -17,7 +17,7 @@ ITSELF = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Timed:
-    """A latency, of which stage it is, and beside which one it was timed."""
+    """A latency with its stage and the reference that it was timed against."""
 
     row: LatencyRow
     stage_id: int
@@ -25,7 +25,7 @@ class Timed:
 
 
 def beside(stage: Timed, other: Timed) -> LatencyRow:
-    """The stage's latency with the `other` stage in the place of its reference; without interval: of two medians."""
+    """The stage's latency relative to the `other` stage; without an interval if it is a ratio of medians."""
     value, low, high = _quotient(stage, other) or (stage.row.p50_ms / other.row.p50_ms, None, None)
     return replace(
         stage.row,
@@ -38,7 +38,7 @@ def beside(stage: Timed, other: Timed) -> LatencyRow:
 
 
 def _quotient(stage: Timed, other: Timed) -> Interval | None:
-    """The quotient of the two's ratios to a stage beside which both were timed; None where there is none."""
+    """The quotient of both ratios to a common reference; None if there is none."""
     for common in (other.stage_id, stage.reference_id, other.reference_id):
         above, below = _ratio_to(common, stage), _ratio_to(common, other)
         if above and below:
@@ -50,7 +50,7 @@ def _quotient(stage: Timed, other: Timed) -> Interval | None:
 
 
 def _ratio_to(common: int | None, timed: Timed) -> Interval | None:
-    """How much slower a stage is than the one that has this id."""
+    """The ratio of a stage's latency to that of the stage with this id."""
     if timed.stage_id == common:
         return ITSELF
     if common is None or timed.reference_id != common:

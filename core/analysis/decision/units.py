@@ -1,4 +1,4 @@
-"""Amounts as people write them, "1 MB" and "2 ms", in the unit in which the store keeps them."""
+"""Parses quantities with units, such as "1 MB" and "2 ms", to the units of the store."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _AMOUNT = re.compile(r"\s*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(\S.{0,2
 
 @dataclass(frozen=True)
 class Amount:
-    """A number with the unit that stood beside it; no unit: that of what it is held against."""
+    """A number with its unit; without one, the unit of the quantity that it is compared with applies."""
 
     value: float
     unit: str = ""
@@ -40,7 +40,7 @@ def read(value: object) -> Amount:
 
 
 def scaled(value: object, units: Mapping[str, float], *, may_be_zero: bool = False) -> float:
-    """An amount above zero in the unit whose factor is 1; raises SpecError for another unit or a missing one."""
+    """A positive amount in the unit with factor 1; raises SpecError for another or a missing unit."""
     amount = read(value)
     choice = ", ".join(name for name in units if name and name != "μs")
     if amount.unit not in units:

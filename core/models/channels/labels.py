@@ -26,7 +26,7 @@ class ChannelLabels:
         self._parts: dict[int, list[Dim]] = {}
 
     def fresh(self, size: int, reason: str | None = None) -> Dim:
-        """A dimension of its own; frozen where there is a reason."""
+        """A separate dimension; frozen if there is a reason."""
         if size == 1:
             return ()
         self._sizes.append(size)
@@ -38,11 +38,11 @@ class ChannelLabels:
         return prod(self._sizes[label] for label in dim)
 
     def reason(self, label: int) -> str | None:
-        """Why a leaf is frozen; None where it is not."""
+        """Why a leaf is frozen; None if it is not."""
         return self._reasons[label]
 
     def leaves(self, dim: Dim) -> Dim:
-        """The labels of a dimension that are no products themselves."""
+        """The labels of a dimension that are not products themselves."""
         found: list[int] = []
         for label in dim:
             found += self.leaves(self._products[label]) if label in self._products else (label,)
@@ -140,7 +140,7 @@ class ChannelLabels:
             self.freeze(dim, reason)
 
     def _take(self, rest: list[int], size: int) -> int | None:
-        """The first label of `rest`, or a first factor of it, whose size divides `size`; None where there is none."""
+        """The first label of `rest`, or a first factor of it, whose size divides `size`; None if there is none."""
         first = rest.pop(0)
         rest[:0] = self.leaves((first,))  # it may have been split since
         label = rest.pop(0)
@@ -206,7 +206,7 @@ class ChannelLabels:
         return bounds
 
     def _cut_at(self, label: int, bound: int) -> bool:
-        """Make `bound` a border between two parts; False where a product lies across it."""
+        """Make `bound` a border between two parts; False if a product lies across it."""
         if bound in (0, self._sizes[label]):
             return True
         if label not in self._parts:

@@ -76,7 +76,7 @@ def _kind(blocks: Sequence[BlockNames], consumers: Sequence[Slot]) -> str:
 
 
 def _hindrance(channels: Channels, consumers: Sequence[Slot], m: int) -> str | None:
-    """Why no order of these channels would help, None where one may."""
+    """Why no order of these channels would help, None if one may."""
     if channels.size % m:
         return f"{m} does not divide their {channels.size} channels"
     if channels.size == m:

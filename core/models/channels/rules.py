@@ -52,7 +52,7 @@ RULES = {f"aten::{name}": rule for rule, names in OPERATIONS.items() for name in
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """The rule of an ATen operation; None where it has none."""
+    """The rule of an ATen operation; None if it has none."""
     known = RULES.get(operation._schema.name)
     tags = operation.tags
     if known is None and torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags:

@@ -84,7 +84,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Mix tokens x [B, T, dim].
 
-        `mask` [B, T] is True where a token may be seen; `cache` is this layer's own (`make_cache`);
+        `mask` [B, T] is True if a token may be seen; `cache` is this layer's own (`make_cache`);
         `positions` [T] are absolute and needed only by rotary positions: 0..T-1 when left out.
         """
         if not self.heads:

@@ -54,7 +54,7 @@ def block_local_attention(
 ) -> Tensor:
     """Softmax attention within blocks: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, T, head_dim].
 
-    `mask` [B, T] is True where a token may be seen. The blocks of the first `n_globals` tokens hold no others. Compute
+    `mask` [B, T] is True if a token may be seen. The blocks of the first `n_globals` tokens hold no others. Compute
     and memory are linear in T.
     """
     if int(q.shape[2]) <= block and not n_globals:

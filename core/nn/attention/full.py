@@ -14,7 +14,7 @@ from core.nn.cache import FullCache, LayerCache
 def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
     """Softmax attention: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, n_keys, head_dim], n_keys >= T.
 
-    Causal queries are the last T tokens. `mask` [B, n_keys] is True where a token may be seen.
+    Causal queries are the last T tokens. `mask` [B, n_keys] is True if a token may be seen.
     """
     n_queries, n_keys = q.shape[2], k.shape[2]
     allowed = mask[:, None, None, :] if mask is not None else None  # [B, 1, 1, n_keys]
@@ -29,7 +29,7 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tenso
 def shared_keys_attention(
     q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, is_causal: bool = False
 ) -> Tensor:
-    """Torch's own, of q [B, heads, T, d] over k and v [B, kv_heads, n, d]; `allowed` is True where a key is seen."""
+    """Torch's own, of q [B, heads, T, d] over k and v [B, kv_heads, n, d]; `allowed` is True if a key is seen."""
     is_grouped = bool(k.shape[1] < q.shape[1])  # tracing makes a tensor of it
     if is_grouped and torch.onnx.is_in_onnx_export():  # whose attention knows no shared keys
         k, v = (x.repeat_interleave(int(q.shape[1] // x.shape[1]), dim=1) for x in (k, v))

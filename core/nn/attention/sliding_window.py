@@ -32,7 +32,7 @@ def windowed_attention(
 ) -> Tensor:
     """Softmax attention within the window: [B, heads, T, head_dim] of q, and k and v [B, kv_heads, n_keys, head_dim].
 
-    n_keys >= T: causal queries are those of the last T tokens. `mask` [B, n_keys] is True where a token may be seen.
+    n_keys >= T: causal queries are those of the last T tokens. `mask` [B, n_keys] is True if a token may be seen.
     The first `n_globals` tokens see all and are seen by all. Compute and memory are linear in n_keys.
     """
     n_past = int(k.shape[2]) - int(q.shape[2])

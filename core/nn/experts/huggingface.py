@@ -1,8 +1,8 @@
 """The experts of a model of transformers, their fused weights taken apart into the linear layers that techniques know.
 
-transformers keeps all experts' weights in two parameters of three axes, which are no linear layers. Here each layer is
-an `ExpertLinear`, so that what prunes, rounds or factors experts' layers does so with these. The model's own router
-still chooses.
+transformers keeps all experts' weights in two parameters with three axes, which are not linear layers. Here each
+layer is an `ExpertLinear`, so that what prunes, rounds or factors experts' layers does so with these. The model's own
+router still chooses.
 """
 
 from typing import Any
@@ -67,7 +67,7 @@ class HuggingFaceExperts(ExpertFeedForward, Replacement):
 
 
 def unsupported(fused: nn.Module) -> str | None:
-    """Why the weights of transformers' experts stay as they are; None where they can be taken apart."""
+    """Why the weights of transformers' experts stay as they are; None if they can be taken apart."""
     name, known = type(fused).__name__, vars(fused)
     if known.get("has_bias") or known.get("has_post_expert_norm") or not known.get("has_gate"):
         return f"{name} is not a gated network without biases and norms"

@@ -108,7 +108,7 @@ def _patterns(n: int, m: int) -> Tensor:
 
 @cache
 def _ranks(n: int, m: int) -> Tensor:
-    """The rank of each pattern, indexed by the number that its bits make; 0 where the bits are no such pattern."""
+    """The rank of each pattern, indexed by the number formed by its bits; 0 for other bit patterns."""
     patterns = _patterns(n, m)
     ranks = torch.zeros(1 << m, dtype=torch.int32)
     ranks[_as_numbers(patterns)] = torch.arange(len(patterns), dtype=torch.int32)

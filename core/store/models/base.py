@@ -1,4 +1,4 @@
-"""What every table has in common: names of constraints, types of columns."""
+"""The common base of all tables: names of constraints, types of columns."""
 
 import enum
 from typing import Any
@@ -24,5 +24,5 @@ class Base(DeclarativeBase):
 
 
 def short_enum(values: type[enum.StrEnum]) -> Enum:
-    """A short string column, the same in SQLite and Postgres, that a later value can be added to."""
+    """A short string column, the same in SQLite and Postgres, to which values can be added later."""
     return Enum(values, native_enum=False, length=20, values_callable=lambda e: [v.value for v in e])

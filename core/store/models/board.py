@@ -1,4 +1,4 @@
-"""What people leave on the board: notes, tags, stars, saved views, reports and champions."""
+"""Data entered by users: notes, tags, stars, saved views, reports and champions."""
 
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -31,7 +31,7 @@ class Favourite(Base):
 
 
 class SavedView(Base):
-    """A page as someone had set it, under a name: for themselves, or for all of the project."""
+    """The saved state of a page under a name, private or shared with the project."""
 
     __tablename__ = "saved_view"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -46,7 +46,7 @@ class SavedView(Base):
 
 
 class Report(Base):
-    """A page that someone wrote for the project: Markdown with views of the board in it."""
+    """A page that a user wrote for the project: Markdown with embedded views."""
 
     __tablename__ = "report"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -60,7 +60,7 @@ class Report(Base):
 
 
 class Champion(Base):
-    """That someone made a stage the champion of a device, or (without a stage) took the title away; the last counts."""
+    """An entry that makes a stage the champion of a device or, without a stage, withdraws it; the last one counts."""
 
     __tablename__ = "champion"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""Who works here: users, projects, and what each may do in them."""
+"""Users, projects and roles."""
 
 import enum
 
@@ -10,7 +10,7 @@ from core.store.models.base import Base, short_enum
 
 
 class Role(enum.StrEnum):
-    """What a user may do in a project: look; submit and change own runs; change everything."""
+    """A user's rights in a project: view; submit and change own runs; change everything."""
 
     VIEWER = "viewer"
     MEMBER = "member"

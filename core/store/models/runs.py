@@ -1,4 +1,4 @@
-"""What is asked for and how it goes: runs, what they need and use, their curves and logs."""
+"""Runs: their specs, needs and techniques, curves and logs."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ class RunNeed(Base):
 
 
 class RunSource(Base):
-    """Which earlier runs a run names in its spec: the model it starts from, a teacher, its reference."""
+    """The earlier runs in a run's spec: the model that it starts from, a teacher, its reference."""
 
     __tablename__ = "run_source"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
@@ -80,7 +80,7 @@ class RunSource(Base):
 
 
 class RunTechnique(Base):
-    """Which techniques a run uses, methods inside a training included: for filters."""
+    """The techniques of a run, including methods inside trainings; for filters."""
 
     __tablename__ = "run_technique"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)

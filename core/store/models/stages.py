@@ -1,6 +1,6 @@
-"""What came out: stages, where runs have them, how fast they are, where their files lie.
+"""Results: stages, their positions in runs, latencies and artifacts.
 
-One stage is one row with its principal quantities as columns and a JSON column for what is particular; a stage that
+One stage is one row with its main quantities as columns and a JSON column for details; a stage that
 twenty runs share is one row, and one point in every chart.
 """
 
@@ -15,7 +15,7 @@ from core.store.models.base import Base
 
 
 class Stage(Base):
-    """The subject after a step, measured. What of it does not depend on the hardware."""
+    """The measured subject after a step: everything that does not depend on the hardware."""
 
     __tablename__ = "stage"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -60,7 +60,7 @@ class Stage(Base):
 
 
 class RunStage(Base):
-    """Which run has which stage at which position, against which reference."""
+    """The position of a stage in a run, with its reference."""
 
     __tablename__ = "run_stage"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
@@ -114,7 +114,7 @@ class OperatingPoint(Base):
 
 
 class Latency(Base):
-    """How long a stage took here, alternated with its reference, and under which conditions."""
+    """The latency of a stage, timed alternately with its reference, and its conditions."""
 
     __tablename__ = "latency"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -159,7 +159,7 @@ class Latency(Base):
 
 
 class Artifact(Base):
-    """Where a stage's files lie."""
+    """The location of a stage's files."""
 
     __tablename__ = "artifact"
     stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), primary_key=True)

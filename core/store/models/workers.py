@@ -1,4 +1,4 @@
-"""What workers say: that they live, which techniques they offer, what they think of a spec."""
+"""Workers: their heartbeats, the techniques that they provide, and their answers to preflight checks."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class Worker(Base):
 
 
 class PublishedTechnique(Base):
-    """A published technique, model source, task source or runtime: what forms and validation are made from."""
+    """A published technique, model source, task source or runtime, for forms and validation."""
 
     __tablename__ = "technique"
     kind: Mapped[str] = mapped_column(String(10), primary_key=True)  # technique | model | task | runtime
@@ -36,7 +36,7 @@ class PublishedTechnique(Base):
 
 
 class SpecCheck(Base):
-    """What a worker says about a spec after building it on the meta device, by the spec's hash."""
+    """A worker's preflight check of a spec, by the spec's hash."""
 
     __tablename__ = "spec_check"
     spec_hash: Mapped[str] = mapped_column(String(64), primary_key=True)

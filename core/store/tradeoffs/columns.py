@@ -1,4 +1,4 @@
-"""What is read of a point: its axes, and all that a chart says of it."""
+"""The columns of a point: its axes, and everything that a chart shows of it."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def joined(
 ) -> Select[*tuple[Any, ...]]:
     """A query on stages with the tables that the named quantities need.
 
-    Without `optional`, stages that have no row there are left out.
+    Without `optional`, stages without a row there are left out.
     """
     origins = {BY_NAME[name].origin for name in names}
     if Origin.LATENCY in origins:
@@ -51,7 +51,7 @@ def joined(
 
 
 def details(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
-    """A point's columns; a stage that several runs share is one point and leads to the last of them."""
+    """A point's columns; a stage that several runs share is one point and links to the last of them."""
     mine = (RunStage.project_id == chosen.project_id, RunStage.stage_id == Stage.id)
     last_run = select(func.max(RunStage.run_id)).where(*mine).correlate(Stage).scalar_subquery()
     n_runs = select(func.count()).where(*mine).correlate(Stage).scalar_subquery()
@@ -95,7 +95,7 @@ def _is_last_comparison(project_id: int) -> ColumnElement[bool]:
 
 
 def _compression_ratio(project_id: int) -> ColumnElement[Any]:
-    """The reference's size over the stage's."""
+    """The reference's size divided by the stage's."""
     reference = aliased(Stage)
     size = (
         select(func.max(reference_size(reference)))
@@ -108,7 +108,7 @@ def _compression_ratio(project_id: int) -> ColumnElement[Any]:
 
 
 def last_latency(chosen: PointFilter) -> ColumnElement[Any]:
-    """Id of the stage's last latency under the conditions; of none where no conditions were chosen."""
+    """Id of the stage's last latency under the conditions; none if no conditions were chosen."""
     if chosen.conditions is None:
         return literal(-1)
     alike = aliased(Latency)

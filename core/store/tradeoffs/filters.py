@@ -9,7 +9,7 @@ from core.store.models import RunStage, Stage
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which conditions a latency was measured; only equal ones share an axis."""
+    """The conditions of a latency; only equal ones share an axis."""
 
     hardware: str
     runtime: str
@@ -23,7 +23,7 @@ class Conditions:
 class PointFilter:
     """Which stages are points: of one project and one task (scores of two tasks share no axis).
 
-    References stay, whichever models, families, techniques or words are chosen.
+    References are kept whatever models, families, techniques or search words are chosen.
     """
 
     project_id: int
@@ -39,7 +39,7 @@ class PointFilter:
 
 
 def is_chosen(chosen: PointFilter) -> list[ColumnElement[bool]]:
-    """What holds of a chosen stage."""
+    """The SQL condition of chosen stages."""
     of_task = (Stage.task_hash == chosen.task_hash, Stage.trained.is_(True))
     return [*of_task, *is_between(chosen.after, chosen.upto), is_of_project(chosen), *is_wanted(chosen)]
 
@@ -51,7 +51,7 @@ def is_between(after: int, upto: int | None) -> list[ColumnElement[bool]]:
 
 
 def is_wanted(chosen: PointFilter) -> list[ColumnElement[bool]]:
-    """What models, families, techniques and words leave."""
+    """The SQL condition of the filters for models, families, techniques and search words."""
     wanted: list[ColumnElement[bool]] = [
         column.in_(values)
         for column, values in (

@@ -45,13 +45,13 @@ def list_conditions(session: Session, chosen: PointFilter) -> list[tuple[Conditi
 
 
 def last_settled(session: Session) -> int:
-    """The id of the newest stage but for the last few: what was read up to it is worth keeping for a while."""
+    """The id of the newest stage except for the last few; points up to it are worth caching."""
     newest = session.scalar(select(func.max(Stage.id))) or 0
     return newest - newest % RECENT
 
 
 def last_change(session: Session, project_id: int, *, upto: int | None = None) -> tuple[int, ...]:
-    """What differs after a run of the project had or lost a stage, new or reused, or a latency was recorded.
+    """A value that changes when a run of the project gains or loses a stage, or a latency is recorded.
 
     With `upto`, of stages with ids up to that one.
     """
@@ -72,7 +72,7 @@ def list_kinds(session: Session, project_id: int, task_hash: str) -> list[tuple[
 def list_candidates(
     session: Session, chosen: PointFilter, axes: Iterable[str], *, as_one: bool = False
 ) -> dict[str, list[Any]]:
-    """What a decision needs of every stage: columns of stage_id, score, size_bytes and `axes`, None: not measured.
+    """The columns for a decision, for every stage: stage_id, score, size_bytes and `axes`, None: not measured.
 
     With `as_one` of every recipe: the first stage's id, and the means over the last stage of each seed.
     """
@@ -95,10 +95,10 @@ def list_points(
     limit: int = thinning.MOST,
     logs: thinning.Logs = thinning.LINEAR,
 ) -> list[dict[str, Any]]:
-    """Points of which both axes are known: the columns of `_details`, and `n` of points that a row stands for.
+    """Points with values on both axes: the columns of `_details`, and the number `n` of points that a row represents.
 
     More than `limit` points are thinned: each cell of a grid over the two axes keeps one stage, and every
-    stage on the two axes' frontier stays.
+    stage on the frontier of the two axes is kept.
     """
     n = thinning.thin(session, _points(chosen, x, y), limit, logs)
     query = details(chosen).where(Stage.id.in_(list(n))).order_by(Stage.id)
@@ -114,10 +114,10 @@ def list_recipes(
     limit: int = thinning.MOST,
     logs: thinning.Logs = thinning.LINEAR,
 ) -> list[dict[str, Any]]:
-    """The same points, those that differ in their seeds as one: its values are means over the seeds.
+    """The same points with replicates merged: values are means over the seeds.
 
-    A row is that of the recipe's last stage, with what `core.analysis.seeds.merged` makes of all; `stage_id` is the
-    first one's. Where a recipe was computed with one seed several times, the last counts.
+    A row is that of the recipe's last stage, with the values of `core.analysis.seeds.merged`; `stage_id` is the
+    first one's. If a recipe was computed several times with one seed, the last one counts.
     """
     n = thinning.thin(session, _recipes(chosen, x, y), limit, logs)
     rows = _with_their_recipes(session, chosen, n)
@@ -128,9 +128,9 @@ def list_recipes(
 def list_with_recent(
     session: Session, settled: list[dict[str, Any]], chosen: PointFilter, x: str, y: str, *, upto: int, as_one: bool
 ) -> list[dict[str, Any]]:
-    """The points of `list_points`, or with `as_one` of `list_recipes`, that were read with `upto`, and those since.
+    """The points of `list_points`, or with `as_one` of `list_recipes`, read up to `upto`, and all later ones.
 
-    None of those since is thinned out. A recipe that has a new seed is read anew.
+    Later points are not thinned. A recipe with a new seed is read again.
     """
     recent = session.scalars(select(Stage.id).where(*is_chosen(replace(chosen, after=upto)))).all()
     if not recent:
@@ -147,14 +147,14 @@ def list_with_recent(
 
 
 def list_all_points(session: Session, chosen: PointFilter, x: str, y: str) -> list[dict[str, Any]]:
-    """The same points without thinning, however many they are, for what is exported."""
+    """The same points without thinning, for exports."""
     known = _points(chosen, x, y).subquery("known")
     query = details(chosen).join(known, known.c.stage_id == Stage.id).order_by(Stage.id)
     return [dict(row) for row in session.execute(query).mappings()]
 
 
 def list_in_time(session: Session, chosen: PointFilter, x: str, y: str) -> dict[str, list[Any]]:
-    """Columns stage_id, x, y (as `list_points` has them) and at of all points, in the order of their recording."""
+    """Columns stage_id, x, y (as `list_points` has them) and at of all points, in the order of recording."""
     axes = [axis_column(chosen, name) for name in (x, y)]
     query = select(Stage.id, *axes, Stage.created_at)
     query = joined(query, chosen, (x, y)).where(*is_chosen(chosen), *(axis.is_not(None) for axis in axes))
@@ -164,7 +164,7 @@ def list_in_time(session: Session, chosen: PointFilter, x: str, y: str) -> dict[
 
 
 def list_makers(session: Session, project_id: int, stage_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Of stages: their label, model and the project's first run with each, with its owner's name."""
+    """For each stage: its label, model and the project's first run with it, with the owner's name."""
     first = (
         select(RunStage.stage_id, func.min(RunStage.run_id).label("run_id"))
         .where(RunStage.project_id == project_id, RunStage.stage_id.in_(list(stage_ids)))
@@ -187,12 +187,12 @@ def list_points_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable
 
 
 def list_recipes_by_id(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
-    """The recipes of these stages as points, as `list_recipes` has them, over all that was measured of them."""
+    """The recipes of these stages as points, as in `list_recipes`, over all measurements."""
     return seeds.merged(_with_their_recipes(session, chosen, stage_ids), AXES)
 
 
 def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
-    """stage_id, x and y of the points of which both axes are known, turned so that less is better."""
+    """stage_id, x and y of the points with values on both axes, negated where more is better."""
     axes = [(name, axis_column(chosen, axis), axis) for name, axis in (("x", x), ("y", y))]
     known = [column.is_not(None) for _, column, _ in axes]
     columns = [falling(column, axis).label(name) for name, column, axis in axes]
@@ -201,14 +201,14 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
 
 
 def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
-    """The same of recipes: the first stage's id, and the means over the last stage of each seed."""
+    """The same for recipes: the first stage's id, and the means over the last stage of each seed."""
     return _by_recipe(_points(chosen, x, y), ("x", "y"))
 
 
 def _by_recipe(stages: Select[*tuple[Any, ...]], names: Sequence[str]) -> Select[*tuple[Any, ...]]:
-    """The stage_id and the named columns of a query on stages, those that differ in their seeds as one.
+    """The stage_id and the given columns of a query on stages, with replicates merged.
 
-    To rank stages within their recipes takes time: only those are that have others in theirs.
+    Ranking stages within their recipes is slow, so only stages with replicates are ranked.
     """
     several = select(Stage.recipe_hash).where(Stage.recipe_hash.is_not(None))
     repeated = several.group_by(Stage.recipe_hash).having(func.count() > 1).cte("repeated")
@@ -228,9 +228,9 @@ def _by_recipe(stages: Select[*tuple[Any, ...]], names: Sequence[str]) -> Select
 
 
 def _with_their_recipes(session: Session, chosen: PointFilter, stage_ids: Iterable[int]) -> list[dict[str, Any]]:
-    """The details of stages and of all that have the same recipes, which are of the same task.
+    """The details of stages and their replicates, which have the same task.
 
-    Their ids are read first: to look for few of a task's stages, a database may read all of it.
+    Their ids are read first, because a database may otherwise scan the whole task.
     """
     known = aliased(Stage)
     asked = list(stage_ids)

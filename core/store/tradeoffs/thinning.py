@@ -1,4 +1,4 @@
-"""Thinning in SQL: of very many points, which ones a chart draws."""
+"""Thinning in SQL: chooses which of very many points a chart draws."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ BEYOND = 800.0  # no logarithm of a number is below its negative
 
 @dataclass(frozen=True)
 class Logs:
-    """Which axes are drawn on a log scale, so that cells are alike in what they take of the chart."""
+    """Which axes have a log scale, so that cells have equal sizes on the chart."""
 
     x: bool = False
     y: bool = False
@@ -24,10 +24,11 @@ LINEAR = Logs()
 
 
 def thin(session: Session, points: Select[*tuple[Any, ...]], limit: int, logs: Logs) -> dict[int, int]:
-    """Ids of the points that are drawn, each with how many it stands for.
+    """Ids of the points to draw, each with the number of points that it represents.
 
-    `points` selects `stage_id`, `x` and `y`, none of them null, of which less is better. Up to `limit` points are all
-    drawn; of more, each cell of a grid over both axes keeps its first one, and every point of the frontier stays.
+    `points` selects `stage_id`, `x` and `y`, none of them null, where less is better. Up to `limit` points are all
+    drawn; if there are more, each cell of a grid over both axes keeps its first point, and all points of the frontier
+    are kept.
     """
     few = session.scalars(points.limit(limit + 1)).all()
     if len(few) <= limit:
@@ -82,10 +83,10 @@ def _logarithm(column: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 def _frontier(placed: CTE, cells: CTE) -> CTE:
-    """The points that no other dominates, of equal ones the first.
+    """The points that no other dominates, and the first of equal ones.
 
-    To sort all points would take most of the time. A cell in which no y is below the least of all columns before it
-    holds dominated points only, so that few remain to be sorted.
+    Sorting all points would be slow. A cell without a y below the minimum of all columns before it
+    has only dominated points, so few remain to be sorted.
     """
     column = (cells.c.cell - cells.c.cell % (ROWS + 1)).label("column")
     before = func.min(func.min(cells.c.y)).over(order_by=column, rows=(None, -1)).label("y")

@@ -1,1 +1,1 @@
-"""Where data comes from: one source a file, each a settings class with `read`. Loads no torch."""
+"""Sources of data: one file per source, each a settings class with `read`. Loads no torch."""

@@ -1,4 +1,4 @@
-"""Handwritten digits: the 1,797 images of 8x8 pixels that scikit-learn ships (UCI Optical Recognition, test part)."""
+"""Handwritten digits: the 1,797 images of 8x8 pixels in scikit-learn (UCI Optical Recognition, test part)."""
 
 import numpy as np
 

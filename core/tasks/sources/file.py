@@ -1,4 +1,4 @@
-"""A user's own files or folders: running text, labelled texts in a table, or pictures in class folders."""
+"""A user's own files or folders: running text, labelled texts in a table, or images in class folders."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class File(OwnData):
     )
 
     def read(self, name: str) -> Data:
-        """What lies at the path `name`; validation and test from their own paths where these are given."""
+        """Read the path `name`; validation and test from their own paths if given."""
         paths = dict(self._paths(name))
         kind = Kind(self.kind) if self.kind is not None else _kind_of(paths["train"])
         for split, path in paths.items():
@@ -93,7 +93,7 @@ class File(OwnData):
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The examples of a table, and the lines that they are on."""
+    """The examples of a table with their lines."""
 
     texts: list[str]
     labels: list[Any]
@@ -105,7 +105,7 @@ class _Rows:
 
 
 def _list_split(paths: Mapping[str, Path], split: str) -> list[Picture]:
-    """The pictures of one path; where validation or test have one of their own, no path has split folders inside."""
+    """The images of one path; if validation or test have their own paths, no path may contain split folders."""
     folder = paths[split]
     refuse_escapes(_field(split), folder.name, folder)
     pictures = list_pictures(folder)

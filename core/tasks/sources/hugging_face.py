@@ -81,7 +81,7 @@ class HuggingFaceData(OwnData):
         return self._texts(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"), label)
 
     def _splits(self, loaded: Mapping[str, "Dataset"]) -> dict[str, "Dataset"]:
-        """What the data set has of train, validation and test, each at most `max_examples` long."""
+        """The train, validation and test splits of the data set, each with at most `max_examples` examples."""
         wanted = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
         splits = {}
         for split, given in wanted.items():
@@ -129,7 +129,7 @@ class HuggingFaceData(OwnData):
 
 
 def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "Dataset"]:
-    """All splits, from a folder below the data folders or else from the Hub."""
+    """All splits, from a folder in the data folders or else from the Hub."""
     import datasets  # seconds to import, which only this source needs
     from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
@@ -169,7 +169,7 @@ def _load(name: str, config: str | None, revision: str | None) -> Mapping[str, "
 
 
 def _built(builder: "DatasetBuilder", source: str, folder: Path | None) -> Mapping[str, "Dataset"]:
-    """All splits, read only once it is known from where: a data set's README may name files anywhere."""
+    """All splits, read only after checking their locations: a data set's README may refer to files anywhere."""
     for files in (builder.config.data_files or {}).values():
         _refuse_foreign(source, folder, files)
     builder.download_and_prepare()
@@ -177,7 +177,7 @@ def _built(builder: "DatasetBuilder", source: str, folder: Path | None) -> Mappi
 
 
 def _saved(source: str, folder: Path) -> Mapping[str, "Dataset"]:
-    """What `save_to_disk` left, mapped into memory; nothing of it is read yet."""
+    """A data set written by `save_to_disk`, memory-mapped and not yet read."""
     import datasets
 
     saved = datasets.load_from_disk(str(folder))
@@ -188,7 +188,7 @@ def _saved(source: str, folder: Path) -> Mapping[str, "Dataset"]:
 
 
 def _refuse_foreign(source: str, folder: Path | None, files: Iterable[str]) -> None:
-    """Raise SpecError for a file that lies neither in the folder nor, without one, on the Hub."""
+    """Raise SpecError for a file that is neither in the folder nor, without a folder, on the Hub."""
     for file in files:
         within = file.startswith(HUB) if folder is None else Path(file).resolve().is_relative_to(folder)
         if not within:
@@ -197,7 +197,7 @@ def _refuse_foreign(source: str, folder: Path | None, files: Iterable[str]) -> N
 
 
 def _refuse_other_formats(source: str, folder: Path) -> None:
-    """Raise SpecError for the first file that is no plain data; a dot before the name does not hide one."""
+    """Raise SpecError for the first file that is not plain data, including hidden files."""
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path.suffix.lower() in DATA_SUFFIXES or path.name == DESCRIPTION:
             continue
@@ -216,7 +216,7 @@ def _texts_of(rows: "Dataset", column: str) -> list[str]:
 
 
 def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[tuple[str, Image.Image]]:
-    """The pictures of all splits with their places ("test row 3"). Raises SpecError for what is none."""
+    """The images of all splits with their places ("test row 3"). Raises SpecError for anything else."""
     import datasets
 
     for split, rows in splits.items():
@@ -237,7 +237,7 @@ def _pictures_of(splits: Mapping[str, "Dataset"], column: str) -> Iterator[tuple
 
 
 def _opened(stored: object) -> Image.Image | None:
-    """A stored picture; one that is only the name of a file must lie where users' data and downloads do."""
+    """A stored image; one that is only a file name must be in the data folders or among the downloads."""
     if not isinstance(stored, Mapping):
         return None
     if stored.get("bytes") is not None:

@@ -1,4 +1,4 @@
-"""The classes of a data set that `datasets` loaded, and each example's."""
+"""The classes of a data set loaded by `datasets`, and those of its examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -17,13 +17,13 @@ MOST_LISTED = 12
 
 
 def is_unlabelled(rows: "Dataset", label: str) -> bool:
-    """Whether no example of a split has its label; lists of labels are refused later, with their place."""
+    """Whether all examples of a split lack a label; lists of labels are rejected later, with their place."""
     kind = rows.features.get(label)
     return getattr(kind, "dtype", "list") != "list" and set(rows.unique(label)) == {UNLABELLED}
 
 
 def labels_of(splits: Mapping[str, "Dataset"], label: str) -> Labelled:
-    """Classes by the names that the data set gives them, else by the labels themselves."""
+    """Classes by the data set's class names, else by the labels themselves."""
     ends = np.cumsum([len(rows) for rows in splits.values()])
     given = {split: np.arange(end - len(splits[split]), end) for split, end in zip(splits, ends, strict=True)}
 
@@ -50,9 +50,9 @@ def _names_of(rows: "Dataset", label: str) -> tuple[str, ...] | None:
 
 
 def _numbers_in(rows: "Dataset", label: str, names: tuple[str, ...]) -> list[int | None]:
-    """Each example's class among `names`, which the train split has; None where it has no label.
+    """Each example's class among the train split's `names`; None if it has no label.
 
-    A split may list the same classes in another order: its own names count. Raises SpecError where it has others.
+    A split may list the same classes in another order: its own names count. Raises SpecError if it has other classes.
     """
     own = _names_of(rows, label)
     if own is None or not set(own) <= set(names):

@@ -1,4 +1,4 @@
-"""Pictures in class folders: cats/1.png, dogs/7.jpg; or the same below train, validation and test."""
+"""Images in class folders: cats/1.png, dogs/7.jpg; or the same in train, validation and test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # wha
 
 @dataclass(frozen=True)
 class Picture:
-    """One file with its class and the split that its folder names."""
+    """One file with its class and split."""
 
     path: Path
     name: str  # for people: below the folder that was read
@@ -27,7 +27,7 @@ class Picture:
 
 
 def list_pictures(folder: Path) -> list[Picture]:
-    """All pictures in a fixed order. Raises SpecError for files that are none, and for fewer than two classes."""
+    """All images in a fixed order. Raises SpecError for other files, and for fewer than two classes."""
     pictures = [
         Picture(path, str(path.relative_to(folder)), of_class.name, split)
         for split, of_class in find_class_folders(folder)
@@ -52,7 +52,7 @@ def _require_pictures(folder: Path, pictures: list[Picture]) -> None:
 
 
 def read_pixels(pictures: Sequence[Picture], image_size: int | None) -> tuple[np.ndarray, list[str]]:
-    """The pictures at one size, uint8 [N, H, W, C], and warnings; SpecError names a file that cannot be read."""
+    """The images at one size, uint8 [N, H, W, C], and warnings; SpecError names a file that cannot be read."""
     headers = [_header(picture) for picture in pictures]
     shape, values = common_shape(headers, image_size), value_range(headers)
     channels, height, width = shape
@@ -67,7 +67,7 @@ def read_pixels(pictures: Sequence[Picture], image_size: int | None) -> tuple[np
 
 
 def check_pictures(pictures: Sequence[Picture]) -> None:
-    """Raise SpecError for a file that is no picture inside; only values beyond 8 bits are decoded for it."""
+    """Raise SpecError for a file that is not an image; only those with more than 8 bits are decoded."""
     value_range([_header(picture) for picture in pictures])
 
 

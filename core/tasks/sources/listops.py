@@ -1,4 +1,4 @@
-"""ListOps: the value of nested operations on digits, drawn as the Long Range Arena draws them.
+"""ListOps: the value of nested operations on digits, generated as in the Long Range Arena.
 
 Papers: https://arxiv.org/abs/1804.06028 (Nangia & Bowman), https://arxiv.org/abs/2011.04006 (the arena; its
 `listops.py` makes a node above the greatest depth an operation with probability 1/4, of 2 to `arguments` arguments,
@@ -46,8 +46,8 @@ class ListOps(TaskSource):
     examples: int = Field(20_000, ge=100, le=1_000_000, description="training examples (96,000 in Long Range Arena)")
 
     def read(self, name: str) -> TextData:
-        """The splits: test is drawn first, so that it is the same with more examples. Raises SpecError for settings
-        that hardly any tree fulfils."""
+        """The splits: test comes first, so it does not depend on the number of examples. Raises SpecError for settings
+        that almost no tree satisfies."""
         shortest = self.length // 4 if self.shortest is None else self.shortest
         identity = self.identity(VERSION, SEED, HELD_OUT)
         file = settings().home / "cache" / f"listops-{identity[:16]}.npy"
@@ -69,7 +69,7 @@ class ListOps(TaskSource):
         )
 
     def _lines(self, shortest: int) -> NDArray[np.uint8]:
-        """All examples as lines, each a value and a text, no text twice."""
+        """All examples as lines of a value and a text, without duplicate texts."""
         found: dict[str, int] = {}
         n, n_trees = self.examples + 2 * HELD_OUT, 0
         for trees, texts, values in _batches(self.depth, self.arguments, self.length - 1):
@@ -86,7 +86,7 @@ class ListOps(TaskSource):
 
 
 def _batches(depth: int, arguments: int, longest: int) -> Iterator[tuple[int, list[str], list[int]]]:
-    """How many trees were drawn, and the texts and values of those with at most `longest` tokens; without end."""
+    """Endlessly yield the number of generated trees, with texts and values of those up to `longest` tokens."""
     random = np.random.default_rng(SEED)
     n = DRAWN_TOKENS // longest
     while True:
@@ -95,7 +95,7 @@ def _batches(depth: int, arguments: int, longest: int) -> Iterator[tuple[int, li
 
 
 class Trees:
-    """`n` trees, written from left to right all at once; the root is an operation (a digit alone is no ListOps)."""
+    """`n` trees, written in parallel from left to right; the root is an operation, not a single digit."""
 
     def __init__(self, random: np.random.Generator, n: int, depth: int, arguments: int, longest: int):
         self.random, self.depth, self.arguments = random, depth, arguments
@@ -116,7 +116,7 @@ class Trees:
         return texts, self.value[done].tolist()
 
     def _write(self, trees: NDArray[np.int64], place: int) -> NDArray[np.int64]:
-        """One token of each tree; those that have not ended with it."""
+        """Write one token of each tree; returns the trees that are not finished."""
         ends = (self.open[trees] > 0) & (self.to_come[trees, self.open[trees] - 1] == 0)
         operation = self.random.random(len(trees)) < OPERATION if place else np.ones(len(trees), dtype=bool)
         operation &= self.open[trees] + 1 < self.depth
@@ -152,7 +152,7 @@ class Trees:
 
 
 def results(seen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What each operator, in the order of OPERATORS, makes of arguments that occur `seen` [n, 10] times: [n, 4]."""
+    """The result of each operator, in the order of OPERATORS, for arguments that occur `seen` [n, 10] times: [n, 4]."""
     up_to = seen.cumsum(axis=1)
     n_arguments = up_to[:, -1:]
 

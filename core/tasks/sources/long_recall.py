@@ -1,9 +1,9 @@
 """Associative recall and copying over a chosen distance, from fixed seeds.
 
 Papers: https://arxiv.org/abs/2312.04927 (multi-query associative recall), https://arxiv.org/abs/1410.5401 (copying).
-Here keys, values and filler have alphabets of their own, a character being a token, and every pair is asked for
-once, in another order: neither its place nor a nearby answer tells a value. A sequence is filler, the pairs (of
-copy: symbols), filler of `distance` tokens, and then
+Here keys, values and filler have separate alphabets, each character is a token, and every pair is queried
+once in another order, so neither its position nor a nearby answer reveals a value. A sequence is filler, the pairs (or
+symbols to copy), filler of `distance` tokens, and then
 
 - recall: each key again, its value to be predicted;
 - copy: a mark, and the symbols again, to be predicted;
@@ -34,7 +34,7 @@ Codes = NDArray[np.uint8]  # of ASCII characters [n, characters]
 
 
 class Drawn(NamedTuple):
-    """What is drawn for n sequences."""
+    """The random contents of n sequences."""
 
     head: Codes  # what is to be remembered
     tail: Codes  # what asks for it
@@ -59,7 +59,7 @@ class LongRecall(TaskSource):
     vocabulary: int = Field(16, ge=2, le=MOST_SYMBOLS, description="number of distinct keys, and of distinct values")
 
     def read(self, name: str) -> AnswersData | TextData:
-        """The sequences of every split. Raises SpecError where the pairs, or the distance, do not fit."""
+        """The sequences of every split. Raises SpecError if the pairs, or the distance, do not fit."""
         distance = self._distance()
         n = {split: max(FEWEST[split], min(most, most * TOKENS // self.length)) for split, most in EXAMPLES.items()}
         texts, labels = {}, {}
@@ -86,7 +86,7 @@ class LongRecall(TaskSource):
         return {**guesses, "the value that most of the remaining pairs have": 100 * float(known.mean())}
 
     def _room(self) -> int:
-        """Tokens that are left for filler."""
+        """The number of tokens left for filler."""
         asking = {"recall": 4 * self.pairs, "copy": 2 * self.pairs + 1, "classify": 2 * self.pairs + 2}
         return self.length + (self.variant != "classify") - asking[self.variant]
 
@@ -105,7 +105,7 @@ class LongRecall(TaskSource):
 
 
 def draw(random: np.random.Generator, n: int, variant: str, pairs: int, vocabulary: int) -> Drawn:
-    """What `n` sequences ask to remember, and the asking."""
+    """The contents and the queries of `n` sequences."""
     mark = np.full((n, 1), ord(MARK), dtype=np.uint8)
     values = random.integers(vocabulary, size=(n, pairs))
     if variant == "copy":
@@ -120,9 +120,9 @@ def draw(random: np.random.Generator, n: int, variant: str, pairs: int, vocabula
 
 
 def frequent_guess(asked: NDArray[np.int64], vocabulary: int) -> NDArray[np.float64]:
-    """How likely the most frequent of the values still to be asked for is the next one [n, pairs].
+    """The probability that the most frequent remaining value is the next one [n, pairs].
 
-    So well guesses who remembers the values, but not the keys that they belong to.
+    This is the accuracy of a model that remembers the values but not their keys.
     """
     left = np.eye(vocabulary)[asked][:, ::-1].cumsum(axis=1)[
         :, ::-1

@@ -1,8 +1,8 @@
 """Text of known entropy: letters drawn from a fixed Markov source, whose entropy rate is computed exactly.
 
-No model can average fewer bits per character than the source's entropy rate, so the excess over it is what a
-model, or its compression, loses. (A window's first characters are predicted from less than the source's order,
-which leaves even the best model an excess of some thousandths at the default length.)
+No model can average fewer bits per character than the source's entropy rate, so the excess over it is the loss
+of a model or its compression. (A window's first characters are predicted from fewer characters than the source's
+order, so even the best model has an excess of some thousandths at the default length.)
 """
 
 import string
@@ -52,7 +52,7 @@ def transitions(order: int, symbols: int, concentration: float) -> np.ndarray:
 
 
 def stationary(probabilities: np.ndarray) -> np.ndarray:
-    """Long-run share of each context [contexts], by iterating the chain until it stands still."""
+    """Long-run share of each context [contexts], by iterating the chain until convergence."""
     n_contexts, symbols = probabilities.shape
     share = np.full(n_contexts, 1 / n_contexts)
     while True:

@@ -1,4 +1,4 @@
-"""What the sources of a user's own data have in common: their settings, and how examples become splits."""
+"""Shared by sources of a user's own data: their settings, and splitting of examples."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FEW_OF_A_CLASS = 5
 
 
 class OwnData(TaskSource):
-    """Settings of data that may be text or pictures and may still have to be split."""
+    """Settings of data that may be text or images, with or without splits."""
 
     kind: Literal["image classification", "text classification", "language modelling"] | None = Field(
         None,
@@ -54,7 +54,7 @@ class Labelled:
 
 
 def image_data(source: OwnData, pixels: np.ndarray, examples: Labelled, warnings: Sequence[str] = ()) -> ImageData:
-    """Pictures, uint8 [N, H, W, C], in splits; `warnings` are those that reading them gave."""
+    """Images, uint8 [N, H, W, C], in splits; `warnings` are those from reading them."""
     splits, digests = _split(source, [picture.tobytes() for picture in pixels], examples)
     _, height, width, channels = pixels.shape
     return ImageData(
@@ -81,7 +81,7 @@ def text_data(source: OwnData, texts: Sequence[str], examples: Labelled) -> Text
 
 
 def corpus_data(source: OwnData, given: Mapping[str, str]) -> CorpusData:
-    """Running text; the splits that are missing are the last parts of train, in the order validation, test."""
+    """Running text; missing splits are cut from the end of train, in the order validation, test."""
     shares = {"validation": source.validation, "test": source.test}
     cut = contiguous(given["train"], **{split: 0 if split in given else share for split, share in shares.items()})
     texts = {split: cut[split] if split == "train" else given.get(split, cut[split]) for split in DATA_SPLITS}

@@ -1,7 +1,7 @@
-"""The Python language reference, as CPython ships it in `pydoc_data.topics`: about 465,000 characters of English.
+"""The Python language reference, as contained in CPython's `pydoc_data.topics`: about 465,000 characters of English.
 
-Its topics quote one another (a fifth of the text is repetition), so that splitting them as they are would
-show the model parts of its test. Each paragraph is therefore kept once, in the longest topic that has it;
+Its topics quote one another (a fifth of the text is repetition), so splitting them as they are would
+leak parts of the test split. Each paragraph is therefore kept once, in the longest topic that has it;
 about 370,000 characters remain, split by whole topics. The text differs between Python versions, and the
 task's identity with it.
 """
@@ -50,7 +50,7 @@ def without_repetition(topics: Mapping[str, str]) -> dict[str, str]:
 
 
 def split_topics(topics: Mapping[str, str]) -> dict[str, str]:
-    """Topic -> split: in the order of the hashes of their names, each goes where it does not overfill the share."""
+    """Topic -> split: in the order of their names' hashes, each goes to a split whose share it does not exceed."""
     total = sum(map(len, topics.values()))
     room = {split: share * total for split, share in HELD_OUT.items()}
     split_of = {}

@@ -1,7 +1,7 @@
-"""Drawn shapes: rotated, shifted, scaled, partly covered, noisy; as many as statistics need.
+"""Synthetic shapes: rotated, shifted, scaled, partly covered, noisy; enough images for statistics.
 
-Every image is made from fixed seeds, so that everybody has the same ones. Rendering takes some seconds a
-split and is kept below the home folder.
+Every image is generated from fixed seeds, so they are the same everywhere. Rendering takes some seconds per
+split and is cached in the home folder.
 """
 
 from collections.abc import Callable
@@ -90,9 +90,9 @@ class Shapes(TaskSource):
 
 
 def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarray:
-    """`n_images` pictures, image i of class i modulo 10: uint8 [n, 32, 32, 1].
+    """`n_images` images, image i of class i modulo 10: uint8 [n, 32, 32, 1].
 
-    Every chunk has a seed of its own, so that a picture does not depend on how many are asked for.
+    Every chunk has its own seed, so an image does not depend on the number of images.
     """
     chunks = [
         _render_chunk(np.random.default_rng([seed, start]), noise, occlusion)[: n_images - start]
@@ -102,7 +102,7 @@ def render(n_images: int, seed: int, noise: float, occlusion: float) -> np.ndarr
 
 
 def _render_chunk(random: np.random.Generator, noise: float, occlusion: float) -> np.ndarray:
-    """CHUNK pictures: a shape on a background, a bar over it, averaged to pixels, with noise."""
+    """CHUNK images: a shape on a background, a bar over it, averaged to pixels, with noise."""
     background = random.uniform(0, 1 - CONTRAST, (CHUNK, 1, 1, 1)).astype(np.float32)
     bright = background + random.uniform(CONTRAST, 1 - background).astype(np.float32)
     bar_grey = random.random((CHUNK, 1, 1, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which folders of pictures are splits (train, dev, test …) and which are classes. Loads no torch."""
+"""Determines which image folders are splits (train, dev, test …) and which are classes. Loads no torch."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ _ENDINGS = re.compile(r"(?<=.)(sets?|data|images?|imgs?|splits?|folder)$")
 
 
 def find_class_folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Each class folder with the split that it lies in: "train" where the folders name none.
+    """Each class folder with its split: "train" if there are no split folders.
 
-    Raises SpecError where split folders and class folders are mixed, where a split has two folders or is empty, and
-    for pictures that lie beside the class folders.
+    Raises SpecError if split folders and class folders are mixed, if a split has two folders or is empty, and
+    for images next to the class folders.
     """
     _require_no_loose(folder, folder)
     top = _folders(folder)
@@ -49,7 +49,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _split_word(name: str) -> str | None:
-    """The split that a folder's name says, whatever its case and what is around the word: "Test_Set", "val2017"."""
+    """The split in a folder's name, in any case and with any affixes: "Test_Set", "val2017"."""
     letters = re.sub(r"[\W_]+|(19|20)\d\d", "", name.casefold())
     return SPLIT_WORDS.get(letters) or SPLIT_WORDS.get(_ENDINGS.sub("", letters))
 
@@ -76,7 +76,7 @@ def _require_only_splits(folder: Path, top: Sequence[Path], split_of: dict[Path,
 
 
 def _require_only_classes(folder: Path, classes: Sequence[Path]) -> None:
-    """Raise SpecError for a split inside of a split; "train" may be a class there, as it is in CIFAR-100."""
+    """Raise SpecError for a split inside a split; "train" may be a class there, as in CIFAR-100."""
     for path in classes:
         if _is_unlabelled(path) or (_split_word(path.name) and path.name.casefold() != "train"):
             name = str(path.relative_to(folder))
@@ -85,7 +85,7 @@ def _require_only_classes(folder: Path, classes: Sequence[Path]) -> None:
 
 
 def _require_no_splits(folder: Path, of_class: Path) -> None:
-    """Raise SpecError for splits inside of a class folder, which would be read as one."""
+    """Raise SpecError for splits inside a class folder, which would be read as one class."""
     found = next((path for path in _folders(of_class) if _split_word(path.name) or _is_unlabelled(path)), None)
     if found is not None:
         message = f"is a split folder inside the class folder {of_class.name}"

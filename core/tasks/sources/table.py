@@ -20,14 +20,14 @@ MOST_COLUMNS = 1_000
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows by column; what a row of JSON Lines does not have is None."""
+    """A file's rows by column; missing values of JSON Lines are None."""
 
     columns: dict[str, list[Any]]
     lines: list[int]  # where each row ends in the file, from 1
 
 
 def read_table(path: Path) -> Table:
-    """The table. Raises SpecError, naming the line, where it cannot be read."""
+    """Read the table. Raises SpecError, naming the line, if it cannot be read."""
     rows = _json_rows(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows(path)
     table = Table({}, [])
     for line, row in rows:
@@ -65,7 +65,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """What separates the most names in the header; the usual one of the file's kind where it is as good as another."""
+    """The delimiter that gives the most names in the header; the usual one of the file type in case of a tie."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     return max((usual, *DELIMITERS), key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
 
@@ -91,14 +91,14 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _require_once(path: Path, line: int, names: list[str]) -> None:
-    """Raise SpecError where a column appears twice: only one of the two could be read."""
+    """Raise SpecError if a column appears twice: only one of the two could be read."""
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise _broken(path, line, f"has the column {twice[0]!r} twice")
 
 
 def _require_characters(path: Path, line: int, row: dict[str, Any]) -> None:
-    """Raise SpecError for half of a surrogate pair, which JSON can write and no text can hold."""
+    """Raise SpecError for half of a surrogate pair, which JSON can represent but text cannot."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

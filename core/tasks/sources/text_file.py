@@ -8,7 +8,7 @@ LARGEST_TEXT = 128 * 2**20  # bytes
 
 
 def read_text(path: Path) -> str:
-    """The file's text; raises SpecError where it is not UTF-8, is empty or is too large."""
+    """The file's text; raises SpecError if it is not UTF-8, is empty or is too large."""
     n_bytes = path.stat().st_size
     if n_bytes > LARGEST_TEXT:
         message = f"has {n_bytes / 2**20:,.0f} MiB"

@@ -28,7 +28,7 @@ class Recurrent(OneShot):
     }
 
     def attentions(self, subject: Subject) -> dict[str, FullAttention]:
-        """The attentions to swap by name, their projections plain linears; raises SpecError where they are not."""
+        """The attentions to swap by name, their projections plain linears; raises SpecError if they are not."""
         found = full_attentions(subject)
         for name, attention in found.items():
             for part in (attention.q, attention.k, attention.v, attention.o):
@@ -38,7 +38,7 @@ class Recurrent(OneShot):
         return found
 
     def causal_attentions(self, subject: Subject) -> dict[str, FullAttention]:
-        """The same; raises SpecError where the model sees tokens on both sides."""
+        """The same; raises SpecError if the model sees tokens on both sides."""
         found = self.attentions(subject)
         if any(not attention.causal for attention in found.values()):
             message = "is bidirectional, and a recurrent state only goes forward"

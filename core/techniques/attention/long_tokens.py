@@ -22,7 +22,7 @@ REFUSES = {
 
 
 def bidirectional_attentions(subject: Subject, reason: str) -> dict[str, FullAttention]:
-    """The model's full attentions by name; raises SpecError where one is causal, which is refused for `reason`."""
+    """The model's full attentions by name; raises SpecError if one is causal, which is refused for `reason`."""
     found = full_attentions(subject)
     if any(attention.causal for attention in found.values()):
         remedy = "Choose builtin:vit or builtin:encoder; for builtin:gpt use sliding_window or block_local."

@@ -1,4 +1,4 @@
-"""Logit distillation: learn the teacher's softened answers beside the labels.
+"""Logit distillation: train on the teacher's softened logits in addition to the labels.
 
 Paper: https://arxiv.org/abs/1503.02531. The loss is (1 - alpha) CE + alpha T^2 KL(teacher || student), the mean
 over examples, over tokens for language models; padding is left out.

@@ -50,7 +50,7 @@ class CoupledPruning(OneShot):
         return f"{self.pruning_ratio:.0%}{importance}" + (" global" if self.scope == "global" else "")
 
     def units(self, subject: Subject) -> list[Units]:
-        """What may be cut out, block after block; raises SpecError where the model has none of it."""
+        """What may be cut out, block after block; raises SpecError if the model has none of it."""
         raise NotImplementedError(type(self).__name__)
 
     def ratio(self, kind: str) -> float:

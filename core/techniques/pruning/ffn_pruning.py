@@ -28,7 +28,7 @@ class FfnPruning(CoupledPruning):
         return [group for group in units if group.count]
 
     def apply(self, subject: Subject, context: Context) -> None:
-        """Cut; say which networks are no dense ones (experts, say) and stay whole."""
+        """Prune; log which networks are not dense (such as experts) and are skipped."""
         known = anatomy(subject.model)
         others = [name for name in known.chain[self.pruned_blocks] if name not in known.feeds]
         if others:

@@ -88,7 +88,7 @@ class Trace:
 
 
 def real_tokens(x: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Which tokens of a stream x [B, T, dim] are no padding [B, T]; tokens that the model put before count."""
+    """Which tokens of a stream x [B, T, dim] are not padding [B, T]; tokens that the model prepended count."""
     if attention_mask is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return F.pad(attention_mask.bool(), (x.shape[1] - attention_mask.shape[1], 0), value=True)

@@ -165,7 +165,7 @@ class Slicing:
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor | None, Tensor | None, float]:
-    """Gain, shift (None where it has none, or only zeros) and eps of a norm."""
+    """Gain, shift (None if it has none, or only zeros) and eps of a norm."""
     known: Any = norm
     shift = getattr(known, "bias", None)
     eps = known.eps if hasattr(known, "eps") else known.variance_epsilon

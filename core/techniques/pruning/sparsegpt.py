@@ -56,7 +56,7 @@ class Sparsegpt(GridSettings, CalibratedPruning):
         return f"{super().label()} {self.bits}-bit" + (f" {self.observer}" if self.observer != "min-max" else "")
 
     def check(self, subject: Subject) -> None:
-        """Raise SpecError where the model cannot be pruned so, or has nothing that `bits` could quantize."""
+        """Raise SpecError if the model cannot be pruned so, or has nothing that `bits` could quantize."""
         super().check(subject)
         if self.bits is None:
             return

@@ -30,7 +30,7 @@ class Tokens:
 
 
 def tokens_of(subject: Subject) -> Tokens:
-    """What token reduction must know of the main model; raises SpecError where it is no such ViT."""
+    """The properties of the main model for token reduction; raises SpecError if it is not a supported ViT."""
     model = subject.model
     known = anatomy(model)
     if subject.task.kind is not Kind.IMAGE_CLASSIFICATION or known.layout not in SUPPORTED or known.causal:

@@ -46,7 +46,7 @@ class Cast(OneShot):
 
 
 def cast_(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast all that is saved of a model; what is computed when it is built (rotary frequencies) stays as it is."""
+    """Cast all saved tensors of a model; tensors computed at construction (rotary frequencies) do not change."""
     computed = [
         (module, name, module._buffers[name])
         for module in model.modules()

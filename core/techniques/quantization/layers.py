@@ -1,4 +1,4 @@
-"""Which layers a weight quantization takes, and what it tells of each."""
+"""The layers that weight quantization applies to, and the report on each."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -18,7 +18,7 @@ from core.subject import Subject
 
 
 def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[str]:
-    """Full names of the dense linear layers to quantize, experts' too; raises SpecError where there is nothing to do.
+    """Full names of the dense linear layers to quantize, experts' too; raises SpecError if there is nothing to do.
 
     Embeddings, and what shares its weights with one, keep their precision; so do layers that match a pattern of `skip`.
     """

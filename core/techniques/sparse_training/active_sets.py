@@ -14,7 +14,7 @@ from core.subject import Subject
 def sparse_weights(model: nn.Module, *, dense_ends: bool) -> dict[str, nn.Parameter]:
     """The weights to train sparsely, by full name: those that may be pruned, `dense_ends` without first and last layer.
 
-    Embeddings and output heads, the ends of most models, are never among them. Raises SpecError where none is left.
+    Embeddings and output heads, the ends of most models, are never among them. Raises SpecError if none is left.
     """
     weights = prunable_weights(model)
     if dense_ends:

@@ -69,7 +69,7 @@ class Rigl(TrainingMethod):
     _never: dict[str, Tensor] = PrivateAttr(default_factory=dict)  # weights that were in no mask yet
 
     def label(self) -> str:
-        """Sparsity, its distribution, and what stands in for RigL's growth."""
+        """Sparsity, its distribution, and the growth criterion if it is not RigL's."""
         distribution = {"erk": "ERK", "uniform": "uniform"}[self.distribution]
         other = {"gradient": "", "random": " SET", "none": " static"}[self.grow]
         return f"{100 * self.sparsity:g} % {distribution}{other}"

@@ -35,7 +35,7 @@ class StraightThrough(torch.autograd.Function):
 
 
 class NmMasked(nn.Module):
-    """Parametrization of a weight: its n:m mask applied, chosen from the weight as it is now."""
+    """Parametrization of a weight: applies its n:m mask, computed from the current weight."""
 
     def __init__(self, n: int, m: int):
         super().__init__()

@@ -110,7 +110,7 @@ class TopKast(TrainingMethod):
         self._n_reservoir = sum(int(mask.sum()) for mask in self._untouched.values())
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The weights, without decay: it would reach C, and the exploration loss stands in its place."""
+        """The weights, without decay: it would reach C; the exploration loss replaces it."""
         return [{"params": [layer.trained for layer in self._layers.values()], "weight_decay": 0.0}]
 
     @torch.no_grad()

@@ -55,7 +55,7 @@ class Train(OneShot):
         return [StepSpec.model_validate(item).model_dump() for item in value]
 
     def bound_methods(self) -> list[TrainingMethod]:
-        """The methods as techniques; raises SpecError where one is unknown or no training method."""
+        """The methods as techniques; raises SpecError if one is unknown or no training method."""
         from core.techniques.catalogue import technique  # the catalogue lists this very class
 
         bound = []
@@ -100,7 +100,7 @@ class Train(OneShot):
                 raise error.at(f"methods[{index}].{name}") from error
 
     def apply(self, subject: Subject, context: Context) -> None:
-        """Train in place; taken up from the context's checkpoint where there is one."""
+        """Train in place; resumes from the context's checkpoint if there is one."""
         plan = Plan(**{name: getattr(self, name) for name in Plan.__dataclass_fields__})
         methods = self.bound_methods()
         training = Training(subject, context, plan, methods)

@@ -163,7 +163,7 @@ def test_a_broken_bundle_leaves_nothing_behind(run_id, elsewhere, tmp_path, caps
     file.write_bytes(file.read_bytes()[:-50])
     elsewhere()
     assert slimboard("import", str(file)) == 1
-    assert "This is no bundle" in capsys.readouterr().err
+    assert "This is not a bundle" in capsys.readouterr().err
     with read_session() as s:
         assert s.scalar(select(Run.id)) is None and stages.find_stage_id(s, DENSE) is None
     assert not list((tmp_path / "elsewhere").rglob("*.safetensors"))

@@ -42,6 +42,7 @@ def recorded_run() -> int:
                 reused=False,
                 reference_stage_id=reference_id,
                 comparison=each.comparison,
+                fidelity=each.fidelity,
             )
             rows = [replace(row, disturbed=False) for row in each.latencies]
             stages.set_latencies(s, run_id, stage_id, rows, reference_id)

@@ -78,25 +78,25 @@ MISTAKES = f"{SHOWN}/mistakes-{DENSE}.json"
         (edited("manifest.json", set_in("format", to=None)), "has format None"),
         (lambda c: c.pop("manifest.json"), "no manifest.json"),
         (lambda c: c.pop("curves.json"), "no curves.json"),
-        (put("run.json", b"[" * 100_000), "run.json is no JSON"),
+        (put("run.json", b"[" * 100_000), "run.json is not JSON"),
         (edited("run.json", set_in("spec", "recipe", to=5)), "This release cannot read the bundle's spec. recipe"),
         (edited("run.json", set_in("status", to="running")), "is not in a form that this release reads: status"),
         (edited("run.json", set_in("password", to="x")), "is not in a form that this release reads: password"),
-        (edited("run.json", set_in("name", to="a\0b")), "holds a NUL character"),
+        (edited("run.json", set_in("name", to="a\0b")), "contains a NUL character"),
         (edited("run.json", set_in("name", to="\ud800")), "run.json is not JSON that a store can keep"),
         (edited("run.json", set_in("environment", to={"x": float("nan")})), "run.json is not JSON that a store"),
         (edited("run.json", set_in("environment", to={"worker": "me"})), "is not in a form that this release reads"),
         (put("log.json", b'{"lines": 1e999}'), "log.json is not JSON that a store can keep"),
-        (put("run.json", b"\x80\x04\x95 pickled"), "run.json is no JSON"),
+        (put("run.json", b"\x80\x04\x95 pickled"), "run.json is not JSON"),
         (edited("stages.json", set_in("stages", 0, "measured", "key", to="../../etc")), "no SHA-256"),
         (edited("stages.json", set_in("places", 0, "key", to="e" * 64)), "does not list stage eeeeeeeeeeee"),
         (edited("stages.json", set_in("places", 1, "position", to=1)), "lists a stage or a position twice"),
-        (edited("stages.json", set_in("stages", 1, "measured", "score", to="nan")), "stage.score is no number"),
-        (edited("stages.json", set_in("stages", 1, "measured", "macs", to=2**63)), "stage.macs is larger"),
+        (edited("stages.json", set_in("stages", 1, "measured", "score", to="nan")), "stage.score is not a number"),
+        (edited("stages.json", set_in("stages", 1, "measured", "macs", to=2**63)), "stage.macs is out of range"),
         (edited("stages.json", set_in("stages", 1, "measured", "label", to="x" * 201)), "more than 200 characters"),
         (edited("stages.json", set_in("stages", 1, "measured", "details", to={"layers": 5})), "details.layers"),
         (edited("stages.json", set_in("places", 1, "latencies", 2, "operating_point", to=1)), "an operating point"),
-        (edited("curves.json", set_in("curves", "1/loss", to=[[1, "nan"]])), "curves.json is not what"),
+        (edited("curves.json", set_in("curves", "1/loss", to=[[1, "nan"]])), "curves.json is not in a form"),
         (put("../../evil.json", b"{}"), "'../../evil.json' is outside the bundle"),
         (put("/etc/cron.d/x", b"{}"), "'/etc/cron.d/x' is outside the bundle"),
         (put(f"artifacts/{SMALL}/tokenizer/../../x", b"{}"), "is outside the bundle"),
@@ -136,12 +136,12 @@ def test_a_file_that_the_manifest_does_not_name_is_found(bundle):
 
 def test_a_cut_file_is_refused(bundle):
     bundle.write_bytes(bundle.read_bytes()[:-200])
-    assert "This is no bundle" in refusal(bundle)
+    assert "This is not a bundle" in refusal(bundle)
 
 
 def test_what_is_no_zip_is_refused(tmp_path):
     (tmp_path / "x.zip").write_text("nothing")
-    assert "This is no bundle" in refusal(tmp_path / "x.zip")
+    assert "This is not a bundle" in refusal(tmp_path / "x.zip")
     assert "cannot be read" in refusal(tmp_path / "none.zip")
 
 
@@ -156,14 +156,14 @@ def test_bytes_broken_on_the_way_are_refused(bundle):
 def test_a_file_twice_is_refused(bundle):
     with zipfile.ZipFile(bundle, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("run.json", "{}")
-    assert "run.json is in it twice" in refusal(bundle)
+    assert "run.json appears twice" in refusal(bundle)
 
 
 def test_json_that_unpacks_to_more_than_is_read_is_refused(bundle, monkeypatch):
     monkeypatch.setattr(files, "MOST_JSON_BYTES", 10_000)
     changed = rewritten(bundle, put("log.json", b'{"lines": []' + b" " * 20_000 + b"}"))
     assert changed.stat().st_size < 15_000
-    assert "log.json comes to 20,013 bytes" in refusal(changed)
+    assert "log.json is 20,013 bytes" in refusal(changed)
 
 
 def test_all_json_together_is_limited(bundle, monkeypatch):
@@ -192,4 +192,4 @@ def test_entries_that_overlap_are_refused(heavy):
 
 def test_the_number_of_files_is_limited(bundle, monkeypatch):
     monkeypatch.setattr(files, "MOST_FILES", 5)
-    assert "their number comes to" in refusal(bundle)
+    assert "the number of its files is" in refusal(bundle)

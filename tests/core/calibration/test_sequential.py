@@ -152,7 +152,7 @@ def test_a_layer_that_no_example_reaches_is_left_out_with_a_warning():
         names for block in walked(Twins(), [{"x": torch.randn(4, 8)}], record=record) for names, _ in block.hessians()
     ]
     assert ["expert"] not in found
-    assert record.events == [("warning", "no calibration example reaches expert: left as it is")]
+    assert record.events == [("warning", "no calibration example reaches expert: left unchanged")]
 
 
 def test_blocks_that_are_no_chain_are_walked_with_the_whole_model():

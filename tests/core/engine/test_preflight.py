@@ -49,10 +49,10 @@ MISTAKES = {
     "another kind of model": (spec(model=GPT), "model.source", "builtin:gpt", "is for language modelling"),
     "setting of a method": (spec(train({"sr_ste": {"n": 40}})), f"{METHOD}.sr_ste.n", 40, "less than or equal to 31"),
     "step as a method": (spec(train("rtn")), METHOD, "rtn", "is a step, not a training method"),
-    "timed length": (spec(model=GPT, task=MARKOV, measure={"length": 33}), "measure.length", 33, "than the 32 tokens"),
+    "timed length": (spec(model=GPT, task=MARKOV, measure={"length": 33}), "measure.length", 33, "of 32 tokens"),
     "timed length of a step": (
         spec("gmlp", model={**GPT, "positions": "rotary"}, task=MARKOV, measure={"length": 33}),
-        "measure.length", 33, "than the 32 tokens",
+        "measure.length", 33, "of 32 tokens",
     ),
     "folder outside": (spec(model="hf:/etc/llama"), "model.source", "hf:/etc/llama", "neither a folder in the server"),
     "teacher of another kind": (spec(distil(GPT)), f"{TEACHER}.source", "builtin:gpt", "is for language modelling"),
@@ -100,13 +100,13 @@ def checkpoints(data_folder):
 LETTERS = {"source": "hf:letters", "length": 16}
 CHECKPOINT_MISTAKES = {
     "no safetensors": (spec(model="hf:pickled"), "model.source", "only pytorch_model.bin, a format that can run code"),
-    "other classes": (spec(model="hf:seven"), "model.source", "has 7 classes, and builtin:digits has 10"),
-    "teacher of other classes": (spec(distil("hf:seven")), f"{TEACHER}.source", "7 classes, and builtin:digits has 10"),
+    "other classes": (spec(model="hf:seven"), "model.source", "has 7 classes, but builtin:digits has 10"),
+    "teacher of other classes": (spec(distil("hf:seven")), f"{TEACHER}.source", "7 classes, but builtin:digits has 10"),
     "too long": (spec(model={**LETTERS, "length": 65}, task=MARKOV), "model.length", "maximum of 64 tokens"),
     "timed too long": (
         spec(model=LETTERS, task=MARKOV, measure={"length": 65}), "measure.length", "maximum of 64 tokens",
     ),
-    "teacher of other tokens": (spec(distil(LETTERS), model=GPT, task=MARKOV), f"{TEACHER}.source", "reads 22 tokens"),
+    "teacher of other tokens": (spec(distil(LETTERS), model=GPT, task=MARKOV), f"{TEACHER}.source", "of 22 tokens"),
 }  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def earlier(tmp_path_factory):
     return store, record.stages
 
 
-SHAPES = "reads images of 8 x 8 pixels, and builtin:shapes has 32 x 32"
+SHAPES = "reads images of 8 x 8 pixels, but builtin:shapes has 32 x 32"
 FROM_RUN_7 = {
     "other size": (spec(model="run:7", task="builtin:shapes"), "model.source", SHAPES),
     "other kind": (spec(model="run:7", task=MARKOV), "model.source", "another kind of task"),
@@ -189,5 +189,5 @@ def test_an_earlier_run_with_other_classes_is_refused(earlier):
     record = OneRun()
     record.stages = list(stages)
     asked = spec(model="run:7")
-    with pytest.raises(SpecError, match=r"model.source = 'run:7': answers in 10 classes, and file:nine has 9"):
+    with pytest.raises(SpecError, match=r"model.source = 'run:7': predicts 10 classes, but file:nine has 9"):
         StagePlanner(asked, nine, record, store, torch.device("cpu")).source(asked.model)

@@ -155,7 +155,7 @@ def test_what_a_reference_excludes_adds_nothing_and_what_a_stage_excludes_cannot
 
 
 def test_other_classes_cannot_be_compared():
-    with pytest.raises(Incomparable, match=r"shapes \[1, 3\] and \[1, 2\]"):
+    with pytest.raises(Incomparable, match=r"shapes: \[1, 3\] and \[1, 2\]"):
         metered(torch.zeros(1, 3), torch.zeros(1, 2), torch.tensor([0])).result()
 
 

@@ -148,7 +148,7 @@ def test_a_part_that_a_step_swapped_away_is_named_as_such_and_the_others_stay_kn
         model = core.models.build(core.models.describe(ModelSpec(source="builtin:vit"), image_task).config)
     model.blocks[0].ffn = nn.Identity()
     found = anatomy(model)
-    with pytest.raises(SpecError, match="by an earlier step: its blocks' parts are not known here"):
+    with pytest.raises(SpecError, match="by an earlier step: its blocks' parts are not known to Slimboard"):
         found.require("blocks' parts")
     names = [f"blocks.{index}" for index in range(6)]
     assert found.chain == names == list(found.attentions) and list(found.feeds) == names[1:]
@@ -156,5 +156,5 @@ def test_a_part_that_a_step_swapped_away_is_named_as_such_and_the_others_stay_kn
     assert (found.blocks, found.layout, found.blocks_list, found.heads) == ([], None, "blocks", 3)
     for block in model.blocks:
         block.attention = nn.Identity()
-    with pytest.raises(SpecError, match="by an earlier step: its heads are not known here"):
+    with pytest.raises(SpecError, match="by an earlier step: its heads are not known to Slimboard"):
         anatomy(model).require("heads")

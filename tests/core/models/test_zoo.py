@@ -231,7 +231,7 @@ REFUSED = [
     ("builtin:vit", {"hedas": 3}, "model.hedas", "known"),
     ("builtin:vit", {"depth": 0}, "model.depth", "greater"),
     ("builtin:vit", {"window": 4}, "model.window", "only"),
-    ("builtin:vit", {"attention": "sliding_window"}, "model.window", "missing"),
+    ("builtin:vit", {"attention": "sliding_window"}, "model.window", "required"),
     ("builtin:vit", {"attention": "sliding_window", "window": 4, "pooling": "cls"}, "model.pooling", "window"),
     ("builtin:vti", {}, "model.source", "not a known model source"),
     ("builtin:gpt", {}, "model.source", "language modelling"),

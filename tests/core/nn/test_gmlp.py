@@ -58,7 +58,7 @@ def test_pieces_with_a_cache_are_the_whole(pieces):
     parts = [block(piece, cache=cache) for piece in x.split(pieces, dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), block(x))
     assert cache.length == 7
-    with pytest.raises(ValueError, match="made for 7 tokens, 8 were given"):
+    with pytest.raises(ValueError, match="made for 7 tokens, not 8"):
         block(tokens(1), cache=cache)
 
 
@@ -73,7 +73,7 @@ def test_a_shorter_text_uses_the_corner_and_padding_is_as_if_it_were_not_there()
 
 
 def test_too_many_tokens_are_refused():
-    with pytest.raises(ValueError, match="made for 7 tokens, 8 were given"):
+    with pytest.raises(ValueError, match="made for 7 tokens, not 8"):
         made(causal=False)(tokens(8))
     cache = made(causal=True).make_cache(3)
     with pytest.raises(ValueError, match="holds 3 tokens, 4 were asked"):

@@ -38,7 +38,7 @@ def test_padding_is_as_if_it_were_not_there():
 
 
 def test_more_tokens_than_it_was_made_for_are_refused():
-    with pytest.raises(ValueError, match="made for 5 tokens, 6 were given"):
+    with pytest.raises(ValueError, match="made for 5 tokens, not 6"):
         made()(torch.randn(1, 6, 4, dtype=torch.float64))
 
 

@@ -31,7 +31,7 @@ def test_the_last_changed_comes_first(session, whose):
 def test_nobody_overwrites_what_they_did_not_see(session, whose):
     report = reports.add_report(session, **whose, title="a")
     reports.change_report(session, report.id, 1, title="b", text="mine")
-    with pytest.raises(ChangedMeanwhileError, match="meanwhile"):
+    with pytest.raises(ChangedMeanwhileError, match="has changed this report"):
         reports.change_report(session, report.id, 1, title="c", text="theirs")
     found = reports.read_report(session, whose["project_id"], report.id)
     assert (found.title, found.text, found.edition) == ("b", "mine", 2)

@@ -113,7 +113,7 @@ def test_recipe_is_a_line_with_the_methods_in_brackets(session):
     methods = [{"sr_ste": {"n": 2, "m": 4}}, "distill_logits"]
     spec = factories.spec(recipe=[{"train": {"steps": 5, "methods": methods}}, "rtn"])
     assert runs.recipe_text(spec) == "train (sr_ste, distill_logits) → rtn"
-    assert runs.recipe_text(factories.spec(recipe=[])) == "as it is"
+    assert runs.recipe_text(factories.spec(recipe=[])) == "no steps"
 
 
 def test_identical_runs_are_found_whatever_their_name(session):

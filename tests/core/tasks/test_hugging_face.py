@@ -124,7 +124,7 @@ def test_folder_with_more_than_plain_data_is_refused(data, monkeypatch, name):
         read(TaskSpec(source="hf:saved"))
     problem = error.value.problems[0]
     assert problem.field == "task.source" and problem.message.endswith(f": {name}")
-    assert "Take it out" in problem.remedy and ".parquet" in problem.remedy
+    assert "Remove it" in problem.remedy and ".parquet" in problem.remedy
 
 
 def test_description_cannot_name_files_elsewhere(data, tmp_path):

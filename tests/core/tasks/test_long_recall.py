@@ -96,7 +96,7 @@ def test_longer_sequences_are_fewer():
     ("settings", "problem"),
     [
         ({"pairs": 17}, r"task.pairs = 17.*exceeds the 16 distinct keys"),
-        ({"pairs": 17, "vocabulary": 40, "length": 64}, r"task.pairs = 17.*no room in 64 tokens"),
+        ({"pairs": 17, "vocabulary": 40, "length": 64}, r"task.pairs = 17.*do not fit into 64 tokens"),
         ({"pairs": 8, "length": 64, "distance": 34}, r"task.distance = 34.*leave 33.*at most 33"),
     ],
 )

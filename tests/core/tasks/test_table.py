@@ -47,7 +47,7 @@ REFUSED = [
     ("t.jsonl", '{"text": "a", "label": {"x": 1}}', "holds {'x': 1} in line 1, which is not a single label"),
     ("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": NaN}', "is empty in line 2"),
     ("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}', "is empty in line 2"),
-    ("t.jsonl", '{"text": "a", "label": 1}\n{"label": 1}', "holds None in line 2, which is not a text"),
+    ("t.jsonl", '{"text": "a", "label": 1}\n{"label": 1}', "contains None in line 2, which is not text"),
     ("t.csv", "text,label\na,1\nb,nan\nc,0\n", "is not a number in line 3"),
 ]
 

@@ -151,7 +151,10 @@ def test_the_slowest_that_fits_decides_and_is_named():
             "score: {at_most: 95}",
             "score.at_most = 95.0: forbids improvements: a higher accuracy is better. Use score.at_least.",
         ),
-        ("score: {at_least: 2 bits}", "score.at_least = '2 bits': is in 'bits', and accuracy in %. Write it in %."),
+        (
+            "score: {at_least: 2 bits}",
+            "score.at_least = '2 bits': is given in 'bits', but accuracy is measured in %. Write it in %.",
+        ),
         ("score: {loss_at_most: 1 %}", "Write it in points."),
     ],
 )

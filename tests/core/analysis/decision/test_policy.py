@@ -105,7 +105,7 @@ def test_zero_may_be_lost():
         ("latency: {at_most: 2 ms, phase: training}", "latency.phase = 'training'"),
         ("size: {ratio_at_most: 0}", "size.ratio_at_most = 0"),
         ("size: {ratio_at_most: .inf}", "size.ratio_at_most = inf: is not a finite number"),
-        ("score: {at_least: yes}", "score.at_least = True: is no amount"),
+        ("score: {at_least: yes}", "score.at_least = True: is not a quantity with a unit"),
         ("score: {loss_at_most: -1}", "score.loss_at_most = -1.0: must be at least 0"),
         ("score: {at_least: 90, significant_only: true}", "score.significant_only = True: has no loss_at_most to test"),
         (

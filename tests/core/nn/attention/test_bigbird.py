@@ -96,7 +96,7 @@ def test_texts_of_no_more_blocks_than_a_block_sees_get_full_attention(global_tok
 
 
 def test_longer_texts_than_it_was_drawn_for_are_refused():
-    with pytest.raises(ValueError, match="drawn for 48 tokens, 49 were given"):
+    with pytest.raises(ValueError, match="made for 48 tokens, not 49"):
         bigbird(48)(torch.randn(1, 49, 32))
 
 

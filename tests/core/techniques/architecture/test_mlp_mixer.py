@@ -37,7 +37,7 @@ def test_it_takes_the_place_of_attention_for_as_many_tokens_as_the_model_has(poo
     assert [block.ffn for block in subject.model.blocks] == ffns
     expected = [{"name": f"blocks.{i}.attention", "tokens": tokens, "hidden": 16} for i in range(2)]
     assert subject.details["layers"] == expected
-    assert not subject.trained and "attentions cannot carry over" in record.events[0][1]
+    assert not subject.trained and "attentions cannot be carried over" in record.events[0][1]
     assert subject.model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert not torch.equal(mixings[0].up.weight, mixings[1].up.weight)
 

@@ -149,7 +149,7 @@ def test_models_that_see_both_sides_are_refused():
 def test_blocks_that_are_changed_already_are_refused(earlier):
     subject, _ = subject_of()
     earlier.apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"blocks.0.*no longer\) a block of full attention"):
+    with pytest.raises(SpecError, match=r"blocks.0.*no longer\) a block with full attention"):
         Rwkv().check(subject)
 
 

@@ -77,7 +77,7 @@ def test_trained_weights_are_not_dropped_silently():
     subject.trained = True
     SparseFfnTechnique(block_size=16).apply(subject, context(subject, record))
     ((level, message),) = record.events
-    assert level == "warning" and "feed-forward networks cannot carry over" in message and not subject.trained
+    assert level == "warning" and "feed-forward networks cannot be carried over" in message and not subject.trained
 
 
 def test_blocks_must_divide_the_hidden_width():

@@ -58,7 +58,7 @@ def test_the_artifact_has_as_many_bytes_and_answers_the_same(tied, change, tmp_p
 
 def test_classifiers_are_refused():
     subject, _ = subject_of(source="builtin:vit", task="builtin:digits", length=None)
-    with pytest.raises(SpecError, match="task = 'builtin:digits': has image classification"):
+    with pytest.raises(SpecError, match="task = 'builtin:digits': is image classification"):
         SparseLoss().check(subject)
 
 

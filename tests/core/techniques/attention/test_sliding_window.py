@@ -77,7 +77,7 @@ def test_masks_survive_the_swap():
 def test_models_without_full_attention_are_refused():
     subject = plane_subject()
     subject.models["main"] = Resnet(depth=8, width=4, image_size=(8, 8), channels=1, n_classes=10)
-    with pytest.raises(SpecError, match="model = 'Resnet': has no attention that can be swapped"):
+    with pytest.raises(SpecError, match="model = 'Resnet': has no attention that can be replaced"):
         SlidingWindow().check(subject)
 
 

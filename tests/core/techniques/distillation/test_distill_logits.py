@@ -156,7 +156,7 @@ def test_a_teacher_of_other_classes_is_refused():
 
 
 def test_the_teacher_must_be_a_reference():
-    with pytest.raises(ValidationError, match="no model reference"):
+    with pytest.raises(ValidationError, match="is not a model reference"):
         DistillLogits(teacher="bert")
     with pytest.raises(ValidationError):
         DistillLogits()

@@ -175,7 +175,7 @@ def test_what_cannot_be_done_is_refused():
         Cofi(teacher="stage:0", start=0.6, rise=0.5).check(subject_of("vit"))
     with pytest.raises(SpecError, match="blocks' parts are not known"):
         Cofi(teacher="stage:0").check(subject_of("resnet"))
-    with pytest.raises(ValidationError, match="no model reference"):
+    with pytest.raises(ValidationError, match="is not a model reference"):
         Cofi(teacher="bert")
     subject = subject_of("vit")
     where = context(subject)

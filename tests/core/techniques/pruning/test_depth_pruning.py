@@ -159,7 +159,7 @@ def test_masks_go_along_with_their_blocks():
 def test_what_cannot_be_taken_out_is_refused():
     with pytest.raises(SpecError, match="n_dropped = 5: leaves none of the 5 blocks"):
         DepthPruning(n_dropped=5).check(subject_of("builtin vit"))
-    with pytest.raises(SpecError, match="whose blocks are not known here"):
+    with pytest.raises(SpecError, match="whose blocks are not known to Slimboard"):
         DepthPruning().check(plane_subject())
     with pytest.raises(SpecError, match="scales its scores by the block's index"):
         DepthPruning().check(subject_of("gpt2", scale_attn_by_inverse_layer_idx=True))

@@ -114,11 +114,13 @@ def test_ratios_that_take_nothing_or_too_much_are_refused():
     subject = subject_of("gpt")
     with pytest.raises(SpecError, match=r"pruning_ratio = 0.1: removes none of 4 heads. Choose more than 0.12"):
         HeadPruning(pruning_ratio=0.1).check(subject)
-    with pytest.raises(SpecError, match=r"leaves 1 of 4 heads to 2 layers, which need one each. Choose at most 0.5"):
+    with pytest.raises(SpecError, match=r"leaves 1 of 4 heads for 2 layers, which need one each. Choose at most 0.5"):
         HeadPruning(pruning_ratio=0.75).check(subject)
     subject = subject_of("gpt")
     HeadPruning(pruning_ratio=0.5).apply(subject, context(subject))
-    with pytest.raises(SpecError, match=r"leaves 1 of 2 heads to 2 layers.*Choose a model of several heads per layer"):
+    with pytest.raises(
+        SpecError, match=r"leaves 1 of 2 heads for 2 layers.*Choose a model with several heads per layer"
+    ):
         HeadPruning(pruning_ratio=0.5).check(subject)
     with pytest.raises(SpecError, match=r"heads are not known|blocks are not known"):
         HeadPruning().check(subject_of("resnet"))

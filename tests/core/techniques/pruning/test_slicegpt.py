@@ -220,7 +220,7 @@ def test_what_is_not_smaller_or_rests_on_few_tokens_is_warned_of():
     assert "outweigh the savings" in record.events[0][1]
     subject, record = subject_of("builtin vit", depth=1), MemoryRecord()
     Slicegpt(slicing=0.5, calibration_examples=1).apply(subject, context(subject, record))
-    assert [message.partition(" of")[0] for _, message in record.events] == ["17 tokens"]
+    assert [message.partition(" do not")[0] for _, message in record.events] == ["17 calibration tokens"]
 
 
 @pytest.mark.parametrize("family", ["builtin gpt", "llama", "qwen2", "opt", "gpt2"])

@@ -36,7 +36,9 @@ def test_a_wrong_method_is_named_with_its_place(methods, field, words):
     [["sr_ste", "rigl"], ["magnitude_pruning", "movement_pruning"], ["top_kast", {"cofi": {"teacher": "stage:0"}}]],
 )
 def test_two_methods_that_decide_the_same_are_refused(methods):
-    with pytest.raises(SpecError, match=r"methods\[1\].*decides which weights are kept, as .* Train twice"):
+    with pytest.raises(
+        SpecError, match=r"methods\[1\].*decides which weights are kept, as does .* Use two train steps"
+    ):
         Train(methods=methods).check(plane_subject())
 
 
