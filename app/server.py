@@ -17,7 +17,7 @@ async def default_page(request: Request) -> RedirectResponse:
     return RedirectResponse(f"./?{request.url.query}" if request.url.query else "./")
 
 
-screens = sorted(screen.stem for screen in (HERE / "screens").glob("*.py"))
+screens = sorted(page.parent.name for page in (HERE / "screens").glob("*/page.py"))
 routes = [
     Route(downloads.ROUTE, downloads.send),
     Route(downloads.BUNDLE_ROUTE, downloads.send_bundle),

@@ -65,7 +65,7 @@ def _show_choice(names: list[str], asked: str) -> None:
     shown = asked or (before if before in names else names[0])
     st.session_state.setdefault(url_state.PROJECT, shown)
     chosen = st.sidebar.selectbox(
-        "ProjectRef", names, index=None, required=True, key=url_state.PROJECT, bind="query-params"
+        "Project", names, index=None, required=True, key=url_state.PROJECT, bind="query-params"
     )
     st.session_state["_project"] = chosen or shown
     if not asked:

@@ -157,7 +157,7 @@ def test_other_data_are_not_compared_and_can_be_left_out(three):
 
 def test_what_has_no_results_here_says_so(three, tmp_path):
     (tmp_path / "artifacts" / "bb" / ("b" * 64) / MANIFEST).unlink()
-    assert "no longer on this host" in summary(opened(runs="1,2"))["Score vs base"].iloc[1]
+    assert "not on this host" in summary(opened(runs="1,2"))["Score vs base"].iloc[1]
 
 
 def test_unknown_runs_and_nonsense_are_said(three):

@@ -120,7 +120,7 @@ def test_nobody_overwrites_a_text_that_they_did_not_see(people):
     at.text_area[0].set_value("theirs")
     actions.change_report(actor(people["member"]), number, 2, "Which to ship", "meanwhile")
     button(at, "Save").click().run()
-    assert "meanwhile" in at.error[0].value and at.text_area[0].value == "theirs"
+    assert "since you opened it" in at.error[0].value and at.text_area[0].value == "theirs"
     assert kept(number).text == "meanwhile"
     with pytest.raises(ChangedMeanwhileError):
         actions.change_report(actor(people["local"]), number, 2, "x", "y")

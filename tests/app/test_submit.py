@@ -147,7 +147,7 @@ def test_runtimes_come_from_the_catalogue_and_have_forms_of_their_own(page):
     [
         ("[eagre]", "Did you mean eager?"),
         ("[{onnxruntime: {optimization: some}}]", "Choose none or all."),
-        ("[eager, eager]", "Is there twice"),
+        ("[eager, eager]", "Is listed twice"),
         ("[]", "at least 1"),
     ],
 )

@@ -29,4 +29,4 @@ def test_what_does_not_fit_is_said(store):
 
         uploads.task_preview({"source": "builtin:long-recall", "pairs": 99})
 
-    assert "exceeds the 16 distinct keys" in shown(script).markdown[0].value
+    assert "Exceeds the 16 distinct keys" in shown(script).markdown[0].value

@@ -59,7 +59,7 @@ def test_a_run_needs_its_techniques_as_they_were_published(people):
 
 def test_a_run_waits_for_a_worker_with_its_runtime_and_says_so(people):
     timed = RunSpec.parse({**SPEC.to_dict(), "measure": {"runtimes": [{"onnxruntime": {"optimization": "none"}}]}})
-    run_id = runs.submit(people["member"], people["project"], timed, CATALOGUE)
+    run_id = runs.submit(actor(people["member"], people["project"]), timed, CATALOGUE)
     offers = {"technique:train": "train", "technique:rtn": "rtn", "runtime:onnxruntime": "onnxruntime"}
     with session() as s:
         plain = workers.register_worker(s, "plain", "cpu", hardware={}, offers=offers, provides=["cpu"])

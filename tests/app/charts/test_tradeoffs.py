@@ -145,7 +145,7 @@ def test_seeds_are_told_with_their_runs_and_their_interval():
     assert texts(shown, ACCURACY)[2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
     chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
-    assert {"Seeds", "Standing"} <= {told["title"] for told in tooltip}
+    assert {"Seeds", "Dominance"} <= {told["title"] for told in tooltip}
 
 
 def test_a_hover_tells_both_axes_the_marks_size_and_what_everyone_asks():
@@ -154,7 +154,8 @@ def test_a_hover_tells_both_axes_the_marks_size_and_what_everyone_asks():
     chart = tradeoffs.scatter(shown, ratio, ACCURACY, {}, size=speed_up, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
     assert [told["title"] for told in tooltip] == [
-        "Stage", "Model", "Run", "Standing", "Compression", "Accuracy", "Speed-up", "Size", "Latency (median)", "Kernel"
+        "Stage", "Model", "Run", "Dominance", "Compression", "Accuracy", "Speed-up", "Size", "Latency (median)",
+        "Kernel",
     ]  # fmt: skip
     plain = tradeoffs.scatter(shown, ratio, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(plain, "tooltip") if isinstance(t, list)]

@@ -132,7 +132,7 @@ def test_json_has_raw_values_and_the_same_exit_status(gate, run_id):
     [
         ("size: {at_most: 1 mb}", "{}", "size.at_most = '1 mb': has the unknown unit 'mb'"),
         ("size: {at_most: [", "{}", "line 1"),
-        ("score: {at_most: 95}", "{}", "more accuracy is. Use score.at_least."),
+        ("score: {at_most: 95}", "{}", "a higher accuracy is better. Use score.at_least."),
         ("size: {at_most: 1 MB}", "77", "RUN = 77: does not exist. `slimboard runs` lists all runs."),
         ("size: {at_most: 1 MB}", "{}.7", "is not a stage of the run. Choose one of 0, 1, 2."),
         ("size: {at_most: 1 MB}", "last", "RUN = 'last': is not a run. Write a run as 12"),

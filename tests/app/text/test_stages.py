@@ -90,7 +90,7 @@ def test_costs_have_units_and_leave_the_principal_score_out():
 def test_perplexity_stands_beside_the_score_and_not_among_the_further_ones():
     text = {
         **STAGE, "score_name": "bits per character", "score_unit": "bits", "score": 2.1, "score_low": 2.0,
-        "score_high": 2.2, "scores": {"bits per character": 2.1, "perplexity": 9.87}, "perplexity": 9.87,
+        "score_high": 2.2, "scores": {"bits per character": 2.1, "perplexity": 9.87}, "perplexity": 9.87, "details": {},
     }  # fmt: skip
     assert line(text)["Bits per character"] == "2.100 bits (2.000 bits to 2.200 bits), perplexity 9.87"
     assert stages.cost_table(pd.DataFrame([text])).iloc[0]["Other scores"] == "–"

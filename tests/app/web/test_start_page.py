@@ -5,6 +5,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from app import server
 from app.web import start_page
 
 PARTS = sorted({*start_page.ALWAYS, start_page.CHART, *(part for parts in start_page.PARTS.values() for part in parts)})
@@ -51,3 +52,8 @@ def test_this_streamlit_reads_where_its_server_is_from_the_page():
         all(word in text for word in ("window.__streamlit", "BACKEND_BASE_URL", "HOST_CONFIG", "enableBypass"))
         for text in (script.read_text() for script in scripts)
     )
+
+
+def test_every_page_has_a_route_to_its_start_page():
+    paths = {route.path for route in server.routes if route.endpoint is start_page.send}
+    assert {"/", "/submit", "/queue", "/runs", "/run", "/compare", "/system", "/view"} <= paths
