@@ -10,7 +10,7 @@ from core.models.anatomy import Anatomy, anatomy
 from core.models.block_names import BlockNames
 
 FEED_FORWARD: dict[str, list[str]] = {
-    "Block": ["ffn"],
+    "TransformerBlock": ["ffn"],
     "LlamaDecoderLayer": ["mlp"],
     "MistralDecoderLayer": ["mlp"],
     "Qwen2DecoderLayer": ["mlp"],

@@ -74,5 +74,5 @@ def test_a_full_disk_is_known_however_it_is_told(error, what):
 
 def test_a_full_disk_is_told_with_the_folder_that_the_error_names(tmp_path):
     error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "file"))
-    assert f"written to {tmp_path}, where" in failure.explain(error)
+    assert f"writing to {tmp_path} failed" in failure.explain(error)
     assert failure.explain(ValueError(" too much ")) == "too much" and failure.explain(KeyError()) == "KeyError"

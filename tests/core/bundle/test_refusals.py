@@ -88,7 +88,7 @@ MISTAKES = f"{SHOWN}/mistakes-{DENSE}.json"
         (edited("run.json", set_in("environment", to={"worker": "me"})), "is not in a form that this release reads"),
         (put("log.json", b'{"lines": 1e999}'), "log.json is not JSON that a store can keep"),
         (put("run.json", b"\x80\x04\x95 pickled"), "run.json is not JSON"),
-        (edited("stages.json", set_in("stages", 0, "measured", "key", to="../../etc")), "no SHA-256"),
+        (edited("stages.json", set_in("stages", 0, "measured", "key", to="../../etc")), "not a SHA-256"),
         (edited("stages.json", set_in("places", 0, "key", to="e" * 64)), "does not list stage eeeeeeeeeeee"),
         (edited("stages.json", set_in("places", 1, "position", to=1)), "lists a stage or a position twice"),
         (edited("stages.json", set_in("stages", 1, "measured", "score", to="nan")), "stage.score is not a number"),

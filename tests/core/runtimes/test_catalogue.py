@@ -73,7 +73,7 @@ def test_plain_pytorch_has_no_software_of_its_own():
     ("name", "settings", "field", "message"),
     [
         ("eagr", {}, "measure.runtimes[0]", "is not a known runtime"),
-        ("compile", {"mode": "fast"}, "measure.runtimes[0].compile.mode", "input should be"),
+        ("compile", {"mode": "fast"}, "measure.runtimes[0].compile.mode", "must be "),
         ("eager", {"mode": "default"}, "measure.runtimes[0].eager.mode", "is not a known key"),
     ],
 )
