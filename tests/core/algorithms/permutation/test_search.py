@@ -204,7 +204,7 @@ def test_a_sweep_meets_every_two_stripes_once(n_stripes, monkeypatch):
 def test_windows_of_three_solve_halves_of_large_matrices_first(monkeypatch):
     monkeypatch.setattr(search, "LARGE", 24)
     calls = []
-    monkeypatch.setattr(search, "climb", lambda moves, escapes, *rest: calls.append((moves, escapes)) or climb_hill(
+    monkeypatch.setattr(search, "climb_hill", lambda moves, escapes, *rest: calls.append((moves, escapes)) or climb_hill(
         moves, min(escapes, 1), *rest
     ))  # fmt: skip
     matrix = golden(16, 36)
