@@ -60,6 +60,7 @@ def move_to(tmp_path, monkeypatch):
 def execute(run_id: int) -> None:
     """What a worker does with the run, in this process."""
     spec_needs = [f"technique:{name}#{built_in().techniques[name]['hash']}" for name in ("train", "rtn")]
+    spec_needs.append(f"runtime:eager#{built_in().runtimes['eager']['hash']}")
     offers = dict(need.split("#") for need in spec_needs)
     with session() as s:
         worker_id = workers.register_worker(s, "w", "cpu", hardware={}, offers=offers, provides=["cpu"])

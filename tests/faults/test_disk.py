@@ -16,6 +16,7 @@ from core.spec.model import RunSpec
 from core.store import queue, stages
 from core.store.engine import read_session, session
 from core.store.models import Event, FailureClass, Run, RunStatus
+from tests.actors import actor
 from tests.faults.test_bundle import RECIPE, execute, found, move_to
 from worker import job
 from worker.claim import Claim
@@ -24,7 +25,7 @@ __all__ = ["move_to"]
 
 
 def submit(user_id: int, project_id: int) -> int:
-    return runs.submit(user_id, project_id, RunSpec.parse(RECIPE), built_in())
+    return runs.submit(actor(user_id, project_id), RunSpec.parse(RECIPE), built_in())
 
 
 def warnings(run_id: int) -> list[str]:

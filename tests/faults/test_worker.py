@@ -45,7 +45,7 @@ def test_killed_worker_takes_its_child_along_and_the_run_resumes_elsewhere(clust
     assert_one_result(cluster, run_id)
     begun = Counter(message for _, _, message in cluster.log(run_id) if " from " in message)
     assert begun["first from 0"] == 1  # the recorded stage was not computed again
-    assert any("stopped answering" in message for _, _, message in cluster.log(run_id))
+    assert any("stopped responding" in message for _, _, message in cluster.log(run_id))
 
 
 def test_stopped_worker_gives_its_run_back_at_its_place(cluster):

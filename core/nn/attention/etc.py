@@ -124,7 +124,7 @@ class EtcAttention(SwappedAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
         length = int(q.shape[2]) - self.global_tokens
         if length > self.length:
-            raise ValueError(f"the segments are those of {self.length} tokens, {length} were given")
+            raise ValueError(f"the segments were made for {self.length} tokens, not {length}")
         layout = BlockLayout(block_of(self.radius + 1), self.global_tokens, length)
         relations = Relations(
             self.max_distance, self.global_tokens, self.length, hard=self.hard, isolated=self.isolated

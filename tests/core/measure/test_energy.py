@@ -144,7 +144,7 @@ def test_counters_that_stand_still_tell_nothing():
 
 
 def test_each_phase_has_the_energy_of_the_stage_and_of_its_reference(monkeypatch):
-    monkeypatch.setattr(latency, "Watch", QuietWatch)
+    monkeypatch.setattr(latency, "ContentionWatch", QuietWatch)
     monkeypatch.setattr(energy, "BURST_SECONDS", 0.0)
     machine = Machine()
 
@@ -166,7 +166,7 @@ def test_each_phase_has_the_energy_of_the_stage_and_of_its_reference(monkeypatch
 def test_a_disturbed_row_has_no_energy(monkeypatch):
     machine = Machine()
     work = Work(machine.call, CPU)
-    monkeypatch.setattr(latency, "Watch", QuietWatch)
+    monkeypatch.setattr(latency, "ContentionWatch", QuietWatch)
     assert latency._with_energy(row(), machine.meter, work, None).energy_mj == 3000
     disturbed = row(disturbed=True)
     assert latency._with_energy(disturbed, machine.meter, work, None) == disturbed

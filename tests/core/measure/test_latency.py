@@ -28,7 +28,7 @@ class QuietWatch:
 
 @pytest.fixture
 def quiet(monkeypatch):
-    monkeypatch.setattr(latency, "Watch", QuietWatch)
+    monkeypatch.setattr(latency, "ContentionWatch", QuietWatch)
     monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(latency, "RECOVERY_SECONDS", 0.0)
     return monkeypatch

@@ -76,7 +76,7 @@ def test_too_many_tokens_are_refused():
     with pytest.raises(ValueError, match="made for 7 tokens, not 8"):
         made(causal=False)(tokens(8))
     cache = made(causal=True).make_cache(3)
-    with pytest.raises(ValueError, match="holds 3 tokens, 4 were asked"):
+    with pytest.raises(ValueError, match="holds 3 tokens, not 4"):
         made(causal=True)(tokens(4), cache=cache)
 
 

@@ -204,9 +204,12 @@ def test_a_sweep_meets_every_two_stripes_once(n_stripes, monkeypatch):
 def test_windows_of_three_solve_halves_of_large_matrices_first(monkeypatch):
     monkeypatch.setattr(search, "LARGE", 24)
     calls = []
-    monkeypatch.setattr(search, "climb_hill", lambda moves, escapes, *rest: calls.append((moves, escapes)) or climb_hill(
-        moves, min(escapes, 1), *rest
-    ))  # fmt: skip
+
+    def climb(moves, escapes, *rest):
+        calls.append((moves, escapes))
+        return climb_hill(moves, min(escapes, 1), *rest)
+
+    monkeypatch.setattr(search, "climb_hill", climb)
     matrix = golden(16, 36)
     shares = []
     answer = found(matrix, width=3, escapes=2, progress=shares.append)

@@ -25,6 +25,7 @@ class RandomTask(Classification):
     def __init__(self, inputs: dict[str, Tensor], labels: Tensor):
         self.inputs, self.labels = inputs, labels
         self.kind = Kind.LANGUAGE_MODELLING if labels.ndim == 2 else Kind.IMAGE_CLASSIFICATION
+        self.class_names = () if labels.ndim == 2 else tuple(map(str, range(int(labels.max()) + 1)))
 
     def split(self, name: str) -> "RandomTask":
         return self

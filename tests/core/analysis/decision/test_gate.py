@@ -132,7 +132,7 @@ def test_a_reference_has_lost_nothing_and_is_as_large_and_fast_as_itself():
 
 
 def test_a_reference_that_was_loaded_in_a_wider_dtype_is_larger_than_its_file():
-    changes = {"is_reference": True, "size_bytes": 8_000_000, "reference_size_bytes": 4_000_000}
+    changes = {"is_reference": True, "values": {"size_bytes": 8_000_000}, "reference_size_bytes": 4_000_000}
     found = verdict("size: {ratio_at_most: 1}", **changes)
     assert (found.outcome, found.measured.value) == (FAIL, 2)
 

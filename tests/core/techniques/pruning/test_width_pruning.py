@@ -102,7 +102,7 @@ def test_idle_channels_of_the_residual_stream_go(family):
 def test_a_stream_is_scored_by_its_weights_only():
     with pytest.raises(SpecError, match="importance = 'taylor': needs one gate"):
         WidthPruning(residual_ratio=0.25, importance="taylor").check(subject_of("vit"))
-    with pytest.raises(SpecError, match=r"residual_ratio = 0.25: is for Transformers"):
+    with pytest.raises(SpecError, match=r"residual_ratio = 0.25: is only supported for Transformers"):
         WidthPruning(residual_ratio=0.25).check(subject_of("resnet"))
 
 
