@@ -57,14 +57,19 @@ def move_to(tmp_path, monkeypatch):
     settings_module.settings.cache_clear()
 
 
+def needs() -> list[str]:
+    """What a worker must provide to execute RECIPE."""
+    known = built_in()
+    techniques = [f"technique:{name}#{known.techniques[name]['hash']}" for name in ("train", "rtn")]
+    return [*techniques, f"runtime:eager#{known.runtimes['eager']['hash']}"]
+
+
 def execute(run_id: int) -> None:
     """What a worker does with the run, in this process."""
-    spec_needs = [f"technique:{name}#{built_in().techniques[name]['hash']}" for name in ("train", "rtn")]
-    spec_needs.append(f"runtime:eager#{built_in().runtimes['eager']['hash']}")
-    offers = dict(need.split("#") for need in spec_needs)
+    offers = dict(need.split("#") for need in needs())
     with session() as s:
         worker_id = workers.register_worker(s, "w", "cpu", hardware={}, offers=offers, provides=["cpu"])
-        claimed = queue.claim_next_run(s, worker_id, "cpu", [*offers, *spec_needs, "cpu"], 600.0)
+        claimed = queue.claim_next_run(s, worker_id, "cpu", [*offers, *needs(), "cpu"], 600.0)
         assert claimed is not None and claimed.id == run_id
         claim = Claim(claimed.id, claimed.attempt, "cpu")
     ended = job.run(claim)

@@ -17,7 +17,7 @@ from core.store import queue, stages
 from core.store.engine import read_session, session
 from core.store.models import Event, FailureClass, Run, RunStatus
 from tests.actors import actor
-from tests.faults.test_bundle import RECIPE, execute, found, move_to
+from tests.faults.test_bundle import RECIPE, execute, found, move_to, needs
 from worker import job
 from worker.claim import Claim
 
@@ -93,8 +93,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def attempt(run_id: int) -> queue.Ended:
     with session() as s:
-        provides = [f"technique:{name}#{built_in().techniques[name]['hash']}" for name in ("train", "rtn")]
-        claimed = queue.claim_next_run(s, None, "cpu", provides, 600.0)
+        claimed = queue.claim_next_run(s, None, "cpu", needs(), 600.0)
         assert claimed is not None and claimed.id == run_id
         claim = Claim(claimed.id, claimed.attempt, "cpu")
     ended = job.run(claim)
