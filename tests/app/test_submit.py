@@ -113,7 +113,7 @@ def test_steps_are_added_moved_copied_and_removed(page):
 def test_a_trainings_updates_are_no_steps(page):
     typed(page, YAML + "- train: {steps: 7}\n")
     updates = field(page, "train.steps")
-    assert updates.label == "updates :small[:gray[at least 1]]" and "In YAML: steps." in updates.help
+    assert updates.label == "updates :small[:gray[≥ 1]]" and "In YAML: steps." in updates.help
     assert any("updates 7" in expander.label for expander in page.expander)
     updates.set_value(9).run()
     assert shown_spec(page).recipe[1].settings == {"steps": 9}

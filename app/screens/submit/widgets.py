@@ -108,11 +108,18 @@ def draw(field: Field, place: FormPlace) -> None:
     value = place.values.get(field.name, None if field.required else field.default)
     label = field.label + (" *" if field.required else "")
     if field.kind in ("integer", "number") and field.range:
-        label += f" :small[:gray[{field.range}]]"
+        label += f" :small[:gray[{_in_symbols(field.range)}]]"
     _WIDGETS.get(field.kind, _any)(
         field, value, label=label, key=key, help=_help(field), on_change=place.edit, args=(_write, place, field, key)
     )
     show_problem(place.problem(field.name))
+
+
+def _in_symbols(bounds: str) -> str:
+    """A range short enough for a label: "> 0, ≤ 16"."""
+    for words, symbol in (("at least", "≥"), ("at most", "≤"), ("above", "\\>"), ("below", "<")):
+        bounds = bounds.replace(words, symbol)
+    return bounds
 
 
 def _help(field: Field) -> str | None:
