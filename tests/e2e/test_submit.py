@@ -140,7 +140,7 @@ def test_an_uploaded_model_becomes_the_source_and_pickles_are_refused(page, serv
     page.get_by_text("Upload a model").click()
     upload(page, "Upload a model", ("pytorch_model.bin", b"pickled"))
     page.get_by_role("button", name="Use this model").click()
-    expect(page.get_by_text("can run code when it is read")).to_be_visible()
+    expect(page.get_by_text("can run code when it is loaded")).to_be_visible()
     page.get_by_role("button", name="Remove pytorch_model.bin").click()
     upload(page, "Upload a model", ("config.json", b'{"model_type": "gpt2"}'), ("model.safetensors", weights))
     page.get_by_role("button", name="Use this model").click()

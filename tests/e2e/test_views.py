@@ -68,7 +68,7 @@ def test_runs_and_compare_come_back_after_a_restart(page, server, browser):
         expect(later.get_by_text(shown)).to_be_visible()
         later.wait_for_url(re.compile("sort=oldest"))
         open_page(later, f"{url}/compare", "Compare")
-        later.get_by_text("Name two runs or more").wait_for()
+        later.get_by_text("Enter at least two runs").wait_for()
         later.get_by_role("button", name="Views").click()
         later.get_by_role("link", name="one and three").click()
         expect(later.get_by_role("tab", name="Settings")).to_have_attribute("aria-selected", "true")
