@@ -23,7 +23,7 @@ def downloaded(page: Page, label: str) -> bytes:
 
 def test_the_list_of_runs_is_downloaded_as_the_filters_leave_it(page, server):
     open_page(page, f"{server.url}/runs?model=builtin:gpt", "Runs")
-    expect(page.get_by_text(re.compile(r"\d+ runs?, 1 to"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"\d+ runs?, showing 1 to"))).to_be_visible()
     table = pd.read_csv(io.BytesIO(downloaded(page, "CSV")))
     assert set(table["model"]) == {"builtin:gpt"} and table["size [bytes]"].max() > 1000
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 from tests.e2e.pages import SLOW, menu, open_page, see
 
 pytestmark = pytest.mark.browser
-FOUND = re.compile(r"\d+ runs?, 1 to \d+ shown")
+FOUND = re.compile(r"\d+ runs?, showing 1 to \d+")
 
 
 def settings(page: Page) -> dict[str, list[str]]:

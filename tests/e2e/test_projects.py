@@ -33,7 +33,7 @@ def test_a_copied_address_shows_its_project_in_a_second_browser(page, server, br
     page.wait_for_url(re.compile("project=default"))
     page.get_by_label("Project").click()
     page.get_by_role("option", name=NAME).click()
-    expect(page.get_by_text("2 runs, 1 to 2 shown")).to_be_visible()
+    expect(page.get_by_text("2 runs, showing 1 to 2")).to_be_visible()
     page.locator("table a").first.click()
     expect(page.get_by_role("tab", name="Stages")).to_be_visible()
     assert settings(page)["project"] == [NAME]
@@ -47,7 +47,7 @@ def test_a_copied_address_shows_its_project_in_a_second_browser(page, server, br
         expect(second).to_have_url(re.compile("project="))  # one that is followed at once is corrected afterwards
         assert settings(second) == {"project": [NAME]}
     sidebar(second, "Runs")
-    expect(second.get_by_text("2 runs, 1 to 2 shown")).to_be_visible()
+    expect(second.get_by_text("2 runs, showing 1 to 2")).to_be_visible()
     with context.expect_page() as opened:
         second.locator("table a").first.click(modifiers=["Control"])
     expect(opened.value.get_by_role("tab", name="Stages")).to_be_visible(timeout=SLOW)
@@ -57,13 +57,13 @@ def test_a_copied_address_shows_its_project_in_a_second_browser(page, server, br
 
 def test_back_returns_to_the_project_that_was_shown(page, server):
     open_page(page, f"{server.url}/runs?project=second+%26+last", "Runs")
-    expect(page.get_by_text("2 runs, 1 to 2 shown")).to_be_visible()
+    expect(page.get_by_text("2 runs, showing 1 to 2")).to_be_visible()
     open_page(page, f"{server.url}/runs?project=default", "Runs")
-    expect(page.get_by_text("28 runs, 1 to 28 shown")).to_be_visible()
+    expect(page.get_by_text("28 runs, showing 1 to 28")).to_be_visible()
     sidebar(page, "Trade-offs")
     see(page, "Trade-offs")
     page.go_back()
-    expect(page.get_by_text("28 runs, 1 to 28 shown")).to_be_visible()
+    expect(page.get_by_text("28 runs, showing 1 to 28")).to_be_visible()
     page.go_back()
-    expect(page.get_by_text("2 runs, 1 to 2 shown")).to_be_visible()
+    expect(page.get_by_text("2 runs, showing 1 to 2")).to_be_visible()
     expect(page.get_by_role("combobox", name="Project")).to_have_value(NAME)

@@ -26,11 +26,11 @@ def a_done_run(store_url: str) -> Run:
 
 def test_the_address_of_runs_follows_the_filters(page, server):
     open_page(page, f"{server.url}/runs", "Runs")
-    expect(page.get_by_text("30 runs, 1 to 30 shown")).to_be_visible()
+    expect(page.get_by_text("30 runs, showing 1 to 30")).to_be_visible()
     page.get_by_role("button", name="done", exact=True).click()
     page.wait_for_url(re.compile("status=done"))
     expect(page.get_by_text("30 runs")).not_to_be_visible()
-    shown = page.get_by_text(re.compile(r"\d+ runs?, 1 to \d+ shown")).inner_text()
+    shown = page.get_by_text(re.compile(r"\d+ runs?, showing 1 to \d+")).inner_text()
     page.reload()
     expect(page.get_by_text(shown)).to_be_visible(timeout=SLOW)
 
@@ -57,7 +57,7 @@ def test_runs_are_filtered_sorted_and_opened_from_their_table(page, server):
     page.get_by_role("option", name=model, exact=True).click()
     expect(page.get_by_text(f"Only model {model}.")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_text(f"{n_runs} runs, 1 to ")).to_be_visible()  # the table before hears no clicks
+    expect(page.get_by_text(f"{n_runs} runs, showing 1 to ")).to_be_visible()  # the table before hears no clicks
     page.get_by_role("button", name="Submitted").click()
     page.wait_for_url(re.compile("sort=oldest"))
     links = page.locator("table a")

@@ -55,7 +55,7 @@ def test_trade_offs_come_back_in_a_second_browser_whatever_it_showed_before(page
 
 def test_runs_and_compare_come_back_after_a_restart(page, server, browser):
     open_page(page, f"{server.url}/runs?status=done&model=builtin:gpt&sort=oldest", "Runs")
-    shown = page.get_by_text(re.compile(r"\d+ runs?, 1 to \d+ shown")).inner_text()
+    shown = page.get_by_text(re.compile(r"\d+ runs?, showing 1 to \d+")).inner_text()
     save(page, "finished gpt")
     open_page(page, f"{server.url}/compare?runs=1,3&show=Settings", "Compare")
     save(page, "one and three")
@@ -96,5 +96,5 @@ def test_a_star_given_on_the_run_page_is_found_in_the_list(page, server):
     page.locator(".st-key-star button").first.click(timeout=SLOW)
     expect(page.locator(".st-key-star")).to_contain_text("⭐")
     open_page(page, f"{server.url}/runs?starred=true", "Runs")
-    expect(page.get_by_text("1 run, 1 to 1 shown")).to_be_visible()
+    expect(page.get_by_text("1 run, showing 1 to 1")).to_be_visible()
     expect(page.get_by_text("★ ")).to_be_visible()
