@@ -91,6 +91,7 @@ def test_an_artifact_is_downloaded(page, server):
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     open_page(page, f"{server.url}/run?run={run.id}&tab=Artifacts", run.name)
+    page.wait_for_load_state("networkidle")  # a click on a link that is being drawn again is lost
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download").first.click()
     with zipfile.ZipFile(io.BytesIO(waiting.value.path().read_bytes())) as archive:
