@@ -25,8 +25,13 @@ class Reload:
 
     error: float  # largest difference from the stored outputs
     scale: float  # the largest stored output
-    tolerance: float  # the largest error that still counts as equal
+    epsilon: float  # machine epsilon of the model's dtype
     peak_bytes: int  # to load the models and run the probe batch; on a GPU, of its memory
+
+    @property
+    def tolerance(self) -> float:
+        """The largest error that still counts as equal."""
+        return max(TOLERANCE, 4 * self.epsilon) * self.scale
 
 
 def prepare() -> None:
@@ -41,14 +46,15 @@ def reload(
     folder: Path, device_type: str = "cpu", *, timeout: float = 600, tick: Callable[[], object] | None = None
 ) -> Reload:
     """Load the artifact in `folder` in a fresh process and compare its outputs; see `in_fresh_process` for errors."""
-    found = peak(_run_probe, folder, device_type, device_type=device_type, timeout=timeout, tick=tick)
-    error, scale, epsilon = found.value
-    return Reload(error, scale, max(TOLERANCE, 4 * epsilon) * scale, found.peak_bytes)
+    threads = torch.get_num_threads()  # sums are added in the order that they were added in here
+    found = peak(_run_probe, folder, device_type, threads, device_type=device_type, timeout=timeout, tick=tick)
+    return Reload(*found.value, found.peak_bytes)
 
 
 @torch.inference_mode()
-def _run_probe(folder: Path, device: str) -> tuple[float, float, float]:
-    """Error, scale, and the machine epsilon of the model's dtype."""
+def _run_probe(folder: Path, device: str, threads: int) -> tuple[float, float, float]:
+    """Error, scale, and the machine epsilon of the model's dtype, computed by this many threads."""
+    torch.set_num_threads(threads)
     stored = load_file(folder / PROBE, device=device)
     batch = {key.removeprefix("input."): value for key, value in stored.items() if key.startswith("input.")}
     model = artifact.load_models(folder, device)["main"]
