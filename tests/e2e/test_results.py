@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import fields
 
 import pytest
-from playwright.sync_api import Download, Page, TimeoutError, expect
+from playwright.sync_api import Page, TimeoutError, expect
 from sqlalchemy import func, select, update
 
 from core.store import champions
@@ -91,15 +91,11 @@ def test_an_artifact_is_downloaded(page, server):
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     open_page(page, f"{server.url}/run?run={run.id}&tab=Artifacts", run.name)
-    downloads: list[Download] = []
-    page.on("download", lambda download: downloads.append(download))
-    for _ in range(5):  # a click on a link that is being drawn again is lost
-        page.get_by_role("link", name="Download").first.click()
-        page.wait_for_timeout(2000)
-        if downloads:
-            break
-    data = downloads[0].path().read_bytes()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    link = page.get_by_role("link", name="Download").first
+    link.evaluate("link => link.removeAttribute('target')")  # else the driver may miss what a new tab downloads
+    with page.expect_download() as waiting:
+        link.click()
+    with zipfile.ZipFile(io.BytesIO(waiting.value.path().read_bytes())) as archive:
         assert [name.rpartition("/")[2] for name in archive.namelist()] == ["manifest.json"]
 
 
