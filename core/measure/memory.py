@@ -48,7 +48,8 @@ def reload(
     """Load the artifact in `folder` in a fresh process and compare its outputs; see `in_fresh_process` for errors."""
     threads = torch.get_num_threads()  # sums are added in the order that they were added in here
     found = peak(_run_probe, folder, device_type, threads, device_type=device_type, timeout=timeout, tick=tick)
-    return Reload(*found.value, found.peak_bytes)
+    error, scale, epsilon = found.value
+    return Reload(error, scale, epsilon, found.peak_bytes)
 
 
 @torch.inference_mode()
