@@ -1,8 +1,7 @@
 """Executes a run's spec in its own process. Only this, `checking` and `hardware` load torch."""
 
-from core.artifacts.store import ArtifactStore
+from core.artifacts.store import configured_store
 from core.engine.pipeline import execute
-from core.settings import settings
 from core.software import software
 from core.spec.model import RunSpec
 from core.store import runs
@@ -24,5 +23,5 @@ def _execute(claim: Claim, recorder: Recorder) -> None:
         spec = RunSpec.parse(runs.get_run(s, claim.run_id).spec)
     folder = checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
-    artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
+    artifacts = configured_store()
     execute(spec, recorder, artifacts=artifacts, device=claim.device, resume=folder)

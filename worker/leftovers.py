@@ -2,8 +2,7 @@
 
 import time
 
-from core.artifacts.store import ArtifactStore
-from core.settings import settings
+from core.artifacts.store import configured_store
 from worker.claim import checkpoints
 
 CHECKPOINT_SECONDS = 30 * 86_400.0  # unchanged for so long: nobody has requeued its run
@@ -11,7 +10,7 @@ CHECKPOINT_SECONDS = 30 * 86_400.0  # unchanged for so long: nobody has requeued
 
 def sweep() -> int:
     """Remove old drafts of artifacts and checkpoints of abandoned trainings; returns their number."""
-    removed = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache").sweep()
+    removed = configured_store().sweep()
     oldest = time.time() - CHECKPOINT_SECONDS
     for file in checkpoints().glob("*.*"):
         if file.stat().st_mtime < oldest:

@@ -14,13 +14,12 @@ from sqlalchemy.exc import OperationalError
 
 from app.cli import shell
 from app.cli.terminal import ProgressLine, stage_object
-from core.artifacts.store import ArtifactStore
+from core.artifacts.store import ArtifactStore, configured_store
 from core.engine.recording import damage_text
 from core.errors import Problem, SpecError
 from core.integrity import DamagedArtifact
 from core.measure import lock
 from core.measured import Comparison, FoundRun, FoundStage, StageRecord
-from core.settings import settings
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 from core.spec.schema_validation import validate
@@ -115,7 +114,7 @@ def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
         if chosen == "gpu" and not torch.cuda.is_available():
             raise SpecError.of("device", "gpu", "is not available: PyTorch finds no CUDA device", "Choose cpu.")
         _require_all(spec, catalogue, provides(chosen))
-        artifacts = ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
+        artifacts = configured_store()
         reason = _why_no_store()
         record = TerminalRecord(spec.limits.minutes, has_store=reason is None)
         if reason:

@@ -5,21 +5,20 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from core.artifacts.store import ArtifactStore
+from core.artifacts.store import ArtifactStore, configured_store
 from core.integrity import EXAMPLES
 from core.measured import Comparison
 from core.paired_tests import paired
-from core.settings import settings
 
 
 def store() -> ArtifactStore:
     """The artifact store; remote artifacts are copied into the home folder when first opened."""
-    return ArtifactStore(settings().artifacts_url, settings().home.absolute() / "cache")
+    return configured_store()
 
 
 def results() -> ArtifactStore:
     """The results of stages imported without weights, kept apart because nothing can be computed from them."""
-    return ArtifactStore(f"{settings().artifacts_url}/results", settings().home.absolute() / "cache" / "results")
+    return configured_store("results")
 
 
 def open_shown(key: str) -> Path:

@@ -13,9 +13,16 @@ from fsspec.core import url_to_fs
 
 from core import disk
 from core.integrity import EXAMPLES, MANIFEST, DamagedArtifact, find_damage
+from core.settings import settings
 
 DRAFT = "draft-"
 DRAFT_SECONDS = 2 * 86_400.0  # without a change, after which nobody writes a draft any more
+
+
+def configured_store(folder: str = "") -> "ArtifactStore":
+    """The store that the settings name, or the one in a folder of it; what is remote is copied into the home folder."""
+    url, cache = settings().artifacts_url, settings().home.absolute() / "cache"
+    return ArtifactStore(f"{url}/{folder}" if folder else url, cache / folder)
 
 
 class ArtifactStore:
