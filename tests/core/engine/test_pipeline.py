@@ -1,69 +1,24 @@
 """The pipeline: stages, keys, reuse, references, resumption. One small model, a few updates."""
 
-import hashlib
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from core.artifacts import artifact
 from core.artifacts.manifest import Manifest
 from core.artifacts.store import ArtifactStore
 from core.engine import pipeline, stage_key
-from core.engine.pipeline import execute
 from core.engine.recording import MemoryRecord
 from core.engine.stage_plan import bound_steps, stage_family
 from core.errors import Interrupted, SpecError
-from core.integrity import PACKED
 from core.measure import score
 from core.measure import stage as measuring_stage
-from core.measured import FoundRun, StageRecord
 from core.spec.model import RunSpec, StepSpec
 from core.technique import Family, OneShot
 from core.techniques.catalogue import TECHNIQUES
-
-TRAIN = {"train": {"steps": 12, "batch_size": 32, "evaluations": 0}}
-DISTIL = {"distill_logits": {"teacher": "stage:0"}}
-MORE = {"train": {"steps": 6, "batch_size": 32, "evaluations": 0}}
-
-
-def spec(*recipe: object, **changes: object) -> RunSpec:
-    return RunSpec.parse(
-        {
-            "model": {"source": "builtin:vit", "dim": 16, "depth": 1, "heads": 2},
-            "task": "builtin:digits",
-            "recipe": list(recipe),
-            "measure": {"repeats": 5, "test_examples": 64, "memory": False},
-            **changes,
-        }
-    )
-
-
-def run(
-    folder: Path, asked: RunSpec, record: MemoryRecord | None = None, resume: Path | None = None
-) -> list[StageRecord]:
-    record = record or MemoryRecord()
-    return execute(asked, record, artifacts=ArtifactStore(str(folder), folder), resume=resume)
-
-
-def weights(folder: Path, stage: StageRecord) -> dict[str, torch.Tensor]:
-    return load_file(folder / stage.artifact / PACKED)
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of two trainings, computed without any reuse."""
-    folder = tmp_path_factory.mktemp("whole")
-    record = MemoryRecord()
-    return folder, run(folder, spec(TRAIN, MORE), record), record
+from tests.core.engine.small_runs import DISTIL, MORE, TRAIN, KnowsOneRun, run, same, spec, weights
 
 
 def test_every_stage_is_measured_and_the_first_trained_one_is_the_reference(whole):
@@ -240,18 +195,6 @@ def test_an_explicit_reference_comes_first_and_is_measured(whole, tmp_path):
     assert stages[1].latencies[0].ratio is not None
 
 
-class KnowsOneRun(MemoryRecord):
-    """A record in which run 7 is finished."""
-
-    def __init__(self, stages):
-        super().__init__()
-        self.stages = list(stages)
-        self.found = FoundRun(stages[-1].measured.key, stages[1].measured.key)
-
-    def find_run(self, run_id):
-        return self.found if run_id == 7 else None
-
-
 def test_a_run_starts_from_what_another_left_and_inherits_its_reference(whole):
     folder, stages, _ = whole
     record = KnowsOneRun(stages)
@@ -298,82 +241,6 @@ def test_an_artifact_of_another_format_is_refused_with_its_number(whole, tmp_pat
     (tmp_path / "manifest.json").write_text(text.replace('"format": 2', '"format": 99'))
     with pytest.raises(ValueError, match="format 99"):
         Manifest.read(tmp_path)
-
-
-def flip_exponent(file: Path) -> None:
-    """Change one bit of the last float's exponent."""
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 0x40
-    file.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", [flip_exponent, lambda file: file.write_bytes(b""), Path.unlink])
-def test_a_damaged_stage_is_computed_and_measured_anew(whole, tmp_path, damage):
-    folder, alone, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    damage(copy / alone[1].artifact / PACKED)
-    record = MemoryRecord()
-    record.stages = list(alone)
-    again = run(copy, spec(TRAIN, MORE), record)
-    assert [stage.reused for stage in again] == [True, False, True]
-    assert [level for level, text in record.events if PACKED in text] == ["warning"]
-    assert [stage.measured.score for stage in again] == [stage.measured.score for stage in alone]
-    assert same(weights(copy, again[1]), weights(folder, alone[1]))
-
-
-def test_damaged_results_by_example_are_computed_anew_from_the_same_weights(whole, tmp_path):
-    folder, alone, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    flip_exponent(copy / alone[1].artifact / "examples.safetensors")
-    record = MemoryRecord()
-    record.stages = list(alone)
-    again = run(copy, spec(TRAIN, MORE), record)
-    assert [stage.reused for stage in again] == [True, True, True]
-    assert [level for level, text in record.events if "examples.safetensors" in text] == ["warning"]
-    assert again[2].comparison == alone[2].comparison
-    files = [place / alone[1].artifact / "examples.safetensors" for place in (folder, copy)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_results_of_another_artifact_than_the_one_that_is_there_are_not_taken_over(whole, tmp_path):
-    folder, alone, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    shutil.rmtree(copy / alone[1].artifact)
-    wrong = replace(alone[1], measured=replace(alone[1].measured, score=24.7))
-    record = MemoryRecord()
-    record.stages = [alone[0], wrong, alone[2]]
-    again = run(copy, spec(TRAIN, MORE), record)
-    assert not again[1].reused and again[1].measured.score == alone[1].measured.score
-
-
-def test_a_run_whose_artifact_is_damaged_cannot_be_started_from_and_says_what_to_do(whole, tmp_path):
-    folder, alone, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    flip_exponent(copy / alone[2].artifact / PACKED)
-    record = KnowsOneRun(alone)
-    with pytest.raises(SpecError, match="Requeue run 7, and then this run"):
-        run(copy, spec(MORE, model="run:7"), record)
-    assert [level for level, text in record.events if PACKED in text] == ["warning"]
-    assert not (copy / alone[2].artifact).exists()
-
-
-def test_artifacts_of_the_format_without_digests_are_reused(whole, tmp_path):
-    folder, alone, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    record = MemoryRecord()
-    for stage in alone:
-        file = copy / stage.artifact / "manifest.json"
-        manifest = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("files", "sha256")}
-        file.write_text(json.dumps({**manifest, "format": 1}))
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        record.stages.append(replace(stage, manifest_sha256=digest))
-    assert [stage.reused for stage in run(copy, spec(TRAIN, MORE), record)] == [True, True, True]
-    assert record.events == []
 
 
 def test_each_stage_tells_what_its_step_reached(whole):

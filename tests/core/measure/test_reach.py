@@ -6,15 +6,15 @@ from torch import nn
 
 from core.measure.reach import Snapshot
 from core.nn.low_rank_linear import LowRankLinear
-from core.spec.model import StepSpec
 from core.subject import Subject
 from core.technique import OneShot
-from core.techniques.catalogue import TECHNIQUES, technique
+from core.techniques.catalogue import TECHNIQUES
 from core.techniques.pruning.depth_pruning import take_out_
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.training.train import Train
 from tests.core.fakes import context, plane_subject
 from tests.core.techniques.architecture.small_gpt import subject_of
+from tests.core.techniques.steps import SMALL, bind
 
 UP, HEAD = 8 * 16 + 16, 16 * 2 + 2  # the parameters of TwoLayers, biases included
 TOTAL = UP + HEAD
@@ -96,21 +96,14 @@ def test_blocks_that_move_up_are_not_reached():
 
 
 STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
-SETTINGS = {
-    "block_local": {"block": 5},
-    "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
-    "head_pruning": {"importance": "magnitude"},
-    "sliding_window": {"window": 6},
-    "sparse_ffn": {"block_size": 4},
-    "train": {"steps": 1, "evaluations": 0},
-}
+SETTINGS = SMALL | {"train": {"steps": 1, "evaluations": 0}}
 ELSEWHERE = {"bigbird", "etc", "mlp_mixer", "token_merging"}  # not for causal models
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name not in ELSEWHERE])
 def test_every_step_reaches_something(name):
     subject = subject_of()[0]
-    step = technique(StepSpec(technique=name, settings=SETTINGS.get(name, {})), "recipe[0]")
+    step = bind({name: SETTINGS.get(name, {})})
     step.check(subject)
     found = reached(subject, lambda subject: step.apply(subject, context(subject)))
     assert 0.05 < found["share"] <= 1

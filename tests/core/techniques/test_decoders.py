@@ -7,28 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import SpecError
 from core.measure import compute
-from core.spec.model import StepSpec
 from core.subject import Subject
 from core.technique import OneShot
-from core.techniques.catalogue import TECHNIQUES, technique
-from tests.core.fakes import PlaneTask, context
+from core.techniques.catalogue import TECHNIQUES
+from tests.core.fakes import PlaneTask
 from tests.core.nn.test_huggingface_sliding_window import FAMILIES, tiny
 from tests.core.techniques.architecture.small_gpt import subject_of
+from tests.core.techniques.steps import SMALL, apply_or_skip
 
 LENGTH, FIRST = 32, 13  # tokens, and those whose answers must not depend on the others
 PIECES = [9, 1, 1, 5, 1, 15]  # in which the text is decoded
 STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]
-SETTINGS = {
-    "block_local": {"block": 5},
-    "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
-    "head_pruning": {"importance": "magnitude"},
-    "sliding_window": {"window": 6},
-    "sparse_ffn": {"block_size": 4},
-}
 VARIANTS = [
-    *({name: SETTINGS.get(name, {})} for name in STEPS),
+    *({name: SMALL.get(name, {})} for name in STEPS),
     {"block_local": {"block": 5, "every": 2}},
     {"glam": {"experts": 8, "every": 1, "eval_capacity_factor": 0.1, "group": "sequence"}},
     {"switch": {"experts": 8, "every": 1, "eval_capacity_factor": 0.1}},
@@ -39,17 +31,6 @@ VARIANTS = [
     {"sliding_window": {"window": 1}},
 ]
 MODELS = {"plain": {}, "rotary": {"positions": "rotary"}, "shared keys": {"kv_heads": 2}}
-
-
-def applied(step: dict, subject: Subject) -> Subject:
-    (name, settings), *_ = step.items()
-    bound = technique(StepSpec(technique=name, settings=settings), "recipe[0]")
-    try:
-        bound.check(subject)
-    except SpecError as error:
-        pytest.skip(f"refused with its reason: {error}")
-    bound.apply(subject, context(subject))
-    return subject
 
 
 @torch.no_grad()
@@ -93,7 +74,7 @@ def assert_decodes(model: nn.Module, n_tokens: int) -> None:
 
 @pytest.mark.parametrize("step", VARIANTS, ids=str)
 def test_what_a_step_makes_of_the_built_in_decoder(step):
-    subject = applied(step, subject_of(length=LENGTH)[0])
+    subject = apply_or_skip(step, subject_of(length=LENGTH)[0])
     assert_decodes(disturbed(subject.model), 256)
     alone, last = macs_of_first_and_last_token(subject.model)
     assert last <= alone + (LENGTH - 1) * 2 * A_KEY  # gmlp's and retnet's are wider; no step computes old tokens anew
@@ -109,7 +90,7 @@ def test_the_built_in_decoder(settings):
 def test_decoders_of_transformers(family, window):
     subject = Subject({"main": tiny(family)}, PlaneTask(), {"main": {}})
     if window is not None:
-        applied({"sliding_window": {"window": window}}, subject)
+        apply_or_skip({"sliding_window": {"window": window}}, subject)
     assert_decodes(disturbed(subject.model), 64)
 
 
@@ -130,11 +111,11 @@ SOURCES = {"builtin": lambda: subject_of(length=LENGTH)[0].model, **{f: lambda f
 @pytest.mark.parametrize("window", [1, 6, 20])
 def test_a_decoded_token_is_compared_with_as_many_keys_as_its_window_has(window, source):
     subject = Subject({"main": SOURCES[source]()}, PlaneTask(), {"main": {}})
-    alone, last = macs_of_first_and_last_token(applied({"sliding_window": {"window": window}}, subject).model)
+    alone, last = macs_of_first_and_last_token(apply_or_skip({"sliding_window": {"window": window}}, subject).model)
     assert last == alone + (window - 1) * A_KEY
 
 
 def test_a_decoded_token_is_compared_with_the_keys_of_its_block():
-    subject = applied({"block_local": {"block": 7}}, subject_of(length=LENGTH)[0])
+    subject = apply_or_skip({"block_local": {"block": 7}}, subject_of(length=LENGTH)[0])
     alone, last = macs_of_first_and_last_token(subject.model)
     assert last == alone + (LENGTH - 1) % 7 * A_KEY

@@ -3,25 +3,22 @@
 import pytest
 import torch
 
-from core.errors import SpecError
 from core.families import Family
 from core.models.encoder import Encoder
 from core.models.gpt import Gpt
-from core.spec.model import StepSpec
 from core.subject import Subject
 from core.technique import OneShot
-from core.techniques.catalogue import TECHNIQUES, technique
-from tests.core.fakes import PlaneTask, context
+from core.techniques.catalogue import TECHNIQUES
+from tests.core.fakes import PlaneTask
 from tests.core.techniques.attention.subjects import BLOCKS, CONFIGS, FULL, inputs_of
+from tests.core.techniques.steps import SMALL, apply_or_skip
 
 FAMILIES = (Family.ATTENTION, Family.ARCHITECTURE, Family.MIXTURE_OF_EXPERTS)
 STEPS = [name for name, cls in TECHNIQUES.items() if cls.family in FAMILIES and issubclass(cls, OneShot)]
-SETTINGS = {
+SETTINGS = SMALL | {
     "bigbird": {"block": 4, "random_blocks": 2},
     "block_local": {"block": 8},
     "etc": {"radius": 5, "global_tokens": 3, "max_distance": 2},
-    "sliding_window": {"window": 6},
-    "sparse_ffn": {"block_size": 4},
 }
 MODELS = {"encoder": Encoder, "gpt": Gpt}
 
@@ -31,13 +28,7 @@ def applied(name: str, kind: str) -> Subject:
     model = MODELS[kind](**{**BLOCKS, **FULL, **CONFIGS[kind], "positions": "rotary"})
     model.initialize_(torch.Generator().manual_seed(0))
     subject = Subject({"main": model.eval()}, PlaneTask(), {"main": {}})
-    step = technique(StepSpec(technique=name, settings=SETTINGS.get(name, {})), "recipe[0]")
-    try:
-        step.check(subject)
-    except SpecError as error:
-        pytest.skip(f"refused with its reason: {error}")
-    step.apply(subject, context(subject))
-    return subject
+    return apply_or_skip({name: SETTINGS.get(name, {})}, subject)
 
 
 @pytest.mark.parametrize("kind", MODELS)
