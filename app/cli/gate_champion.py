@@ -10,7 +10,7 @@ from app.queries.artifacts import paired_scores
 from app.text.conditions import condition_name
 from core.analysis.decision.gate import ChampionFacts, Facts
 from core.analysis.decision.policy import ChampionRule
-from core.analysis.decision.relative_latency import Timed, beside
+from core.analysis.decision.relative_latency import Timed, relate_latency
 from core.errors import SpecError
 from core.measured import LatencyRow
 from core.store import champions, stages
@@ -108,7 +108,7 @@ def _relative_to_champion(
     tested = paired_scores(stage.score_name, stage.key, champion.key)
     untested = tested if isinstance(tested, str) else ""
     own = [_timed(row) for row in timed]
-    latencies = [replace(o.row, ratio=None) if last is None else beside(o, last) for o in own]
+    latencies = [replace(o.row, ratio=None) if last is None else relate_latency(o, last) for o in own]
     return replace(
         facts,
         reference_size_bytes=champion.size_bytes,

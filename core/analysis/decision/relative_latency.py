@@ -24,7 +24,7 @@ class Timed:
     reference_id: int | None
 
 
-def beside(stage: Timed, other: Timed) -> LatencyRow:
+def relate_latency(stage: Timed, other: Timed) -> LatencyRow:
     """The stage's latency relative to the `other` stage; without an interval if it is a ratio of medians."""
     value, low, high = _quotient(stage, other) or (stage.row.p50_ms / other.row.p50_ms, None, None)
     return replace(
