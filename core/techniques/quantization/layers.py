@@ -46,7 +46,11 @@ def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[s
 
 @torch.no_grad()
 def quantize_layers(
-    subject: Subject, context: Context, names: Sequence[str], bits: int, quantize: Callable[[nn.Linear], IntegerLinear]
+    subject: Subject,
+    context: Context,
+    names: Sequence[str],
+    bits: float,
+    quantize: Callable[[nn.Linear], IntegerLinear],
 ) -> None:
     """Swap in what `quantize` makes of each layer and report it; pruned weights stay exactly zero."""
     layers = []
@@ -67,7 +71,7 @@ def quantize_layers(
     subject.details["layers"] = layers
 
 
-def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: int) -> dict[str, Any]:
+def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: float) -> dict[str, Any]:
     """What rounding did to a layer's weights [out, in]: a row of the run page's table."""
     weight = weight.float()
     error = rounded - weight
