@@ -23,6 +23,7 @@ from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
+from core.nn.packed_embedding import PackedEmbedding
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
@@ -49,6 +50,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,
+    "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantLinear": QuantLinear,
     "SelectingBlock": SelectingBlock,
