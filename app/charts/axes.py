@@ -104,11 +104,11 @@ def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
     )
 
 
-def axes_of_task(score: Axis) -> dict[str, Axis]:
+def list_axes(score: Axis) -> dict[str, Axis]:
     """All axes by column, in the order of the quantities, for a task with this score."""
     return {quantity.name: AXES.get(quantity.name, score) for quantity in shown_in(Shown.AXIS)}
 
 
-def known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:
+def select_known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:
     """The points that have a value on every axis."""
     return points.dropna(subset=[axis.column for axis in axes])

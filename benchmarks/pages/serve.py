@@ -28,12 +28,12 @@ from core.store.models import Run, RunStage, RunStatus, Stage
 from tests import factories
 
 try:
-    from app.local.stack import ROOT, front_end_command
+    from app.local.stack import ROOT, make_front_end_command
     from core.artifacts.store import MANIFEST, ArtifactStore
 except ImportError:  # a checkout from before app/ and core/ had packages
     from core.artifact_store import MANIFEST, ArtifactStore  # type: ignore[import-not-found, no-redef]
 
-    from app.local import ROOT, front_end_command  # type: ignore[attr-defined, no-redef]
+    from app.local import ROOT, make_front_end_command  # type: ignore[attr-defined, no-redef]
 
 EMPTY = 'import streamlit as st\nst.set_page_config(layout="wide")\nst.markdown("Nothing here.")\n'
 EXAMPLES = "examples.safetensors"
@@ -47,7 +47,9 @@ def main() -> None:
     with ExitStack() as stack:
         homes = {contents: folder / str(i) for i, contents in enumerate(dict.fromkeys(map(_contents, cases)))}
         points = {contents: _fill(home, *contents) for contents, home in homes.items()}
-        served = {contents: stack.enter_context(serve(front_end_command, home)) for contents, home in homes.items()}
+        served = {
+            contents: stack.enter_context(serve(make_front_end_command, home)) for contents, home in homes.items()
+        }
         empty = stack.enter_context(serve(_empty_page(folder / "empty"), folder / "empty"))
         opened: dict[str, dict[str, Any]] = {"": {"url": empty[0], "process": empty[1], "points": 0}}
         for case in cases:
@@ -129,7 +131,7 @@ def _empty_page(folder: Path) -> Callable[[str, int], list[str]]:
     script.write_text(EMPTY)
 
     def command(host: str, port: int) -> list[str]:
-        return [*front_end_command(host, port)[:4], str(script), *front_end_command(host, port)[5:]]
+        return [*make_front_end_command(host, port)[:4], str(script), *make_front_end_command(host, port)[5:]]
 
     return command
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.spec.catalogue import Catalogue, built_in
 from core.spec.model import StepSpec
-from core.spec.run_references import named_runs
+from core.spec.run_references import list_named_runs
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def replicate(spec: Mapping[str, Any], position: int, task_hash: str, sources: M
     run that is not among them counts as itself.
     """
     until = {"model": spec["model"], "recipe": spec.get("recipe", [])[:position]}
-    known = [sources[named.number] for named in named_runs(until) if named.number in sources]
+    known = [sources[named.number] for named in list_named_runs(until) if named.number in sources]
     names = {f"run:{number}": f"recipe:{found.recipe}" for number, found in sources.items()}
     measure = spec.get("measure", {})
     recipe = [task_hash, measure.get("test_examples"), _plain(until["model"], names), _steps(until["recipe"], names)]

@@ -129,7 +129,7 @@ def _write_form(
 ) -> WeightForm:
     tensors, form = dict(extra), WeightForm()
     for name, model in models.items():
-        form.replacements[name] = replacements(model)
+        form.replacements[name] = list_replacements(model)
         form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))
         again = {fqn for group in tied_parameters(model) for fqn in group[1:]}
         tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
@@ -137,7 +137,7 @@ def _write_form(
     return form
 
 
-def replacements(model: nn.Module) -> list[Module]:
+def list_replacements(model: nn.Module) -> list[Module]:
     """Every replacement module, outer ones before those inside them."""
     names = {cls: name for name, cls in REPLACEMENTS.items()}
     return [

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from core.errors import SpecError
 from core.spec import yaml_reader
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 
 
 class _Spec(BaseModel):
@@ -173,7 +173,7 @@ class RunSpec(_Spec):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise SpecError(problems(error, whole="spec", remedies=lambda _: _REMEDIES)) from error
+            raise SpecError(list_problems(error, whole="spec", remedies=lambda _: _REMEDIES)) from error
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:

@@ -39,7 +39,7 @@ class Preview:
     guesses: dict[str, float]  # a way of guessing -> its accuracy (%), where that is known
 
 
-def preview(spec: TaskSpec) -> Preview:
+def load_preview(spec: TaskSpec) -> Preview:
     """Counts and examples of a task's data. Raises SpecError if it cannot be read."""
     data = read(spec)
     classes, counts = _classes(data), _counts(data)

@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from core.errors import SpecError, nearest
-from core.plugins import plugged
+from core.plugins import load_plugins
 from core.spec.model import StepSpec
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 from core.technique import Technique
 from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.linear_attention import LinearAttentionStep
@@ -94,11 +94,11 @@ TECHNIQUES: dict[str, type[Technique]] = {
 
 def technique(step: StepSpec, field: str) -> Technique:
     """The technique with its settings; raises SpecError at `field` where name or settings are wrong."""
-    offered = TECHNIQUES if step.technique in TECHNIQUES else plugged("techniques", Technique) | TECHNIQUES
+    offered = TECHNIQUES if step.technique in TECHNIQUES else load_plugins("techniques", Technique) | TECHNIQUES
     if step.technique not in offered:
         raise SpecError.of(field, step.technique, "is not a known technique", nearest(step.technique, offered))
     try:
         return offered[step.technique].model_validate(step.settings)
     except ValidationError as error:
         place, settings = f"{field}.{step.technique}", offered[step.technique].model_fields
-        raise SpecError(problems(error, whole=place, inside=place, settings=settings)) from error
+        raise SpecError(list_problems(error, whole=place, inside=place, settings=settings)) from error

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.charts.layers import layer_chart, quantities, titled
+from app.charts.layers import draw_layers, list_quantities, make_title
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
-from app.text.stages import layer_table, missed_table, name_of
+from app.text.stages import make_layer_table, make_missed_table, name_of
 from core.measured import reached_share
 from core.spec.model import RunSpec
 
@@ -26,19 +26,19 @@ def show_layers(stages: pd.DataFrame) -> None:
         return
     chosen = st.selectbox("Step", list(found), index=len(found) - 1, key="layers_of")
     layers = found[chosen]
-    numbers = quantities(layers)
+    numbers = list_quantities(layers)
     if numbers and len(layers) > 1:
         shown = st.segmented_control(
-            "Quantity", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
+            "Quantity", numbers, default=numbers[0], required=True, format_func=make_title, key=f"shown_{chosen}"
         )
-        st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
-    st.dataframe(layer_table(layers), hide_index=True)
+        st.altair_chart(draw_layers(layers, shown or numbers[0]), width="stretch")
+    st.dataframe(make_layer_table(layers), hide_index=True)
 
 
 def _show_missed(stages: pd.DataFrame) -> None:
     for stage in stages.to_dict("records"):
         details = stage["details"] if isinstance(stage["details"], dict) else {}
-        share, missed = reached_share(details), missed_table(details)
+        share, missed = reached_share(details), make_missed_table(details)
         if share is None or missed.empty:
             continue
         with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
@@ -112,11 +112,11 @@ def show_spec(run: dict[str, Any]) -> None:
         st.code(RunSpec.parse(run["spec"]).to_yaml(), language="yaml")
     with right:
         st.markdown("**Environment**")
-        rows = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
+        rows = {formats.plain(name): formats.plain(value) for name, value in describe_environment(run).items()}
         st.table(rows, border="horizontal")
 
 
-def environment(run: dict[str, Any]) -> dict[str, str]:
+def describe_environment(run: dict[str, Any]) -> dict[str, str]:
     """Seed, hardware, versions, commit and compute time, as text."""
     hardware: dict[str, Any] = run["hardware"] or {}
     versions: dict[str, Any] = hardware.get("versions") or {}

@@ -35,7 +35,7 @@ def axis_column(chosen: PointFilter, name: str) -> ColumnElement[Any]:
     return dict(_columns(chosen, BY_NAME[name]))[name]
 
 
-def joined(
+def join_tables(
     query: Select[*tuple[Any, ...]], chosen: PointFilter, names: Iterable[str], *, optional: bool = False
 ) -> Select[*tuple[Any, ...]]:
     """A query on stages with the tables that the named quantities need.
@@ -66,7 +66,7 @@ def details(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
         Latency.kernel,
         Latency.disturbed,
     ).select_from(Stage)
-    return joined(query, chosen, AXES, optional=True)
+    return join_tables(query, chosen, AXES, optional=True)
 
 
 def _columns(chosen: PointFilter, quantity: Quantity) -> list[tuple[str, ColumnElement[Any]]]:

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from core.errors import SpecError
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec, StepSpec
 from core.spec.schema_validation import validate
@@ -30,7 +30,7 @@ SETTINGS = {
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
 }
-CATALOGUE = Catalogue(**catalogue(plugins=False))
+CATALOGUE = Catalogue(**describe_catalogue(plugins=False))
 STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]
 FIRST = [
     *({name: {}} for name in STEPS),
