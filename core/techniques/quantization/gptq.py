@@ -7,6 +7,8 @@ that a group is still consecutive inputs and any kernel can read it. Where the H
 is raised up to 1000 times; if that does not help, the matrix is rounded to nearest, and the log says so.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from core.algorithms.second_order import DAMPING
@@ -28,6 +30,9 @@ class Gptq(OneShot, CalibratedGridSettings):
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     bits: int = Field(4, ge=2, le=8, description="bits per weight")
+    granularity: Literal["channel", "group"] = Field(
+        "group", description="weights that share a scale: an output channel's, or a group's"
+    )
     calibration_examples: int = Field(128, ge=1, le=100_000, description="number of calibration examples")
     act_order: bool = Field(
         True, description="round the weights of the largest inputs first; scales are then fitted before the sweep"
