@@ -42,6 +42,8 @@ from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.gptq import Gptq
+from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
@@ -87,6 +89,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
+    "gptq": Gptq,
+    "imatrix": Imatrix,
     "train": Train,
     "width_pruning": WidthPruning,
 }
