@@ -44,6 +44,7 @@ from core.techniques.quantization.activation_quantization import ActivationQuant
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
@@ -89,6 +90,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
+    "smoothquant": Smoothquant,
     "train": Train,
     "width_pruning": WidthPruning,
 }
