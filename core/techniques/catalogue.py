@@ -40,11 +40,13 @@ from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
+from core.techniques.quantization.activation_quantization import ActivationQuantization
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
@@ -86,11 +88,13 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "token_merging": TokenMerging,
     "top_kast": TopKast,
     "svd": Svd,
+    "activation_quantization": ActivationQuantization,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
     "gptq": Gptq,
     "imatrix": Imatrix,
+    "smoothquant": Smoothquant,
     "train": Train,
     "width_pruning": WidthPruning,
 }
