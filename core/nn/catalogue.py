@@ -18,11 +18,13 @@ from core.nn.experts.switch import SwitchExperts
 from core.nn.experts.top2 import Top2Experts
 from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
+from core.nn.format_linear import FormatLinear
 from core.nn.gmlp import GmlpBlock
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
+from core.nn.packed_embedding import PackedEmbedding
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
@@ -48,11 +50,13 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
     "DynamicInt8Linear": DynamicInt8Linear,
+    "FormatLinear": FormatLinear,
     "Geglu": Geglu,
     "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,
+    "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantLinear": QuantLinear,
     "SelectingBlock": SelectingBlock,

@@ -45,6 +45,7 @@ from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.imatrix import Imatrix
+from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
@@ -91,6 +92,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "activation_quantization": ActivationQuantization,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "number_format": NumberFormats,
     "rtn": Rtn,
     "gptq": Gptq,
     "imatrix": Imatrix,
