@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from core.algorithms.master_weights import in_float32
+from core.algorithms.residual_basis import tied_key, untie_
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
@@ -65,7 +66,7 @@ class Slicegpt(OneShot):
         if kept_width(width, self.slicing) < MULTIPLE:
             message = f"leaves fewer than {MULTIPLE} of the residual stream's {width} channels"
             raise SpecError.of("slicing", self.slicing, message, "Slice less.")
-        if anatomy(subject.model).tied and _tied_key(subject) is None:
+        if anatomy(subject.model).tied and tied_key(subject) is None:
             message = "has a head that must share the embedding's weights"
             raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
 
@@ -95,31 +96,6 @@ class Slicegpt(OneShot):
             context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
             rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
         return rows
-
-
-def untie_(subject: Subject) -> None:
-    """Give the output head of the main model weights of its own, where it shares the embedding's."""
-    known, key = anatomy(subject.model), _tied_key(subject)
-    if not known.tied:
-        return
-    assert key is not None
-    for name in known.outputs:
-        shared = subject.model.get_parameter(f"{name}.weight")
-        subject.model.get_submodule(name).weight = nn.Parameter(shared.detach().clone())
-    config = subject.configs["main"]
-    if config["source"] == "hf":
-        setattr(subject.model.config, key, False)
-        subject.configs["main"] = {**config, "config": {**config["config"], key: False}}
-    else:
-        subject.configs["main"] = {**config, key: False}
-
-
-def _tied_key(subject: Subject) -> str | None:
-    """What the config calls that the head shares the embedding's weights."""
-    config = subject.configs["main"]
-    if config.get("source") == "hf":
-        return "tie_word_embeddings" if "tie_word_embeddings" in config["config"] else None
-    return "tied" if "tied" in config else None
 
 
 def _n_weights(model: nn.Module) -> int:
