@@ -25,6 +25,7 @@ NM_PATTERN = "an N:M pattern"
 INTEGER_CODES = "integer codes"
 LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
+ROTATED_INPUTS = "layers that rotate their inputs"
 REDUCED_TOKENS = "blocks that reduce tokens"
 
 KEPT_WEIGHTS = "which weights are kept"

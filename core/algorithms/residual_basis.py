@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.models.residual import Residual
 from core.models.resize import resize_
@@ -61,6 +62,13 @@ def put_(model: nn.Module, name: str, value: Tensor) -> None:
     """Give a parameter a value that may have another shape; a missing bias is made."""
     resize_(model, {name: value.shape})
     model.get_parameter(name).copy_(value)
+
+
+def require_head(subject: Subject) -> None:
+    """Raise SpecError unless the head's weights are its own or can be made so."""
+    if anatomy(subject.model).tied and tied_key(subject) is None:
+        message = "has a head that must share the embedding's weights"
+        raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
 
 
 def untie_(subject: Subject) -> None:

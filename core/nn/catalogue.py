@@ -25,6 +25,7 @@ from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
+from core.nn.rotated_input import RotatedInput
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
@@ -49,6 +50,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "NoisyTopKExperts": NoisyTopKExperts,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantLinear": QuantLinear,
+    "RotatedInput": RotatedInput,
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,

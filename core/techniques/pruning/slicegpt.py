@@ -13,11 +13,10 @@ from pydantic import Field
 from torch import nn
 
 from core.algorithms.master_weights import in_float32
-from core.algorithms.residual_basis import tied_key, untie_
+from core.algorithms.residual_basis import require_head, untie_
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.models.anatomy import anatomy
 from core.models.residual import Residual, residual
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
@@ -45,7 +44,7 @@ class Slicegpt(OneShot):
         MASK: "Rotating makes pruned weights nonzero again: put slicegpt before the step that prunes weights.",
         INTEGER_CODES: "Integer codes cannot be rotated: put slicegpt before the step that quantizes.",
         LOW_RANK: "Factors are not rotated: put slicegpt before the step that factors.",
-        ROTATED_STREAM: "Slice once, by as much as both steps together.",
+        ROTATED_STREAM: "The stream is rotated already: slice once, by as much as both steps, or remove rotation.",
     }
 
     slicing: float = Field(0.25, gt=0, lt=1, description="share of the residual stream's width to remove")
@@ -66,9 +65,7 @@ class Slicegpt(OneShot):
         if kept_width(width, self.slicing) < MULTIPLE:
             message = f"leaves fewer than {MULTIPLE} of the residual stream's {width} channels"
             raise SpecError.of("slicing", self.slicing, message, "Slice less.")
-        if anatomy(subject.model).tied and tied_key(subject) is None:
-            message = "has a head that must share the embedding's weights"
-            raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
+        require_head(subject)
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:

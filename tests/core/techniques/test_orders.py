@@ -37,6 +37,7 @@ FIRST = [
     {"block_local": {"every": 2}},
     {"mamba": {"replaces": "attention"}},
     {"moe": {"every": 1}},
+    {"rotation": {"residual_stream": False}},
 ]
 THEN = [*({name: {}} for name in TECHNIQUES), {"mamba": {"replaces": "attention"}}, {"cofi": {"residual": False}}]
 FAMILIES = {
