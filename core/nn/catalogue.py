@@ -3,8 +3,10 @@
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
+from core.nn.attention.huggingface_quantized_kv import HuggingFaceQuantizedKv
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.linear_attention import LinearAttention
+from core.nn.attention.quantized_kv import QuantizedKvAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
@@ -49,6 +51,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,
     "PackedExpertLinear": PackedExpertLinear,
+    "QuantizedKvAttention": QuantizedKvAttention,
     "QuantLinear": QuantLinear,
     "RotatedInput": RotatedInput,
     "SelectingBlock": SelectingBlock,
@@ -62,6 +65,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,
     "HuggingFaceExperts": HuggingFaceExperts,
+    "HuggingFaceQuantizedKv": HuggingFaceQuantizedKv,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "LinearAttention": LinearAttention,
     "Mamba": Mamba,

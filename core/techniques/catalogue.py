@@ -42,6 +42,7 @@ from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
@@ -70,6 +71,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
     "rotation": Rotation,
+    "kv_cache_quantization": KvCacheQuantization,
     "linear_attention": LinearAttentionStep,
     "mamba": MambaStep,
     "retnet": Retnet,
