@@ -10,6 +10,7 @@ from core.nn.attention.quantized_kv import QuantizedKvAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
 from core.nn.experts.low_rank import LowRankExpertLinear
@@ -44,6 +45,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
+    "CorrectedLinear": CorrectedLinear,
     "DynamicInt8Linear": DynamicInt8Linear,
     "Geglu": Geglu,
     "LowRankExpertLinear": LowRankExpertLinear,

@@ -43,6 +43,7 @@ from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
+from core.techniques.quantization.low_rank_correction import LowRankCorrection
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
@@ -91,6 +92,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
+    "low_rank_correction": LowRankCorrection,
     "train": Train,
     "width_pruning": WidthPruning,
 }

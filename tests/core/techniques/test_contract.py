@@ -36,6 +36,7 @@ SETTINGS = {
     "distill_logits": {"teacher": "stage:0"},
     "train": {"steps": 2, "evaluations": 0},
     "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 8},
     "dynamic_vit": {"stages": 1},
 }

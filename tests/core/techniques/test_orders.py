@@ -27,6 +27,7 @@ SETTINGS = {
     "ffn_pruning": {"round_to": 1, "importance": "l2"},
     "head_pruning": {"importance": "magnitude"},
     "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
