@@ -26,6 +26,7 @@ INTEGER_CODES = "integer codes"
 QUANTIZED_ACTIVATIONS = "quantized activations"
 LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
+ROTATED_INPUTS = "layers that rotate their inputs"
 REDUCED_TOKENS = "blocks that reduce tokens"
 
 KEPT_WEIGHTS = "which weights are kept"

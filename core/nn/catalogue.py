@@ -4,11 +4,14 @@ from core.nn.activation_quant_linear import ActivationQuantLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
+from core.nn.attention.huggingface_quantized_kv import HuggingFaceQuantizedKv
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.linear_attention import LinearAttention
+from core.nn.attention.quantized_kv import QuantizedKvAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
 from core.nn.experts.low_rank import LowRankExpertLinear
@@ -28,6 +31,7 @@ from core.nn.packed_embedding import PackedEmbedding
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
+from core.nn.rotated_input import RotatedInput
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
@@ -49,6 +53,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
+    "CorrectedLinear": CorrectedLinear,
     "DynamicInt8Linear": DynamicInt8Linear,
     "FormatLinear": FormatLinear,
     "Geglu": Geglu,
@@ -58,7 +63,9 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "NoisyTopKExperts": NoisyTopKExperts,
     "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
+    "QuantizedKvAttention": QuantizedKvAttention,
     "QuantLinear": QuantLinear,
+    "RotatedInput": RotatedInput,
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,
@@ -71,6 +78,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,
     "HuggingFaceExperts": HuggingFaceExperts,
+    "HuggingFaceQuantizedKv": HuggingFaceQuantizedKv,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
     "LinearAttention": LinearAttention,
     "Mamba": Mamba,

@@ -46,6 +46,9 @@ from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.number_format import NumberFormats
+from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
+from core.techniques.quantization.low_rank_correction import LowRankCorrection
+from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
@@ -73,6 +76,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "wanda": Wanda,
     "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
+    "rotation": Rotation,
+    "kv_cache_quantization": KvCacheQuantization,
     "linear_attention": LinearAttentionStep,
     "mamba": MambaStep,
     "retnet": Retnet,
@@ -97,6 +102,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "gptq": Gptq,
     "imatrix": Imatrix,
     "smoothquant": Smoothquant,
+    "low_rank_correction": LowRankCorrection,
     "train": Train,
     "width_pruning": WidthPruning,
 }

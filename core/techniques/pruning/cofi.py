@@ -61,7 +61,7 @@ class Cofi(TrainingMethod):
     refuses_with = {
         "residual=True": {
             **NEEDS_PLAIN_HEAD,
-            ROTATED_STREAM: "A sliced stream has no channels to prune: set residual: false, or remove slicegpt.",
+            ROTATED_STREAM: "A rotated stream has no channels to prune: set residual: false, or put cofi first.",
             REDUCED_TOKENS: "Blocks that reduce tokens keep the stream's width: set residual: false.",
         }
     }

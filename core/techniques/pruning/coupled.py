@@ -13,7 +13,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.subject import Subject
-from core.technique import INTEGER_CODES, LOW_RANK, NM_PATTERN, OneShot
+from core.technique import INTEGER_CODES, LOW_RANK, NM_PATTERN, ROTATED_INPUTS, OneShot
 
 
 class CoupledPruning(OneShot):
@@ -24,6 +24,7 @@ class CoupledPruning(OneShot):
     refuses = {
         INTEGER_CODES: "Packed layers cannot be pruned: put this step before the one that quantizes.",
         LOW_RANK: "Factored layers cannot be pruned: put this step before the one that factors.",
+        ROTATED_INPUTS: "Layers that rotate their inputs cannot be pruned: put this step before rotation.",
         NM_PATTERN: "Removing inputs shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
 

@@ -13,6 +13,8 @@ SMALL = {
     "block_local": {"block": 5},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
     "head_pruning": {"importance": "magnitude"},
+    "kv_cache_quantization": {"group_size": 8, "window": 4},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 6},
     "sparse_ffn": {"block_size": 4},
 }

@@ -45,6 +45,8 @@ SETTINGS = {
     "dynamic_vit": {"stages": 1},
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "ffn_pruning": {"round_to": 1},
+    "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "train": {"steps": 2, "batch_size": 4, "evaluations": 0},

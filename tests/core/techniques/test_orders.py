@@ -26,6 +26,8 @@ SETTINGS = {
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "ffn_pruning": {"round_to": 1, "importance": "l2"},
     "head_pruning": {"importance": "magnitude"},
+    "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
@@ -37,6 +39,7 @@ FIRST = [
     {"block_local": {"every": 2}},
     {"mamba": {"replaces": "attention"}},
     {"moe": {"every": 1}},
+    {"rotation": {"residual_stream": False}},
 ]
 THEN = [*({name: {}} for name in TECHNIQUES), {"mamba": {"replaces": "attention"}}, {"cofi": {"residual": False}}]
 FAMILIES = {

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.residual_basis import untie_
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
@@ -16,7 +17,7 @@ from core.runtimes.decode import decoder_of
 from core.tasks.base import Kind, logits_of
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.pruning.depth_pruning import take_out_
-from core.techniques.pruning.slicegpt import Slicegpt, kept_width, untie_
+from core.techniques.pruning.slicegpt import Slicegpt, kept_width
 from core.techniques.pruning.slicing import Slicing, principal_directions
 from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.quantization.rtn import Rtn
