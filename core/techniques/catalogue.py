@@ -42,6 +42,7 @@ from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.lsq import Lsq
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
@@ -86,6 +87,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "svd": Svd,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "lsq": Lsq,
     "rtn": Rtn,
     "train": Train,
     "width_pruning": WidthPruning,

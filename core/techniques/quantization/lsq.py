@@ -1,0 +1,148 @@
+"""LSQ: train with rounded weights and activations, and learn the step of every grid by gradient descent.
+
+Paper: https://arxiv.org/abs/1902.08153. A value v becomes s round(clip(v/s, -Qn, Qp)). The gradient by the step s is
+round(v/s) - v/s inside the range and -Qn or Qp outside, times 1/sqrt(N Qp) for N values that share the step; steps
+begin at 2 mean|v|/sqrt(Qp). Activations that calibration never sees below zero have no sign.
+Here weights may have a step an output channel (the paper: one a layer), and steps are rounded to their stored dtype in
+every forward pass, so the packed layer has exactly the values that were trained. Under AdamW, whose updates do not
+depend on the gradient's size, a step's learning rate is relative to its first size. A model's first and last layer
+have 8 bits where they are quantized at all: embeddings never are, the head only if asked for.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PrivateAttr
+from torch import Tensor, nn
+
+from core.algorithms.fake_quantization import initial_step, learned_step, step_codes, step_gradient_scale, stored
+from core.context import Context
+from core.families import Family
+from core.nn.integer_linear import IntegerLinear
+from core.nn.precision import wide
+from core.nn.quant_linear import QuantLinear
+from core.subject import Subject
+from core.technique import BLOCKS, INTEGER_CODES, KEPT_WEIGHTS, TrainingMethod, Update
+from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.trained_layers import (
+    STEP_RANGE,
+    TrainedLayers,
+    ends_of,
+    matrices_in,
+    step_dtype,
+)
+
+
+class LearnedGrid(nn.Module):
+    """Rounds values to grids of which each has its learned step: weights in rows [n_steps, N], or inputs with one."""
+
+    smallest: Tensor
+
+    def __init__(self, first: Tensor, bits: int, n_values: int, *, signed: bool, dtype: torch.dtype):
+        super().__init__()
+        self.low: int = -(2 ** (bits - 1)) if signed else 0
+        self.high: int = self.low + 2**bits - 1
+        self.dtype, self.gradient_scale = dtype, step_gradient_scale(n_values, self.high)
+        self.step = nn.Parameter(first.clone())  # [n_steps]
+        self.register_buffer("smallest", first / STEP_RANGE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nearest values on the grid, in the shape and dtype of x."""
+        rows = wide(x) if len(self.step) == 1 else wide(x).view(len(self.step), -1)
+        steps = stored(self.step, self.dtype).view(-1, *[1] * (rows.dim() - 1))
+        return learned_step(rows, steps, self.low, self.high, self.gradient_scale).view_as(x).to(x.dtype)
+
+    def stored_steps(self) -> Tensor:
+        """[n_steps], in the dtype that they are stored in."""
+        return self.step.detach().to(self.dtype)
+
+
+class Lsq(TrainingMethod):
+    """Train with rounded weights (and activations) whose grids' steps are learned, then pack the integer codes."""
+
+    family = Family.QUANTIZATION
+    paper = "https://arxiv.org/abs/1902.08153"
+    leaves = frozenset({INTEGER_CODES})
+    decides = frozenset({BLOCKS, KEPT_WEIGHTS})
+    refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
+
+    bits: int = Field(4, ge=2, le=8, description="bits per weight")
+    granularity: Literal["channel", "tensor"] = Field(
+        "channel", description="weights that share a step: an output channel's, or a layer's"
+    )
+    eight_bit_ends: bool = Field(
+        True, description="8 bits in the model's first and last layer, where they are quantized"
+    )
+    include_head: bool = Field(False, description="also quantize the output layer")
+    skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
+
+    _context: Context = PrivateAttr()
+    _layers: TrainedLayers = PrivateAttr()
+    _bits: dict[str, int] = PrivateAttr(default_factory=dict)
+    _weights: dict[str, LearnedGrid] = PrivateAttr(default_factory=dict)
+
+    def label(self) -> str:
+        """The bits, and what shares a step."""
+        return f"W{self.bits}" + (" per tensor" if self.granularity == "tensor" else "")
+
+    def check(self, subject: Subject) -> None:
+        """Raise SpecError unless the model has linear layers that are not quantized yet."""
+        quantizable(subject, self.include_head, self.skip)
+
+    def begin(self, subject: Subject, context: Context) -> None:
+        """Give every weight its first steps."""
+        self._context, self._layers = context, TrainedLayers(subject)
+        names = quantizable(subject, self.include_head, self.skip)
+        ends = ends_of(subject.model) if self.eight_bit_ends else set()
+        self._bits = {name: 8 if name in ends else self.bits for name in names}
+        for name in names:
+            self._weights[name] = self._weight_grid(name, subject)
+            self._layers.round_(name, self._weights[name])
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The steps of each layer, without decay; their first size, which is what AdamW's rate is relative to."""
+        return [
+            {"params": [grid.step], "weight_decay": 0.0, "first_size": float(grid.smallest.mean() * STEP_RANGE)}
+            for grid in self._grids()
+        ]
+
+    def before_optimizer(self, update: Update) -> None:
+        """Make AdamW's learning rate of a step relative to the step."""
+        if isinstance(update.optimizer, torch.optim.AdamW):
+            for group in update.optimizer.param_groups:
+                group["lr"] *= group.get("first_size", 1.0)
+
+    @torch.no_grad()
+    def after_optimizer(self, update: Update) -> None:
+        """Keep the steps above zero, and draw how far they have moved."""
+        for grid in self._grids():
+            grid.step.copy_(torch.maximum(grid.step, grid.smallest))
+        ratios = torch.cat([grid.step / grid.smallest / STEP_RANGE for grid in self._weights.values()])
+        self._context.record.curve("weight steps, relative to the first", update.index, float(ratios.mean()))
+
+    def end(self, subject: Subject) -> None:
+        """Pack the codes with the steps as they are now."""
+        self._layers.pack(self._bits, self._packed)
+        self._weights = {}
+
+    def _grids(self) -> list[LearnedGrid]:
+        return list(self._weights.values())
+
+    def _weight_grid(self, name: str, subject: Subject) -> LearnedGrid:
+        layer = subject.model.get_submodule(name)
+        weight = layer.get_parameter("weight").detach()
+        rows = weight.view(len(weight) if self.granularity == "channel" else matrices_in(layer), -1)
+        first = initial_step(rows.abs().mean(1), 2 ** (self._bits[name] - 1) - 1)
+        first = torch.where(first > 0, first, 1.0)
+        dtype = step_dtype(first, subject.saved_dtype)
+        return LearnedGrid(first, self._bits[name], rows.shape[1], signed=True, dtype=dtype)
+
+    def _packed(self, name: str, linear: nn.Linear, expert: int) -> IntegerLinear:
+        grid, bits = self._weights[name], self._bits[name]
+        steps = grid.stored_steps()
+        if self.granularity == "channel":
+            steps = steps.unflatten(0, (-1, linear.out_features))[expert]
+        else:
+            steps = steps[expert].expand(linear.out_features)
+        codes = step_codes(linear.weight, steps.float()[:, None], grid.low, grid.high) - grid.low
+        return QuantLinear.of(linear, codes, steps[:, None], None, bits=bits, group_size=None)
