@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MASK = "a mask"
 NM_PATTERN = "an N:M pattern"
 INTEGER_CODES = "integer codes"
+QUANTIZED_ACTIVATIONS = "quantized activations"
 LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
 REDUCED_TOKENS = "blocks that reduce tokens"

@@ -6,15 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.packed_layers import linears_of, replace_by_packed
 from core.algorithms.quantization_grids import Fit, QuantizationScheme, QuantizedWeight
 from core.algorithms.rounding import Rounding
 from core.algorithms.second_order import DAMPING, Factor, Pattern, Solution, exact_error, factorize, solve
 from core.calibration import groups_of, matrices_of, weight_from_matrices
 from core.context import Context
-from core.nn.experts.linear import ExpertLinear
-from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
-from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
 
 
@@ -58,7 +56,7 @@ class _LayerSweep:
         mask, groups = subject.mask(f"{name}.weight"), groups_of(self.layer)
         self.matrices = matrices_of(self.weight, groups)
         self.masks = [None] * groups if mask is None else list(matrices_of(mask, groups))
-        self.scheme, self.linears = scheme, _linears(self.layer)
+        self.scheme, self.linears = scheme, linears_of(self.layer)
         self.solutions: list[Solution] = []
         self.packed: list[QuantLinear] = []
         self.error = self.size = 0.0  # twice the mean square of the outputs' error, and of the outputs
@@ -83,19 +81,18 @@ class _LayerSweep:
         """
         found = weight_from_matrices(torch.stack([solution.weight for solution in self.solutions]), self.weight.shape)
         mask = weight_from_matrices(torch.stack([solution.mask for solution in self.solutions]), self.weight.shape)
-        self.weight.copy_(found)
         self.subject.constrain(f"{self.name}.weight", mask=mask)
-        if isinstance(self.layer, ExpertLinear) and self.packed:
-            self.subject.replace(self.name, PackedExpertLinear.of([without_zeros(packed) for packed in self.packed]))
-        elif self.packed:
-            self.subject.replace(self.name, self.packed[0])  # stored without the zeros, because there is a mask
-        return {
+        row = {
             "name": self.name,
             "shape": list(found.shape),
             "weights": found.numel(),
             "sparsity": 1 - int(torch.count_nonzero(found)) / found.numel(),
             "output_error": (self.error / self.size) ** 0.5 if self.size > 0 else 0.0,
         }
+        if self.packed and self.scheme is not None:
+            return row | replace_by_packed(self.subject, self.name, self.packed, self.scheme.bits)
+        self.weight.copy_(found)
+        return row
 
 
 def _solve_and_pack(
@@ -111,10 +108,3 @@ def _solve_and_pack(
 
     packed = scheme.pack(linear, sweep)
     return solutions[-1], packed
-
-
-def _linears(layer: nn.Module) -> list[nn.Linear]:
-    """A layer's matrices as linear layers; a convolution gives none."""
-    if isinstance(layer, ExpertLinear):
-        return layer.linears()
-    return [layer] if isinstance(layer, nn.Linear) else []

@@ -18,6 +18,7 @@ from core.calibration.inputs import input_rows
 from core.calibration.order import WalkPart, find_order
 from core.calibration.statistics import Hessian, InputNorms, OfExperts, Statistic
 from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.tasks.base import inputs, logits_of
 
 MAX_TOKENS = 8192  # of a batch: bounds what a block's inner activations take
@@ -100,7 +101,7 @@ class CalibrationBlock:
     def _collect(self, groups: list[list[str]], make: Callable[[], Statistic]) -> dict[str, Statistic | OfExperts]:
         layers = {group[0]: self._model.get_submodule(group[0]) for group in groups}
         collected = {
-            name: OfExperts(make, layer) if isinstance(layer, ExpertLinear) else make()
+            name: OfExperts(make, layer) if isinstance(layer, (ExpertLinear, PackedExpertLinear)) else make()
             for name, layer in layers.items()
         }
         seen: list[Tensor | None] = [None]  # which tokens of the current batch are not padding
@@ -174,9 +175,8 @@ def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
         if isinstance(statistic, OfExperts):
             statistic.add(*args)  # routers send them no padding
             return
-        assert isinstance(layer, (nn.Linear, nn.Conv2d))
         rows = input_rows(layer, args[0])
-        if isinstance(layer, nn.Linear) and seen[0] is not None:
+        if not isinstance(layer, nn.Conv2d) and seen[0] is not None:
             rows = _unpadded(rows, seen[0])
         statistic.add(rows)
 

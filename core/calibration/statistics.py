@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.nn.experts.segments import Segments
 
 
@@ -83,7 +84,7 @@ class OfExperts:
     Of an expert that no token reached nothing is known: its inputs count as alike.
     """
 
-    def __init__(self, make: Callable[[], Statistic], layer: ExpertLinear):
+    def __init__(self, make: Callable[[], Statistic], layer: ExpertLinear | PackedExpertLinear):
         self._layer = layer
         self._parts = [make() for _ in range(layer.experts)]
 
@@ -91,6 +92,11 @@ class OfExperts:
     def count(self) -> int:
         """Vectors seen by all of them."""
         return sum(part.count for part in self._parts)
+
+    @property
+    def parts(self) -> list[Statistic]:
+        """The statistic of each expert."""
+        return self._parts
 
     @property
     def unreached(self) -> list[int]:
@@ -104,7 +110,7 @@ class OfExperts:
 
     def each(self) -> Iterator[Tensor]:
         """The statistics of one expert after another, [...] each, computed on demand."""
-        d, device = self._layer.in_features, self._layer.weight.device
+        d, device = self._layer.in_features, next(iter(self._layer.state_dict().values())).device
         for part in self._parts:
             yield (part.value if part.count else part.alike(d).to(device))[0]
 

@@ -1,5 +1,6 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
+from core.nn.activation_quant_linear import ActivationQuantLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
@@ -30,13 +31,18 @@ from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
-from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
+from core.nn.sparse_integer_linear import (
+    SparseActivationQuantLinear,
+    SparseDynamicInt8Linear,
+    SparseQuantLinear,
+)
 from core.nn.sparse_linear import SparseLinear
 from core.nn.tokens.global_tokens import GlobalTokens
 from core.nn.tokens.merging import MergingBlock
 from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
+    "ActivationQuantLinear": ActivationQuantLinear,
     "BigBirdAttention": BigBirdAttention,
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
@@ -52,6 +58,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,
+    "SparseActivationQuantLinear": SparseActivationQuantLinear,
     "SparseConv2d": SparseConv2d,
     "SparseExpertLinear": SparseExpertLinear,
     "SparseDynamicInt8Linear": SparseDynamicInt8Linear,

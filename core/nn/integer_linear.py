@@ -42,7 +42,7 @@ class IntegerLinear(Replacement):
         self.out_features = out_features
         self.dtype = DTYPES[dtype]
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
-        self._kernel: Callable[[Tensor], Tensor] | None = None  # set by `prepare`; never saved or copied
+        self._kernel: Callable[..., Tensor] | None = None  # set by `prepare`; never saved or copied
 
     def weight(self) -> Tensor:
         """The dequantized weights, float32 [out, in]."""

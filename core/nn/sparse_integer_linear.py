@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from core.nn.activation_quant_linear import ActivationQuantLinear, QuantizedInput
+from core.nn.activation_quantizer import ActivationQuantizer
 from core.nn.bitpack import pack_bits, packed_length, unpack_bits
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.integer_linear import IntegerLinear
@@ -63,6 +65,17 @@ class SparseQuantLinear(QuantLinear):
         return {**super().arguments(), **self.layout.arguments()}
 
 
+class SparseActivationQuantLinear(QuantizedInput, SparseQuantLinear):
+    """A `SparseQuantLinear` whose inputs are quantized."""
+
+    @classmethod
+    def pack(cls, layer: QuantLinear) -> Self:
+        assert isinstance(layer, QuantizedInput)
+        packed = super().pack(layer)
+        packed.activation = layer.activation
+        return packed
+
+
 class SparseDynamicInt8Linear(DynamicInt8Linear):
     """A `DynamicInt8Linear` that stores only the `codes` [n_values] at `places`; all others are zero."""
 
@@ -114,7 +127,17 @@ def without_zeros(layer: IntegerLinear) -> IntegerLinear:
     return packed if packed.codes.nbytes + packed.places.nbytes < layer.codes.nbytes else layer
 
 
+def with_activations(layer: QuantLinear, activation: ActivationQuantizer) -> QuantLinear:
+    """The layer with the same weights whose inputs `activation` rounds; `layer` is of a class in `ROUNDS_INPUTS`."""
+    return ROUNDS_INPUTS[type(layer)].around(layer, activation)
+
+
+ROUNDS_INPUTS: dict[type[QuantLinear], type[QuantizedInput]] = {
+    QuantLinear: ActivationQuantLinear,
+    SparseQuantLinear: SparseActivationQuantLinear,
+}
 _PACKERS: dict[type[IntegerLinear], Callable[..., Any]] = {
+    ActivationQuantLinear: SparseActivationQuantLinear.pack,
     QuantLinear: SparseQuantLinear.pack,
     DynamicInt8Linear: SparseDynamicInt8Linear.pack,
 }

@@ -40,6 +40,7 @@ from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
+from core.techniques.quantization.activation_quantization import ActivationQuantization
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.lsq import Lsq
@@ -85,6 +86,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "token_merging": TokenMerging,
     "top_kast": TopKast,
     "svd": Svd,
+    "activation_quantization": ActivationQuantization,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "lsq": Lsq,
