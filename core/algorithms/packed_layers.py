@@ -21,7 +21,7 @@ def linears_of(layer: nn.Module) -> list[nn.Linear]:
 
 
 @torch.no_grad()
-def replace_by_packed(subject: Subject, name: str, packed: Sequence[IntegerLinear], bits: int) -> dict[str, Any]:
+def replace_by_packed(subject: Subject, name: str, packed: Sequence[IntegerLinear], bits: float) -> dict[str, Any]:
     """Put `packed`, one for each of `linears_of` the layer `name`, in its place, and return its row of the report.
 
     If the layer has a mask, its zeros are not stored where that takes fewer bytes.
@@ -36,7 +36,7 @@ def replace_by_packed(subject: Subject, name: str, packed: Sequence[IntegerLinea
     return layer_report(name, weight, rounded, bits)
 
 
-def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: int) -> dict[str, Any]:
+def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: float) -> dict[str, Any]:
     """What rounding did to a layer's weights [out, in]: a row of the run page's table."""
     weight = weight.float()
     error = rounded - weight

@@ -18,6 +18,7 @@ from core.nn.experts.switch import SwitchExperts
 from core.nn.experts.top2 import Top2Experts
 from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
+from core.nn.format_linear import FormatLinear
 from core.nn.gmlp import GmlpBlock
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
@@ -48,6 +49,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
     "DynamicInt8Linear": DynamicInt8Linear,
+    "FormatLinear": FormatLinear,
     "Geglu": Geglu,
     "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,

@@ -130,6 +130,9 @@ class DynamicInt8Linear(IntegerLinear):
     def weight(self) -> Tensor:
         return self.unpacked().float().mul_(self.scales.float()[:, None])
 
+    def rows(self, index: Tensor) -> Tensor:
+        return self.unpacked()[index].float().mul_(self.scales[index].float()[:, None])
+
     def unpacked(self) -> Tensor:
         """All codes, int8 [out, in]."""
         return self.codes

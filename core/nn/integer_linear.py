@@ -48,6 +48,10 @@ class IntegerLinear(Replacement):
         """The dequantized weights, float32 [out, in]."""
         raise NotImplementedError(type(self).__name__)
 
+    def rows(self, index: Tensor) -> Tensor:
+        """The dequantized weights of the rows `index` [n], float32 [n, in]."""
+        return self.weight()[index]
+
     def multiply(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, out] with the bias; `rows` is at least 1."""
         raise NotImplementedError(type(self).__name__)
@@ -73,11 +77,14 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        scales, self._kernel = self.scales, None
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        self._kernel = None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scales.device)).dtype
-        if self.scales.dtype != scales.dtype:
-            self.scales = scales.to(self.scales.device)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["scales"].device)).dtype
+        for name, buffer in before.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from core.techniques.quantization.activation_quantization import ActivationQuant
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.lsq import Lsq
+from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
@@ -90,6 +91,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "lsq": Lsq,
+    "number_format": NumberFormats,
     "rtn": Rtn,
     "train": Train,
     "width_pruning": WidthPruning,

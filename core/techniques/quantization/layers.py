@@ -44,7 +44,11 @@ def quantizable(subject: Subject, include_head: bool, skip: list[str]) -> list[s
 
 @torch.no_grad()
 def quantize_layers(
-    subject: Subject, context: Context, names: Sequence[str], bits: int, quantize: Callable[[nn.Linear], IntegerLinear]
+    subject: Subject,
+    context: Context,
+    names: Sequence[str],
+    bits: float,
+    quantize: Callable[[nn.Linear], IntegerLinear],
 ) -> None:
     """Swap in what `quantize` makes of each layer and report it; pruned weights stay exactly zero."""
     layers = []

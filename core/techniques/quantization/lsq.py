@@ -18,11 +18,20 @@ from torch import Tensor, nn
 from core.algorithms.fake_quantization import initial_step, learned_step, step_codes, step_gradient_scale, stored
 from core.context import Context
 from core.families import Family
-from core.nn.integer_linear import IntegerLinear
-from core.nn.precision import wide
+from core.nn.activation_quantizer import ActivationQuantizer
+from core.nn.integer_linear import IntegerLinear, dtype_name
+from core.nn.precision import is_precise, wide
 from core.nn.quant_linear import QuantLinear
+from core.nn.sparse_integer_linear import with_activations
 from core.subject import Subject
-from core.technique import BLOCKS, INTEGER_CODES, KEPT_WEIGHTS, TrainingMethod, Update
+from core.technique import (
+    BLOCKS,
+    INTEGER_CODES,
+    KEPT_WEIGHTS,
+    QUANTIZED_ACTIVATIONS,
+    TrainingMethod,
+    Update,
+)
 from core.techniques.quantization.layers import quantizable
 from core.techniques.quantization.trained_layers import (
     STEP_RANGE,
@@ -30,6 +39,7 @@ from core.techniques.quantization.trained_layers import (
     ends_of,
     matrices_in,
     step_dtype,
+    summarize_inputs,
 )
 
 
@@ -40,11 +50,16 @@ class LearnedGrid(nn.Module):
 
     def __init__(self, first: Tensor, bits: int, n_values: int, *, signed: bool, dtype: torch.dtype):
         super().__init__()
-        self.low: int = -(2 ** (bits - 1)) if signed else 0
-        self.high: int = self.low + 2**bits - 1
-        self.dtype, self.gradient_scale = dtype, step_gradient_scale(n_values, self.high)
+        self.bits, self.n_values, self.dtype = bits, n_values, dtype
+        self.set_sign(signed)
         self.step = nn.Parameter(first.clone())  # [n_steps]
         self.register_buffer("smallest", first / STEP_RANGE)
+
+    def set_sign(self, signed: bool) -> None:
+        """Have codes on both sides of zero, or none below it."""
+        self.low: int = -(2 ** (self.bits - 1)) if signed else 0
+        self.high: int = self.low + 2**self.bits - 1
+        self.gradient_scale = step_gradient_scale(self.n_values, self.high)
 
     def forward(self, x: Tensor) -> Tensor:
         """Nearest values on the grid, in the shape and dtype of x."""
@@ -56,6 +71,14 @@ class LearnedGrid(nn.Module):
         """[n_steps], in the dtype that they are stored in."""
         return self.step.detach().to(self.dtype)
 
+    def quantizer(self) -> ActivationQuantizer:
+        """The same grid of one step for the inputs of a packed layer."""
+        made = ActivationQuantizer(self.bits, symmetric=False, scale="static", scale_dtype=dtype_name(self.dtype))
+        made.static_scale = self.stored_steps()
+        lowest = -(2 ** (self.bits - 1))  # its smallest code
+        made.static_zero_point = torch.full_like(made.static_scale, lowest - self.low, dtype=torch.int8)
+        return made
+
 
 class Lsq(TrainingMethod):
     """Train with rounded weights (and activations) whose grids' steps are learned, then pack the integer codes."""
@@ -63,12 +86,23 @@ class Lsq(TrainingMethod):
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/1902.08153"
     leaves = frozenset({INTEGER_CODES})
+    leaves_with = {"activation_bits": frozenset({QUANTIZED_ACTIVATIONS})}
     decides = frozenset({BLOCKS, KEPT_WEIGHTS})
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     bits: int = Field(4, ge=2, le=8, description="bits per weight")
     granularity: Literal["channel", "tensor"] = Field(
         "channel", description="weights that share a step: an output channel's, or a layer's"
+    )
+    activation_bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="bits per activation; not quantized if empty",
+        json_schema_extra={"when_empty": "not quantized"},
+    )
+    calibration_examples: int = Field(
+        128, ge=1, le=100_000, description="number of calibration examples for the first steps of activations"
     )
     eight_bit_ends: bool = Field(
         True, description="8 bits in the model's first and last layer, where they are quantized"
@@ -80,10 +114,12 @@ class Lsq(TrainingMethod):
     _layers: TrainedLayers = PrivateAttr()
     _bits: dict[str, int] = PrivateAttr(default_factory=dict)
     _weights: dict[str, LearnedGrid] = PrivateAttr(default_factory=dict)
+    _inputs: dict[str, LearnedGrid] = PrivateAttr(default_factory=dict)
 
     def label(self) -> str:
         """The bits, and what shares a step."""
-        return f"W{self.bits}" + (" per tensor" if self.granularity == "tensor" else "")
+        activations = f"A{self.activation_bits}" if self.activation_bits is not None else ""
+        return f"W{self.bits}{activations}" + (" per tensor" if self.granularity == "tensor" else "")
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
@@ -95,9 +131,10 @@ class Lsq(TrainingMethod):
         names = quantizable(subject, self.include_head, self.skip)
         ends = ends_of(subject.model) if self.eight_bit_ends else set()
         self._bits = {name: 8 if name in ends else self.bits for name in names}
+        self._inputs = self._input_grids(subject, names, ends) if self.activation_bits is not None else {}
         for name in names:
             self._weights[name] = self._weight_grid(name, subject)
-            self._layers.round_(name, self._weights[name])
+            self._layers.round_(name, self._weights[name], self._inputs.get(name))
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The steps of each layer, without decay; their first size, which is what AdamW's rate is relative to."""
@@ -117,16 +154,38 @@ class Lsq(TrainingMethod):
         """Keep the steps above zero, and draw how far they have moved."""
         for grid in self._grids():
             grid.step.copy_(torch.maximum(grid.step, grid.smallest))
-        ratios = torch.cat([grid.step / grid.smallest / STEP_RANGE for grid in self._weights.values()])
-        self._context.record.curve("weight steps, relative to the first", update.index, float(ratios.mean()))
+        for kind, grids in (("weight", self._weights), ("activation", self._inputs)):
+            if grids:
+                ratios = torch.cat([grid.step / grid.smallest / STEP_RANGE for grid in grids.values()])
+                self._context.record.curve(f"{kind} steps, relative to the first", update.index, float(ratios.mean()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which activations have a sign; steps and weights are the model's while it is trained."""
+        return {"signed": {name: grid.low < 0 for name, grid in self._inputs.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it up."""
+        for name, signed in state["signed"].items():
+            self._inputs[name].set_sign(signed)
 
     def end(self, subject: Subject) -> None:
         """Pack the codes with the steps as they are now."""
         self._layers.pack(self._bits, self._packed)
-        self._weights = {}
+        self._weights, self._inputs = {}, {}
 
     def _grids(self) -> list[LearnedGrid]:
-        return list(self._weights.values())
+        return [*self._weights.values(), *self._inputs.values()]
+
+    def _input_grids(self, subject: Subject, names: list[str], ends: set[str]) -> dict[str, LearnedGrid]:
+        grids = {}
+        for name, seen in summarize_inputs(subject, self._context, names, self.calibration_examples).items():
+            bits, signed = 8 if name in ends else self.activation_bits or 8, seen.lowest < 0
+            n_features = subject.model.get_submodule(name).get_parameter("weight").shape[1]
+            high = 2 ** (bits - signed) - 1
+            first = initial_step(torch.tensor([seen.mean_magnitude], device=self._context.device), high)
+            dtype = subject.saved_dtype if is_precise(first / STEP_RANGE, subject.saved_dtype) else torch.float32
+            grids[name] = LearnedGrid(first, bits, n_features, signed=signed, dtype=dtype)
+        return grids
 
     def _weight_grid(self, name: str, subject: Subject) -> LearnedGrid:
         layer = subject.model.get_submodule(name)
@@ -145,4 +204,5 @@ class Lsq(TrainingMethod):
         else:
             steps = steps[expert].expand(linear.out_features)
         codes = step_codes(linear.weight, steps.float()[:, None], grid.low, grid.high) - grid.low
-        return QuantLinear.of(linear, codes, steps[:, None], None, bits=bits, group_size=None)
+        layer = QuantLinear.of(linear, codes, steps[:, None], None, bits=bits, group_size=None)
+        return with_activations(layer, self._inputs[name].quantizer()) if name in self._inputs else layer

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.packed_layers import linears_of, replace_by_packed
 from core.context import Context
 from core.models.anatomy import anatomy
 from core.nn.experts.linear import ExpertLinear
-from core.nn.experts.packed import PackedExpertLinear
 from core.nn.integer_linear import IntegerLinear, scale_dtypes
 from core.nn.precision import is_precise
-from core.nn.replacement import Replacement
-from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.techniques.quantization.layers import layer_report
 
 STEP_RANGE = 64  # a learned step keeps at least this share of its first size
 Pack = Callable[[str, nn.Linear, int], IntegerLinear]  # a layer's name, the layer or one expert's, which expert
@@ -40,26 +37,16 @@ class TrainedLayers:
             layer.add_module("input_quantizer", inputs)
             self._hooks[name] = layer.register_forward_pre_hook(_round_input)
 
-    @torch.no_grad()
-    def pack(self, bits: Mapping[str, int], pack: Pack) -> None:
+    def pack(self, bits: Mapping[str, int] | Mapping[str, float], pack: Pack) -> None:
         """Put what `pack` makes of each layer in its place, and report each; `bits` are nominal, by name."""
-        rows = []
-        for name in bits:
-            layer = self._subject.model.get_submodule(name)
-            assert isinstance(layer, (nn.Linear, ExpertLinear))
-            rounded = layer.weight.detach()
-            self._make_plain(name, layer)
-            rows.append(layer_report(name, layer.weight, rounded.float(), bits[name]))
-            self._subject.replace(name, self._packed(name, layer, pack))
-        self._subject.details["layers"] = rows
+        self._subject.details["layers"] = [self._pack(name, bits[name], pack) for name in bits]
 
-    def _packed(self, name: str, layer: nn.Linear | ExpertLinear, pack: Pack) -> Replacement:
-        if not isinstance(layer, ExpertLinear):
-            return pack(name, layer, 0)
-        experts = [pack(name, linear, expert) for expert, linear in enumerate(layer.linears())]
-        if self._subject.mask(f"{name}.weight") is not None:
-            experts = [without_zeros(expert) for expert in experts]
-        return PackedExpertLinear.of(experts)
+    @torch.no_grad()
+    def _pack(self, name: str, bits: float, pack: Pack) -> dict[str, Any]:
+        layer = self._subject.model.get_submodule(name)
+        self._make_plain(name, layer)
+        packed = [pack(name, linear, expert) for expert, linear in enumerate(linears_of(layer))]
+        return replace_by_packed(self._subject, name, packed, bits)
 
     def _make_plain(self, name: str, layer: nn.Module) -> None:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)

@@ -12,6 +12,7 @@ from core.techniques.training.train import Train
 from core.training.loop import Training
 from tests.core.fakes import context, plane_subject
 from tests.core.techniques.pruning.families import subject_of
+from tests.core.techniques.sparse_training.test_top_kast import three_layers
 from tests.core.training.test_loop import plan
 
 FAMILIES: dict[str, dict] = {
@@ -50,6 +51,11 @@ def before_and_after_the_end(
     training.masters.restore()
     subject.trained_from = None
     return before, answers(subject)
+
+
+def float_layers(seed: int = 0) -> Subject:
+    """Three layers in float32, of which the last two read what a ReLU gives."""
+    return three_layers(seed, torch.float32)
 
 
 def trained_plane_subject(seed: int = 0) -> Subject:

@@ -7,6 +7,7 @@ from torch.nn.utils import parametrize
 
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
+from core.nn.activation_quant_linear import ActivationQuantLinear
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import SparseQuantLinear
@@ -21,6 +22,7 @@ from tests.core.techniques.quantization.qat import (
     FAMILIES,
     before_and_after_the_end,
     family_subject,
+    float_layers,
     loss_of,
     trained_plane_subject,
 )
@@ -44,6 +46,33 @@ def test_the_packed_model_is_the_one_that_was_trained(family, granularity):
         assert all(len(layer.scales.unique()) == 1 for layer in layers.values())
     if family == "mixtral":
         assert sum(isinstance(module, PackedExpertLinear) for module in subject.model.modules()) == 6
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mixtral"])
+def test_so_it_is_with_activations(family):
+    subject = family_subject(family)
+    before, after = before_and_after_the_end(subject, [Lsq(bits=4, activation_bits=4)])
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    layers = packed(subject.model)
+    assert layers and all(isinstance(layer, ActivationQuantLinear) for layer in layers.values())
+
+
+def test_activations_that_are_never_negative_have_no_sign():
+    subject = float_layers()  # the second reads what a ReLU gives
+    method = Lsq(bits=4, activation_bits=3, eight_bit_ends=False)
+    training = Training(subject, context(subject), plan(steps=3), [method])
+    grids = [subject.model.get_submodule(name).input_quantizer for name in ("up", "middle")]
+    assert [(grid.low, grid.high) for grid in grids] == [(-4, 3), (0, 7)]
+    with torch.no_grad():
+        x = subject.task.points
+        hidden = subject.model.up(x).relu()
+    assert float(grids[0].step) == pytest.approx(2 * float(x.abs().mean()) / 3**0.5, rel=1e-5)
+    assert float(grids[1].step) == pytest.approx(2 * float(hidden.mean()) / 7**0.5, rel=0.2)  # of weights unrounded
+    assert grids[1].gradient_scale == pytest.approx((16 * 7) ** -0.5)  # features, not the batch
+    training.run()
+    layers = packed(subject.model)
+    assert [int(layer.activation.static_zero_point) for layer in layers.values()] == [0, -4]
+    assert float(layers["middle"].activation(torch.tensor([-1.0]))) == 0
 
 
 def test_steps_begin_as_the_paper_says_and_move():
@@ -118,11 +147,13 @@ def test_pruned_weights_stay_zero():
 
 
 def test_a_training_taken_up_from_its_checkpoint_ends_the_same(tmp_path):
-    train = Train(steps=20, learning_rate=0.05, evaluations=0, methods=[{"lsq": {"bits": 2, "eight_bit_ends": False}}])
-    (whole, record), (resumed, again) = taken_up(train, plane_subject, tmp_path, at=10)
+    method = {"lsq": {"bits": 2, "activation_bits": 3, "eight_bit_ends": False}}
+    train = Train(steps=20, learning_rate=0.05, evaluations=0, methods=[method])
+    (whole, record), (resumed, again) = taken_up(train, float_layers, tmp_path, at=10)
     assert same(weights(whole), weights(resumed))
-    name = "0/weight steps, relative to the first"
-    assert again.curves[name] == record.curves[name][10:]
+    for kind in ("weight", "activation"):
+        name = f"0/{kind} steps, relative to the first"
+        assert again.curves[name] == record.curves[name][10:]
 
 
 def test_training_at_2_bits_is_better_than_rounding_to_2_bits():
@@ -153,4 +184,5 @@ def test_it_is_refused_twice_and_with_what_decides_the_same():
 
 
 def test_label():
-    assert [Lsq().label(), Lsq(bits=2, granularity="tensor").label()] == ["W4", "W2 per tensor"]
+    labels = [Lsq().label(), Lsq(bits=2, granularity="tensor").label(), Lsq(activation_bits=8).label()]
+    assert labels == ["W4", "W2 per tensor", "W4A8"]
