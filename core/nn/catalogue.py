@@ -1,6 +1,7 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.activation_quant_linear import ActivationQuantLinear
+from core.nn.adapted_linear import AdaptedLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
@@ -9,6 +10,8 @@ from core.nn.attention.linear_attention import LinearAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.binary_linear import BinaryLinear
+from core.nn.bit_linear import BitLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
 from core.nn.experts.low_rank import LowRankExpertLinear
@@ -44,7 +47,10 @@ from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "ActivationQuantLinear": ActivationQuantLinear,
+    "AdaptedLinear": AdaptedLinear,
     "BigBirdAttention": BigBirdAttention,
+    "BinaryLinear": BinaryLinear,
+    "BitLinear": BitLinear,
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
