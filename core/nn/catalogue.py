@@ -1,6 +1,7 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.activation_quant_linear import ActivationQuantLinear
+from core.nn.adapted_linear import AdaptedLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
@@ -11,6 +12,8 @@ from core.nn.attention.quantized_kv import QuantizedKvAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.binary_linear import BinaryLinear
+from core.nn.bit_linear import BitLinear
 from core.nn.corrected_linear import CorrectedLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
@@ -49,7 +52,10 @@ from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "ActivationQuantLinear": ActivationQuantLinear,
+    "AdaptedLinear": AdaptedLinear,
     "BigBirdAttention": BigBirdAttention,
+    "BinaryLinear": BinaryLinear,
+    "BitLinear": BitLinear,
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,

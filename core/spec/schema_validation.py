@@ -36,7 +36,7 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
         methods = [_method(item) for item in step.settings.get("methods") or ()]
         parts = [step, *filter(None, methods)]
         entries = [catalogue.techniques.get(part.technique, {}) for part in parts]
-        against: set[str] = set()
+        against = {left[name] for entry in entries for name in entry.get("accepts", ()) if name in left}
         for part, entry in zip(parts, entries, strict=True):
             for name, remedy in _as_set(part, entry, "refuses"):
                 if name in left and left[name] not in against:

@@ -41,13 +41,17 @@ from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
+from core.techniques.quantization.binary import Binary
+from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.imatrix import Imatrix
-from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
+from core.techniques.quantization.lora_recovery import LoraRecovery
 from core.techniques.quantization.low_rank_correction import LowRankCorrection
+from core.techniques.quantization.lsq import Lsq
+from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.smoothquant import Smoothquant
@@ -95,8 +99,12 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "top_kast": TopKast,
     "svd": Svd,
     "activation_quantization": ActivationQuantization,
+    "binary": Binary,
+    "bitnet": Bitnet,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "lora_recovery": LoraRecovery,
+    "lsq": Lsq,
     "number_format": NumberFormats,
     "rtn": Rtn,
     "gptq": Gptq,

@@ -16,6 +16,7 @@ from core.integrity import PACKED
 from core.measure import size
 from core.measure.compute import count_weights
 from core.models.meta import empty_weights
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.replacement import Replacement
 from core.subject import Subject
 from core.tasks.base import Kind, logits_of
@@ -102,7 +103,8 @@ def check_stage(subject: Subject, folder, n_parameters: int) -> None:
     assert expected.isfinite().all()
     assert any(isinstance(module, Replacement) for module in subject.model.modules())
     counted = count_weights(subject.model)
-    assert counted.parameters == n_parameters
+    corrected = [m for m in subject.model.modules() if isinstance(m, CorrectedLinear)]
+    assert counted.parameters == n_parameters + sum(m.rank * (m.in_features + m.out_features) for m in corrected)
     assert counted.bits < 32
     assert subject.details["layers"]
     artifact.save(subject, folder / "after", loaded(subject))
