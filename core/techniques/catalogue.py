@@ -43,6 +43,7 @@ from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
+from core.techniques.quantization.hqq import Hqq
 from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
@@ -91,6 +92,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "rtn": Rtn,
     "gptq": Gptq,
     "imatrix": Imatrix,
+    "hqq": Hqq,
     "train": Train,
     "width_pruning": WidthPruning,
 }
