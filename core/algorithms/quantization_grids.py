@@ -154,16 +154,27 @@ class QuantizationScheme:
     def pack(self, linear: nn.Linear, quantize: Callable[[Fit, int | None], QuantizedWeight]) -> QuantLinear:
         """The layer that replaces `linear`, with what `quantize` makes of its weight.
 
-        `quantize` is given a function that fits grids to rows, and the group size (None: one group). Scales have the
-        preferred dtype of `scale_dtypes`; where that is not precise enough, `quantize` is called again for float32.
+        `quantize` is given a function that fits grids to rows, and the group size (None: one group); it may be called
+        twice, see `in_stored_dtype`.
         """
         group_size = self.group_size if self.group_size and self.group_size < linear.in_features else None
-        for dtype in scale_dtypes(linear.weight.dtype):
-            codes, scales, zero_points = quantize(partial(self.fit, dtype=dtype), group_size)
-            if is_precise(scales, dtype):
-                break
+        codes, scales, zero_points = in_stored_dtype(
+            linear, lambda dtype: quantize(partial(self.fit, dtype=dtype), group_size)
+        )
         offsets = None if self.symmetric else zero_points
-        return QuantLinear.of(linear, codes, scales.to(dtype), offsets, bits=self.bits, group_size=group_size)
+        return QuantLinear.of(linear, codes, scales, offsets, bits=self.bits, group_size=group_size)
+
+
+def in_stored_dtype(linear: nn.Linear, quantize: Callable[[torch.dtype], QuantizedWeight]) -> QuantizedWeight:
+    """What `quantize` makes with scales of the preferred dtype of `scale_dtypes`, and these in that dtype.
+
+    Where it is not precise enough, `quantize` is called again for float32.
+    """
+    for dtype in scale_dtypes(linear.weight.dtype):
+        found = quantize(dtype)
+        if is_precise(found.scales, dtype):
+            break
+    return found._replace(scales=found.scales.to(dtype))
 
 
 def quantize_groups(

@@ -46,6 +46,7 @@ from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.gptq import Gptq
+from core.techniques.quantization.hqq import Hqq
 from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
 from core.techniques.quantization.lora_recovery import LoraRecovery
@@ -111,6 +112,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "imatrix": Imatrix,
     "smoothquant": Smoothquant,
     "low_rank_correction": LowRankCorrection,
+    "hqq": Hqq,
     "train": Train,
     "width_pruning": WidthPruning,
 }
