@@ -40,6 +40,8 @@ from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
+from core.techniques.quantization.adaround import Adaround
+from core.techniques.quantization.autoround import Autoround
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -84,6 +86,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "token_merging": TokenMerging,
     "top_kast": TopKast,
     "svd": Svd,
+    "adaround": Adaround,
+    "autoround": Autoround,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
