@@ -59,9 +59,19 @@ class Context:
             batch = split.batch(order[start : start + self.calibration_batch_size])
             yield {key: value.to(self.device) for key, value in batch.items()}
 
-    def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[CalibrationBlock]:
+    def blocks(
+        self,
+        subject: Subject,
+        n_examples: int,
+        layers: Collection[str],
+        *,
+        batch_size: int | None = None,
+        targets: bool = False,
+    ) -> Iterator[CalibrationBlock]:
         """The main model's blocks in the order of execution, with the inputs of those of `layers` that each contains.
 
-        Changes to a block affect the inputs of the next one. See `core.calibration`.
+        Changes to a block affect the inputs of the next one. `targets` are what blocks gave before any change. See
+        `core.calibration`.
         """
-        return walk(subject.model, self.calibration(n_examples), layers, self.record, self.device)
+        batches = self.calibration(n_examples)
+        return walk(subject.model, batches, layers, self.record, self.device, batch_size=batch_size, targets=targets)

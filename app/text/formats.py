@@ -11,7 +11,14 @@ from core.quantities import Quantity, Unit
 from core.scores import decimals, difference_unit
 
 NOTHING = "–"
-SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
+SHARES = (  # stored as 0..1
+    "sparsity",
+    "relative_error",
+    "relative error",
+    "output_error",
+    "nearest_output_error",
+    "kept",
+)
 PERCENT_DECIMALS = 2  # of shares that are not scores
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")

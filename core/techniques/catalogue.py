@@ -41,6 +41,8 @@ from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
+from core.techniques.quantization.adaround import Adaround
+from core.techniques.quantization.autoround import Autoround
 from core.techniques.quantization.binary import Binary
 from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
@@ -102,6 +104,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "activation_quantization": ActivationQuantization,
     "binary": Binary,
     "bitnet": Bitnet,
+    "adaround": Adaround,
+    "autoround": Autoround,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "lora_recovery": LoraRecovery,

@@ -10,6 +10,8 @@ from core.techniques.catalogue import technique
 from tests.core.fakes import context
 
 SMALL = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "block_local": {"block": 5},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
     "head_pruning": {"importance": "magnitude"},

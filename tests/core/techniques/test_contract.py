@@ -28,6 +28,8 @@ SOURCES = {
     "resnet": ({"source": "builtin:resnet", "depth": 8, "width": 8}, {"source": "builtin:digits"}),
 }
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4, "every": 2},
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},

@@ -36,6 +36,8 @@ CHECKPOINTS = ("llama", "gpt2", "bert", "vit")
 BUILTIN = ("builtin gpt", "builtin encoder", "builtin vit")
 KINDS = {"text": Kind.LANGUAGE_MODELLING, "padded": Kind.TEXT_CLASSIFICATION, "image": Kind.IMAGE_CLASSIFICATION}
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4},
     "cast": {"dtype": "bf16"},

@@ -17,6 +17,8 @@ from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
 
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
