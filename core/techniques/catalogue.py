@@ -41,6 +41,7 @@ from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
+from core.techniques.quantization.awq import Awq
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.rtn import Rtn
@@ -87,6 +88,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "top_kast": TopKast,
     "svd": Svd,
     "activation_quantization": ActivationQuantization,
+    "awq": Awq,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
