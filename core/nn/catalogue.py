@@ -19,6 +19,7 @@ from core.nn.experts.top2 import Top2Experts
 from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.gmlp import GmlpBlock
+from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
@@ -34,6 +35,7 @@ from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_integer_linear import (
     SparseActivationQuantLinear,
     SparseDynamicInt8Linear,
+    SparseLlmInt8Linear,
     SparseQuantLinear,
 )
 from core.nn.sparse_linear import SparseLinear
@@ -49,6 +51,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "GlobalTokens": GlobalTokens,
     "DynamicInt8Linear": DynamicInt8Linear,
     "Geglu": Geglu,
+    "LlmInt8Linear": LlmInt8Linear,
     "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
@@ -63,6 +66,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SparseExpertLinear": SparseExpertLinear,
     "SparseDynamicInt8Linear": SparseDynamicInt8Linear,
     "SparseLinear": SparseLinear,
+    "SparseLlmInt8Linear": SparseLlmInt8Linear,
     "SparseQuantLinear": SparseQuantLinear,
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,

@@ -44,6 +44,7 @@ from core.techniques.quantization.activation_quantization import ActivationQuant
 from core.techniques.quantization.awq import Awq
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.llm_int8 import LlmInt8
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
@@ -91,6 +92,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "awq": Awq,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "llm_int8": LlmInt8,
     "rtn": Rtn,
     "smoothquant": Smoothquant,
     "train": Train,

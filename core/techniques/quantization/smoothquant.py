@@ -107,7 +107,7 @@ class Smoothquant(ActivationSettings, GridSettings, OneShot):
         for block in context.blocks(subject, self.calibration_examples, watched):
             for group, statistic in block.statistics(InputMagnitudes):
                 largest |= dict.fromkeys(group, _largest_inputs(statistic))
-        smoothed = {}
+        smoothed: dict[str, float] = {}
         for fold in places:
             seen = [largest[name] for name in fold.consumers if name in largest]
             if not seen:
