@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from core.calibration.calls import Calls, unpadded
 from core.calibration.hidden_states import Arguments, HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import WalkPart, find_order
@@ -139,6 +139,25 @@ class CalibrationBlock:
             self._place.report()
             yield self.execute(index)
 
+    def calls(self, modules: Collection[str]) -> dict[str, Calls]:
+        """What each of these modules is called with, for each calibration batch. They are executed as they are now."""
+        found = {name: Calls(self._model.get_submodule(name)) for name in modules}
+        masks: list[Tensor | None] = [None]
+        handles = [
+            self._model.get_submodule(name).register_forward_pre_hook(calls.recorder(masks), with_kwargs=True)
+            for name, calls in found.items()
+        ]
+        try:
+            with without_cache(self._model):
+                for index, batch in enumerate(self.batches):
+                    self._place.report()
+                    masks[0] = batch.get("attention_mask")
+                    self.execute(index)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     def _collect(self, groups: list[list[str]], make: Callable[[], Statistic]) -> dict[str, Statistic | OfExperts]:
         layers = {group[0]: self._model.get_submodule(group[0]) for group in groups}
         collected = {
@@ -232,26 +251,7 @@ def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
             return
         rows = input_rows(layer, args[0])
         if not isinstance(layer, nn.Conv2d) and seen[0] is not None:
-            rows = _unpadded(rows, seen[0])
+            rows = unpadded(rows, seen[0])
         statistic.add(rows)
 
     return hook
-
-
-def _unpadded(rows: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of vectors [1, B * T', d] those at tokens that are not padding."""
-    kept = unpadded(rows.shape[1], attention_mask)
-    return rows if kept is None else rows[:, kept]
-
-
-def unpadded(n_vectors: int, attention_mask: Tensor) -> Tensor | None:
-    """Which of B * T' vectors, bool, are at tokens that attention_mask [B, T] is not 0 at.
-
-    T' may be more than T: tokens that the model itself put first. Where the vectors are not those of tokens (a pooled
-    one an example), None: all count.
-    """
-    n_examples, length = attention_mask.shape
-    added = n_vectors // n_examples - length
-    if added < 0 or n_vectors % n_examples:
-        return None
-    return F.pad(attention_mask.bool(), (added, 0), value=True).flatten()

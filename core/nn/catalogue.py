@@ -26,6 +26,7 @@ from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.format_linear import FormatLinear
 from core.nn.gmlp import GmlpBlock
+from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
@@ -43,6 +44,7 @@ from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_integer_linear import (
     SparseActivationQuantLinear,
     SparseDynamicInt8Linear,
+    SparseLlmInt8Linear,
     SparseQuantLinear,
 )
 from core.nn.sparse_linear import SparseLinear
@@ -63,6 +65,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "DynamicInt8Linear": DynamicInt8Linear,
     "FormatLinear": FormatLinear,
     "Geglu": Geglu,
+    "LlmInt8Linear": LlmInt8Linear,
     "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
@@ -80,6 +83,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SparseExpertLinear": SparseExpertLinear,
     "SparseDynamicInt8Linear": SparseDynamicInt8Linear,
     "SparseLinear": SparseLinear,
+    "SparseLlmInt8Linear": SparseLlmInt8Linear,
     "SparseQuantLinear": SparseQuantLinear,
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,

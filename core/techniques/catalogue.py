@@ -43,6 +43,7 @@ from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
 from core.techniques.quantization.adaround import Adaround
 from core.techniques.quantization.autoround import Autoround
+from core.techniques.quantization.awq import Awq
 from core.techniques.quantization.binary import Binary
 from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
@@ -51,6 +52,7 @@ from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.hqq import Hqq
 from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
+from core.techniques.quantization.llm_int8 import LlmInt8
 from core.techniques.quantization.lora_recovery import LoraRecovery
 from core.techniques.quantization.low_rank_correction import LowRankCorrection
 from core.techniques.quantization.lsq import Lsq
@@ -111,6 +113,10 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "lora_recovery": LoraRecovery,
     "lsq": Lsq,
     "number_format": NumberFormats,
+    "awq": Awq,
+    "cast": Cast,
+    "dynamic_int8": DynamicInt8,
+    "llm_int8": LlmInt8,
     "rtn": Rtn,
     "gptq": Gptq,
     "imatrix": Imatrix,
