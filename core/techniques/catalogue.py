@@ -42,7 +42,9 @@ from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.quantization.sensitivity import Sensitivity
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
@@ -87,6 +89,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "rtn": Rtn,
+    "sensitivity": Sensitivity,
+    "mixed_precision": MixedPrecision,
     "train": Train,
     "width_pruning": WidthPruning,
 }

@@ -15,6 +15,7 @@ from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
+from tests.core.techniques.steps import SMALL, precede
 
 SETTINGS = {
     "bigbird": {"block": 2, "random_blocks": 1},
@@ -26,6 +27,8 @@ SETTINGS = {
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "ffn_pruning": {"round_to": 1, "importance": "l2"},
     "head_pruning": {"importance": "magnitude"},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
@@ -85,6 +88,7 @@ def changed_by(earlier, fresh):
     for original in fresh.values():
         if refusal(earlier, original) is None:
             subject = copy.deepcopy(original)
+            precede(earlier, subject)
             earlier.apply(subject, context(subject))
             yield original, subject
 
