@@ -50,6 +50,7 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
         "leaves": sorted(technique.leaves),
         "leaves_with": {setting: sorted(left) for setting, left in technique.leaves_with.items()},
         "accepts": sorted(technique.accepts) if issubclass(technique, TrainingMethod) else [],
+        "follows": dict(technique.follows),
         "refuses": dict(technique.refuses),
         "refuses_with": {setting: dict(refused) for setting, refused in technique.refuses_with.items()},
     }

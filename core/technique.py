@@ -28,6 +28,7 @@ LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
 ROTATED_INPUTS = "layers that rotate their inputs"
 REDUCED_TOKENS = "blocks that reduce tokens"
+SENSITIVITY = "a sensitivity table"
 
 KEPT_WEIGHTS = "which weights are kept"
 BLOCKS = "what the blocks consist of"
@@ -42,9 +43,11 @@ class Technique(BaseModel):
     paper: ClassVar[str]  # where it is published
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
+    changes: ClassVar[bool] = True  # False: it measures the model, and leaves it as it is
     limits_length: ClassVar[bool] = False  # True: what it swaps in refuses texts longer than the model's `length`
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
     leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # what more with "setting" given, or with "setting=value"
+    follows: ClassVar[Mapping[str, str]] = {}  # what the step directly before must leave, with the remedy
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
     refuses_with: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # what more, as in `leaves_with`
 

@@ -155,6 +155,9 @@ class Execution:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        if not bound.changes:
+            bound.apply(subject, context)
+            return subject
         before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses

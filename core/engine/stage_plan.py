@@ -76,10 +76,13 @@ def stage_family(steps: Iterable[Technique], source: str) -> str:
     """The family of a stage after these steps from a source's family: the last step's.
 
     A training counts as its last method that compresses. Without one, the family does not change: a pruned model that
-    is trained again is still pruned. If there were only trainings before, its last method of any kind decides.
+    is trained again is still pruned. If there were only trainings before, its last method of any kind decides. A step
+    that only measures does not count.
     """
     family = source
     for bound in steps:
+        if not bound.changes:
+            continue
         if bound.family is not Family.TRAINING:
             family = bound.family.value
             continue

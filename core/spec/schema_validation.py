@@ -23,6 +23,7 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
     for index, step in enumerate(spec.recipe):
         problems += _step_problems(step, f"recipe[{index}]", "step", catalogue, index)
     problems += _order_problems(spec.recipe, catalogue)
+    problems += _follow_problems(spec, catalogue)
     problems += _runtime_problems(spec.measure.runtimes, catalogue)
     problems += _device_problems(spec, catalogue)
     if problems:
@@ -45,6 +46,17 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)
         for part, entry in zip(parts, entries, strict=True):
             left |= {name: step.technique for name, _ in _as_set(part, entry, "leaves")}
+
+
+def _follow_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
+    """Steps without the step that must come directly before them; what an earlier run left is not known here."""
+    left: set[str] | None = None if spec.model.source.startswith("run:") else set()
+    for index, step in enumerate(spec.recipe):
+        entry = catalogue.techniques.get(step.technique, {})
+        for name, remedy in _as_set(step, entry, "follows"):
+            if left is not None and name not in left:
+                yield Problem(f"recipe[{index}]", step.technique, f"needs {name} from the step before it", remedy)
+        left = {name for name, _ in _as_set(step, entry, "leaves")}
 
 
 def _runtime_problems(runtimes: Sequence[RuntimeSpec], catalogue: Catalogue) -> Iterator[Problem]:

@@ -56,9 +56,11 @@ from core.techniques.quantization.llm_int8 import LlmInt8
 from core.techniques.quantization.lora_recovery import LoraRecovery
 from core.techniques.quantization.low_rank_correction import LowRankCorrection
 from core.techniques.quantization.lsq import Lsq
+from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.quantization.sensitivity import Sensitivity
 from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
@@ -114,8 +116,6 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "lsq": Lsq,
     "number_format": NumberFormats,
     "awq": Awq,
-    "cast": Cast,
-    "dynamic_int8": DynamicInt8,
     "llm_int8": LlmInt8,
     "rtn": Rtn,
     "gptq": Gptq,
@@ -123,6 +123,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "smoothquant": Smoothquant,
     "low_rank_correction": LowRankCorrection,
     "hqq": Hqq,
+    "sensitivity": Sensitivity,
+    "mixed_precision": MixedPrecision,
     "train": Train,
     "width_pruning": WidthPruning,
 }

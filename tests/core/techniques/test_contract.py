@@ -17,6 +17,7 @@ from core.technique import INTEGER_CODES, MASK, OneShot, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES, technique
 from core.training.loop import Training
 from tests.core.fakes import context
+from tests.core.techniques.steps import SMALL, precede
 from tests.core.training.test_loop import plan
 
 SOURCES = {
@@ -36,6 +37,8 @@ SETTINGS = {
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 5},
     "cofi": {"teacher": "stage:0"},
     "distill_logits": {"teacher": "stage:0"},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "train": {"steps": 2, "evaluations": 0},
     "kv_cache_quantization": {"group_size": 8, "window": 2},
     "low_rank_correction": {"rank": 2},
@@ -91,6 +94,7 @@ def applied(name: str, source: str, prepared) -> tuple[Subject, models.Loaded]:
     subject, loaded = prepared(source)
     step = bound(name)
     try:
+        precede(step, subject)
         step.check(subject)
     except SpecError as error:
         pytest.skip(f"refused with its reason: {error}")

@@ -15,6 +15,7 @@ from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
+from tests.core.techniques.steps import SMALL, precede
 
 SETTINGS = {
     "adaround": {"iterations": 4, "calibration_examples": 16},
@@ -30,6 +31,8 @@ SETTINGS = {
     "head_pruning": {"importance": "magnitude"},
     "kv_cache_quantization": {"group_size": 8, "window": 2},
     "low_rank_correction": {"rank": 2},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
@@ -90,6 +93,7 @@ def changed_by(earlier, fresh):
     for original in fresh.values():
         if refusal(earlier, original) is None:
             subject = copy.deepcopy(original)
+            precede(earlier, subject)
             earlier.apply(subject, context(subject))
             yield original, subject
 
