@@ -164,7 +164,7 @@ def _pieces(batch: Batch) -> Iterator[Batch]:
     """Batches of at most MAX_TOKENS tokens each."""
     tokens = batch.get("input_ids")
     n_examples = len(next(iter(batch.values())))
-    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens.shape[1])
+    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens[0].numel())
     for start in range(0, n_examples, size):
         yield {key: value[start : start + size] for key, value in batch.items()}
 
@@ -184,11 +184,12 @@ def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
 
 
 def _unpadded(rows: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of vectors [1, B * T', d] those at tokens that attention_mask [B, T] is not 0 at.
+    """Of vectors [1, B * T', d] those at tokens that attention_mask [B, T], or [B / 2, 2, T], is not 0 at.
 
     T' may be more than T: tokens that the model itself put first. Where the vectors are not those of tokens (a pooled
     one an example), all are taken.
     """
+    attention_mask = attention_mask.flatten(0, -2)  # a pair's texts are two
     n_examples, length = attention_mask.shape
     added = rows.shape[1] // n_examples - length
     if added < 0 or rows.shape[1] % n_examples:

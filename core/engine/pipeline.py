@@ -62,7 +62,7 @@ class Execution:
         self.planner = StagePlanner(spec, self.task, record, artifacts, device)
         preflight.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
         self.task.prepare(self.planner.source(spec.model).input_format)
-        self.main = self.planner.plan(spec.model, spec.recipe)
+        self.main = self._plan()
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
         self.reference_key: str | None = None
 
@@ -77,6 +77,25 @@ class Execution:
             stages.append(self._record(self._stage(self.main, position)))
         return [stage for stage in stages if stage.position >= 0]
 
+    def _plan(self) -> StagePlan:
+        """The plan of the recipe; its keys name a reference that the score is taken against if it is not the source."""
+        plan = self.planner.plan(self.spec.model, self.spec.recipe)
+        if not self.task.score.is_relative:
+            return plan
+        reference = None
+        if self.spec.reference is not None:
+            target, position = self._target_of_reference(plan, self.spec.reference)
+            reference = target.draws[position]
+        elif is_run(self.spec.model):
+            reference = self._inherited_reference(self.planner.run(self.spec.model))
+        return self.planner.plan(self.spec.model, self.spec.recipe, reference)
+
+    def _target_of_reference(self, plan: StagePlan, reference: ModelSpec) -> tuple[StagePlan, int]:
+        try:
+            return self.planner.target(plan, reference)
+        except SpecError as error:
+            raise error.moved("model", "reference") from error
+
     def _stage(self, plan: StagePlan, position: int, shown_position: int | None = None) -> StageRecord:
         key = plan.keys[position]
         shown = position if shown_position is None else shown_position
@@ -87,7 +106,8 @@ class Execution:
         if found is not None and found.manifest_sha256 != manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
         manifest = Manifest.read(folder)
-        if self.reference_key is None and manifest.trained and not manifest.compressed:
+        may_be_reference = not manifest.compressed or self.task.score.is_relative
+        if self.reference_key is None and manifest.trained and may_be_reference:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
         measured = self.measurer.measure(
@@ -192,10 +212,7 @@ class Execution:
     def _explicit_reference(self) -> tuple[StagePlan, int] | None:
         """The reference of the spec, or that of the run that it starts from."""
         if self.spec.reference is not None:
-            try:
-                return self.planner.target(self.main, self.spec.reference)
-            except SpecError as error:
-                raise error.moved("model", "reference") from error
+            return self._target_of_reference(self.main, self.spec.reference)
         if is_run(self.spec.model):
             self.reference_key = self._inherited_reference(self.planner.run(self.spec.model))
         return None

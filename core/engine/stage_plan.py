@@ -6,7 +6,7 @@ separate plan. Keys are known before anything is computed.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,8 +164,11 @@ class StagePlanner:
         run = spec.source.removeprefix("run:")
         return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
-    def plan(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> StagePlan:
-        """The plan of a recipe that starts from a source, with the key of every stage."""
+    def plan(self, source: ModelSpec, recipe: Sequence[StepSpec], reference: str | None = None) -> StagePlan:
+        """The plan of a recipe that starts from a source, with the key of every stage.
+
+        `reference` identifies the run's reference if the task's score is taken against another one than the source.
+        """
         plan = StagePlan(source, bound_steps(recipe, "recipe"))
         origin = self._source_hash(source)
         steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
@@ -177,7 +180,8 @@ class StagePlanner:
                     determining.append({step.technique: self._determining(plan, bound, place, of)})
             asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
             measured = self.spec.measure.test_examples
-            plan.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
+            compared = replace(asked["keys"], reference=reference)
+            plan.keys.append(stage_key(compared, device_type=self.device.type, test_examples=measured))
             plan.draws.append(draw_key(asked["draws"]))
         return plan
 
@@ -226,11 +230,11 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
     """Raise SpecError if the inputs or outputs of an earlier run's model do not match the task."""
     shapes = artifact.probe_shapes(folder)
     pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
-    is_image, is_language = pixels is not None, len(answers) == 3
-    if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
+    kind = Kind.IMAGE_CLASSIFICATION if pixels is not None else _kind_of_text(folder, answers)
+    if kind is not task.kind:
         message = f"was made for another kind of task; {task.name} is {Kind(task.kind)}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
-    if not is_language and answers[-1] != task.n_classes:
+    if task.n_classes is not None and answers[-1] != task.n_classes:
         message = f"predicts {answers[-1]} classes, but {task.name} has {task.n_classes}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
     resized = Manifest.read(folder).input_format["image_size"] is not None
@@ -238,6 +242,13 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
         message = f"reads images of {sizes[0]} pixels, but {task.name} has {sizes[1]}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run with images of the same size.")
+
+
+def _kind_of_text(folder: Path, answers: list[int]) -> Kind:
+    """What a model of texts was made for, by the shape of its answers unless they are embeddings."""
+    if "sentence" in Manifest.read(folder).configs["main"]:
+        return Kind.EMBEDDINGS
+    return Kind.LANGUAGE_MODELLING if len(answers) == 3 else Kind.TEXT_CLASSIFICATION
 
 
 def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:

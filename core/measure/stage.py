@@ -17,6 +17,7 @@ from core.context import Record
 from core.errors import TechniqueFailure
 from core.integrity import EXAMPLES, PACKED
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
+from core.measure.embedding_fidelity import EmbeddingMeter
 from core.measure.fidelity import FidelityMeter, Incomparable
 from core.measure.hardware import hardware_name
 from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage, StageRecord
@@ -28,6 +29,7 @@ from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
 
+Meter: TypeAlias = FidelityMeter | EmbeddingMeter
 Load: TypeAlias = Callable[[Path], nn.Module]  # the main model of an artifact, once for each measurement
 
 MEMORY = "peak memory"  # where it was taken, in a stage's details
@@ -99,9 +101,10 @@ class StageMeasurer:
 
         Fidelity is measured in the same pass unless it is `known`; None, with the reason in the log, if it cannot be.
         """
-        if reference_folder is None or known is not None:
+        if reference_folder is None or (known is not None and (folder / EXAMPLES).exists()):
             return self._examples(folder, load), known
-        meter = FidelityMeter(load(reference_folder), self.device)
+        kind = EmbeddingMeter if self.task.kind is Kind.EMBEDDINGS else FidelityMeter
+        meter = kind(load(reference_folder), self.device)
         examples = self._examples(folder, load, meter)
         try:
             return examples, meter.result()
@@ -109,7 +112,7 @@ class StageMeasurer:
             self.record.event("warning", f"fidelity is not measured: {error}")
             return examples, None
 
-    def _examples(self, folder: Path, load: Load, meter: FidelityMeter | None = None) -> score.Examples:
+    def _examples(self, folder: Path, load: Load, meter: Meter | None = None) -> score.Examples:
         """Per-example test results: those in the artifact, or computed and saved now. `meter` observes all batches."""
         kept = (folder / EXAMPLES).exists()
         if kept and meter is None:
@@ -129,6 +132,8 @@ class StageMeasurer:
         )
         if kept:
             return artifact.load_examples(folder)
+        if meter is not None and self.task.score.is_relative:
+            examples |= _compared(meter)
         artifact.save_examples(folder, examples)
         return examples
 
@@ -291,6 +296,15 @@ class StageMeasurer:
         reference = self._examples(reference_folder, load)
         regressions.save(folder, self.task, examples, reference, key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
+
+
+def _compared(meter: Meter) -> score.Examples:
+    """The per-example comparison that is the score itself; raises TechniqueFailure if there is none."""
+    try:
+        return meter.examples()
+    except Incomparable as error:
+        message = f"the stage has no score: {error}. Give pairs with scores, which need no reference."
+        raise TechniqueFailure(message) from error
 
 
 def _software() -> str:

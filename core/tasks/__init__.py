@@ -12,7 +12,8 @@ def load(spec: TaskSpec) -> "Task":
     """The task of a spec, with its data read and split. Raises SpecError if that fails."""
     from core.tasks.answers import AnswersTask
     from core.tasks.catalogue import read
-    from core.tasks.data import AnswersData, CorpusData, ImageData
+    from core.tasks.data import AnswersData, CorpusData, EmbeddingData, ImageData
+    from core.tasks.embeddings import EmbeddingTask
     from core.tasks.images import ImageTask
     from core.tasks.language import LanguageTask
     from core.tasks.texts import TextTask
@@ -24,4 +25,6 @@ def load(spec: TaskSpec) -> "Task":
         return LanguageTask(spec.source, data)
     if isinstance(data, AnswersData):
         return AnswersTask(spec.source, data)
+    if isinstance(data, EmbeddingData):
+        return EmbeddingTask(spec.source, data)
     return TextTask(spec.source, data)

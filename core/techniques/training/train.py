@@ -14,6 +14,7 @@ from core.errors import SpecError
 from core.nn.replacement import Replacement
 from core.spec.model import StepSpec
 from core.subject import Subject
+from core.tasks.base import require_loss
 from core.technique import INTEGER_CODES, Family, OneShot, TrainingMethod
 from core.training.loop import Plan, Training
 
@@ -78,7 +79,8 @@ class Train(OneShot):
         return methods or f"{self.steps} updates"
 
     def check(self, subject: Subject) -> None:
-        """Packed integer weights cannot be trained, no two methods decide the same; each checks the subject itself."""
+        """There is a loss, weights are not packed, no two methods decide the same; each checks the subject itself."""
+        require_loss(subject.task)
         for name, module in subject.model.named_modules():
             if isinstance(module, Replacement) and module.dense() is not None:
                 raise SpecError.of(
