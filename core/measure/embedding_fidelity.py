@@ -55,7 +55,7 @@ class EmbeddingMeter:
             (None, None) if kept is None else mean_interval(kept.numpy(), torch.ones(len(kept)).numpy())
         )
         return Fidelity(
-            cosine=float(cosines.double().mean()),
+            cosine=float(cosines.mean()),
             cosine_low=low,
             cosine_high=high,
             cosine_min=float(cosines.min()),
@@ -68,7 +68,7 @@ class EmbeddingMeter:
         before, after = torch.cat(self._of_reference), torch.cat(self._of_stage)
         if before.shape[-1] != after.shape[-1]:
             raise Incomparable(f"embeddings have {after.shape[-1]} numbers, the reference's {before.shape[-1]}")
-        return F.cosine_similarity(before, after, dim=-1)
+        return F.cosine_similarity(before.double(), after.double(), dim=-1).clamp(-1, 1)
 
     def _neighbours_kept(self) -> Tensor | None:
         """Percent of each distinct text's neighbours that are kept [M]; None for too few texts."""

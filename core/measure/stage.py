@@ -17,9 +17,9 @@ from core.context import Record
 from core.errors import TechniqueFailure
 from core.integrity import EXAMPLES, PACKED
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
-from core.measure.embedding_fidelity import EmbeddingMeter
-from core.measure.fidelity import FidelityMeter, Incomparable
+from core.measure.fidelity import Incomparable
 from core.measure.hardware import hardware_name
+from core.measure.meters import Meter, compared, meter_of
 from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage, StageRecord
 from core.models.batches import timed_batch
 from core.nn.precision import float_dtype
@@ -29,7 +29,6 @@ from core.software import release
 from core.spec.model import MeasureSpec
 from core.tasks.base import Kind, Task
 
-Meter: TypeAlias = FidelityMeter | EmbeddingMeter
 Load: TypeAlias = Callable[[Path], nn.Module]  # the main model of an artifact, once for each measurement
 
 MEMORY = "peak memory"  # where it was taken, in a stage's details
@@ -103,8 +102,7 @@ class StageMeasurer:
         """
         if reference_folder is None or (known is not None and (folder / EXAMPLES).exists()):
             return self._examples(folder, load), known
-        kind = EmbeddingMeter if self.task.kind is Kind.EMBEDDINGS else FidelityMeter
-        meter = kind(load(reference_folder), self.device)
+        meter = meter_of(self.task, load(reference_folder), self.device)
         examples = self._examples(folder, load, meter)
         try:
             return examples, meter.result()
@@ -133,7 +131,7 @@ class StageMeasurer:
         if kept:
             return artifact.load_examples(folder)
         if meter is not None and self.task.score.is_relative:
-            examples |= _compared(meter)
+            examples |= compared(meter)
         artifact.save_examples(folder, examples)
         return examples
 
@@ -296,15 +294,6 @@ class StageMeasurer:
         reference = self._examples(reference_folder, load)
         regressions.save(folder, self.task, examples, reference, key, self.spec.test_examples)
         return score.paired(self.task, examples, reference)
-
-
-def _compared(meter: Meter) -> score.Examples:
-    """The per-example comparison that is the score itself; raises TechniqueFailure if there is none."""
-    try:
-        return meter.examples()
-    except Incomparable as error:
-        message = f"the stage has no score: {error}. Give pairs with scores, which need no reference."
-        raise TechniqueFailure(message) from error
 
 
 def _software() -> str:

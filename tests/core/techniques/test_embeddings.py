@@ -78,7 +78,8 @@ def test_a_step_leaves_an_encoder_whose_artifact_embeds_the_same(name, tmp_path)
     try:
         step.check(subject)
     except SpecError as error:
-        assert name not in FOR_A_BERT, error
+        if name in FOR_A_BERT:
+            raise
         pytest.skip(f"refused with its reason: {error}")
     step.apply(subject, context(subject))
     expected = answers(subject, subject.model)
@@ -107,7 +108,7 @@ def test_a_method_trains_on_scored_pairs(name):
 @pytest.mark.usefixtures("folder")
 def test_what_needs_labels_is_refused_in_words_for_texts_alone(name):
     subject, _ = subject_of("texts.txt")
-    with pytest.raises(SpecError, match="no loss to train on|imitates a teacher's predictions"):
+    with pytest.raises(SpecError, match=r"no loss to train on|imitates a teacher's predictions"):
         bound(name).check(subject)
 
 
