@@ -6,6 +6,7 @@ from typing import Any
 
 SOURCE = "source"  # technique and family of a stage that no step led to; its label is the model's source
 CHECKPOINT = "checkpoint"  # in a source's details: dtype and bytes of the tensors in the user's own files
+CALIBRATION = "calibration"  # in a stage's details: what it drew, and what its layers saw
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 

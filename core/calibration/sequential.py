@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.calibration.coverage import Coverage, LayerInputs
 from core.calibration.hidden_states import HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import WalkPart, find_order
@@ -47,11 +48,18 @@ class CalibrationBlock:
     """A block of a model, or where none are known a group of layers, and its inputs from the calibration data."""
 
     def __init__(
-        self, model: nn.Module, part: WalkPart, batches: Sequence[Batch], run: Callable[[int], Any], place: _Place
+        self,
+        model: nn.Module,
+        part: WalkPart,
+        batches: Sequence[Batch],
+        run: Callable[[int], Any],
+        place: _Place,
+        coverage: Coverage | None = None,
     ):
         self.name = part.name
         self.groups = part.groups
         self._model, self._batches, self._run, self._place = model, batches, run, place
+        self._coverage = coverage or Coverage()
 
     def input_norms(self) -> Iterator[tuple[list[str], Tensor]]:
         """For each group of layers with one input: their full names, and the norm of each input [groups, d]."""
@@ -104,8 +112,10 @@ class CalibrationBlock:
             for name, layer in layers.items()
         }
         seen: list[Tensor | None] = [None]  # which tokens of the current batch are not padding
+        watched = {group[0]: self._coverage.watch(group, _n_experts(layers[group[0]])) for group in groups}
         handles = [
-            layers[name].register_forward_pre_hook(_adder(statistic, seen)) for name, statistic in collected.items()
+            layers[name].register_forward_pre_hook(_adder(statistic, seen, watched[name]))
+            for name, statistic in collected.items()
         ]
         try:
             for index, batch in enumerate(self._batches):
@@ -119,11 +129,17 @@ class CalibrationBlock:
 
 
 def walk(
-    model: nn.Module, batches: Iterable[Batch], layers: Collection[str], record: Reports, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    layers: Collection[str],
+    record: Reports,
+    device: torch.device,
+    coverage: Coverage | None = None,
 ) -> Iterator[CalibrationBlock]:
     """The model's blocks in the order of execution, with those of `layers` (full names) that each holds.
 
-    What is done to a block before the next one is asked for is in the next one's inputs. Layers outside of blocks,
+    `coverage` takes note of what the layers see. What is done to a block before the next one is asked for is in the
+    next one's inputs. Layers outside of blocks,
     and those of models whose blocks are not known, are walked group by group, with the whole model's forward pass
     as far as their inputs.
     """
@@ -139,11 +155,11 @@ def walk(
             place = _Place(record, index / len(order.parts), part.name)
             place.report()
             if not part.is_block:
-                yield CalibrationBlock(model, part, batches, lambda i: _whole(model, batches[i]), place)
+                yield CalibrationBlock(model, part, batches, lambda i: _whole(model, batches[i]), place, coverage)
                 continue
             hidden = hidden or HiddenStates(model, batches, order.extras, device)
             if part.groups:
-                yield CalibrationBlock(model, part, batches, _runner(hidden, part.name), place)
+                yield CalibrationBlock(model, part, batches, _runner(hidden, part.name), place, coverage)
             for i in range(len(batches) if index < last else 0):
                 place.report()
                 hidden.advance(part.name, i)
@@ -169,16 +185,24 @@ def _pieces(batch: Batch) -> Iterator[Batch]:
         yield {key: value[start : start + size] for key, value in batch.items()}
 
 
-def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
+def _n_experts(layer: nn.Module) -> int:
+    return layer.experts if isinstance(layer, ExpertLinear) else 0
+
+
+def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None], watched: LayerInputs | None) -> Any:
     def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(statistic, OfExperts):
             statistic.add(*args)  # routers send them no padding
+            if watched is not None:
+                watched.add(*args)
             return
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
         rows = input_rows(layer, args[0])
         if isinstance(layer, nn.Linear) and seen[0] is not None:
             rows = _unpadded(rows, seen[0])
         statistic.add(rows)
+        if watched is not None:
+            watched.add(rows)
 
     return hook
 

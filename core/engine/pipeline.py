@@ -19,16 +19,17 @@ from core import tasks
 from core.artifacts import artifact
 from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
+from core.calibration import load_calibration
 from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
-from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
+from core.engine.stage_plan import StagePlan, StagePlanner, calibrates, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
 from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
-from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
+from core.measured import CALIBRATION, CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
@@ -48,7 +49,9 @@ def execute(
 
 def check(spec: RunSpec) -> None:
     """Raise SpecError for problems that only the model reveals; builds it on the meta device and computes nothing."""
-    preflight.check(spec, tasks.load(spec.task))
+    task = tasks.load(spec.task)
+    load_calibration(spec.calibration, spec.task, task)
+    preflight.check(spec, task)
 
 
 class Execution:
@@ -59,9 +62,12 @@ class Execution:
     ):
         self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
         self.task: Task = tasks.load(spec.task)
-        self.planner = StagePlanner(spec, self.task, record, artifacts, device)
+        self.calibration = load_calibration(spec.calibration, spec.task, self.task)
+        identity = self.calibration.identity(self.task)
+        self.planner = StagePlanner(spec, self.task, record, artifacts, device, identity)
         preflight.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
         self.task.prepare(self.planner.source(spec.model).input_format)
+        self.calibration.prepare(self.task, self.planner.source(spec.model).input_format)
         self.main = self._plan()
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
         self.reference_key: str | None = None
@@ -170,6 +176,7 @@ class Execution:
             record=_Share(self.record, APPLY_SHARE),
             resolve=lambda reference: self._resolve(plan, position, reference),
             checkpoint=self._checkpoint(plan.keys[position]),
+            calibration_set=self.calibration if calibrates(bound) else None,
         )
         try:
             bound.check(subject)
@@ -185,6 +192,8 @@ class Execution:
             remedy = "Leave this step out, or choose a model of layers that it knows."
             raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
         subject.details["reached"] = reached
+        if calibrates(bound) and context.coverage.drawn:
+            subject.details[CALIBRATION] = context.coverage.report()
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:

@@ -25,7 +25,7 @@ from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
-from core.technique import Family, Technique
+from core.technique import CALIBRATION_EXAMPLES, Family, Technique
 from core.techniques.catalogue import technique
 
 Of = Literal["keys", "draws"]
@@ -42,9 +42,36 @@ class StagePlan:
     draws: list[str] = field(default_factory=list)
 
 
-def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
-    """The recipe's techniques with their settings; raises SpecError."""
-    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
+def bound_steps(recipe: Sequence[StepSpec], field: str, count: int | None = None) -> list[tuple[StepSpec, Technique]]:
+    """The recipe's techniques with their settings; raises SpecError.
+
+    `count` is the number of calibration examples of steps that do not say their own.
+    """
+    counted = [with_count(step, f"{field}[{index}]", count) for index, step in enumerate(recipe)]
+    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(counted)]
+
+
+def with_count(step: StepSpec, field: str, count: int | None) -> StepSpec:
+    """The step, and the methods in it, with this number of calibration examples where they do not say their own."""
+    if count is None:
+        return step
+    bound, settings = technique(step, field), dict(step.settings)
+    if bound.calibrates():
+        settings.setdefault(CALIBRATION_EXAMPLES, count)
+    for name, role in _roles(bound):
+        if role == "methods" and settings.get(name):
+            methods = [StepSpec.model_validate(item) for item in settings[name]]
+            counted = [with_count(each, f"{field}.{name}[{i}]", count) for i, each in enumerate(methods)]
+            settings[name] = [each.model_dump() for each in counted]
+    return step.model_copy(update={"settings": settings})
+
+
+def calibrates(bound: Technique) -> bool:
+    """Whether a technique or a method in it draws calibration examples."""
+    lists = [(name, getattr(bound, name)) for name, role in _roles(bound) if role == "methods"]
+    return bound.calibrates() or any(
+        method.calibrates() for name, items in lists for _, method in _methods(name, items)
+    )
 
 
 def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
@@ -100,8 +127,17 @@ def is_run(spec: ModelSpec) -> bool:
 class StagePlanner:
     """Builds the stage plans of one run: loads their sources once and determines each stage's key."""
 
-    def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
+    def __init__(
+        self,
+        spec: RunSpec,
+        task: Task,
+        record: RunRecord,
+        artifacts: ArtifactStore,
+        device: torch.device,
+        calibration: dict[str, Any] | None = None,
+    ):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
+        self.calibration = calibration  # what determines its examples, unless they are the task's own
         self._sources: dict[str, models.Loaded] = {}
         self._matches: dict[str, ClassMatch] = {}  # last key of an earlier run -> how its classes fit the task's
 
@@ -169,7 +205,7 @@ class StagePlanner:
 
         `reference` identifies the run's reference if the task's score is taken against another one than the source.
         """
-        plan = StagePlan(source, bound_steps(recipe, "recipe"))
+        plan = StagePlan(source, bound_steps(recipe, "recipe", self.spec.calibration.count))
         origin = self._source_hash(source)
         steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
         for position in range(len(plan.steps) + 1):
@@ -178,6 +214,8 @@ class StagePlanner:
                 place = f"recipe[{position - 1}].{step.technique}"
                 for of, determining in steps.items():
                     determining.append({step.technique: self._determining(plan, bound, place, of)})
+                if self.calibration is not None and calibrates(bound):
+                    steps["keys"][-1]["calibration"] = self.calibration  # of its own: random numbers stay the same
             asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
             measured = self.spec.measure.test_examples
             compared = replace(asked["keys"], reference=reference)

@@ -1,5 +1,6 @@
 """The interface of tasks: splits that never depend on a run's seed, a training loss, and per-example scores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from core.errors import SpecError
 from core.nn.precision import float_dtype
 from core.scores import Score
+from core.spec.model import OWN_DATA
 from core.tasks.kinds import SPLITS, Kind
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Split",
     "Task",
     "inputs",
+    "labels_of",
     "logits_of",
     "require_loss",
     "require_predictions",
@@ -110,6 +113,14 @@ def require_loss(task: Task) -> None:
         raise SpecError.of(
             "task.source", task.name, message, "Set score_column, or choose a step that needs no labels."
         )
+
+
+def labels_of(batch: Mapping[str, Tensor]) -> Tensor:
+    """The labels of a batch; raises SpecError for calibration data of another task, which have none."""
+    if "labels" not in batch:
+        message = "has no labels of the task's own, which this step's gradients need"
+        raise SpecError.of("calibration.sources", "", message, f"Calibrate this step on the source {OWN_DATA}.")
+    return batch["labels"]
 
 
 def require_predictions(task: Task, field: str) -> None:

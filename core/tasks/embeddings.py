@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from core.rank_correlation import pearson, spearman
 from core.scores import COSINE, PEARSON, PERCENT, SPEARMAN, Score
-from core.tasks.base import InputFormat, Split, require_loss
+from core.tasks.base import InputFormat, Split, labels_of, require_loss
 from core.tasks.data import EmbeddingData, calibration_indices
 from core.tasks.kinds import Kind
 
@@ -56,7 +56,7 @@ class EmbeddingTask:
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the pairs' cosines against their scores in 0..1; embeddings are [B, 2, D]."""
         require_loss(self)
-        return F.mse_loss(cosines(logits[:, 0], logits[:, 1]), batch["labels"] / LABEL_STEPS)
+        return F.mse_loss(cosines(logits[:, 0], logits[:, 1]), labels_of(batch) / LABEL_STEPS)
 
     def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of pairs, the cosine (`similarity`) and the `score` [B]; of texts, their `cosine` with the reference [B].
