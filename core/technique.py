@@ -30,6 +30,7 @@ ROTATED_INPUTS = "layers that rotate their inputs"
 REDUCED_TOKENS = "blocks that reduce tokens"
 SENSITIVITY = "a sensitivity table"
 
+CALIBRATION_EXAMPLES = "calibration_examples"
 KEPT_WEIGHTS = "which weights are kept"
 BLOCKS = "what the blocks consist of"
 
@@ -56,6 +57,11 @@ class Technique(BaseModel):
 
         Fields in the error are relative to the step, such as `n` or `rank`; the pipeline adds its position.
         """
+
+    @classmethod
+    def calibrates(cls) -> bool:
+        """Whether it draws calibration examples, as many as its setting of that name says."""
+        return CALIBRATION_EXAMPLES in cls.model_fields
 
     def label(self) -> str:
         """A short label for charts: the settings that distinguish this step from others of the technique."""

@@ -58,7 +58,7 @@ LAYERS = {  # from the bottom up: a package imports only from layers below its o
         {"cli", "main", "server"},
     ],
     "core": [
-        {"disk", "errors", "families", "fresh_process", "integrity", "plugins", "scores"},
+        {"disk", "errors", "families", "fresh_process", "integrity", "plugins", "rank_correlation", "scores"},
         {"settings"},
         {"measured", "publish_settings", "quantities", "software", "spec"},
         {"paired_tests"},

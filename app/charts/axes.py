@@ -76,14 +76,16 @@ SCALES = {
     Unit.COUNT: COUNTS,
     Unit.MILLISECONDS: TIMES,
     Unit.RATIO: ((1.0, "×"),),
+    Unit.COSINE: ((1.0, ""),),
     Unit.NUMBER: ((1.0, ""),),
     Unit.NATS: ((1.0, "nats"),),
     Unit.PERCENT: ((1.0, "%"),),
 }
+DECIMALS = {Unit.PERCENT: formats.PERCENT_DECIMALS, Unit.COSINE: formats.COSINE_DECIMALS}
 
 
 def _axis(quantity: Quantity) -> Axis:
-    places = formats.PERCENT_DECIMALS if quantity.unit is Unit.PERCENT else None
+    places = DECIMALS.get(quantity.unit)
     read, scale = formats.READERS[quantity.unit], SCALES[quantity.unit]
     return Axis(quantity.name, quantity.title, read, quantity.better, scale, quantity.log, quantity.head, places)
 

@@ -116,11 +116,14 @@ def make_cost_table(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
-    """How close each trained stage's predictions are to its reference's, as text."""
+    """How close each trained stage is to its reference, as text: the quantities that any of them has."""
+    trained = stages[stages["trained"]]
+    asked = shown_in(Shown.FIDELITY)
+    known = [quantity for quantity in asked if trained[quantity.name].notna().any()] or asked
     return pd.DataFrame(
         [
-            {"Stage": name_of(stage), **{q.short: format_quantity(stage, q) for q in shown_in(Shown.FIDELITY)}}
-            for stage in stages[stages["trained"]].to_dict("records")
+            {"Stage": name_of(stage), **{q.short: format_quantity(stage, q) for q in known}}
+            for stage in trained.to_dict("records")
         ]
     )
 

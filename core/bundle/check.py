@@ -24,6 +24,7 @@ class _Mistake(BaseModel):
     model_config = ConfigDict(extra="allow")
     nats: float
     reference_nats: float
+    unit: str = "nats"
     image: str | None = None
     text: str | None = None
 

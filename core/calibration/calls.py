@@ -50,11 +50,12 @@ def unpadded(rows: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def find_unpadded(n_vectors: int, attention_mask: Tensor) -> Tensor | None:
-    """Which of B * T' vectors, bool, are at tokens that attention_mask [B, T] is not 0 at.
+    """Which of B * T' vectors, bool, are at tokens that attention_mask [B, T], or [B / 2, 2, T], is not 0 at.
 
     T' may be more than T: tokens that the model itself put first. Where the vectors are not those of tokens (a pooled
     one an example), None: all count.
     """
+    attention_mask = attention_mask.flatten(0, -2)  # a pair's texts are two
     n_examples, length = attention_mask.shape
     added = n_vectors // n_examples - length
     if added < 0 or n_vectors % n_examples:

@@ -8,7 +8,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from core.errors import Problem, SpecError, nearest
 from core.spec.catalogue import Catalogue
-from core.spec.model import ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
+from core.spec.model import OWN_DATA, ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
 
 
 def validate(spec: RunSpec, catalogue: Catalogue) -> None:
@@ -18,6 +18,7 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
         remedy = "Move these steps to the start of the recipe. Only references and teachers may have nested recipes."
         problems.append(Problem("model.recipe", len(spec.model.recipe), "cannot be set for the run's model", remedy))
     problems += _source_problems("tasks", spec.task, "task", catalogue, 0)
+    problems += _calibration_problems(spec, catalogue)
     if spec.reference is not None:
         problems += _source_problems("models", spec.reference, "reference", catalogue, len(spec.recipe))
     for index, step in enumerate(spec.recipe):
@@ -28,6 +29,18 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
     problems += _device_problems(spec, catalogue)
     if problems:
         raise SpecError(problems)
+
+
+def _calibration_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
+    for index, source in enumerate(spec.calibration.sources):
+        place = f"calibration.sources[{index}]"
+        if source.source != OWN_DATA:
+            yield from _source_problems("tasks", source.task, place, catalogue, 0)
+        elif source.settings:
+            name = next(iter(source.settings))
+            yield Problem(f"{place}.{name}", source.settings[name], "is a setting of the task itself", "Remove it.")
+        if source in spec.calibration.sources[:index]:
+            yield Problem(f"{place}.source", source.source, "is listed twice", "Give one of them a larger weight.")
 
 
 def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterator[Problem]:

@@ -81,7 +81,8 @@ def _images(items: list[dict[str, Any]]) -> None:
         for column, item in zip(st.columns(PER_ROW), items[start : start + PER_ROW], strict=False):
             column.image(base64.b64decode(item["image"]), width="stretch")
             label, predicted = formats.plain(str(item["label"])), formats.plain(str(item["predicted"]))
-            column.caption(f"**{label}**, predicted **{predicted}**  \n{_loss(item)}")
+            losses = f"{_loss(item, 'nats')}, was {formats.number(item['reference_nats'])}"
+            column.caption(f"**{label}**, predicted **{predicted}**  \n{losses}")
 
 
 def _texts(items: list[dict[str, Any]]) -> None:
@@ -93,15 +94,15 @@ def _texts(items: list[dict[str, Any]]) -> None:
             {
                 "Text": item["text"],
                 **answers,
-                "Loss": f"{formats.number(item['nats'])} nats",
-                "Reference loss": f"{formats.number(item['reference_nats'])} nats",
+                "Loss": _loss(item, "nats"),
+                "Reference loss": _loss(item, "reference_nats"),
             }
         )
     st.dataframe(rows, hide_index=True, row_height=70, column_config={"Text": st.column_config.Column(width="large")})
 
 
-def _loss(item: dict[str, Any]) -> str:
-    return f"{formats.number(item['nats'])} nats, was {formats.number(item['reference_nats'])}"
+def _loss(item: dict[str, Any], name: str) -> str:
+    return f"{formats.number(item[name])} {formats.plain(item.get('unit', 'nats'))}"
 
 
 def show_spec(run: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ Bytes = Annotated[float | None, BeforeValidator(_bytes)]
 Milliseconds = Annotated[float | None, BeforeValidator(_milliseconds)]
 BOUNDS: dict[Unit, Any] = {  # how a bound on a quantity in a unit is written
     Unit.BYTES: Bytes,
+    Unit.COSINE: Annotated[float | None, Field(ge=-1, le=1)],
     Unit.COUNT: Annotated[float | None, BeforeValidator(_count)],
     Unit.NATS: Annotated[float | None, BeforeValidator(_nats)],
     Unit.PERCENT: Annotated[float | None, BeforeValidator(_percent), Field(le=100)],

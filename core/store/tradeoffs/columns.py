@@ -86,12 +86,12 @@ def _is_last_comparison(project_id: int) -> ColumnElement[bool]:
     place = aliased(RunStage)
     last = (
         select(func.max(place.run_id))
-        .where(place.project_id == project_id, place.stage_id == Stage.id, place.kl.is_not(None))
+        .where(place.project_id == project_id, place.stage_id == Stage.id, RunStage.has_fidelity(place))
         .correlate(Stage)
         .scalar_subquery()
     )
     same = (Compared.project_id == project_id, Compared.stage_id == Stage.id, Compared.run_id == last)
-    return and_(*same, Compared.kl.is_not(None))
+    return and_(*same, RunStage.has_fidelity(Compared))
 
 
 def _compression_ratio(project_id: int) -> ColumnElement[Any]:
