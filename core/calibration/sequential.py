@@ -199,8 +199,8 @@ def walk(
 
     `coverage` takes note of what the layers see. What is done to a block before the next one is asked for is in the
     next one's inputs. Layers outside of blocks, and those of models whose blocks are not known, are walked group by
-    group, with the whole model's forward pass as far as their inputs. `batch_size` is the most examples of a batch; with `targets`
-    blocks have the outputs that they gave before any change to the model.
+    group, with the whole model's forward pass as far as their inputs. `batch_size` is the most examples of a batch;
+    with `targets` blocks have the outputs that they gave before any change to the model.
     """
     batches = [piece for batch in batches for piece in _pieces(batch, batch_size)]
     was_training = model.training
