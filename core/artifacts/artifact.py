@@ -8,6 +8,7 @@ The manifest has the SHA-256 and the size of every file that is written with it 
 """
 
 import copy
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from core import disk
 from core.artifacts.manifest import Manifest, Module, WeightForm, manifest_digest
-from core.integrity import EXAMPLES, PACKED, PROBE, WORKING, seal_examples
+from core.integrity import EXAMPLES, PACKED, PROBE, REPORT, WORKING, seal_examples
 from core.models import Described, Loaded, build
 from core.models.meta import assign_weights, empty_weights, shared_tensors, tied_parameters
 from core.models.resize import changed_shapes, resize_
@@ -129,7 +130,7 @@ def _write_form(
 ) -> WeightForm:
     tensors, form = dict(extra), WeightForm()
     for name, model in models.items():
-        form.replacements[name] = replacements(model)
+        form.replacements[name] = list_replacements(model)
         form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))
         again = {fqn for group in shared_tensors(model) for fqn in group[1:]}
         tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
@@ -137,7 +138,7 @@ def _write_form(
     return form
 
 
-def replacements(model: nn.Module) -> list[Module]:
+def list_replacements(model: nn.Module) -> list[Module]:
     """Every replacement module, outer ones before those inside them."""
     names = {cls: name for name, cls in REPLACEMENTS.items()}
     places: dict[Replacement, list[str]] = {}
@@ -221,6 +222,8 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
     manifest = Manifest.read(folder)
     models = load_models(folder, device, working=True)
     subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
+    if (folder / REPORT).exists():
+        subject.sensitivity = json.loads((folder / REPORT).read_text())["details"].get("sensitivity")
     if manifest.working is not None:
         with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
             masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict

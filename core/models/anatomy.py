@@ -134,6 +134,17 @@ def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, 
     return rows[0] // known.head_dim, rows[1] // known.head_dim
 
 
+def attention_halves(model: nn.Module, known: Anatomy) -> list[BlockNames]:
+    """Names of the blocks whose attention is known, also where no layout has the other half (mixtures of experts)."""
+    if known.attentions:
+        return list(known.attentions.values())
+    for name, module in model.named_modules():
+        for names in LAYOUTS.values() if isinstance(module, nn.ModuleList) and len(module) else ():
+            if all(_has_attention(block, names) and _has(block, names.norm2) for block in module):
+                return [names.within(f"{name}.{index}", pre_norm=True) for index in module._modules]
+    return []
+
+
 def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
     """Full names of the layers of exactly these types, except embeddings, output heads and layers tied to them.
 

@@ -15,7 +15,7 @@ from core.families import Family
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.precision import is_precise
 from core.subject import Subject
-from core.technique import INTEGER_CODES, OneShot
+from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
 
 
@@ -24,7 +24,7 @@ class DynamicInt8(OneShot):
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/2206.01861"
-    leaves = frozenset({INTEGER_CODES})
+    leaves = frozenset({INTEGER_CODES, QUANTIZED_ACTIVATIONS})
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     include_head: bool = Field(False, description="also quantize the output layer")

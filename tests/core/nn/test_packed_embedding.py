@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.algorithms.number_formats import FormatScheme
+from core.algorithms.packed_layers import as_linear
 from core.nn.packed_embedding import PackedEmbedding
 from core.nn.replacement import executed
 from core.techniques.quantization.dynamic_int8 import quantize as quantize_int8
-from core.techniques.quantization.layers import as_linear
 from core.techniques.quantization.rtn import Rtn
 
 QUANTIZERS = {

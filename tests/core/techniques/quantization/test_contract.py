@@ -16,6 +16,7 @@ from core.integrity import PACKED
 from core.measure import size
 from core.measure.compute import count_weights
 from core.models.meta import empty_weights
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.replacement import Replacement
 from core.subject import Subject
 from core.tasks.base import Kind, logits_of
@@ -45,6 +46,7 @@ QUANTIZERS = {
     for name, cls in TECHNIQUES.items()
     if issubclass(cls, OneShot) and cls.family is Family.QUANTIZATION and INTEGER_CODES in cls.leaves
 }
+FOLDING = ("smoothquant", "awq")  # a BERT adds what its norms give to the stream, so nothing folds into them
 CHOICES = ({}, {"include_head": True}, {"include_embeddings": True})
 CASES = [
     pytest.param(name, family, marks=() if name == "rtn" or j == i % len(FAMILIES) else pytest.mark.slow)
@@ -101,7 +103,8 @@ def check_stage(subject: Subject, folder, n_parameters: int) -> None:
     assert expected.isfinite().all()
     assert any(isinstance(module, Replacement) for module in subject.model.modules())
     counted = count_weights(subject.model)
-    assert counted.parameters == n_parameters
+    corrected = [m for m in subject.model.modules() if isinstance(m, CorrectedLinear)]
+    assert counted.parameters == n_parameters + sum(m.rank * (m.in_features + m.out_features) for m in corrected)
     assert counted.bits < 32
     assert subject.details["layers"]
     artifact.save(subject, folder / "after", loaded(subject))
@@ -117,5 +120,5 @@ def check_stage(subject: Subject, folder, n_parameters: int) -> None:
 
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_a_quantizer_takes_all_families_of_linear_layers_as_they_come(name):
-    refused = [family for family in FAMILIES if is_refused(steps(name)[0], fresh(family))]
-    assert refused in ([], ["builtin resnet"])
+    refused = {family for family in FAMILIES if is_refused(steps(name)[0], fresh(family))}
+    assert refused <= {"builtin resnet"} | ({"bert"} if name in FOLDING else set())
