@@ -76,7 +76,7 @@ def test_a_cast_leaves_scales_and_zero_points_as_they_are():
     subject = apply(Hqq(), subject_of("llama"))
     name, layer = next((n, m) for n, m in subject.model.named_modules() if isinstance(m, QuantLinear))
     scales, zero_points = layer.scales.clone(), layer.zero_points.clone()
-    apply(Cast(), subject)
+    apply(Cast(), subject)  # to bfloat16
     layer = subject.model.get_submodule(name)
     assert torch.equal(layer.scales, scales)
     assert layer.zero_points.dtype == torch.float16
