@@ -42,11 +42,15 @@ class IntegerLinear(Replacement):
         self.out_features = out_features
         self.dtype = DTYPES[dtype]
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
-        self._kernel: Callable[[Tensor], Tensor] | None = None  # set by `prepare`; never saved or copied
+        self._kernel: Callable[..., Tensor] | None = None  # set by `prepare`; never saved or copied
 
     def weight(self) -> Tensor:
         """The dequantized weights, float32 [out, in]."""
         raise NotImplementedError(type(self).__name__)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The dequantized weights of the rows `index` [n], float32 [n, in]."""
+        return self.weight()[index]
 
     def multiply(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, out] with the bias; `rows` is at least 1."""

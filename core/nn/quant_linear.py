@@ -111,8 +111,13 @@ class QuantLinear(IntegerLinear):
         return F.linear(x, self.weight().to(x.dtype), bias)
 
     def weight(self) -> Tensor:
-        grouped = self._offsets().mul_(self.scales.float()[:, :, None])
-        return grouped.flatten(1)[:, : self.in_features].contiguous()
+        return self._scaled(*self.unpacked())
+
+    def rows(self, index: Tensor) -> Tensor:
+        codes = unpack_bits(self.codes[index], self.bits, self.in_features)
+        if self.zero_points is None:
+            return self._scaled(codes, self.scales[index], self.unpacked_zero_points())
+        return self._scaled(codes, self.scales[index], unpack_bits(self.zero_points[index], self.bits, self.n_groups))
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [out, in], scales [out, n_groups], and zero points [out, n_groups] or, if symmetric, [1, 1]."""
@@ -143,15 +148,20 @@ class QuantLinear(IntegerLinear):
             self._kernel = lay_out(self._format(), *self.unpacked())
 
     def count(self) -> WeightCount:
+        codes, _, zero_points = self.unpacked()
         return WeightCount(
             weights=self.in_features * self.out_features,
-            nonzeros=int(torch.count_nonzero(self._offsets().flatten(1)[:, : self.in_features])),
+            nonzeros=int(torch.count_nonzero(self._offsets(codes, zero_points).flatten(1)[:, : self.in_features])),
             bits=float(self.bits),
         )
 
-    def _offsets(self) -> Tensor:
-        """Codes minus zero points, float32 [out, n_groups, group]."""
-        codes, _, zero_points = self.unpacked()
+    def _scaled(self, codes: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
+        """The weights [rows, in] of rows of codes."""
+        grouped = self._offsets(codes, zero_points).mul_(scales.float()[:, :, None])
+        return grouped.flatten(1)[:, : self.in_features].contiguous()
+
+    def _offsets(self, codes: Tensor, zero_points: Tensor) -> Tensor:
+        """Codes [rows, in] minus zero points, float32 [rows, n_groups, group]."""
         group_size = self.group_size or self.in_features
         padded = F.pad(codes, (0, self.n_groups * group_size - self.in_features))
         return padded.unflatten(1, (self.n_groups, group_size)).float().sub_(zero_points.float()[:, :, None])
