@@ -114,10 +114,9 @@ class QuantLinear(IntegerLinear):
         return self._scaled(*self.unpacked())
 
     def rows(self, index: Tensor) -> Tensor:
-        codes = unpack_bits(self.codes[index], self.bits, self.in_features)
-        if self.zero_points is None:
-            return self._scaled(codes, self.scales[index], self.unpacked_zero_points())
-        return self._scaled(codes, self.scales[index], unpack_bits(self.zero_points[index], self.bits, self.n_groups))
+        codes, stored = unpack_bits(self.codes[index], self.bits, self.in_features), self.zero_points
+        zero_points = self._unpacked_zero_points(None if stored is None else stored[index])
+        return self._scaled(codes, self.scales[index], zero_points)
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [out, in], scales [out, n_groups], and zero points [out, n_groups] or, if symmetric, [1, 1]."""
@@ -126,11 +125,7 @@ class QuantLinear(IntegerLinear):
 
     def unpacked_zero_points(self) -> Tensor:
         """Zero points [out, n_groups] or, if symmetric, [1, 1]; uint8, or the scales' dtype if they are real."""
-        if self.zero_points is None:
-            return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
-        if self.real_zero_points:
-            return self.zero_points
-        return unpack_bits(self.zero_points, self.bits, self.n_groups)
+        return self._unpacked_zero_points(self.zero_points)
 
     def zero_codes(self) -> Tensor:
         """The codes uint8 [out, in] of a weight of zeros; where zero points are real numbers, the nearest ones."""
@@ -154,6 +149,11 @@ class QuantLinear(IntegerLinear):
             nonzeros=int(torch.count_nonzero(self._offsets(codes, zero_points).flatten(1)[:, : self.in_features])),
             bits=float(self.bits),
         )
+
+    def _unpacked_zero_points(self, stored: Tensor | None) -> Tensor:
+        if stored is None:
+            return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
+        return stored if self.real_zero_points else unpack_bits(stored, self.bits, self.n_groups)
 
     def _scaled(self, codes: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
         """The weights [rows, in] of rows of codes."""

@@ -34,6 +34,8 @@ def test_no_layer_has_a_larger_error_than_rounded_to_nearest(bits, settings):
     size = packed.group_size or 200
     wide = [t.float().repeat_interleave(size, dim=1)[:, :200] for t in (scales, zero_points)]
     assert torch.equal(packed.weight(), wide[0] * (codes.float() - wide[1]))
+    index = torch.tensor([5, 0, 31])
+    assert torch.equal(packed.rows(index), packed.weight()[index])
 
 
 @pytest.mark.parametrize("name", ["builtin:gpt", "llama", "opt", "gpt2", "bert", "vit"])
