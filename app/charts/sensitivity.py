@@ -96,13 +96,7 @@ def outlier_chart(profiles: list[dict[str, Any]]) -> alt.LayerChart | alt.FacetC
     colours = alt.Scale(domain=names, range=[SERIES[0], SERIES[1]])
     points = base.mark_point(size=70, filled=True, opacity=0.95).encode(
         x=x,
-        color=alt.Color(
-            "of:N",
-            title=None,
-            sort=names,
-            legend=alt.Legend(orient="top"),
-            scale=alt.Scale(domain=names, range=[SERIES[0], SERIES[1]]),
-        ),
+        color=alt.Color("of:N", title=None, sort=names, scale=colours, legend=alt.Legend(orient="top")),
         shape=alt.Shape("of:N", title=None, sort=names, scale=alt.Scale(domain=names, range=["circle", "triangle-up"])),
     )
     return alt.layer(lines, points).properties(height=alt.Step(20))

@@ -35,8 +35,8 @@ def show(run: dict[str, Any], stages: pd.DataFrame, actor: Actor) -> None:
     st.altair_chart(sensitivity_map(table), width="stretch")
     examples = formats.plural(table.examples, "calibration example")
     st.caption(
-        f"In nats, {METHODS[table.method]}, on {examples}. Layers that share their input are one row, since they get one "
-        "format. gN: N inputs share a scale; otherwise all inputs of an output channel do."
+        f"In nats, {METHODS[table.method]}, on {examples}. Layers that share their input are one row, since they get "
+        "one format. gN: N inputs share a scale; otherwise all inputs of an output channel do."
     )
     _show_profiles(stage["details"].get("profiles") or [])
 
