@@ -73,11 +73,12 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        scales, self._kernel = self.scales, None
+        before, self._kernel = dict(self.named_buffers(recurse=False)), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scales.device)).dtype
-        if self.scales.dtype != scales.dtype:
-            self.scales = scales.to(self.scales.device)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["scales"].device)).dtype
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:

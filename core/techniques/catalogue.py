@@ -42,6 +42,9 @@ from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.gptq import Gptq
+from core.techniques.quantization.hqq import Hqq
+from core.techniques.quantization.imatrix import Imatrix
 from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.sensitivity import Sensitivity
@@ -91,6 +94,9 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "rtn": Rtn,
     "sensitivity": Sensitivity,
     "mixed_precision": MixedPrecision,
+    "gptq": Gptq,
+    "imatrix": Imatrix,
+    "hqq": Hqq,
     "train": Train,
     "width_pruning": WidthPruning,
 }

@@ -169,8 +169,7 @@ def show_verdict(stages: pd.DataFrame, sensitivity: dict[str, Any]) -> None:
     if told is None:
         return
     st.subheader(f"Choice at {formats.number(told['budget'])} {UNITS[told['unit']].symbol}", anchor=False)
-    wins = told["verdict"].startswith("Mixed precision beats")
-    if wins:
+    if told["wins"]:
         st.success(told["verdict"], icon=":material/check_circle:")
     else:
         st.warning(told["verdict"], icon=":material/balance:")

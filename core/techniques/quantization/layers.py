@@ -1,19 +1,17 @@
-"""The layers that weight quantization applies to, and the report on each."""
+"""The layers that weight quantization applies to, and going through them."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from core.algorithms.packed_layers import linears_of, replace_by_packed
 from core.context import Context
 from core.errors import SpecError
 from core.models.anatomy import anatomy, prunable
 from core.nn.experts.linear import ExpertLinear
-from core.nn.experts.packed import PackedExpertLinear
 from core.nn.integer_linear import IntegerLinear
-from core.nn.sparse_integer_linear import without_zeros
 from core.subject import Subject
 
 
@@ -52,35 +50,9 @@ def quantize_layers(
     layers = []
     for index, name in enumerate(names):
         context.record.progress(index / len(names), name)
-        linear = subject.model.get_submodule(name)
-        assert isinstance(linear, (nn.Linear, ExpertLinear))
-        if isinstance(linear, ExpertLinear):
-            packed = [quantize(expert) for expert in linear.linears()]
-            rounded = torch.cat([expert.weight() for expert in packed])
-            masked = subject.mask(f"{name}.weight") is not None
-            subject.replace(name, PackedExpertLinear.of([without_zeros(e) if masked else e for e in packed]))
-        else:
-            made = quantize(linear)
-            rounded = made.weight()
-            subject.replace(name, made)
-        layers.append(layer_report(name, linear.weight, rounded, bits))
+        packed = [quantize(linear) for linear in linears_of(subject.model.get_submodule(name))]
+        layers.append(replace_by_packed(subject, name, packed, bits))
     subject.details["layers"] = layers
-
-
-def layer_report(name: str, weight: Tensor, rounded: Tensor, bits: int) -> dict[str, Any]:
-    """What rounding did to a layer's weights [out, in]: a row of the run page's table."""
-    weight = weight.float()
-    error = rounded - weight
-    energy = weight.square().mean().item()
-    mse = error.square().mean().item()
-    return {
-        "name": name,
-        "bits": bits,
-        "mse": mse,
-        "relative_error": (mse / energy) ** 0.5 if energy > 0 else 0.0,
-        "max_error": error.abs().max().item(),
-        "sparsity": 1 - torch.count_nonzero(rounded).item() / rounded.numel(),
-    }
 
 
 def _example(model: nn.Module) -> str:

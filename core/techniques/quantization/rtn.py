@@ -32,10 +32,8 @@ class Rtn(OneShot, GridSettings):
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
-        """The bits, what shares a scale, and the range estimator where it is not min-max."""
-        shared = f"per group of {self.group_size}" if self.granularity == "group" else "per channel"
-        parts = [f"{self.bits}-bit", shared, "" if self.symmetric else "affine"]
-        return " ".join([*filter(None, parts), *([self.observer] if self.observer != "min-max" else [])])
+        """What the grid is."""
+        return self.grid_label()
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""

@@ -213,3 +213,24 @@ def test_after_a_run_whose_last_step_is_not_known_here_the_run_itself_refuses():
 def test_labels_tell_the_budget():
     assert MixedPrecision().label() == "4.5 bits"
     assert MixedPrecision(unit="megabytes", budget=12.5).label() == "12.5 MB"
+
+
+def test_gptq_rounds_to_the_same_formats_with_less_error(measured):
+    rows = {}
+    for quantizer in ("rtn", "gptq"):
+        subject = measured("llama")
+        mixed(subject, budget=5.0, quantizer=quantizer)
+        rows[quantizer] = subject.details["allocation"]
+        layers = subject.details["layers"]
+    assert rows["gptq"]["formats"] == rows["rtn"]["formats"]
+    assert [row["name"] for row in rows["gptq"]["rows"]][:2] == ["mixed, gptq", "mixed"]
+    assert rows["gptq"]["rows"][0]["kl"] < 0.8 * rows["gptq"]["rows"][1]["kl"]
+    used = {name: module.bits for name, module in subject.model.named_modules() if isinstance(module, QuantLinear)}
+    assert used == {row["name"]: row["bits"] for row in layers}
+
+
+def test_gptq_is_refused_where_zeros_decide_the_size(measured):
+    subject = measured()
+    subject.constrain("blocks.0.ffn.up.weight", mask=torch.ones(48, 32, dtype=torch.bool))
+    with pytest.raises(SpecError, match="not known beforehand"):
+        MixedPrecision(quantizer="gptq").check(subject)
