@@ -22,6 +22,7 @@ from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
+from core.nn.palette_linear import PaletteLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
@@ -48,6 +49,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,
     "PackedExpertLinear": PackedExpertLinear,
+    "PaletteLinear": PaletteLinear,
     "QuantLinear": QuantLinear,
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,

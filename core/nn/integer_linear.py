@@ -1,7 +1,7 @@
 """The base of linear layers with integer weights: a bias, any leading axes, and scales that casts do not change."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class IntegerLinear(Replacement):
     `dtype` is the dtype of the bias and of the layer that `dense` returns. A cast of the model changes it, but not the
     dtype of the scales.
     """
+
+    exact: ClassVar[str] = "scales"  # the buffer whose dtype casts do not change
 
     codes: Tensor
     scales: Tensor
@@ -73,11 +75,11 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        scales, self._kernel = self.scales, None
+        exact, self._kernel = self.get_buffer(self.exact), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scales.device)).dtype
-        if self.scales.dtype != scales.dtype:
-            self.scales = scales.to(self.scales.device)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=exact.device)).dtype
+        if self.get_buffer(self.exact).dtype != exact.dtype:
+            setattr(self, self.exact, exact.to(self.get_buffer(self.exact).device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:

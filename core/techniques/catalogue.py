@@ -44,6 +44,7 @@ from core.techniques.quantization.adaround import Adaround
 from core.techniques.quantization.autoround import Autoround
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.palettize import Palettize
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
@@ -90,6 +91,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "autoround": Autoround,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "palettize": Palettize,
     "rtn": Rtn,
     "train": Train,
     "width_pruning": WidthPruning,
