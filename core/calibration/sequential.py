@@ -251,7 +251,7 @@ def _pieces(batch: Batch, batch_size: int | None = None) -> Iterator[Batch]:
 
 
 def _n_experts(layer: nn.Module) -> int:
-    return layer.experts if isinstance(layer, ExpertLinear) else 0
+    return layer.experts if isinstance(layer, (ExpertLinear, PackedExpertLinear)) else 0
 
 
 def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None], watched: LayerInputs | None) -> Any:

@@ -19,6 +19,7 @@ from core.models.residual import FEED_FORWARD, NORMS
 from core.nn.experts.feed_forward import ExpertFeedForward
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.mixture import MixtureOfExperts
+from core.nn.low_rank_linear import LowRankLinear
 
 MIXTURES = {  # Hugging Face's blocks that are pre-norm, with their mixture of experts
     "MixtralDecoderLayer": "MixtralSparseMoeBlock",
@@ -71,7 +72,8 @@ def is_offset_norm(norm: nn.Module) -> bool:
 
 def _of_attention(model: nn.Module, known: Anatomy, names: BlockNames) -> Iterator[Fold]:
     yield from _after_norm(model, names, names.norm1, tuple(dict.fromkeys(names.groups[0])), names.attention)
-    v, o = model.get_submodule(names.v), model.get_submodule(names.o)
+    producer, consumer = _writer(model, names.v), _reader(model, names.o)
+    v, o = model.get_submodule(producer), model.get_submodule(consumer)
     if type(v) is not nn.Linear or type(o) is not nn.Linear or not o.in_features:
         return
     channels = v.out_features // 3 if names.fused else v.out_features
@@ -82,16 +84,17 @@ def _of_attention(model: nn.Module, known: Anatomy, names: BlockNames) -> Iterat
             return
         shared = o.in_features // channels  # query heads that share a value head
         sources = tuple(h // shared * head_dim + j for h in range(o.in_features // head_dim) for j in range(head_dim))
-    yield Fold(names.v, (names.o,), names.o, channels, offset=2 * channels if names.fused else 0, sources=sources)
+    yield Fold(producer, (consumer,), consumer, channels, offset=2 * channels if names.fused else 0, sources=sources)
 
 
 def _of_feed_forward(model: nn.Module, names: BlockNames) -> Iterator[Fold]:
     into = tuple(names.groups[2])
     yield from _after_norm(model, names, names.norm2, into, _parent_of(model, names))
-    up, down = model.get_submodule(names.up), model.get_submodule(names.down)
+    producer, consumer = _writer(model, names.up), _reader(model, names.down)
+    up, down = model.get_submodule(producer), model.get_submodule(consumer)
     passes = names.gate is not None or _activation(model) == "relu"
     if passes and type(up) is nn.Linear and type(down) is nn.Linear and up.out_features:
-        yield Fold(names.up, (names.down,), names.down, up.out_features)
+        yield Fold(producer, (consumer,), consumer, up.out_features)
 
 
 def _of_mixture(model: nn.Module, names: BlockNames) -> Iterator[Fold]:
@@ -134,6 +137,7 @@ def _after_norm(
     parent: str,
     readers: tuple[str, ...] = (),
 ) -> Iterator[Fold]:
+    consumers = tuple(_reader(model, name) for name in consumers)
     module = model.get_submodule(norm)
     weight = module._parameters.get("weight")
     is_known = type(module).__name__ in PLAIN_NORMS | OFFSET_NORMS
@@ -141,6 +145,16 @@ def _after_norm(
         return
     if weight is not None and all(type(model.get_submodule(c)) in (nn.Linear, ExpertLinear) for c in consumers):
         yield Fold(norm, consumers, parent, weight.numel(), readers)
+
+
+def _reader(model: nn.Module, name: str) -> str:
+    """The matrix of a layer that its input meets first: the thin one of a factored layer."""
+    return f"{name}.down" if isinstance(model.get_submodule(name), LowRankLinear) else name
+
+
+def _writer(model: nn.Module, name: str) -> str:
+    """The matrix of a layer that its output comes from."""
+    return f"{name}.up" if isinstance(model.get_submodule(name), LowRankLinear) else name
 
 
 def _parent_of(model: nn.Module, names: BlockNames) -> str:

@@ -37,6 +37,7 @@ from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
 from core.nn.rotated_input import RotatedInput
+from core.nn.rounded_input import RoundedInput
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
@@ -96,6 +97,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "Mamba": Mamba,
     "MambaBlock": MambaBlock,
     "Retention": Retention,
+    "RoundedInput": RoundedInput,
     "RwkvBlock": RwkvBlock,
     "SelectiveScan": SelectiveScan,
     "TokenMixing": TokenMixing,

@@ -15,8 +15,12 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.experts.packed import PackedExpertLinear
+from core.nn.format_linear import FormatLinear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.packed_embedding import PackedEmbedding
+from core.nn.palette_linear import PaletteLinear
 from core.nn.quant_linear import QuantLinear
+from core.nn.rounded_input import RoundedInput
 from core.nn.sparse_integer_linear import ROUNDS_INPUTS
 from core.subject import Subject
 from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, OneShot
@@ -24,6 +28,8 @@ from core.techniques.activation_settings import ActivationSettings
 from core.techniques.grid_settings import GridSettings
 from core.techniques.quantization.inputs import quantize_inputs
 from core.techniques.quantization.layers import quantizable
+
+WEIGHTS_ONLY = (*ROUNDS_INPUTS, FormatLinear, PaletteLinear)
 
 
 class ActivationQuantization(ActivationSettings, GridSettings, OneShot):
@@ -70,12 +76,14 @@ class ActivationQuantization(ActivationSettings, GridSettings, OneShot):
 
 def _packed(model: nn.Module) -> list[str]:
     """Full names of the layers with integer weights, experts' too; raises SpecError if one has quantized inputs."""
-    names = []
+    names, inside = [], list[str]()  # what experts' layers and packed embeddings consist of
     for name, module in model.named_modules():
-        if isinstance(module, IntegerLinear) and type(module) not in ROUNDS_INPUTS:
-            message = f"is a {type(module).__name__}, whose inputs are quantized already or not by integers"
+        if isinstance(module, (RoundedInput, IntegerLinear)) and type(module) not in WEIGHTS_ONLY:
+            message = f"is a {type(module).__name__}, whose inputs are quantized already"
             raise SpecError.of("model", name, message, "Remove one of the two steps.")
-        inside = isinstance(model.get_submodule(name.rpartition(".layers.")[0]), PackedExpertLinear)
-        if isinstance(module, PackedExpertLinear) or (isinstance(module, QuantLinear) and not inside):
+        if isinstance(module, (PackedExpertLinear, PackedEmbedding)):
+            inside.append(f"{name}.")
+        is_packed = isinstance(module, IntegerLinear) and not name.startswith(tuple(inside))
+        if is_packed or isinstance(module, PackedExpertLinear):
             names.append(name)
     return names

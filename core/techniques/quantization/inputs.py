@@ -10,8 +10,11 @@ from core.algorithms.packed_layers import linears_of, replace_by_packed
 from core.calibration.activations import ActivationValues
 from core.calibration.statistics import OfExperts
 from core.context import Context
+from core.nn.activation_quantizer import ActivationQuantizer
 from core.nn.experts.packed import PackedExpertLinear
+from core.nn.integer_linear import IntegerLinear
 from core.nn.quant_linear import QuantLinear
+from core.nn.rounded_input import RoundedInput
 from core.nn.sparse_integer_linear import with_activations
 from core.subject import Subject
 from core.techniques.activation_settings import ActivationSettings
@@ -67,13 +70,20 @@ def _quantize(
         made = [with_activations(pack(linear), q) for linear, q in zip(linears, quantizers, strict=True)]
         return replace_by_packed(subject, name, made, made[0].bits)
     if isinstance(layer, PackedExpertLinear):
-        experts = [part for part in layer.layers if isinstance(part, QuantLinear)]
-        made = [with_activations(part, q) for part, q in zip(experts, quantizers, strict=True)]
-        subject.replace(name, PackedExpertLinear.of([*made]))
-        return {"name": name, "bits": made[0].bits}
-    assert isinstance(layer, QuantLinear)
-    subject.replace(name, with_activations(layer, quantizers[0]))
-    return {"name": name, "bits": layer.bits}
+        made = [_rounding(part, quantizer) for part, quantizer in zip(layer.layers, quantizers, strict=True)]
+        subject.replace(name, PackedExpertLinear.of(made))
+    else:
+        subject.replace(name, _rounding(layer, quantizers[0]))
+    counts = (part.count() for part in layer.modules() if isinstance(part, IntegerLinear))
+    return {"name": name, "bits": next((count.bits for count in counts if count is not None), None)}
+
+
+def _rounding(layer: nn.Module, quantizer: ActivationQuantizer) -> Any:
+    """A packed layer with its inputs rounded: by an integer kernel where there can be one."""
+    if isinstance(layer, QuantLinear):
+        return with_activations(layer, quantizer)
+    assert isinstance(layer, IntegerLinear)
+    return RoundedInput.around(layer, quantizer)
 
 
 def _n_matrices(layer: nn.Module) -> int:

@@ -9,6 +9,7 @@ from core.models.experts import unfuse_experts_
 from core.models.foldable import Fold, folds
 from core.subject import Subject
 from core.tasks.base import logits_of
+from core.techniques.low_rank.svd import Svd
 from core.techniques.mixture_of_experts.glam import Glam
 from core.techniques.mixture_of_experts.moe import Moe
 from core.techniques.pruning.head_pruning import HeadPruning
@@ -58,7 +59,14 @@ def own(name, **more):
     return Subject({"main": model}, subject_of("llama", depth=1).task, {"main": {}})
 
 
+def factored():
+    subject = subject_of("llama", depth=2)
+    Svd().apply(subject, context(subject))
+    return subject
+
+
 OTHERS = {
+    "factored": factored,
     "gated": gated,
     "heads pruned": pruned,
     "moe": lambda: experts(Moe(experts=4, k=2)),

@@ -10,10 +10,13 @@ from core.errors import SpecError
 from core.nn.activation_quant_linear import QuantizedInput
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.sparse_integer_linear import SparseActivationQuantLinear
+from core.runtimes.base import kernel_of
 from core.tasks.base import logits_of
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.number_format import NumberFormats
+from core.techniques.quantization.palettize import Palettize
 from core.techniques.quantization.rtn import Rtn
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import BUILTIN, HUGGING_FACE, loaded, subject_of
@@ -77,6 +80,19 @@ def test_integer_weights_of_an_earlier_step_stay():
         before = subject.model.get_submodule(name)
         assert torch.equal(layer.codes, before.codes) and torch.equal(layer.scales, before.scales)
     assert 0 < error(changed, subject) < 0.05
+
+
+@pytest.mark.parametrize("first", [NumberFormats(format="fp8_e4m3"), Palettize(bits=4)], ids=["fp8", "palette"])
+@pytest.mark.parametrize("family", ["builtin gpt", "mixtral"])
+def test_weights_of_other_formats_stay_too_and_have_no_kernel(family, first, tmp_path):
+    subject = applied(first, subject_of(family, depth=1))
+    changed = applied(ActivationQuantization(activation_scale="static"), subject)
+    assert 0 < error(changed, subject) < 0.05
+    assert kernel_of(changed.model, torch.device("cpu"), torch.float32) is None
+    artifact.save(changed, tmp_path, loaded(changed))
+    with torch.inference_mode():
+        again = logits_of(artifact.load_models(tmp_path)["main"], artifact.probe_batch(changed.task))
+    assert torch.equal(again, answers(changed))
 
 
 def test_each_expert_has_the_range_of_its_own_tokens():
