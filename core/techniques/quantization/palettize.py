@@ -89,7 +89,7 @@ class Palettize(OneShot):
         shares = palettes.float().split([len(own) for own in groups])
         codes = [nearest_codes(*pair).view(-1, weight.shape[1]) for pair in zip(groups, shares, strict=True)]
         shared = self.rows if self.granularity == "rows" else None
-        return PaletteLinear.of(linear, torch.cat(codes), palettes, bits=self.bits, rows=shared)
+        return PaletteLinear.of(linear, torch.cat(codes), palettes, bits=self.bits, group_rows=shared)
 
     def _replace(self, subject: Subject, name: str, importance: Tensor | None) -> dict[str, Any]:
         """Put a layer's packed matrices in its place; `importance` [matrices, in] is of their inputs."""
