@@ -12,13 +12,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from core.calibration.calls import Calls, unpadded
+from core.calibration.coverage import Coverage, LayerInputs
 from core.calibration.hidden_states import Arguments, HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import WalkPart, find_order
 from core.calibration.statistics import Hessian, InputNorms, OfExperts, Statistic
 from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.nn.tokens.sizes import moved
 from core.tasks.base import logits_of
 
@@ -56,6 +58,7 @@ class CalibrationBlock:
         place: _Place,
         hidden: HiddenStates | None = None,
         targets: Sequence[Tensor] | None = None,
+        coverage: Coverage | None = None,
     ):
         self.name = part.name
         self.groups = part.groups
@@ -63,6 +66,7 @@ class CalibrationBlock:
         self.targets = targets  # of a block: its outputs [B, T, d] before any change to the model, on the host
         self.warn, self.report = place.warn, place.report
         self._model, self._place, self._hidden = model, place, hidden
+        self._coverage = coverage or Coverage()
 
     @property
     def is_block(self) -> bool:
@@ -138,15 +142,36 @@ class CalibrationBlock:
             self._place.report()
             yield self.execute(index)
 
+    def calls(self, modules: Collection[str]) -> dict[str, Calls]:
+        """What each of these modules is called with, for each calibration batch. They are executed as they are now."""
+        found = {name: Calls(self._model.get_submodule(name)) for name in modules}
+        masks: list[Tensor | None] = [None]
+        handles = [
+            self._model.get_submodule(name).register_forward_pre_hook(calls.recorder(masks), with_kwargs=True)
+            for name, calls in found.items()
+        ]
+        try:
+            with without_cache(self._model):
+                for index, batch in enumerate(self.batches):
+                    self._place.report()
+                    masks[0] = batch.get("attention_mask")
+                    self.execute(index)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     def _collect(self, groups: list[list[str]], make: Callable[[], Statistic]) -> dict[str, Statistic | OfExperts]:
         layers = {group[0]: self._model.get_submodule(group[0]) for group in groups}
         collected = {
-            name: OfExperts(make, layer) if isinstance(layer, ExpertLinear) else make()
+            name: OfExperts(make, layer) if isinstance(layer, (ExpertLinear, PackedExpertLinear)) else make()
             for name, layer in layers.items()
         }
         seen: list[Tensor | None] = [None]  # which tokens of the current batch are not padding
+        watched = {group[0]: self._coverage.watch(group, _n_experts(layers[group[0]])) for group in groups}
         handles = [
-            layers[name].register_forward_pre_hook(_adder(statistic, seen)) for name, statistic in collected.items()
+            layers[name].register_forward_pre_hook(_adder(statistic, seen, watched[name]))
+            for name, statistic in collected.items()
         ]
         try:
             for index, batch in enumerate(self.batches):
@@ -166,15 +191,16 @@ def walk(
     record: Reports,
     device: torch.device,
     *,
+    coverage: Coverage | None = None,
     batch_size: int | None = None,
     targets: bool = False,
 ) -> Iterator[CalibrationBlock]:
     """The model's blocks in the order of execution, with those of `layers` (full names) that each holds.
 
-    What is done to a block before the next one is asked for is in the next one's inputs. Layers outside of blocks,
-    and those of models whose blocks are not known, are walked group by group, with the whole model's forward pass
-    as far as their inputs. `batch_size` is the most examples of a batch; with `targets` blocks have the outputs that
-    they gave before any change to the model.
+    `coverage` takes note of what the layers see. What is done to a block before the next one is asked for is in the
+    next one's inputs. Layers outside of blocks, and those of models whose blocks are not known, are walked group by
+    group, with the whole model's forward pass as far as their inputs. `batch_size` is the most examples of a batch;
+    with `targets` blocks have the outputs that they gave before any change to the model.
     """
     batches = [piece for batch in batches for piece in _pieces(batch, batch_size)]
     was_training = model.training
@@ -188,12 +214,12 @@ def walk(
             place = _Place(record, index, len(order.parts), part.name)
             place.report()
             if not part.is_block:
-                yield CalibrationBlock(model, part, batches, place)
+                yield CalibrationBlock(model, part, batches, place, coverage=coverage)
                 continue
             hidden = hidden or HiddenStates(model, batches, order.extras, device, keep_originals=targets)
             outputs = list(_originals(hidden, part.name, place)) if targets else None
             if part.groups:
-                yield CalibrationBlock(model, part, batches, place, hidden, outputs)
+                yield CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
             for i in range(len(batches) if index < last else 0):
                 place.report(1.0)
                 hidden.advance(part.name, i)
@@ -218,40 +244,28 @@ def _pieces(batch: Batch, batch_size: int | None = None) -> Iterator[Batch]:
     """Batches of at most MAX_TOKENS tokens and `batch_size` examples each."""
     tokens = batch.get("input_ids")
     n_examples = len(next(iter(batch.values())))
-    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens.shape[1])
+    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens[0].numel())
     size = min(size, batch_size or n_examples)
     for start in range(0, n_examples, size):
         yield {key: value[start : start + size] for key, value in batch.items()}
 
 
-def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
+def _n_experts(layer: nn.Module) -> int:
+    return layer.experts if isinstance(layer, ExpertLinear) else 0
+
+
+def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None], watched: LayerInputs | None) -> Any:
     def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(statistic, OfExperts):
             statistic.add(*args)  # routers send them no padding
+            if watched is not None:
+                watched.add(*args)
             return
-        assert isinstance(layer, (nn.Linear, nn.Conv2d))
         rows = input_rows(layer, args[0])
-        if isinstance(layer, nn.Linear) and seen[0] is not None:
-            rows = _unpadded(rows, seen[0])
+        if not isinstance(layer, nn.Conv2d) and seen[0] is not None:
+            rows = unpadded(rows, seen[0])
         statistic.add(rows)
+        if watched is not None:
+            watched.add(rows)
 
     return hook
-
-
-def _unpadded(rows: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of vectors [1, B * T', d] those at tokens that are not padding."""
-    kept = unpadded(rows.shape[1], attention_mask)
-    return rows if kept is None else rows[:, kept]
-
-
-def unpadded(n_vectors: int, attention_mask: Tensor) -> Tensor | None:
-    """Which of B * T' vectors, bool, are at tokens that attention_mask [B, T] is not 0 at.
-
-    T' may be more than T: tokens that the model itself put first. Where the vectors are not those of tokens (a pooled
-    one an example), None: all count.
-    """
-    n_examples, length = attention_mask.shape
-    added = n_vectors // n_examples - length
-    if added < 0 or n_vectors % n_examples:
-        return None
-    return F.pad(attention_mask.bool(), (added, 0), value=True).flatten()

@@ -1,7 +1,7 @@
 """The base of linear layers with integer weights: a bias, any leading axes, and scales that casts do not change."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,6 @@ class IntegerLinear(Replacement):
     dtype of the scales.
     """
 
-    exact: ClassVar[str] = "scales"  # the buffer whose dtype casts do not change
-
     codes: Tensor
     scales: Tensor
     bias: nn.Parameter | None
@@ -44,11 +42,15 @@ class IntegerLinear(Replacement):
         self.out_features = out_features
         self.dtype = DTYPES[dtype]
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
-        self._kernel: Callable[[Tensor], Tensor] | None = None  # set by `prepare`; never saved or copied
+        self._kernel: Callable[..., Tensor] | None = None  # set by `prepare`; never saved or copied
 
     def weight(self) -> Tensor:
         """The dequantized weights, float32 [out, in]."""
         raise NotImplementedError(type(self).__name__)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The dequantized weights of the rows `index` [n], float32 [n, in]."""
+        return self.weight()[index]
 
     def multiply(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, out] with the bias; `rows` is at least 1."""
@@ -75,11 +77,12 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact, self._kernel = self.get_buffer(self.exact), None
+        before, self._kernel = dict(self.named_buffers(recurse=False)), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=exact.device)).dtype
-        if self.get_buffer(self.exact).dtype != exact.dtype:
-            setattr(self, self.exact, exact.to(self.get_buffer(self.exact).device))
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["codes"].device)).dtype
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map_only
 
 from core.calibration import CalibrationBlock
+from core.calibration.calls import find_unpadded
 from core.calibration.hidden_states import Arguments, hidden_of
-from core.calibration.sequential import Batch, unpadded
+from core.calibration.sequential import Batch
 from core.nn.experts.linear import ExpertLinear
 
 Weights = Mapping[str, Tensor]  # by the layer's full name
@@ -174,7 +175,7 @@ def _frozen(module: nn.Module) -> nn.Module:
 def _kept(batch: Batch, output: Tensor) -> Tensor | None:
     """1 for outputs [B, T, d] at tokens, 0 at padding: [B, T, 1]; None: there is no padding."""
     mask = batch.get("attention_mask")
-    kept = None if mask is None or output.dim() != 3 else unpadded(output.shape[0] * output.shape[1], mask)
+    kept = None if mask is None or output.dim() != 3 else find_unpadded(output.shape[0] * output.shape[1], mask)
     return None if kept is None else kept.view(*output.shape[:2], 1).float()
 
 
