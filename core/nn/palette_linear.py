@@ -16,9 +16,9 @@ from core.nn.replacement import WeightCount
 
 
 class PaletteLinear(IntegerLinear):
-    """Weights `palettes[code]`: every `palette_rows` consecutive output channels share a palette of 2**bits values.
+    """Weights `palettes[code]`: every `group_rows` consecutive output channels share a palette of 2**bits values.
 
-    `palette_rows` None means one palette for the whole layer; the last group of rows is smaller where it does not
+    `group_rows` None means one palette for the whole layer; the last group of rows is smaller where it does not
     divide the outputs. Activations keep their precision.
     """
 
@@ -30,26 +30,26 @@ class PaletteLinear(IntegerLinear):
         out_features: int,
         bits: int,
         *,
-        palette_rows: int | None = None,
+        group_rows: int | None = None,
         palette_dtype: str = "float32",
         bias: bool = True,
         dtype: str = "float32",
     ):
         super().__init__(in_features, out_features, bias=bias, dtype=dtype)
-        self.bits, self.palette_rows = bits, palette_rows
-        n_palettes = -(-out_features // palette_rows) if palette_rows else 1
+        self.bits, self.group_rows = bits, group_rows
+        n_palettes = -(-out_features // group_rows) if group_rows else 1
         code_bytes = packed_length(in_features, bits)
         self.register_buffer("codes", torch.zeros(out_features, code_bytes, dtype=torch.uint8))
         self.register_buffer("palettes", torch.zeros(n_palettes, 2**bits, dtype=DTYPES[palette_dtype]))
 
     @classmethod
-    def of(cls, linear: nn.Linear, codes: Tensor, palettes: Tensor, *, bits: int, palette_rows: int | None) -> Self:
+    def of(cls, linear: nn.Linear, codes: Tensor, palettes: Tensor, *, bits: int, group_rows: int | None) -> Self:
         """The layer that replaces `linear`, of codes [out, in] in 0..2**bits - 1 and palettes [n_palettes, 2**bits]."""
         layer = cls(
             linear.in_features,
             linear.out_features,
             bits,
-            palette_rows=palette_rows,
+            group_rows=group_rows,
             palette_dtype=dtype_name(palettes.dtype),
             bias=linear.bias is not None,
             dtype=dtype_name(linear.weight.dtype),
@@ -64,7 +64,7 @@ class PaletteLinear(IntegerLinear):
             "in_features": self.in_features,
             "out_features": self.out_features,
             "bits": self.bits,
-            "palette_rows": self.palette_rows,
+            "group_rows": self.group_rows,
             "palette_dtype": dtype_name(self.palettes.dtype),
             "bias": self.bias is not None,
             "dtype": dtype_name(self.dtype),
@@ -75,7 +75,7 @@ class PaletteLinear(IntegerLinear):
 
     def rows(self, index: Tensor) -> Tensor:
         codes = unpack_bits(self.codes[index], self.bits, self.in_features).long()
-        return self.palettes[index // (self.palette_rows or self.out_features)].float().gather(1, codes)
+        return self.palettes[index // (self.group_rows or self.out_features)].float().gather(1, codes)
 
     def multiply(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))

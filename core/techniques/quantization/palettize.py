@@ -63,7 +63,8 @@ class Palettize(OneShot):
         names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         rows: dict[str, dict[str, Any]] = {}
         if self.weighted:
-            for block in context.blocks(subject, self.calibration_examples, names):
+            layers = [name for name in names if not isinstance(subject.model.get_submodule(name), nn.Embedding)]
+            for block in context.blocks(subject, self.calibration_examples, layers):
                 for group, norms in block.input_norms():
                     rows |= {name: self._replace(subject, name, norms.square()) for name in group}
         remaining = [name for name in names if name not in rows]
@@ -93,7 +94,7 @@ class Palettize(OneShot):
         shares = palettes.float().split([len(own) for own in groups])
         codes = [nearest_codes(*pair).view(-1, weight.shape[1]) for pair in zip(groups, shares, strict=True)]
         shared = self.rows if self.granularity == "rows" else None
-        return PaletteLinear.of(linear, torch.cat(codes), palettes, bits=self.bits, palette_rows=shared)
+        return PaletteLinear.of(linear, torch.cat(codes), palettes, bits=self.bits, group_rows=shared)
 
     def _replace(self, subject: Subject, name: str, importance: Tensor | None) -> dict[str, Any]:
         """Put a layer's packed matrices in its place; `importance` [matrices, in] is of their inputs."""

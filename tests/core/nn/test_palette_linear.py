@@ -15,7 +15,7 @@ def make(bits: int, rows: int | None, dtype: torch.dtype = torch.float16) -> tup
     codes = torch.randint(0, 2**bits, (10, 20), generator=generator)
     palettes = torch.randn(-(-10 // rows) if rows else 1, 2**bits, generator=generator).to(dtype)
     expected = [[float(palettes[o // (rows or 10), codes[o, i]]) for i in range(20)] for o in range(10)]
-    return PaletteLinear.of(linear, codes, palettes, bits=bits, palette_rows=rows), torch.tensor(expected)
+    return PaletteLinear.of(linear, codes, palettes, bits=bits, group_rows=rows), torch.tensor(expected)
 
 
 @pytest.mark.parametrize("rows", [None, 1, 4, 10])
