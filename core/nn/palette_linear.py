@@ -18,7 +18,7 @@ from core.nn.replacement import WeightCount
 class PaletteLinear(IntegerLinear):
     """Weights `palettes[code]`: every `group_rows` consecutive output channels share a palette of 2**bits values.
 
-    `group_rows` None means one palette for the whole layer; the last group is smaller where `group_rows` does not
+    `group_rows` None means one palette for the whole layer; the last group of rows is smaller where it does not
     divide the outputs. Activations keep their precision.
     """
 
@@ -71,11 +71,11 @@ class PaletteLinear(IntegerLinear):
         }
 
     def weight(self) -> Tensor:
-        codes = unpack_bits(self.codes, self.bits, self.in_features).long()
-        by_row = self.palettes.float().repeat_interleave(self.group_rows or self.out_features, dim=0)[
-            : self.out_features
-        ]
-        return by_row.gather(1, codes)
+        return self.rows(torch.arange(self.out_features, device=self.codes.device))
+
+    def rows(self, index: Tensor) -> Tensor:
+        codes = unpack_bits(self.codes[index], self.bits, self.in_features).long()
+        return self.palettes[index // (self.group_rows or self.out_features)].float().gather(1, codes)
 
     def multiply(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))

@@ -23,6 +23,7 @@ def make(bits: int, rows: int | None, dtype: torch.dtype = torch.float16) -> tup
 def test_weights_are_those_of_the_palettes_and_reload(bits, rows):
     layer, expected = make(bits, rows)
     assert torch.equal(layer.weight(), expected)
+    assert torch.equal(layer.rows(torch.tensor([7, 0, 7])), expected[[7, 0, 7]])
     x = torch.randn(2, 3, 20)
     assert torch.allclose(layer(x), F.linear(x, expected, layer.bias), atol=1e-5)
     with empty_weights():
