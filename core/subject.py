@@ -33,6 +33,8 @@ class Subject:
     compressed: bool = False
     constraints: dict[str, Constraint] = field(default_factory=dict)  # "main.blocks.0.ffn.up.weight" -> ...
     details: dict[str, Any] = field(default_factory=dict)  # what the last step reports: tables by layer, notes
+    trained_from: torch.dtype | None = None  # during a training: the main model's dtype before it was made float32
+    sensitivity: dict[str, Any] | None = None  # the table of a sensitivity step, if that was the last step
     covered: set[str] = field(default_factory=set)  # parameters and modules of the main model that it masked or swapped
 
     @property
@@ -44,6 +46,11 @@ class Subject:
     def dtype(self) -> torch.dtype:
         """The dtype of the main model: modules that a step adds must have the same."""
         return float_dtype(self.model)
+
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """The dtype that the main model is saved in, also during a training, in which its weights are float32."""
+        return self.trained_from or self.dtype
 
     def constrain(self, parameter: str, *, mask: Tensor) -> None:
         """Set the masked weights of a parameter of the main model to zero, now and in later steps."""

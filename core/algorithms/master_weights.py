@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import TechniqueFailure
+from core.nn.integer_linear import IntegerLinear
 from core.nn.precision import HALF_DTYPES, float_dtype
 
 
 class MasterWeights:
     """Turns the 16-bit tensors that a model saves into float32 ones; `restore` rounds them back.
 
-    What is added to the model meanwhile gets the model's own dtype. Names, ties and gradients' owners stay.
+    What is added to the model meanwhile gets the model's own dtype. Names, ties and gradients' owners stay. The scales
+    of integer layers are never converted: the codes were chosen for them.
     """
 
     def __init__(self, model: nn.Module):
@@ -38,6 +40,9 @@ class MasterWeights:
                 )
             wanted[name] = dtype
         self._convert(wanted)
+        for module in self.model.modules():
+            if isinstance(module, IntegerLinear):
+                module.to(self.dtype)
 
     def _convert(self, dtypes: dict[str, torch.dtype]) -> None:
         for name, tensor in list(_saved(self.model)):
@@ -64,7 +69,8 @@ def in_float32(model: nn.Module) -> Iterator[None]:
 
 def _saved(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Floating-point parameters and saved buffers; what is computed when a model is built keeps its dtype."""
+    scales = {id(b) for m in model.modules() if isinstance(m, IntegerLinear) for b in m.buffers()}
     names = model.state_dict().keys()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name in names and tensor.is_floating_point():
+        if name in names and tensor.is_floating_point() and id(tensor) not in scales:
             yield name, tensor

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from core.nn.experts.linear import ExpertLinear
 
-Layer = nn.Linear | nn.Conv2d
-
 
 def matrices_of(weight: Tensor, groups: int = 1) -> Tensor:
     """A linear's weight [K, C] or a convolution's [K, C, R, S] as [groups, K / groups, R * S * C]."""
@@ -37,12 +35,12 @@ def groups_of(layer: nn.Module) -> int:
     return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
-def input_rows(layer: Layer, x: Tensor) -> Tensor:
+def input_rows(layer: nn.Module, x: Tensor) -> Tensor:
     """What a layer's matrices are multiplied with: [..., in] or [B, C, H, W] as [groups, n, d].
 
-    Convolutions are those padded with zeros.
+    Convolutions are those padded with zeros; all other layers are linear ones, packed or not.
     """
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, nn.Conv2d):
         return x.reshape(1, -1, x.shape[-1])
     height, width = layer.kernel_size
     patches = F.unfold(F.pad(x, _padding(layer)), (height, width), dilation=layer.dilation, stride=layer.stride)

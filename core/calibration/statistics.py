@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from core.nn.experts.linear import ExpertLinear
+from core.nn.experts.packed import PackedExpertLinear
 from core.nn.experts.segments import Segments
 
 
@@ -51,6 +52,33 @@ class InputNorms:
         return torch.ones(1, d)
 
 
+class InputMagnitudes:
+    """The mean and the largest magnitude of each input channel over all vectors."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums = self._largest = torch.zeros(0)  # [groups, d] each; the sums are float64
+
+    def add(self, rows: Tensor) -> None:
+        if not rows.shape[1]:
+            return
+        magnitudes = _precise(rows).abs()
+        sums, largest = magnitudes.sum(dim=1, dtype=torch.float64), magnitudes.amax(dim=1)
+        self._sums = self._sums + sums if self.count else sums
+        self._largest = torch.maximum(self._largest, largest) if self.count else largest
+        self.count += rows.shape[1]
+
+    @property
+    def value(self) -> Tensor:
+        """Means and maxima, [groups, 2, d]."""
+        assert self.count, "no calibration input was recorded"
+        return torch.stack([(self._sums / self.count).to(self._largest.dtype), self._largest], dim=1)
+
+    def alike(self, d: int) -> Tensor:
+        """Ones [1, 2, d]."""
+        return torch.ones(1, 2, d)
+
+
 class Hessian:
     """H = 2/N sum x x^T: the second derivative of a layer's mean squared output error by each row of its weight."""
 
@@ -83,7 +111,7 @@ class OfExperts:
     Of an expert that no token reached nothing is known: its inputs count as alike.
     """
 
-    def __init__(self, make: Callable[[], Statistic], layer: ExpertLinear):
+    def __init__(self, make: Callable[[], Statistic], layer: ExpertLinear | PackedExpertLinear):
         self._layer = layer
         self._parts = [make() for _ in range(layer.experts)]
 
@@ -91,6 +119,11 @@ class OfExperts:
     def count(self) -> int:
         """Vectors seen by all of them."""
         return sum(part.count for part in self._parts)
+
+    @property
+    def parts(self) -> list[Statistic]:
+        """The statistic of each expert."""
+        return self._parts
 
     @property
     def unreached(self) -> list[int]:
@@ -104,7 +137,7 @@ class OfExperts:
 
     def each(self) -> Iterator[Tensor]:
         """The statistics of one expert after another, [...] each, computed on demand."""
-        d, device = self._layer.in_features, self._layer.weight.device
+        d, device = self._layer.in_features, next(iter(self._layer.state_dict().values())).device
         for part in self._parts:
             yield (part.value if part.count else part.alike(d).to(device))[0]
 

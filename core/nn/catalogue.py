@@ -1,5 +1,7 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
+from core.nn.activation_quant_linear import ActivationQuantLinear
+from core.nn.adapted_linear import AdaptedLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
@@ -10,6 +12,8 @@ from core.nn.attention.quantized_kv import QuantizedKvAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.binary_linear import BinaryLinear
+from core.nn.bit_linear import BitLinear
 from core.nn.corrected_linear import CorrectedLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
@@ -20,11 +24,14 @@ from core.nn.experts.switch import SwitchExperts
 from core.nn.experts.top2 import Top2Experts
 from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
+from core.nn.format_linear import FormatLinear
 from core.nn.gmlp import GmlpBlock
+from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
+from core.nn.packed_embedding import PackedEmbedding
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
@@ -34,24 +41,36 @@ from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
 from core.nn.sliced import SlicedBlock, SlicedNorm
 from core.nn.sparse_conv2d import SparseConv2d
-from core.nn.sparse_integer_linear import SparseDynamicInt8Linear, SparseQuantLinear
+from core.nn.sparse_integer_linear import (
+    SparseActivationQuantLinear,
+    SparseDynamicInt8Linear,
+    SparseLlmInt8Linear,
+    SparseQuantLinear,
+)
 from core.nn.sparse_linear import SparseLinear
 from core.nn.tokens.global_tokens import GlobalTokens
 from core.nn.tokens.merging import MergingBlock
 from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
+    "ActivationQuantLinear": ActivationQuantLinear,
+    "AdaptedLinear": AdaptedLinear,
     "BigBirdAttention": BigBirdAttention,
+    "BinaryLinear": BinaryLinear,
+    "BitLinear": BitLinear,
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,
     "CorrectedLinear": CorrectedLinear,
     "DynamicInt8Linear": DynamicInt8Linear,
+    "FormatLinear": FormatLinear,
     "Geglu": Geglu,
+    "LlmInt8Linear": LlmInt8Linear,
     "LowRankExpertLinear": LowRankExpertLinear,
     "LowRankLinear": LowRankLinear,
     "MergingBlock": MergingBlock,
     "NoisyTopKExperts": NoisyTopKExperts,
+    "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantizedKvAttention": QuantizedKvAttention,
     "QuantLinear": QuantLinear,
@@ -59,10 +78,12 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "SelectingBlock": SelectingBlock,
     "SlicedBlock": SlicedBlock,
     "SlicedNorm": SlicedNorm,
+    "SparseActivationQuantLinear": SparseActivationQuantLinear,
     "SparseConv2d": SparseConv2d,
     "SparseExpertLinear": SparseExpertLinear,
     "SparseDynamicInt8Linear": SparseDynamicInt8Linear,
     "SparseLinear": SparseLinear,
+    "SparseLlmInt8Linear": SparseLlmInt8Linear,
     "SparseQuantLinear": SparseQuantLinear,
     "SwitchExperts": SwitchExperts,
     "Top2Experts": Top2Experts,

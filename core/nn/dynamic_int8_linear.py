@@ -130,6 +130,9 @@ class DynamicInt8Linear(IntegerLinear):
     def weight(self) -> Tensor:
         return self.unpacked().float().mul_(self.scales.float()[:, None])
 
+    def rows(self, index: Tensor) -> Tensor:
+        return self.unpacked()[index].float().mul_(self.scales[index].float()[:, None])
+
     def unpacked(self) -> Tensor:
         """All codes, int8 [out, in]."""
         return self.codes
@@ -176,9 +179,12 @@ def cuda_multiply(codes: Tensor, scales: Tensor) -> Multiply:
     return run
 
 
-def float_multiply(codes: Tensor, scales: Tensor) -> Multiply:
-    """The product without an integer kernel: float64 holds every sum of fewer than 2**39 products exactly."""
-    return lambda x: (x.double() @ codes.t().double()).float().mul_(scales)
+def float_multiply(codes: Tensor, scales: Tensor, exact: torch.dtype = torch.float64) -> Multiply:
+    """The product without an integer kernel, summed in a dtype that is exact for it.
+
+    float64 holds every sum of fewer than 2**39 products of 8-bit codes.
+    """
+    return lambda x: (x.to(exact) @ codes.t().to(exact)).float().mul_(scales)
 
 
 def onednn_multiply(codes: Tensor, scales: Tensor) -> Multiply:

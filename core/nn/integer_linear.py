@@ -42,11 +42,15 @@ class IntegerLinear(Replacement):
         self.out_features = out_features
         self.dtype = DTYPES[dtype]
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, dtype=self.dtype)) if bias else None)
-        self._kernel: Callable[[Tensor], Tensor] | None = None  # set by `prepare`; never saved or copied
+        self._kernel: Callable[..., Tensor] | None = None  # set by `prepare`; never saved or copied
 
     def weight(self) -> Tensor:
         """The dequantized weights, float32 [out, in]."""
         raise NotImplementedError(type(self).__name__)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The dequantized weights of the rows `index` [n], float32 [n, in]."""
+        return self.weight()[index]
 
     def multiply(self, x: Tensor) -> Tensor:
         """x [rows, in] -> [rows, out] with the bias; `rows` is at least 1."""
@@ -73,11 +77,12 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        scales, self._kernel = self.scales, None
+        before, self._kernel = dict(self.named_buffers(recurse=False)), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=scales.device)).dtype
-        if self.scales.dtype != scales.dtype:
-            self.scales = scales.to(self.scales.device)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["scales"].device)).dtype
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class QuantLinear(IntegerLinear):
     """Weights `scale * (code - zero_point)`, one scale for each output channel or each group of its inputs.
 
     `group_size` None means one group, the whole row; the last group is shorter where it does not divide the inputs.
-    Symmetric weights have the fixed zero point 2**(bits - 1); others store theirs, packed like the codes. Activations
-    keep their precision.
+    Symmetric weights have the fixed zero point 2**(bits - 1); others store theirs, packed like the codes, or in float16
+    where they are real numbers. Activations keep their precision.
     """
 
     zero_points: Tensor | None
@@ -33,6 +33,7 @@ class QuantLinear(IntegerLinear):
         *,
         group_size: int | None = None,
         symmetric: bool = True,
+        real_zero_points: bool = False,
         scale_dtype: str = "float32",
         bias: bool = True,
         dtype: str = "float32",
@@ -41,11 +42,14 @@ class QuantLinear(IntegerLinear):
         self.bits = bits
         self.group_size = group_size
         self.symmetric = symmetric
+        self.real_zero_points = real_zero_points
         self.n_groups = -(-in_features // group_size) if group_size else 1
         code_bytes, zero_point_bytes = packed_length(in_features, bits), packed_length(self.n_groups, bits)
         self.register_buffer("codes", torch.zeros(out_features, code_bytes, dtype=torch.uint8))
         self.register_buffer("scales", torch.ones(out_features, self.n_groups, dtype=DTYPES[scale_dtype]))
         zero_points = None if symmetric else torch.zeros(out_features, zero_point_bytes, dtype=torch.uint8)
+        if real_zero_points:
+            zero_points = torch.zeros(out_features, self.n_groups, dtype=torch.float16)
         self.register_buffer("zero_points", zero_points)
 
     @classmethod
@@ -58,11 +62,12 @@ class QuantLinear(IntegerLinear):
         *,
         bits: int,
         group_size: int | None,
+        real_zero_points: bool = False,
     ) -> Self:
         """The layer that replaces `linear`.
 
         Codes [out, in] are in 0..2**bits - 1; scales and zero points are [out, n_groups]. Without zero points the
-        layer is symmetric.
+        layer is symmetric; real ones are values of float16.
         """
         layer = cls(
             linear.in_features,
@@ -70,6 +75,7 @@ class QuantLinear(IntegerLinear):
             bits,
             group_size=group_size,
             symmetric=zero_points is None,
+            real_zero_points=real_zero_points,
             scale_dtype=dtype_name(scales.dtype),
             bias=linear.bias is not None,
             dtype=dtype_name(linear.weight.dtype),
@@ -77,7 +83,8 @@ class QuantLinear(IntegerLinear):
         layer.codes = pack_bits(codes.to(torch.uint8), bits)
         layer.scales = scales.contiguous()
         if zero_points is not None:
-            layer.zero_points = pack_bits(zero_points.to(torch.uint8), bits)
+            packed = zero_points.half() if real_zero_points else pack_bits(zero_points.to(torch.uint8), bits)
+            layer.zero_points = packed.contiguous()
         if layer.bias is not None:
             layer.bias.data.copy_(linear.bias.data)
         return layer
@@ -89,6 +96,7 @@ class QuantLinear(IntegerLinear):
             "bits": self.bits,
             "group_size": self.group_size,
             "symmetric": self.symmetric,
+            "real_zero_points": self.real_zero_points,
             "scale_dtype": dtype_name(self.scales.dtype),
             "bias": self.bias is not None,
             "dtype": dtype_name(self.dtype),
@@ -103,8 +111,13 @@ class QuantLinear(IntegerLinear):
         return F.linear(x, self.weight().to(x.dtype), bias)
 
     def weight(self) -> Tensor:
-        grouped = self._offsets().mul_(self.scales.float()[:, :, None])
-        return grouped.flatten(1)[:, : self.in_features].contiguous()
+        return self._scaled(*self.unpacked())
+
+    def rows(self, index: Tensor) -> Tensor:
+        codes = unpack_bits(self.codes[index], self.bits, self.in_features)
+        if self.zero_points is None:
+            return self._scaled(codes, self.scales[index], self.unpacked_zero_points())
+        return self._scaled(codes, self.scales[index], unpack_bits(self.zero_points[index], self.bits, self.n_groups))
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [out, in], scales [out, n_groups], and zero points [out, n_groups] or, if symmetric, [1, 1]."""
@@ -112,14 +125,17 @@ class QuantLinear(IntegerLinear):
         return codes, self.scales, self.unpacked_zero_points()
 
     def unpacked_zero_points(self) -> Tensor:
-        """Zero points uint8 [out, n_groups] or, if symmetric, [1, 1]."""
+        """Zero points [out, n_groups] or, if symmetric, [1, 1]; uint8, or float16 if they are real numbers."""
         if self.zero_points is None:
             return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
+        if self.real_zero_points:
+            return self.zero_points
         return unpack_bits(self.zero_points, self.bits, self.n_groups)
 
     def zero_codes(self) -> Tensor:
-        """The codes [out, in] of a weight of zeros."""
+        """The codes uint8 [out, in] of a weight of zeros; where zero points are real numbers, the nearest ones."""
         zero_points, size = self.unpacked_zero_points(), self.group_size or self.in_features
+        zero_points = zero_points.round().clamp(0, 2**self.bits - 1).to(torch.uint8)
         if self.zero_points is None:
             return zero_points.expand(self.out_features, self.in_features)
         return zero_points.repeat_interleave(size, dim=1)[:, : self.in_features]
@@ -132,15 +148,20 @@ class QuantLinear(IntegerLinear):
             self._kernel = lay_out(self._format(), *self.unpacked())
 
     def count(self) -> WeightCount:
+        codes, _, zero_points = self.unpacked()
         return WeightCount(
             weights=self.in_features * self.out_features,
-            nonzeros=int(torch.count_nonzero(self._offsets().flatten(1)[:, : self.in_features])),
+            nonzeros=int(torch.count_nonzero(self._offsets(codes, zero_points).flatten(1)[:, : self.in_features])),
             bits=float(self.bits),
         )
 
-    def _offsets(self) -> Tensor:
-        """Codes minus zero points, float32 [out, n_groups, group]."""
-        codes, _, zero_points = self.unpacked()
+    def _scaled(self, codes: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
+        """The weights [rows, in] of rows of codes."""
+        grouped = self._offsets(codes, zero_points).mul_(scales.float()[:, :, None])
+        return grouped.flatten(1)[:, : self.in_features].contiguous()
+
+    def _offsets(self, codes: Tensor, zero_points: Tensor) -> Tensor:
+        """Codes [rows, in] minus zero points, float32 [rows, n_groups, group]."""
         group_size = self.group_size or self.in_features
         padded = F.pad(codes, (0, self.n_groups * group_size - self.in_features))
         return padded.unflatten(1, (self.n_groups, group_size)).float().sub_(zero_points.float()[:, :, None])

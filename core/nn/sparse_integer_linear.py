@@ -10,9 +10,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from core.nn.activation_quant_linear import ActivationQuantLinear, QuantizedInput
+from core.nn.activation_quantizer import ActivationQuantizer
 from core.nn.bitpack import pack_bits, packed_length, unpack_bits
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.packing import Layout, make_layout, smallest_layout
 from core.nn.quant_linear import QuantLinear
 
@@ -63,6 +66,17 @@ class SparseQuantLinear(QuantLinear):
         return {**super().arguments(), **self.layout.arguments()}
 
 
+class SparseActivationQuantLinear(QuantizedInput, SparseQuantLinear):
+    """A `SparseQuantLinear` whose inputs are quantized."""
+
+    @classmethod
+    def pack(cls, layer: QuantLinear) -> Self:
+        assert isinstance(layer, QuantizedInput)
+        packed = super().pack(layer)
+        packed.activation = layer.activation
+        return packed
+
+
 class SparseDynamicInt8Linear(DynamicInt8Linear):
     """A `DynamicInt8Linear` that stores only the `codes` [n_values] at `places`; all others are zero."""
 
@@ -105,6 +119,10 @@ class SparseDynamicInt8Linear(DynamicInt8Linear):
         return {**super().arguments(), **self.layout.arguments()}
 
 
+class SparseLlmInt8Linear(LlmInt8Linear, SparseDynamicInt8Linear):
+    """A `LlmInt8Linear` that stores only the nonzero codes."""
+
+
 def without_zeros(layer: IntegerLinear) -> IntegerLinear:
     """The layer with only its nonzero codes stored, where this takes fewer bytes; otherwise `layer` itself."""
     pack = _PACKERS.get(type(layer))
@@ -114,7 +132,18 @@ def without_zeros(layer: IntegerLinear) -> IntegerLinear:
     return packed if packed.codes.nbytes + packed.places.nbytes < layer.codes.nbytes else layer
 
 
+def with_activations(layer: QuantLinear, activation: ActivationQuantizer) -> QuantLinear:
+    """The layer with the same weights whose inputs `activation` rounds; `layer` is of a class in `ROUNDS_INPUTS`."""
+    return ROUNDS_INPUTS[type(layer)].around(layer, activation)
+
+
+ROUNDS_INPUTS: dict[type[QuantLinear], type[QuantizedInput]] = {
+    QuantLinear: ActivationQuantLinear,
+    SparseQuantLinear: SparseActivationQuantLinear,
+}
 _PACKERS: dict[type[IntegerLinear], Callable[..., Any]] = {
+    ActivationQuantLinear: SparseActivationQuantLinear.pack,
     QuantLinear: SparseQuantLinear.pack,
     DynamicInt8Linear: SparseDynamicInt8Linear.pack,
+    LlmInt8Linear: SparseLlmInt8Linear.pack,
 }

@@ -5,6 +5,7 @@ from pydantic import BaseModel
 READ_AS = {
     "steps": "updates",  # a recipe has steps; a training has updates
     "observer": "range estimator",
+    "activation_observer": "range estimator of activations",
 }
 _UNITS = {"gb": "GB"}
 

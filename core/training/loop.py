@@ -77,6 +77,7 @@ class Training:
         self.split = subject.task.split("train")
         torch.manual_seed(context.generator("training").initial_seed())
         self.masters = MasterWeights(self.model)
+        subject.trained_from = self.masters.dtype
         for method in methods:
             method.begin(subject, context)
         self.optimizer = self._build_optimizer()
@@ -96,6 +97,7 @@ class Training:
         for method in self.methods:
             method.end(self.subject)
         self.masters.restore()
+        self.subject.trained_from = None
         self.model.eval()
 
     def _make_updates(self) -> None:

@@ -25,6 +25,7 @@ from core.techniques.training.train import Train
 from tests import simulated_device
 from tests.core.fakes import StopAt, context
 from tests.core.techniques.pruning.families import kind_of, loaded, subject_of
+from tests.core.techniques.steps import precede
 from tests.core.techniques.test_contract import SOURCES
 from tests.core.techniques.test_orders import SETTINGS
 
@@ -101,6 +102,8 @@ def apply_on_both(name: str, families: list[str], sim: torch.device, folder: Pat
     step = bound(name)
     on_cpu = fitting(step, families)
     on_sim = moved(on_cpu, sim)
+    precede(step, on_cpu)
+    precede(step, on_sim, device=sim)
     step.apply(on_cpu, context(on_cpu))
     step.apply(on_sim, context(on_sim, device=sim))
     require_on(sim, on_sim)

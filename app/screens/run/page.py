@@ -7,7 +7,7 @@ from app.screens.run import artifact, champions, details, header, notes, progres
 from app.text import stages as words
 from app.web import identity, navigation
 
-actor = identity.actor()
+actor = identity.require_actor()
 asked = st.query_params.get("run", "")
 run = run_details.load_run(int(asked), actor.project.id) if asked.isdecimal() else None
 if run is None:
@@ -39,12 +39,12 @@ def show() -> None:
     header.show_title(run, actor)
     header.show_state(run)
     stages = run_details.load_stages(run_id)
-    latencies = words.with_conditions(run_details.load_latencies(run_id))
+    latencies = words.add_conditions(run_details.load_latencies(run_id))
     conditions = list(dict.fromkeys(latencies["conditions"]))
     chosen = st.session_state.get("conditions")
     seen = chosen if chosen in conditions else next(iter(conditions), None)
     if not stages.empty:
-        results.show_summary(words.with_latency(stages, latencies, seen))
+        results.show_summary(words.add_latency(stages, latencies, seen))
     tabs = dict(zip(TABS, st.tabs(TABS, key="tab", bind="query-params"), strict=True))
     opened = next((name for name, tab in tabs.items() if tab.open), TABS[0])
     with tabs[opened]:

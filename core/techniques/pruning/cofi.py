@@ -27,7 +27,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.spec.model import ModelSpec
 from core.subject import Subject
-from core.tasks.base import logits_of
+from core.tasks.base import logits_of, require_predictions
 from core.technique import (
     BLOCKS,
     INTEGER_CODES,
@@ -97,6 +97,7 @@ class Cofi(TrainingMethod):
 
     def check(self, subject: Subject) -> None:
         """The model's parts are known, and masks have time to settle."""
+        require_predictions(subject.task, "teacher")
         structure_of(subject.model, stream=self.residual)
         if self.start + self.rise >= 1:
             raise SpecError.of("rise", self.rise, f"ends after the training (start {self.start:g})", "Choose less.")

@@ -15,7 +15,7 @@ from core.families import Family
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.precision import is_precise
 from core.subject import Subject
-from core.technique import INTEGER_CODES, OneShot
+from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, OneShot
 from core.techniques.quantization.layers import quantizable, quantize_layers
 
 
@@ -24,19 +24,23 @@ class DynamicInt8(OneShot):
 
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/2206.01861"
-    leaves = frozenset({INTEGER_CODES})
+    leaves = frozenset({INTEGER_CODES, QUANTIZED_ACTIVATIONS})
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by integer ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         quantize_layers(subject, context, names, 8, quantize)
 
 

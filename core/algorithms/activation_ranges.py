@@ -1,0 +1,41 @@
+"""Static ranges of activations from calibration: extremes, their moving average, percentiles, or the least error.
+
+Papers: https://arxiv.org/abs/1712.05877 (moving averages of extremes), https://arxiv.org/abs/2004.09602 (percentiles,
+and the range of least error).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from core.algorithms.quantization_grids import MSE_FACTORS
+from core.calibration.activations import ActivationValues
+from core.nn.activation_quantizer import activation_grid
+
+ActivationObserverName = Literal["min-max", "ema", "percentile", "mse"]
+
+
+def static_range(
+    values: ActivationValues, observer: ActivationObserverName, bits: int, symmetric: bool, percentile: float = 99.99
+) -> tuple[Tensor, Tensor]:
+    """The lower and upper end, scalars, of the range that `observer` chooses for a layer's inputs."""
+    low, high = (values.averages if observer == "ema" else values.extremes).unbind()
+    if observer == "percentile":
+        ordered = values.sample.flatten().sort().values
+        last = (len(ordered) - 1) * percentile / 100
+        return ordered[len(ordered) - 1 - round(last)], ordered[round(last)]
+    if observer == "mse":
+        return least_error_range(values.sample, low, high, bits, symmetric)
+    return low, high
+
+
+def least_error_range(x: Tensor, low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """Of the multiples MSE_FACTORS of a range, the one whose grid has the least squared error on x."""
+    errors = []
+    for factor in MSE_FACTORS:
+        grid = activation_grid(factor * low, factor * high, bits, symmetric)
+        errors.append((grid.nearest(x) - x).square().mean(dtype=torch.float64))
+    factors = torch.tensor(MSE_FACTORS, dtype=low.dtype, device=low.device)
+    best = factors[torch.stack(errors).argmin()]
+    return best * low, best * high
