@@ -24,7 +24,7 @@ from core.families import Family
 from core.models.foldable import Fold, folds
 from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
-from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, OneShot
+from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, ROTATED_STREAM, OneShot
 from core.techniques.activation_settings import ActivationSettings
 from core.techniques.grid_settings import GridSettings
 from core.techniques.quantization.inputs import quantize_inputs
@@ -48,7 +48,10 @@ class Smoothquant(ActivationSettings, GridSettings, OneShot):
     family = Family.QUANTIZATION
     paper = "https://arxiv.org/abs/2211.10438"
     leaves = frozenset({INTEGER_CODES, QUANTIZED_ACTIVATIONS})
-    refuses = {INTEGER_CODES: "Integer codes cannot be scaled: put smoothquant before the step that quantizes."}
+    refuses = {
+        INTEGER_CODES: "Integer codes cannot be scaled: put smoothquant before the step that quantizes.",
+        ROTATED_STREAM: "Norms of a rotated stream have no weights to scale: use activation_quantization.",
+    }
 
     bits: int = Field(8, ge=2, le=8, description="bits per weight")
     strength: float = Field(
