@@ -35,6 +35,7 @@ from core.techniques.pruning.head_pruning import HeadPruning
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
 from core.techniques.pruning.movement_pruning import MovementPruning
 from core.techniques.pruning.nm_pruning import NmPruning
+from core.techniques.pruning.reap import Reap
 from core.techniques.pruning.slicegpt import Slicegpt
 from core.techniques.pruning.sparsegpt import Sparsegpt
 from core.techniques.pruning.token_merging import TokenMerging
@@ -88,6 +89,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "wanda": Wanda,
     "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
+    "reap": Reap,
     "rotation": Rotation,
     "kv_cache_quantization": KvCacheQuantization,
     "linear_attention": LinearAttentionStep,

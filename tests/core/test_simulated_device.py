@@ -39,6 +39,7 @@ FAMILIES = {
     "gpt2": {},
     "bert": {},
     "vit": {},
+    "mixtral": {},
 }
 KINDS = {"image": Kind.IMAGE_CLASSIFICATION, "text": Kind.LANGUAGE_MODELLING, "padded": Kind.TEXT_CLASSIFICATION}
 ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]

@@ -50,7 +50,7 @@ class Smoothquant(ActivationSettings, GridSettings, OneShot):
     leaves = frozenset({INTEGER_CODES, QUANTIZED_ACTIVATIONS})
     refuses = {
         INTEGER_CODES: "Integer codes cannot be scaled: put smoothquant before the step that quantizes.",
-        ROTATED_STREAM: "A rotated stream has norms without weights, and no outliers: use activation_quantization.",
+        ROTATED_STREAM: "Norms of a rotated stream have no weights to scale: use activation_quantization.",
     }
 
     bits: int = Field(8, ge=2, le=8, description="bits per weight")
