@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.calibration import CalibrationBlock, CalibrationSet, Coverage, count_tokens, walk
+from core.calibration.sequential import Finished
 from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import Task
@@ -72,11 +73,12 @@ class Context:
         *,
         batch_size: int | None = None,
         targets: bool = False,
+        finished: Finished | None = None,
     ) -> Iterator[CalibrationBlock]:
         """The main model's blocks in the order of execution, with the inputs of those of `layers` that each contains.
 
-        Changes to a block affect the inputs of the next one. `targets` are what blocks gave before any change. See
-        `core.calibration`.
+        Changes to a block affect the inputs of the next one. `targets` are what blocks gave before any change.
+        `finished` takes up what an earlier attempt has finished. See `core.calibration`.
         """
         batches = self.calibration(n_examples)
         return walk(
@@ -88,4 +90,5 @@ class Context:
             coverage=self.coverage,
             batch_size=batch_size,
             targets=targets,
+            finished=finished,
         )

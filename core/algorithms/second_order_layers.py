@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.algorithms.finished_blocks import FinishedBlocks
 from core.algorithms.packed_layers import linears_of, replace_by_packed
 from core.algorithms.quantization_grids import Fit, QuantizationScheme, QuantizedWeight
 from core.algorithms.rounding import Rounding
@@ -37,10 +38,11 @@ def sweep_by_hessians(
     """Prune or quantize each of `layers`, update the weights to come, and return one row of the report for each layer.
 
     Weights that were pruned before stay zero and count towards the pattern. A warning tells of Hessians that needed
-    more damping, or of which only the diagonal could be used.
+    more damping, or of which only the diagonal could be used. A run that was killed goes on at its first unfinished
+    block.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for block in context.blocks(subject, n_examples, layers):
+    finished = FinishedBlocks(subject, context)
+    for block in context.blocks(subject, n_examples, layers, finished=finished):
         for names, hessians in block.hessians(sequential=plan.sequential):
             sweeps = [_LayerSweep(subject, name, plan) for name in names]
             for index, hessian in enumerate(hessians):
@@ -48,8 +50,8 @@ def sweep_by_hessians(
                 _tell(context, factor, plan, names, index if len(sweeps[0].matrices) > 1 else None)
                 for sweep in sweeps:
                     sweep.solve_next(hessian, factor)
-            rows |= {sweep.name: sweep.finish() for sweep in sweeps}
-    return [rows[name] for name in layers if name in rows]
+            finished.rows |= {sweep.name: sweep.finish() for sweep in sweeps}
+    return [finished.rows[name] for name in layers if name in finished.rows]
 
 
 def _tell(context: Context, factor: Factor, plan: SweepPlan, names: list[str], index: int | None) -> None:

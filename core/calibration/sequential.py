@@ -36,6 +36,14 @@ class Reports(Protocol):
     def event(self, level: str, message: str) -> None: ...
 
 
+class Finished(Protocol):
+    """Keeps finished parts of a walk, and has those of an earlier attempt (`core.algorithms.finished_blocks`)."""
+
+    def restore(self, modules: Sequence[str]) -> bool: ...
+
+    def save(self, modules: Sequence[str], layers: Sequence[str]) -> None: ...
+
+
 class _Place:
     """Reports the progress of the walk, at which a run may be cancelled."""
 
@@ -194,13 +202,15 @@ def walk(
     coverage: Coverage | None = None,
     batch_size: int | None = None,
     targets: bool = False,
+    finished: Finished | None = None,
 ) -> Iterator[CalibrationBlock]:
     """The model's blocks in the order of execution, with those of `layers` (full names) that each holds.
 
     `coverage` takes note of what the layers see. What is done to a block before the next one is asked for is in the
     next one's inputs. Layers outside of blocks, and those of models whose blocks are not known, are walked group by
     group, with the whole model's forward pass as far as their inputs. `batch_size` is the most examples of a batch;
-    with `targets` blocks have the outputs that they gave before any change to the model.
+    with `targets` blocks have the outputs that they gave before any change to the model. What `finished` has is put
+    back, and not walked again.
     """
     batches = [piece for batch in batches for piece in _pieces(batch, batch_size)]
     was_training = model.training
@@ -214,18 +224,30 @@ def walk(
             place = _Place(record, index, len(order.parts), part.name)
             place.report()
             if not part.is_block:
-                yield CalibrationBlock(model, part, batches, place, coverage=coverage)
+                yield from _unfinished(CalibrationBlock(model, part, batches, place, coverage=coverage), finished)
                 continue
             hidden = hidden or HiddenStates(model, batches, order.extras, device, keep_originals=targets)
             outputs = list(_originals(hidden, part.name, place)) if targets else None
             if part.groups:
-                yield CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
+                block = CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
+                yield from _unfinished(block, finished)
             for i in range(len(batches) if index < last else 0):
                 place.report(1.0)
                 hidden.advance(part.name, i)
             hidden.originals = outputs or hidden.originals
     finally:
         model.train(was_training)
+
+
+def _unfinished(block: CalibrationBlock, finished: Finished | None) -> Iterator[CalibrationBlock]:
+    """The block, unless it is finished; afterwards it is."""
+    layers = [name for group in block.groups for name in group]
+    modules = [block.name] if block.is_block else layers
+    if finished is None:
+        yield block
+    elif not finished.restore(modules):
+        yield block
+        finished.save(modules, layers)
 
 
 def _originals(hidden: HiddenStates, name: str, place: _Place) -> Iterator[Tensor]:

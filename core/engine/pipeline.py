@@ -157,8 +157,7 @@ class Execution:
         folder = self.artifacts.open(key)
         if position == 0:
             self.planner.source(plan.source).module.to("cpu")  # from now on it is read from its artifact
-        checkpoint = self._checkpoint(key)
-        if checkpoint is not None:
+        for checkpoint in () if self.resume is None else self.resume.glob(f"{key}.*"):
             checkpoint.unlink(missing_ok=True)
         return folder
 

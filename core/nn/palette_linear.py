@@ -16,10 +16,10 @@ from core.nn.replacement import WeightCount
 
 
 class PaletteLinear(IntegerLinear):
-    """Weights `palettes[code]`: every `rows` consecutive output channels share a palette of 2**bits values.
+    """Weights `palettes[code]`: every `group_rows` consecutive output channels share a palette of 2**bits values.
 
-    `rows` None means one palette for the whole layer; the last group of rows is smaller where `rows` does not divide
-    the outputs. Activations keep their precision.
+    `group_rows` None means one palette for the whole layer; the last group of rows is smaller where it does not
+    divide the outputs. Activations keep their precision.
     """
 
     palettes: Tensor
@@ -30,26 +30,26 @@ class PaletteLinear(IntegerLinear):
         out_features: int,
         bits: int,
         *,
-        rows: int | None = None,
+        group_rows: int | None = None,
         palette_dtype: str = "float32",
         bias: bool = True,
         dtype: str = "float32",
     ):
         super().__init__(in_features, out_features, bias=bias, dtype=dtype)
-        self.bits, self.rows = bits, rows
-        n_palettes = -(-out_features // rows) if rows else 1
+        self.bits, self.group_rows = bits, group_rows
+        n_palettes = -(-out_features // group_rows) if group_rows else 1
         code_bytes = packed_length(in_features, bits)
         self.register_buffer("codes", torch.zeros(out_features, code_bytes, dtype=torch.uint8))
         self.register_buffer("palettes", torch.zeros(n_palettes, 2**bits, dtype=DTYPES[palette_dtype]))
 
     @classmethod
-    def of(cls, linear: nn.Linear, codes: Tensor, palettes: Tensor, *, bits: int, rows: int | None) -> Self:
+    def of(cls, linear: nn.Linear, codes: Tensor, palettes: Tensor, *, bits: int, group_rows: int | None) -> Self:
         """The layer that replaces `linear`, of codes [out, in] in 0..2**bits - 1 and palettes [n_palettes, 2**bits]."""
         layer = cls(
             linear.in_features,
             linear.out_features,
             bits,
-            rows=rows,
+            group_rows=group_rows,
             palette_dtype=dtype_name(palettes.dtype),
             bias=linear.bias is not None,
             dtype=dtype_name(linear.weight.dtype),
@@ -64,16 +64,18 @@ class PaletteLinear(IntegerLinear):
             "in_features": self.in_features,
             "out_features": self.out_features,
             "bits": self.bits,
-            "rows": self.rows,
+            "group_rows": self.group_rows,
             "palette_dtype": dtype_name(self.palettes.dtype),
             "bias": self.bias is not None,
             "dtype": dtype_name(self.dtype),
         }
 
     def weight(self) -> Tensor:
-        codes = unpack_bits(self.codes, self.bits, self.in_features).long()
-        by_row = self.palettes.float().repeat_interleave(self.rows or self.out_features, dim=0)[: self.out_features]
-        return by_row.gather(1, codes)
+        return self.rows(torch.arange(self.out_features, device=self.codes.device))
+
+    def rows(self, index: Tensor) -> Tensor:
+        codes = unpack_bits(self.codes[index], self.bits, self.in_features).long()
+        return self.palettes[index // (self.group_rows or self.out_features)].float().gather(1, codes)
 
     def multiply(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from core.algorithms.master_weights import MasterWeights
+from core.artifacts import checkpoint
 from core.context import Context
 from core.errors import Interrupted, TechniqueFailure
 from core.measure.score import evaluate, principal
 from core.subject import Constraint, Subject
 from core.tasks.base import logits_of
 from core.technique import Losses, TrainingMethod, Update
-from core.training import checkpoint
 
 CHECKPOINT_SECONDS = 300
 CURVE_POINTS = 2000  # a longer training draws every n-th update

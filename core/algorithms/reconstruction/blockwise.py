@@ -2,11 +2,13 @@
 
 The walk keeps the hidden states of two models, the unchanged one and the one whose blocks are rounded so far, and a
 float32 copy of one block. Learning begins with rounding to nearest, which is kept where learning makes nothing better.
+A run that was killed goes on at the first block that it has not finished.
 """
 
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from core.algorithms.finished_blocks import FinishedBlocks
 from core.algorithms.packed_layers import replace_by_packed
 from core.algorithms.reconstruction.learning import Learn, Learning, Packed, Plan, weight_of
 from core.algorithms.reconstruction.row_grid import RowGrid
@@ -24,23 +26,23 @@ def reconstruct(
     `output_error` is the root mean square error of the outputs of a layer's block (or of the layer itself) over their
     root mean square, `nearest_output_error` that of rounding to nearest.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    learned = 0
-    blocks = context.blocks(subject, plan.calibration_examples, layers, batch_size=plan.batch_size, targets=True)
+    finished = FinishedBlocks(subject, context)
+    blocks = context.blocks(
+        subject, plan.calibration_examples, layers, batch_size=plan.batch_size, targets=True, finished=finished
+    )
     for block in blocks:
         n_units = sum(map(len, block.groups)) if plan.by_layer or not block.is_block else 1
         for index, unit in enumerate(_units(block, plan)):
-            start = learned * plan.iterations
             grids = {
                 name: RowGrid(block.layer(name), plan.scheme, subject.mask(f"{name}.weight"))
                 for name in unit.parameters
             }
-            learning = Learning(unit, grids, plan, context, block, index / n_units, 1 / n_units, start)
+            learning = Learning(unit, grids, plan, context, block, index / n_units, 1 / n_units, finished.updates)
             chosen, errors = _learned(learning, learn)
-            learned += 1
+            finished.updates += plan.iterations
             for name, packed in chosen.items():
-                rows[name] = {**replace_by_packed(subject, name, packed, plan.scheme.bits), **errors}
-    return [rows[name] for name in layers]
+                finished.rows[name] = {**replace_by_packed(subject, name, packed, plan.scheme.bits), **errors}
+    return [finished.rows[name] for name in layers]
 
 
 def _units(block: CalibrationBlock, plan: Plan) -> Iterator[Unit]:

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from core.algorithms.master_weights import MasterWeights
+from core.artifacts import checkpoint
 from core.errors import TechniqueFailure
 from core.subject import Subject
 from core.techniques.training.train import Train
-from core.training import checkpoint
 from core.training.loop import Training
 from tests.core.fakes import context, plane_subject, taken_up
 from tests.core.training.test_loop import plan, same, weights

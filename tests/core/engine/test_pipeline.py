@@ -185,6 +185,27 @@ def test_an_interrupted_run_goes_on_where_it_was(whole, tmp_path):
     assert not list(tmp_path.glob("draft-*"))
 
 
+class StoppingAtSecondBlock(MemoryRecord):
+    """Interrupts a step that goes block by block, once."""
+
+    def progress(self, fraction, text):
+        if text == "blocks.1":
+            raise Interrupted
+
+
+def test_a_step_that_goes_block_by_block_goes_on_at_its_first_unfinished_block(tmp_path):
+    model = {"source": "builtin:vit", "dim": 16, "depth": 2, "heads": 2}
+    asked = spec({"autoround": {"iterations": 2, "calibration_examples": 8}}, model=model)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "a", asked, StoppingAtSecondBlock(), tmp_path / "resume")
+    assert len(list((tmp_path / "resume").iterdir())) == 1
+    record = MemoryRecord()
+    resumed = run(tmp_path / "a", asked, record, tmp_path / "resume")
+    assert ("info", "blocks.0: taken up from an earlier attempt") in record.events
+    assert list((tmp_path / "resume").iterdir()) == []
+    assert same(weights(tmp_path / "a", resumed[1]), weights(tmp_path / "b", run(tmp_path / "b", asked)[1]))
+
+
 def test_an_explicit_reference_comes_first_and_is_measured(whole, tmp_path):
     reference = {"source": "builtin:vit", "dim": 8, "depth": 1, "heads": 1, "recipe": [MORE]}
     record = MemoryRecord()

@@ -15,7 +15,7 @@ def make(bits: int, rows: int | None, dtype: torch.dtype = torch.float16) -> tup
     codes = torch.randint(0, 2**bits, (10, 20), generator=generator)
     palettes = torch.randn(-(-10 // rows) if rows else 1, 2**bits, generator=generator).to(dtype)
     expected = [[float(palettes[o // (rows or 10), codes[o, i]]) for i in range(20)] for o in range(10)]
-    return PaletteLinear.of(linear, codes, palettes, bits=bits, rows=rows), torch.tensor(expected)
+    return PaletteLinear.of(linear, codes, palettes, bits=bits, group_rows=rows), torch.tensor(expected)
 
 
 @pytest.mark.parametrize("rows", [None, 1, 4, 10])
@@ -23,6 +23,7 @@ def make(bits: int, rows: int | None, dtype: torch.dtype = torch.float16) -> tup
 def test_weights_are_those_of_the_palettes_and_reload(bits, rows):
     layer, expected = make(bits, rows)
     assert torch.equal(layer.weight(), expected)
+    assert torch.equal(layer.rows(torch.tensor([7, 0, 7])), expected[[7, 0, 7]])
     x = torch.randn(2, 3, 20)
     assert torch.allclose(layer(x), F.linear(x, expected, layer.bias), atol=1e-5)
     with empty_weights():

@@ -11,7 +11,7 @@ from core.errors import SpecError
 from core.integrity import PACKED
 from core.measure import size
 from core.nn.quant_linear import QuantLinear
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 from core.spec.schema_validation import validate
@@ -195,16 +195,16 @@ def test_times_of_other_hardware_are_measured_again(measured):
 def test_it_must_follow_a_sensitivity_step(recipe, message):
     spec = RunSpec.parse({"model": "builtin:vit", "task": "builtin:digits", "recipe": recipe})
     if not message:
-        validate(spec, Catalogue(**catalogue(plugins=False)))
+        validate(spec, Catalogue(**describe_catalogue(plugins=False)))
         return
     with pytest.raises(SpecError, match=message) as raised:
-        validate(spec, Catalogue(**catalogue(plugins=False)))
+        validate(spec, Catalogue(**describe_catalogue(plugins=False)))
     assert raised.value.problems[0].remedy == "Put a sensitivity step directly before this one."
 
 
 def test_after_a_run_whose_last_step_is_not_known_here_the_run_itself_refuses():
     spec = RunSpec.parse({"model": "run:1", "task": "builtin:digits", "recipe": [{"mixed_precision": {}}]})
-    validate(spec, Catalogue(**catalogue(plugins=False)))
+    validate(spec, Catalogue(**describe_catalogue(plugins=False)))
     subject = made(depth=2)
     with pytest.raises(SpecError, match="needs a sensitivity table"):
         MixedPrecision().apply(subject, context(subject))

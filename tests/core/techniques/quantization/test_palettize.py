@@ -88,6 +88,13 @@ def test_importances_are_mean_squares_of_the_inputs_after_earlier_blocks_have_ch
 
 
 @pytest.mark.parametrize("weighted", [False, True])
+def test_a_tied_embedding_is_packed_once_with_the_head(weighted):
+    subject = applied(subject_of("builtin gpt", depth=2), include_embeddings=True, weighted=weighted)
+    assert subject.model.embedding.table is subject.model.head
+    assert isinstance(subject.model.head, PaletteLinear)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
 def test_experts_have_palettes_of_their_own(weighted):
     subject = applied(subject_of("mixtral", depth=2), weighted=weighted)
     experts = [m for m in subject.model.modules() if isinstance(m, PackedExpertLinear)]

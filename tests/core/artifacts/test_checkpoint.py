@@ -1,6 +1,6 @@
 import torch
 
-from core.training.checkpoint import load_state, save_state
+from core.artifacts.checkpoint import load_state, save_state
 
 
 def test_nested_state_comes_back_with_its_types_and_keys(tmp_path):
