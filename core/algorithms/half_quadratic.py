@@ -14,7 +14,6 @@ from torch import Tensor
 from core.algorithms.quantization_grids import Grid, min_max
 
 KAPPA = 1.01
-ZERO_POINT_DTYPE = torch.float16  # of zero points that are real numbers
 _SMALLEST = torch.finfo(torch.float32).tiny
 
 
@@ -38,7 +37,7 @@ def half_quadratic(
 ) -> RealGrid:
     """The grid of least sum |error|^norm among those of all iterations, and that of `min_max`, for each row [rows, n].
 
-    Scales are rounded to `dtype`, zero points to ZERO_POINT_DTYPE. Rows that hold exact zeros (pruned weights) have
+    Scales and zero points are rounded to `dtype`. Rows that hold exact zeros (pruned weights) have
     integer zero points, and keep their zeros. `fit_scale` also finds the least-squares scale after each zero point.
     """
     holds_zero = (x == 0).any(dim=1, keepdim=True)
@@ -86,5 +85,5 @@ def _improved(grid: RealGrid, x: Tensor, norm: float, beta: float, fit_scale: bo
 def _stored(grid: RealGrid, holds_zero: Tensor, dtype: torch.dtype) -> RealGrid:
     """The grid as it is stored."""
     whole = grid.zero_point.round().clamp(0, 2**grid.bits - 1)
-    zero_point = torch.where(holds_zero, whole, grid.zero_point.to(ZERO_POINT_DTYPE).float())
+    zero_point = torch.where(holds_zero, whole, grid.zero_point.to(dtype).float())
     return replace(grid, scale=grid.scale.to(dtype).float(), zero_point=zero_point)

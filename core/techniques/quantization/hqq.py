@@ -1,10 +1,10 @@
 """HQQ: zero points that make a robust norm of the errors least, found in a few iterations without data.
 
-Published by Badri and Shaji (2023). As in their code, the grid is affine, its zero points are real numbers (stored in
-float16, and counted), the norm is 0.7, and 20 iterations start with a quadratic weight of 10 that grows by 1 % each
-time. Here errors are measured in steps of the grid, so that the unit of the weights does not matter; each group keeps
-the best of its iterations, never worse than rounding to nearest; groups with pruned weights have integer zero points,
-since these weights must stay exactly zero; and scales may be fitted too.
+Published by Badri and Shaji (2023). As in their code, the grid is affine, its zero points are real numbers (stored as
+the scales are, and counted), the norm is 0.7, and 20 iterations start with a quadratic weight of 10 that grows by 1 %
+each time. Here errors are measured in steps of the grid, so that the unit of the weights does not matter; each group
+keeps the best of its iterations, never worse than rounding to nearest; groups with pruned weights have integer zero
+points, since these weights must stay exactly zero; and scales may be fitted too.
 """
 
 from functools import partial

@@ -54,7 +54,7 @@ def test_it_does_what_the_published_iteration_does(bits, fit_scale):
     errors = torch.tensor([error for _, error in expected])
     compared = errors < 0.97 * plain
     assert compared.float().mean() > 0.4
-    assert torch.allclose(found[compared], errors[compared], rtol=0.03)  # zero points are rounded to float16
+    assert torch.allclose(found[compared], errors[compared], rtol=0.03)  # ours are sums in float32
     zero_points = torch.tensor([zero for zero, _ in expected])
     assert float((grid.zero_point[compared, 0] - zero_points[compared]).abs().median()) < 0.005
 
@@ -68,9 +68,10 @@ def test_no_row_is_worse_than_rounded_to_nearest(bits, dtype, fit_scale, norm):
     grid = half_quadratic(x, bits, dtype, fit_scale=fit_scale, norm=norm)
     found, plain = lp_error(grid, x, norm), lp_error(min_max(x, bits, False, dtype), x, norm)
     assert (found <= plain * (1 + 1e-6)).all()
-    assert found.sum() < 0.98 * plain.sum()
+    coarse = bits == 8 and dtype == torch.bfloat16  # which has no fractions of a zero point above 128
+    assert found.sum() < (1.0 if coarse else 0.98) * plain.sum()
     assert torch.equal(grid.scale.to(dtype).float(), grid.scale)
-    assert torch.equal(grid.zero_point.half().float(), grid.zero_point)
+    assert torch.equal(grid.zero_point.to(dtype).float(), grid.zero_point)
 
 
 @pytest.mark.parametrize("bits", [2, 4])

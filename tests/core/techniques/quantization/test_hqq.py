@@ -34,6 +34,8 @@ def test_no_layer_has_a_larger_error_than_rounded_to_nearest(bits, settings):
     size = packed.group_size or 200
     wide = [t.float().repeat_interleave(size, dim=1)[:, :200] for t in (scales, zero_points)]
     assert torch.equal(packed.weight(), wide[0] * (codes.float() - wide[1]))
+    index = torch.tensor([5, 0, 31])
+    assert torch.equal(packed.rows(index), packed.weight()[index])
 
 
 @pytest.mark.parametrize("name", ["builtin:gpt", "llama", "opt", "gpt2", "bert", "vit"])
@@ -76,7 +78,7 @@ def test_a_cast_leaves_scales_and_zero_points_as_they_are():
     subject = apply(Hqq(), subject_of("llama"))
     name, layer = next((n, m) for n, m in subject.model.named_modules() if isinstance(m, QuantLinear))
     scales, zero_points = layer.scales.clone(), layer.zero_points.clone()
-    apply(Cast(), subject)
+    apply(Cast(), subject)  # to bfloat16
     layer = subject.model.get_submodule(name)
     assert torch.equal(layer.scales, scales)
     assert layer.zero_points.dtype == torch.float16
