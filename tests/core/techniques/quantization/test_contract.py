@@ -24,7 +24,7 @@ from core.technique import INTEGER_CODES, OneShot
 from core.techniques.catalogue import TECHNIQUES
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import kind_of, loaded, subject_of
-from tests.core.techniques.steps import SMALL, bind
+from tests.core.techniques.steps import SMALL, bind, precede
 
 FAMILIES = (
     "builtin gpt",
@@ -93,7 +93,9 @@ def test_a_quantizer_runs_and_reloads_equal_or_is_refused_with_its_reason(name, 
             continue
         before, folder = count_weights(subject.model), tmp_path / str(index)
         artifact.save(subject, folder / "before", loaded(subject))
-        bind(step).apply(subject, context(subject))
+        bound = bind(step)
+        precede(bound, subject)
+        bound.apply(subject, context(subject))
         check_stage(subject, folder, before.parameters)
 
 
