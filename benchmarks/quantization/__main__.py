@@ -66,7 +66,7 @@ def report(vehicle: str, arguments: argparse.Namespace) -> Iterator[str]:
     """The table of a vehicle, line by line."""
     execution = dense_run(vehicle, arguments.seed, arguments.folder)
     dense = judge(execution, load_dense(execution).model, 0.0, None)
-    score = f"{dense.score:.4f} {execution.task.score_unit}"
+    score = f"{dense.score:.4f}"
     yield f"## {vehicle}: dense {score}, seed {arguments.seed}, torch {torch.__version__}"
     yield HEAD
     formats = [form for form in FORMATS if re.search(arguments.formats, str(form))]

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-BINS = 33
-REACH = 8.0  # the histogram covers ± this many root mean squares; its outermost bins also count what lies beyond
+from core.analysis.profiles import BINS, REACH
 
 
 class Profile(NamedTuple):

@@ -1,7 +1,7 @@
 """Walk over a model and prune or quantize each block by second order, on the inputs that the changed blocks give it."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ class SweepPlan:
 
     pattern: Pattern | None = None
     scheme: QuantizationScheme | None = None  # of linear layers and those of experts
+    schemes: Mapping[str, QuantizationScheme] = field(default_factory=dict)  # of single layers, in place of `scheme`
     static_groups: bool = False  # grids are fitted before the sweep
     act_order: bool = False  # columns are taken by falling diagonal; grids are static
     damping: float = DAMPING
@@ -70,6 +71,7 @@ class _LayerSweep:
     """A layer whose matrices are solved one after another: one of a linear layer, or one for each expert."""
 
     def __init__(self, subject: Subject, name: str, plan: SweepPlan):
+        plan = replace(plan, scheme=plan.schemes.get(name, plan.scheme))
         self.subject, self.name, self.plan = subject, name, plan
         self.layer = subject.model.get_submodule(name)
         self.weight = self.layer.get_parameter("weight").detach()

@@ -32,6 +32,7 @@ from core.nn.mamba import Mamba, MambaBlock
 from core.nn.mixer import TokenMixing
 from core.nn.multiplicative import MultiplicativeLinear
 from core.nn.packed_embedding import PackedEmbedding
+from core.nn.palette_linear import PaletteLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
@@ -73,6 +74,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantizedKvAttention": QuantizedKvAttention,
+    "PaletteLinear": PaletteLinear,
     "QuantLinear": QuantLinear,
     "RotatedInput": RotatedInput,
     "SelectingBlock": SelectingBlock,

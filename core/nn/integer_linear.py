@@ -79,7 +79,7 @@ class IntegerLinear(Replacement):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before, self._kernel = dict(self.named_buffers(recurse=False)), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["scales"].device)).dtype
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=next(iter(before.values())).device)).dtype
         for name, buffer in self.named_buffers(recurse=False):
             if buffer.dtype != before[name].dtype:
                 setattr(self, name, before[name].to(buffer.device))

@@ -58,6 +58,7 @@ from core.techniques.quantization.low_rank_correction import LowRankCorrection
 from core.techniques.quantization.lsq import Lsq
 from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.number_format import NumberFormats
+from core.techniques.quantization.palettize import Palettize
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.sensitivity import Sensitivity
@@ -117,14 +118,15 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "number_format": NumberFormats,
     "awq": Awq,
     "llm_int8": LlmInt8,
+    "palettize": Palettize,
     "rtn": Rtn,
+    "sensitivity": Sensitivity,
+    "mixed_precision": MixedPrecision,
     "gptq": Gptq,
     "imatrix": Imatrix,
     "smoothquant": Smoothquant,
     "low_rank_correction": LowRankCorrection,
     "hqq": Hqq,
-    "sensitivity": Sensitivity,
-    "mixed_precision": MixedPrecision,
     "train": Train,
     "width_pruning": WidthPruning,
 }

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.queries import run_details
-from app.screens.run import artifact, champions, details, header, notes, progress, results
+from app.screens.run import artifact, champions, details, header, notes, progress, results, sensitivity
 from app.text import stages as words
 from app.web import identity, navigation
 
@@ -20,7 +20,7 @@ run_id: int = run["id"]
 st.set_page_config(page_title=f"Run {run_id} · Slimboard")
 was_unfinished = run_details.is_unfinished(run)
 FORMER_TABS = {"Mistakes": "Regressions"}
-TABS = ("Stages", "Curves", "Log", "Layers", "Regressions", "Spec", "Artifacts", "Notes")
+TABS = ("Stages", "Curves", "Log", "Layers", "Sensitivity", "Regressions", "Spec", "Artifacts", "Notes")
 linked = st.query_params.get("show", st.query_params.get("tab"))
 current = FORMER_TABS.get(linked or "", linked)
 if current in TABS and current != st.query_params.get("tab"):  # a link of an earlier release
@@ -57,6 +57,8 @@ def show() -> None:
             progress.show_log(run_id)
         elif opened == "Layers":
             details.show_layers(stages)
+        elif opened == "Sensitivity":
+            sensitivity.show(run, stages, actor)
         elif opened == "Regressions":
             details.show_regressions(stages)
         elif opened == "Spec":

@@ -93,7 +93,7 @@ class Cofi(TrainingMethod):
 
     def label(self) -> str:
         """The target."""
-        return f"{self.sparsity:.0%}" + ("" if self.residual else " blocks only")
+        return f"{self.sparsity:.0%}{'' if self.residual else ' blocks only'}"
 
     def check(self, subject: Subject) -> None:
         """The model's parts are known, and masks have time to settle."""

@@ -67,10 +67,15 @@ def pack_layer(subject: Subject, name: str, format: LayerFormat, rounding: dict[
     return PackedLayer(without_zeros(made) if masked else made, made.weight(), format.activation_bits is not None)
 
 
+def scheme_of(format: LayerFormat, rounding: dict[str, Any]) -> QuantizationScheme:
+    """How a format that changes weights only rounds them."""
+    return QuantizationScheme(format.bits, group_size=format.group_size, **rounding)
+
+
 def _packer(format: LayerFormat, rounding: dict[str, Any]) -> Callable[[nn.Linear], IntegerLinear]:
     if format.activation_bits is not None:
         return quantize_int8
-    scheme = QuantizationScheme(format.bits, group_size=format.group_size, **rounding)
+    scheme = scheme_of(format, rounding)
 
     def pack(linear: nn.Linear) -> QuantLinear:
         weight = linear.weight.float()

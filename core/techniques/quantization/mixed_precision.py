@@ -7,14 +7,14 @@ best with the first and last block at 8 bit, within the same budget, are measure
 win.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
-from core.algorithms.packed_layers import layer_report
+from core.algorithms.second_order_layers import SweepPlan, sweep_by_hessians
 from core.analysis.allocation.choice import Choice, Unaffordable
-from core.analysis.allocation.table import DENSE, BudgetUnit, KernelRule, SensitivityTable
+from core.analysis.allocation.table import BudgetUnit, KernelRule, SensitivityTable
 from core.analysis.allocation.units import UNITS
 from core.context import Context
 from core.errors import SpecError
@@ -23,12 +23,21 @@ from core.measure.calibration_kl import CalibrationComparison
 from core.models.anatomy import anatomy
 from core.subject import Subject
 from core.technique import INTEGER_CODES, SENSITIVITY, OneShot
-from core.techniques.quantization.formats import PackedLayer, layer_of, pack_layer, with_layers
+from core.techniques.quantization.choices import (
+    MIXED,
+    Packed,
+    choice_row,
+    chosen_formats,
+    pack_choice,
+    replace_layer,
+    schemes_of,
+    verdict_on,
+)
+from core.techniques.quantization.formats import with_layers
 from core.techniques.quantization.kernel_times import timed_here
 from core.techniques.quantization.layers import quantizable
 
 REMEDY = "Put a sensitivity step directly before this one."
-MIXED = "mixed"
 
 
 class MixedPrecision(OneShot):
@@ -50,13 +59,16 @@ class MixedPrecision(OneShot):
     kernels: KernelRule = Field(
         "any", description="any: every measured format; here: only formats that a kernel on this worker executes"
     )
+    quantizer: Literal["rtn", "gptq"] = Field(
+        "rtn", description="how the chosen layers are rounded: to nearest, as sensitivity measured them, or by gptq"
+    )
     calibration_examples: int = Field(
-        32, ge=1, le=100_000, description="number of calibration examples that the choices are compared on"
+        32, ge=1, le=100_000, description="number of calibration examples for comparing choices, and for gptq"
     )
 
     def label(self) -> str:
-        """The budget."""
-        return f"{self.budget:g} {UNITS[self.unit].symbol}"
+        """The budget, and the quantizer unless it is rtn."""
+        return f"{self.budget:g} {UNITS[self.unit].symbol}" + (" gptq" if self.quantizer == "gptq" else "")
 
     def check(self, subject: Subject) -> None:
         """The model has layers to quantize; if the table is there already, the budget is enough for some choice."""
@@ -64,6 +76,9 @@ class MixedPrecision(OneShot):
             quantizable(subject, include_head=not anatomy(subject.model).tied, skip=[])
         elif self.unit != "milliseconds":
             self._choice(SensitivityTable.from_json(subject.sensitivity))
+        if self.quantizer == "gptq" and subject.constraints:
+            message = "makes other weights zero than rounding to nearest, so that packed sizes are not known beforehand"
+            raise SpecError.of("quantizer", "gptq", message, "Choose rtn for a pruned model.")
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
@@ -78,23 +93,41 @@ class MixedPrecision(OneShot):
         comparison = CalibrationComparison(subject.model, list(context.calibration(self.calibration_examples)))
         rows = []
         for index, (name, each) in enumerate(choices.items()):
-            context.record.progress(index / len(choices), f"{name}: measuring on calibration data")
-            packed = _packed(subject, table, each)
+            context.record.progress(0.5 * index / len(choices), f"{name}: measuring on calibration data")
+            packed = pack_choice(subject, table, each)
             with with_layers(subject.model, packed):
-                kl = comparison.compare().kl
-            rows.append(self._row(name, table, each, kl))
-        subject.details["layers"] = _replace(subject, table, choice, packed)
-        formats = [table.formats[index].name for index in choice]
+                rows.append(choice_row(name, table, each, comparison.compare().kl))
+        verdict = verdict_on(rows, choices)
+        subject.details["layers"] = self._round(subject, context, table, choice, packed)
+        if self.quantizer == "gptq":
+            rows.append(choice_row(f"{MIXED}, gptq", table, choice, comparison.compare().kl))
         subject.details["allocation"] = {
             "unit": self.unit,
             "budget": self.budget,
             "kernels": self.kernels,
             "method": table.method,
-            "formats": formats,
+            "formats": [table.formats[index].name for index in choice],
             "rows": rows[::-1],
-            "verdict": _verdict(rows, choices),
+            "wins": verdict.wins,
+            "verdict": verdict.text,
         }
-        context.record.event("info" if _is_best(rows) else "warning", subject.details["allocation"]["verdict"])
+        context.record.event("info" if verdict.wins else "warning", verdict.text)
+
+    def _round(
+        self, subject: Subject, context: Context, table: SensitivityTable, choice: Choice, packed: Packed
+    ) -> list[dict[str, Any]]:
+        """Replace the layers, and return the rows of the run page's table, unchanged layers included."""
+        swept: dict[str, dict[str, Any]] = {}
+        if self.quantizer == "gptq":
+            schemes = schemes_of(table, choice)
+            plan = SweepPlan(act_order=True, schemes=schemes)
+            found = sweep_by_hessians(subject, context, list(schemes), self.calibration_examples, plan)
+            swept = {row["name"]: row for row in found}
+        rows = []
+        for name, format in chosen_formats(table, choice):
+            row = swept[name] if name in swept else replace_layer(subject, name, format, packed.get(name))
+            rows.append({**row, "format": format.name})
+        return rows
 
     def _choice(self, table: SensitivityTable) -> Choice:
         try:
@@ -103,69 +136,3 @@ class MixedPrecision(OneShot):
             least = error.least + table.fixed(self.unit)
             message = f"is less than the cheapest choice takes: {least:.4g} {UNITS[self.unit].symbol}"
             raise SpecError.of("budget", self.budget, message, "Raise it, or try fewer bits in sensitivity.") from error
-
-    def _row(self, name: str, table: SensitivityTable, choice: Choice, kl: float) -> dict[str, Any]:
-        """A choice's name, formats, predicted and measured loss, and costs."""
-        used = {table.formats[index].name for index in choice}
-        return {
-            "name": name,
-            "formats": len(used),
-            "format": next(iter(used)) if len(used) == 1 else "",
-            "predicted": table.predicted(choice),
-            "kl": kl if kl == kl and kl != float("inf") else None,
-            **{unit: table.cost(choice, unit) for unit in UNITS},
-        }
-
-
-def _packed(subject: Subject, table: SensitivityTable, choice: Choice) -> dict[str, PackedLayer]:
-    return {
-        name: pack_layer(subject, name, table.formats[index], table.rounding)
-        for group, index in zip(table.groups, choice, strict=True)
-        for name in group.layers
-        if index != DENSE
-    }
-
-
-def _replace(
-    subject: Subject, table: SensitivityTable, choice: Choice, packed: dict[str, PackedLayer]
-) -> list[dict[str, Any]]:
-    """Swap in the packed layers, and return the rows of the run page's table, unchanged layers included."""
-    rows = []
-    for group, index in zip(table.groups, choice, strict=True):
-        for name in group.layers:
-            weight = layer_of(subject.model, name).weight
-            rounded = packed[name].weight if name in packed else weight.float()
-            if name in packed:
-                subject.replace(name, packed[name].module)
-            rows.append({**layer_report(name, weight, rounded, table.formats[index].bits)})
-            rows[-1]["format"] = table.formats[index].name
-    return rows
-
-
-def _is_best(rows: list[dict[str, Any]]) -> bool:
-    mixed, others = rows[-1], rows[:-1]
-    if mixed["kl"] is None:
-        return not others
-    return all(row["kl"] is None or mixed["kl"] < row["kl"] for row in others)
-
-
-def _named(row: dict[str, Any]) -> str:
-    return f"{row['name']} {row['format']}".strip()
-
-
-def _verdict(rows: list[dict[str, Any]], choices: dict[str, Choice]) -> str:
-    """One sentence on whether the mixed choice beats the baselines on calibration data."""
-    mixed, others = rows[-1], [row for row in rows[:-1] if row["kl"] is not None]
-    if not others:
-        return "No uniform choice fits the budget, so the mixed choice is compared with nothing."
-    best = min(others, key=lambda row: row["kl"])
-    if (choices[best["name"]] == choices[MIXED]).all():
-        return f"The best choice is {_named(best)}: mixing formats gains nothing at this budget."
-    told = f"KL {_nats(mixed['kl'])} against {_nats(best['kl'])} of {_named(best)} on calibration data"
-    if _is_best(rows):
-        return f"Mixed precision beats the baselines at this budget: {told}."
-    return f"Mixed precision does not beat {_named(best)} at this budget: {told}."
-
-
-def _nats(kl: float | None) -> str:
-    return "that is not finite" if kl is None else f"{kl:.3g} nats"

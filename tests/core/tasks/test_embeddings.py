@@ -15,7 +15,7 @@ from core.spec.model import TaskSpec
 from core.tasks.base import InputFormat
 from core.tasks.embeddings import LABEL_STEPS
 from core.tasks.kinds import Kind
-from core.tasks.preview import preview
+from core.tasks.preview import load_preview
 from tests.core.sentences import save_pairs, save_texts, sentences
 
 
@@ -147,7 +147,7 @@ def test_the_identity_follows_texts_and_scores_but_not_the_columns_names(folder)
 
 
 def test_a_preview_shows_pairs_with_their_scores(folder):
-    found = preview(TaskSpec.model_validate({"source": f"file:{save_pairs(folder).name}", "kind": "embeddings"}))
+    found = load_preview(TaskSpec.model_validate({"source": f"file:{save_pairs(folder).name}", "kind": "embeddings"}))
     assert found.kind is Kind.EMBEDDINGS and found.counts["test"] == 16 and not found.classes
     assert " ↔ " in found.items[0].text and float(found.items[0].label) >= 0
     assert any("only 16 examples" in warning for warning in found.warnings)
