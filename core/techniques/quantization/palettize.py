@@ -42,6 +42,10 @@ class Palettize(OneShot):
     calibration_examples: int = Field(128, ge=1, le=100_000, description="calibration examples, for weighted")
     iterations: int = Field(50, ge=1, le=10_000, description="most steps of k-means")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -51,15 +55,17 @@ class Palettize(OneShot):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
-        rows: dict[str, dict[str, Any]] = {}
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        tables = [name for name in names if isinstance(subject.model.get_submodule(name), nn.Embedding)]
+        rows = {name: self._replace(subject, name, None) for name in tables}
         if self.weighted:
-            for block in context.blocks(subject, self.calibration_examples, names):
+            layers = [name for name in names if name not in tables]
+            for block in context.blocks(subject, self.calibration_examples, layers):
                 for group, norms in block.input_norms():
                     rows |= {name: self._replace(subject, name, norms.square()) for name in group}
         remaining = [name for name in names if name not in rows]
