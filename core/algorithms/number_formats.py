@@ -58,8 +58,19 @@ class FormatScheme:
         """The format itself."""
         return FORMATS[self.format]
 
-    def fit(self, rows: Tensor, largest: Tensor, dtype: torch.dtype = torch.float32) -> FormatGrid:
-        """The grid of each row of a block of columns [rows, n]; `largest` is the whole weight's largest magnitude."""
+    def fit(
+        self,
+        rows: Tensor,
+        importance: Tensor | None = None,
+        /,
+        *,
+        largest: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ) -> FormatGrid:
+        """The grid of each row of a block of columns [rows, n]; `largest` is the whole weight's largest magnitude.
+
+        Formats have a rule for their scales, which does not ask for `importance`.
+        """
         format, n_rows = self.number_format, self._block_rows or len(rows)
         if n_rows == 1:
             scales = block_scales(format, rows)

@@ -20,7 +20,7 @@ from core.context import Context
 from core.errors import SpecError
 from core.models.anatomy import anatomy
 from core.subject import Subject
-from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.layers import quantizable, quantize_embeddings
 from core.techniques.quantization.learned_rounding import LearnedRounding
 
 WAY = 50.0  # what all steps come to: V reaches a code, 2.4 from the middle, many times over (papers: 20)
@@ -82,5 +82,6 @@ class Adaround(LearnedRounding):
         )
         rate = self.learning_rate or min(FASTEST, WAY / self.iterations)
         learn = partial(learn_soft_rounding, learning_rate=rate, strength=self.regularization)
-        names = quantizable(subject, self.include_head, self.skip)
-        subject.details["layers"] = reconstruct(subject, context, names, plan, learn)
+        chosen = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        tables, names = quantize_embeddings(subject, chosen, self.scheme(self.bits))
+        subject.details["layers"] = [*tables, *reconstruct(subject, context, names, plan, learn)]

@@ -19,7 +19,7 @@ from core.algorithms.reconstruction.learning import Plan
 from core.algorithms.reconstruction.sign_rounding import learn_offsets
 from core.context import Context
 from core.subject import Subject
-from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.layers import quantizable, quantize_embeddings
 from core.techniques.quantization.learned_rounding import LearnedRounding
 
 
@@ -83,5 +83,6 @@ class Autoround(LearnedRounding):
         plan = Plan(self.scheme(self.bits), examples, self.batch_size, iterations)
         rate = self.learning_rate or (budget.learning_rate if self.iterations is None else 1 / iterations)
         learn = partial(learn_offsets, learning_rate=rate, learn_range=self.learn_range)
-        names = quantizable(subject, self.include_head, self.skip)
-        subject.details["layers"] = reconstruct(subject, context, names, plan, learn)
+        chosen = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        tables, names = quantize_embeddings(subject, chosen, self.scheme(self.bits))
+        subject.details["layers"] = [*tables, *reconstruct(subject, context, names, plan, learn)]

@@ -28,7 +28,7 @@ from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 from core.technique import INTEGER_CODES, OneShot
 from core.techniques.grid_settings import GridSettings
-from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.layers import quantizable, quantize_embeddings
 
 
 class Awq(GridSettings, OneShot):
@@ -49,6 +49,10 @@ class Awq(GridSettings, OneShot):
     clip: bool = Field(True, description="search for the range of each group that gives the least output error")
     calibration_examples: int = Field(128, ge=1, le=100_000, description="number of calibration examples")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -59,7 +63,7 @@ class Awq(GridSettings, OneShot):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless there are dense layers, and a place whose channels can be scaled."""
-        if not self.places(subject, quantizable(subject, self.include_head, self.skip)):
+        if not self.places(subject, quantizable(subject, self.include_head, self.skip, self.include_embeddings)):
             message = "has no place where the scale of a channel could be folded into what makes it"
             remedy = "Use rtn, or a Transformer whose blocks are known to Slimboard."
             raise SpecError.of("model.source", type(subject.model).__name__, message, remedy)
@@ -67,12 +71,13 @@ class Awq(GridSettings, OneShot):
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Scale block by block, then clip and round block by block."""
-        names = quantizable(subject, self.include_head, self.skip)
+        chosen = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        tables, names = quantize_embeddings(subject, chosen, self.scheme(self.bits))
         exponents = self._scale(subject, context, names)
         rows = {
             name: row | {"exponent": exponents.get(name, 0.0)} for name, row in self._round(subject, context, names)
         }
-        subject.details["layers"] = [rows[name] for name in names]
+        subject.details["layers"] = [*tables, *(rows[name] for name in names)]
 
     def places(self, subject: Subject, names: Sequence[str]) -> list[Fold]:
         """Where factors are folded: places whose consumers are all quantized."""

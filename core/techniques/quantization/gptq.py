@@ -18,7 +18,7 @@ from core.families import Family
 from core.subject import Subject
 from core.technique import INTEGER_CODES, OneShot
 from core.techniques.grid_settings import CalibratedGridSettings
-from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.layers import quantizable, quantize_embeddings
 
 
 class Gptq(OneShot, CalibratedGridSettings):
@@ -45,6 +45,10 @@ class Gptq(OneShot, CalibratedGridSettings):
     )
     sequential: bool = Field(False, description="recompute inputs after each group of layers in a block")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -53,16 +57,19 @@ class Gptq(OneShot, CalibratedGridSettings):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones, block by block; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        chosen = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        scheme = self.scheme(self.bits)
+        tables, names = quantize_embeddings(subject, chosen, scheme)
         plan = SweepPlan(
-            scheme=self.scheme(self.bits),
+            scheme=scheme,
             static_groups=self.static_groups,
             act_order=self.act_order,
             damping=self.damping,
             sequential=self.sequential,
         )
-        subject.details["layers"] = sweep_by_hessians(subject, context, names, self.calibration_examples, plan)
+        rows = sweep_by_hessians(subject, context, names, self.calibration_examples, plan)
+        subject.details["layers"] = [*tables, *rows]

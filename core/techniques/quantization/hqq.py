@@ -41,6 +41,10 @@ class Hqq(OneShot, GroupSettings):
     norm: float = Field(0.7, gt=0, le=1, description="exponent of the errors; a smaller one counts outliers less")
     iterations: int = Field(20, ge=1, le=1000, description="number of iterations of the solver")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -49,11 +53,11 @@ class Hqq(OneShot, GroupSettings):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         quantize_layers(subject, context, names, self.bits, self.quantize)
 
     def quantize(self, linear: nn.Linear) -> QuantLinear:

@@ -20,7 +20,7 @@ from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 from core.technique import INTEGER_CODES, OneShot
 from core.techniques.grid_settings import SYMMETRIC, GroupSettings
-from core.techniques.quantization.layers import quantizable
+from core.techniques.quantization.layers import quantizable, quantize_embeddings
 
 
 class Imatrix(OneShot, GroupSettings):
@@ -36,6 +36,10 @@ class Imatrix(OneShot, GroupSettings):
     symmetric: bool = SYMMETRIC
     calibration_examples: int = Field(128, ge=1, le=100_000, description="number of calibration examples")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -44,12 +48,13 @@ class Imatrix(OneShot, GroupSettings):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones, block by block; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        chosen = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
+        tables, names = quantize_embeddings(subject, chosen, self.scheme())
         rows = {}
         for block in context.blocks(subject, self.calibration_examples, names):
             for group, norms in block.input_norms():
@@ -57,10 +62,13 @@ class Imatrix(OneShot, GroupSettings):
                     linears = linears_of(subject.model.get_submodule(name))
                     packed = [self.quantize(linear, norm.square()) for linear, norm in zip(linears, norms, strict=True)]
                     rows[name] = replace_by_packed(subject, name, packed, self.bits)
-        subject.details["layers"] = [rows[name] for name in names if name in rows]
+        subject.details["layers"] = [*tables, *(rows[name] for name in names if name in rows)]
+
+    def scheme(self) -> QuantizationScheme:
+        """How a layer's weights are quantized."""
+        return QuantizationScheme(self.bits, self.symmetric, self.inputs_per_scale(), "imatrix")
 
     def quantize(self, linear: nn.Linear, importance: Tensor) -> QuantLinear:
         """The packed layer whose errors, weighted with `importance` [in], are least."""
-        scheme = QuantizationScheme(self.bits, self.symmetric, self.inputs_per_scale(), "imatrix")
         weight = linear.weight.float()
-        return scheme.pack(linear, lambda fit, group_size: quantize_groups(weight, fit, group_size, importance))
+        return self.scheme().pack(linear, lambda fit, group_size: quantize_groups(weight, fit, group_size, importance))

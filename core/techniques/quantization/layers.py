@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import nn
 
 from core.algorithms.packed_layers import find_tied_layer, linears_of, replace_by_packed
+from core.algorithms.quantization_grids import QuantizationScheme, quantize_groups
 from core.context import Context
 from core.errors import SpecError
 from core.models.anatomy import anatomy, prunable, token_tables
 from core.nn.experts.linear import ExpertLinear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.quant_linear import QuantLinear
 from core.subject import Subject
 
 
@@ -64,6 +67,29 @@ def quantize_layers(
         packed = [quantize(linear) for linear in linears_of(subject.model.get_submodule(name))]
         layers.append(replace_by_packed(subject, name, packed, bits))
     subject.details["layers"] = layers
+
+
+@torch.no_grad()
+def quantize_embeddings(
+    subject: Subject, names: Sequence[str], scheme: QuantizationScheme
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Pack the embeddings among `names`, rounding to nearest; returns their rows of the report, and the other names.
+
+    For techniques that look at inputs, which a look-up does not have: call it before the inputs of layers are computed.
+    """
+
+    def quantize(linear: nn.Linear) -> QuantLinear:
+        weight = linear.weight.float()
+        alike = torch.ones(linear.in_features, device=weight.device)
+        return scheme.pack(linear, lambda fit, group_size: quantize_groups(weight, fit, group_size, alike))
+
+    modules = {name: subject.model.get_submodule(name) for name in names}
+    tables = {name: module for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    rows = [
+        replace_by_packed(subject, name, [quantize(linear) for linear in linears_of(table)], scheme.bits)
+        for name, table in tables.items()
+    ]
+    return rows, [name for name in names if name not in tables]
 
 
 def _embeddings(model: nn.Module) -> list[str]:

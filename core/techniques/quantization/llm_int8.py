@@ -30,15 +30,19 @@ class LlmInt8(OneShot):
         6.0, ge=0, le=1e9, description="magnitude from which an activation is an outlier; 0 rounds no activation"
     )
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         quantize_layers(subject, context, names, 8, self.pack)
 
     def pack(self, linear: nn.Linear) -> LlmInt8Linear:

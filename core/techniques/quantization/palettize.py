@@ -61,9 +61,10 @@ class Palettize(OneShot):
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones; pruned weights stay exactly zero."""
         names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
-        rows: dict[str, dict[str, Any]] = {}
+        tables = [name for name in names if isinstance(subject.model.get_submodule(name), nn.Embedding)]
+        rows = {name: self._replace(subject, name, None) for name in tables}
         if self.weighted:
-            layers = [name for name in names if not isinstance(subject.model.get_submodule(name), nn.Embedding)]
+            layers = [name for name in names if name not in tables]
             for block in context.blocks(subject, self.calibration_examples, layers):
                 for group, norms in block.input_norms():
                     rows |= {name: self._replace(subject, name, norms.square()) for name in group}

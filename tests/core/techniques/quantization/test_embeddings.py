@@ -14,11 +14,13 @@ from core.models.anatomy import anatomy, token_tables
 from core.nn.integer_linear import IntegerLinear
 from core.nn.packed_embedding import PackedEmbedding
 from core.tasks.base import logits_of
+from core.techniques.catalogue import TECHNIQUES
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rtn import Rtn
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import LENGTH, VOCABULARY, loaded, subject_of
+from tests.core.techniques.steps import SMALL, bind
 
 TABLES = {
     "builtin gpt": "embedding",
@@ -31,6 +33,7 @@ TABLES = {
 }
 HEADS = {"builtin gpt": "head", "gpt2": "lm_head", "opt": "lm_head", "llama": "lm_head"}
 TIED = {"llama": {"tie_word_embeddings": True}}  # the others are tied anyway
+CPU = torch.device("cpu")
 QUANTIZERS = {
     "rtn": Rtn(bits=4, granularity="group", group_size=8, symmetric=False, include_embeddings=True),
     "number_format": NumberFormats(format="nvfp4", include_embeddings=True),
@@ -84,7 +87,7 @@ def test_a_tied_artifact_stores_the_table_once_and_reloads_equal(family, name, t
     assert torch.equal(outputs(again, subject), expected)
     unique = {t.untyped_storage().data_ptr(): t.nbytes for t in again.state_dict().values()}
     assert size.tensor_payload(tmp_path / PACKED) == sum(unique.values())
-    working = artifact.load_subject(tmp_path, subject.task, torch.device("cpu"))
+    working = artifact.load_subject(tmp_path, subject.task, CPU)
     assert torch.equal(outputs(working.model, subject), expected)
 
 
@@ -97,6 +100,19 @@ def test_an_untied_artifact_reloads_equal(family, tmp_path):
     expected = outputs(subject.model, subject)
     artifact.save(subject, tmp_path, loaded(subject))
     assert torch.equal(outputs(artifact.load_models(tmp_path)["main"], subject), expected)
+
+
+@pytest.mark.parametrize("name", [n for n, cls in TECHNIQUES.items() if "include_embeddings" in cls.model_fields])
+def test_every_quantizer_that_offers_it_packs_a_tied_table_once(name, tmp_path):
+    subject = subject_of("builtin gpt", depth=1)
+    quantized(subject, bind({name: SMALL.get(name, {}) | {"include_embeddings": True, "include_head": True}}))
+    rows = [row["name"] for row in subject.details["layers"]]
+    assert rows[0] == "embedding"
+    assert len(rows) == len(set(rows)) == 7  # with the six linear layers of the block
+    assert subject.model.head is subject.model.embedding.table
+    expected = outputs(subject.model, subject)
+    artifact.save(subject, tmp_path, loaded(subject))
+    assert torch.equal(outputs(artifact.load_subject(tmp_path, subject.task, CPU).model, subject), expected)
 
 
 def test_tied_weights_count_once():
