@@ -6,9 +6,15 @@ the dtype that they will be stored in, so that the packed layer computes with ex
 """
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from core.nn.binary_linear import elastic_limits, signs
+
+STEP_RANGE = 64  # a learned step keeps at least this share of its first size
+Rounding = Callable[[Tensor, torch.dtype], Tensor]  # of weights [n, ...] with a scale each, as `dtype` holds it
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:
@@ -69,7 +75,7 @@ def binary_scale(weight: Tensor) -> Tensor:
 
 def binary_signs(weight: Tensor) -> Tensor:
     """-1 or 1, shaped like weight [n, ...]: the sign about each matrix's mean, 1 at the mean itself."""
-    return _sign(_centred(weight))
+    return signs(_centred(weight))
 
 
 def binary(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -79,7 +85,7 @@ def binary(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def elastic(x: Tensor, step: Tensor, shift: Tensor, bits: int, signed: bool, gradient_scale: float = 1.0) -> Tensor:
-    """BiT's elastic activations with a learned step (alpha) and shift (beta); see `elastic_codes`.
+    """BiT's elastic activations with a learned step (alpha) and shift (beta); see `core.nn.binary_linear`.
 
     With more bits than one, or without signs, gradients are LSQ's. Of signs the gradient by the step is the sign,
     and x (and the shift, with the opposite sign) has a gradient where |x - shift| is at most the step.
@@ -89,31 +95,25 @@ def elastic(x: Tensor, step: Tensor, shift: Tensor, bits: int, signed: bool, gra
     low, high = elastic_limits(bits, signed)
     if bits == 1 and signed:
         ratio = (centred / step.detach()).clamp(-1, 1)
-        return straight_through(_sign(centred), ratio) * step
+        return straight_through(signs(centred), ratio) * step
     ratio = (centred / step).clamp(low, high)
     return straight_through(ratio.round(), ratio) * step
 
 
-def elastic_codes(x: Tensor, step: Tensor, shift: Tensor, bits: int, signed: bool) -> Tensor:
-    """What `elastic` multiplies by the step: {0, 1} or {-1, 1} of one bit, more integers of more bits; as floats."""
-    if bits == 1 and signed:
-        return _sign(x - shift)
-    return ((x - shift) / step).clamp(*elastic_limits(bits, signed)).round()
+class RoundedMatrices(nn.Module):
+    """Parametrization of a weight of one or more matrices [n * out, in], each rounded with a scale of its own."""
 
+    def __init__(self, n_matrices: int, dtype: torch.dtype, rounding: Rounding):
+        super().__init__()
+        self.n_matrices, self.dtype, self.rounding = n_matrices, dtype, rounding
 
-def elastic_limits(bits: int, signed: bool) -> tuple[int, int]:
-    """The smallest and the largest code."""
-    if not signed:
-        return 0, 2**bits - 1
-    return (-1, 1) if bits == 1 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    def forward(self, weight: Tensor) -> Tensor:
+        """The rounded weight."""
+        return self.rounding(weight.view(self.n_matrices, -1), self.dtype).view_as(weight)
 
 
 def _centred(weight: Tensor) -> Tensor:
     return weight - _along(weight.flatten(1).mean(1), weight)
-
-
-def _sign(x: Tensor) -> Tensor:
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
 def _along(scale: Tensor, weight: Tensor) -> Tensor:

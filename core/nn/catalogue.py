@@ -9,6 +9,8 @@ from core.nn.attention.linear_attention import LinearAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
+from core.nn.binary_linear import BinaryLinear
+from core.nn.bit_linear import BitLinear
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.experts.huggingface import HuggingFaceExperts
 from core.nn.experts.low_rank import LowRankExpertLinear
@@ -45,6 +47,8 @@ from core.nn.tokens.selecting import SelectingBlock
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "ActivationQuantLinear": ActivationQuantLinear,
     "BigBirdAttention": BigBirdAttention,
+    "BinaryLinear": BinaryLinear,
+    "BitLinear": BitLinear,
     "BlockLocalAttention": BlockLocalAttention,
     "EtcAttention": EtcAttention,
     "GlobalTokens": GlobalTokens,

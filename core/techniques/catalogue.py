@@ -41,6 +41,8 @@ from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
+from core.techniques.quantization.binary import Binary
+from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
 from core.techniques.quantization.lsq import Lsq
@@ -88,6 +90,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "top_kast": TopKast,
     "svd": Svd,
     "activation_quantization": ActivationQuantization,
+    "binary": Binary,
+    "bitnet": Bitnet,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "lsq": Lsq,

@@ -13,71 +13,28 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, PrivateAttr
-from torch import Tensor, nn
+from torch import nn
 
-from core.algorithms.fake_quantization import initial_step, learned_step, step_codes, step_gradient_scale, stored
+from core.algorithms.fake_quantization import STEP_RANGE, initial_step, step_codes
+from core.algorithms.input_summaries import summarize_inputs
+from core.algorithms.learned_grid import LearnedGrid
 from core.context import Context
 from core.families import Family
-from core.nn.activation_quantizer import ActivationQuantizer
-from core.nn.integer_linear import IntegerLinear, dtype_name
-from core.nn.precision import is_precise, wide
+from core.nn.integer_linear import IntegerLinear
 from core.nn.quant_linear import QuantLinear
 from core.nn.sparse_integer_linear import with_activations
 from core.subject import Subject
-from core.technique import (
-    BLOCKS,
-    INTEGER_CODES,
-    KEPT_WEIGHTS,
-    QUANTIZED_ACTIVATIONS,
-    TrainingMethod,
-    Update,
-)
+from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, TrainingMethod, Update
 from core.techniques.quantization.layers import quantizable
 from core.techniques.quantization.trained_layers import (
-    STEP_RANGE,
+    DECIDES,
     TrainedLayers,
     ends_of,
+    make_rates_relative,
     matrices_in,
+    one_scale_dtype,
     step_dtype,
-    summarize_inputs,
 )
-
-
-class LearnedGrid(nn.Module):
-    """Rounds values to grids of which each has its learned step: weights in rows [n_steps, N], or inputs with one."""
-
-    smallest: Tensor
-
-    def __init__(self, first: Tensor, bits: int, n_values: int, *, signed: bool, dtype: torch.dtype):
-        super().__init__()
-        self.bits, self.n_values, self.dtype = bits, n_values, dtype
-        self.set_sign(signed)
-        self.step = nn.Parameter(first.clone())  # [n_steps]
-        self.register_buffer("smallest", first / STEP_RANGE)
-
-    def set_sign(self, signed: bool) -> None:
-        """Have codes on both sides of zero, or none below it."""
-        self.low: int = -(2 ** (self.bits - 1)) if signed else 0
-        self.high: int = self.low + 2**self.bits - 1
-        self.gradient_scale = step_gradient_scale(self.n_values, self.high)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Nearest values on the grid, in the shape and dtype of x."""
-        rows = wide(x) if len(self.step) == 1 else wide(x).view(len(self.step), -1)
-        steps = stored(self.step, self.dtype).view(-1, *[1] * (rows.dim() - 1))
-        return learned_step(rows, steps, self.low, self.high, self.gradient_scale).view_as(x).to(x.dtype)
-
-    def stored_steps(self) -> Tensor:
-        """[n_steps], in the dtype that they are stored in."""
-        return self.step.detach().to(self.dtype)
-
-    def quantizer(self) -> ActivationQuantizer:
-        """The same grid of one step for the inputs of a packed layer."""
-        made = ActivationQuantizer(self.bits, symmetric=False, scale="static", scale_dtype=dtype_name(self.dtype))
-        made.static_scale = self.stored_steps()
-        lowest = -(2 ** (self.bits - 1))  # its smallest code
-        made.static_zero_point = torch.full_like(made.static_scale, lowest - self.low, dtype=torch.int8)
-        return made
 
 
 class Lsq(TrainingMethod):
@@ -87,7 +44,7 @@ class Lsq(TrainingMethod):
     paper = "https://arxiv.org/abs/1902.08153"
     leaves = frozenset({INTEGER_CODES})
     leaves_with = {"activation_bits": frozenset({QUANTIZED_ACTIVATIONS})}
-    decides = frozenset({BLOCKS, KEPT_WEIGHTS})
+    decides = DECIDES
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     bits: int = Field(4, ge=2, le=8, description="bits per weight")
@@ -145,9 +102,7 @@ class Lsq(TrainingMethod):
 
     def before_optimizer(self, update: Update) -> None:
         """Make AdamW's learning rate of a step relative to the step."""
-        if isinstance(update.optimizer, torch.optim.AdamW):
-            for group in update.optimizer.param_groups:
-                group["lr"] *= group.get("first_size", 1.0)
+        make_rates_relative(update)
 
     @torch.no_grad()
     def after_optimizer(self, update: Update) -> None:
@@ -183,7 +138,7 @@ class Lsq(TrainingMethod):
             n_features = subject.model.get_submodule(name).get_parameter("weight").shape[1]
             high = 2 ** (bits - signed) - 1
             first = initial_step(torch.tensor([seen.mean_magnitude], device=self._context.device), high)
-            dtype = subject.saved_dtype if is_precise(first / STEP_RANGE, subject.saved_dtype) else torch.float32
+            dtype = one_scale_dtype(first, subject.saved_dtype)
             grids[name] = LearnedGrid(first, bits, n_features, signed=signed, dtype=dtype)
         return grids
 

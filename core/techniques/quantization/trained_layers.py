@@ -1,24 +1,22 @@
 """Layers whose weights, and inputs, are rounded in the forward pass of a training, and which are packed at its end."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from core.algorithms.fake_quantization import STEP_RANGE
 from core.algorithms.packed_layers import linears_of, replace_by_packed
-from core.context import Context
 from core.models.anatomy import anatomy
 from core.nn.experts.linear import ExpertLinear
 from core.nn.integer_linear import IntegerLinear, scale_dtypes
 from core.nn.precision import is_precise
 from core.subject import Subject
-from core.tasks.base import logits_of
+from core.technique import BLOCKS, KEPT_WEIGHTS, Update
 
-STEP_RANGE = 64  # a learned step keeps at least this share of its first size
+DECIDES = frozenset({BLOCKS, KEPT_WEIGHTS})  # no other method may swap or prune layers while they are rounded
 Pack = Callable[[str, nn.Linear, int], IntegerLinear]  # a layer's name, the layer or one expert's, which expert
 
 
@@ -76,64 +74,16 @@ def step_dtype(first: Tensor, saved: torch.dtype) -> torch.dtype:
     return next((dtype for dtype in scale_dtypes(saved) if is_precise(first / STEP_RANGE, dtype)), torch.float32)
 
 
-@dataclass
-class InputSummary:
-    """What calibration showed of a layer's inputs."""
-
-    lowest: float = torch.inf
-    highest: float = -torch.inf
-    magnitude: float = 0.0  # sum of |x|
-    squares: float = 0.0  # sum of x^2
-    count: int = 0
-
-    def add(self, x: Tensor) -> None:
-        """Take in further inputs of any shape."""
-        if not x.numel():
-            return
-        x = x.detach().float()
-        self.lowest, self.highest = min(self.lowest, float(x.min())), max(self.highest, float(x.max()))
-        self.magnitude += float(x.abs().sum(dtype=torch.float64))
-        self.squares += float(x.square().sum(dtype=torch.float64))
-        self.count += x.numel()
-
-    @property
-    def mean_magnitude(self) -> float:
-        """mean|x|; 1 of a layer that nothing reached, or zeros only."""
-        return self.magnitude / self.count if self.magnitude else 1.0
-
-    @property
-    def root_mean_square(self) -> float:
-        """The same of sqrt(mean x^2)."""
-        return (self.squares / self.count) ** 0.5 if self.squares else 1.0
+def one_scale_dtype(first: Tensor, saved: torch.dtype) -> torch.dtype:
+    """The same of a scale that a whole matrix shares, which costs nothing in float32: else the model's own dtype."""
+    return saved if is_precise(first / STEP_RANGE, saved) else torch.float32
 
 
-def summarize_inputs(subject: Subject, context: Context, names: Iterable[str], samples: int) -> dict[str, InputSummary]:
-    """What the layers read on `samples` calibration examples, before anything is rounded."""
-    found = {name: InputSummary() for name in names}
-    with _in_evaluation(subject.model), _watched(subject.model, found), torch.no_grad():
-        for batch in context.calibration(samples):
-            logits_of(subject.model, batch)
-    return found
+def make_rates_relative(update: Update) -> None:
+    """Make AdamW's learning rate relative to the `first_size` of the groups that have one.
 
-
-@contextmanager
-def _watched(model: nn.Module, found: Mapping[str, InputSummary]) -> Iterator[None]:
-    def watch(summary: InputSummary) -> Any:
-        return lambda layer, arguments: summary.add(arguments[0])
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(found[name])) for name in found]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+    AdamW's updates do not depend on the gradient's size, so they would be as large for a step of 0.001 as for a weight.
+    """
+    if isinstance(update.optimizer, torch.optim.AdamW):
+        for group in update.optimizer.param_groups:
+            group["lr"] *= group.get("first_size", 1.0)

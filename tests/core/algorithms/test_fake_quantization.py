@@ -8,7 +8,6 @@ import torch
 from core.algorithms.fake_quantization import (
     binary,
     elastic,
-    elastic_codes,
     initial_step,
     learned_step,
     step_codes,
@@ -17,6 +16,7 @@ from core.algorithms.fake_quantization import (
     ternary,
     ternary_scale,
 )
+from core.nn.binary_linear import elastic_codes
 
 LOW, HIGH = -4, 3
 

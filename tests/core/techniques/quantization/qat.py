@@ -1,13 +1,14 @@
 """What the tests of trainings with rounded weights share."""
 
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.engine.recording import MemoryRecord
 from core.subject import Subject
 from core.tasks.base import logits_of
-from core.technique import TrainingMethod
+from core.technique import Family, TrainingMethod
 from core.techniques.training.train import Train
 from core.training.loop import Training
 from tests.core.fakes import context, plane_subject
@@ -38,19 +39,25 @@ def answers(subject: Subject, n: int = 4) -> Tensor:
     return found
 
 
+class Watch(TrainingMethod):
+    """Notes the model's answers after the last update, before anything is packed."""
+
+    family = Family.TRAINING
+    paper = "https://example.org"
+    _answers: Tensor = PrivateAttr()
+
+    def end(self, subject: Subject) -> None:
+        self._answers = answers(subject)
+
+
 def before_and_after_the_end(
     subject: Subject, methods: list[TrainingMethod], record: MemoryRecord | None = None, **settings: object
 ) -> tuple[Tensor, Tensor]:
     """The model's logits after all updates, with weights rounded in the forward pass, and after they were packed."""
     asked = {"steps": 4, "batch_size": 4, **settings}
-    training = Training(subject, context(subject, record), plan(**asked), methods)
-    training._make_updates()
-    before = answers(subject)
-    for method in methods:
-        method.end(subject)
-    training.masters.restore()
-    subject.trained_from = None
-    return before, answers(subject)
+    watch = Watch()
+    Training(subject, context(subject, record), plan(**asked), [watch, *methods]).run()
+    return watch._answers, answers(subject)
 
 
 def float_layers(seed: int = 0) -> Subject:

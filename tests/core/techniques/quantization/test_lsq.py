@@ -66,8 +66,8 @@ def test_activations_that_are_never_negative_have_no_sign():
     with torch.no_grad():
         x = subject.task.points
         hidden = subject.model.up(x).relu()
-    assert float(grids[0].step) == pytest.approx(2 * float(x.abs().mean()) / 3**0.5, rel=1e-5)
-    assert float(grids[1].step) == pytest.approx(2 * float(hidden.mean()) / 7**0.5, rel=0.2)  # of weights unrounded
+    assert grids[0].step.item() == pytest.approx(2 * float(x.abs().mean()) / 3**0.5, rel=1e-5)
+    assert grids[1].step.item() == pytest.approx(2 * float(hidden.mean()) / 7**0.5, rel=0.2)  # of weights unrounded
     assert grids[1].gradient_scale == pytest.approx((16 * 7) ** -0.5)  # features, not the batch
     training.run()
     layers = packed(subject.model)
