@@ -49,6 +49,7 @@ def _technique(technique: type[Technique]) -> dict[str, Any]:
         "compresses": technique.compresses,
         "leaves": sorted(technique.leaves),
         "leaves_with": {setting: sorted(left) for setting, left in technique.leaves_with.items()},
+        "accepts": sorted(technique.accepts) if issubclass(technique, TrainingMethod) else [],
         "refuses": dict(technique.refuses),
         "refuses_with": {setting: dict(refused) for setting, refused in technique.refuses_with.items()},
     }

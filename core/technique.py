@@ -91,6 +91,7 @@ class TrainingMethod(Technique):
     flow), `before_optimizer` (gradients are unscaled and not yet clipped), `after_optimizer`; then `end`.
     """
 
+    accepts: ClassVar[frozenset[str]] = frozenset()  # what its training then need not refuse of earlier steps
     decides: ClassVar[frozenset[str]] = frozenset()  # what two methods of one training cannot both: KEPT_WEIGHTS, ...
 
     def begin(self, subject: "Subject", context: "Context") -> None:

@@ -1,6 +1,7 @@
 """The classes that an artifact's manifest may name: nothing else is ever constructed from one."""
 
 from core.nn.activation_quant_linear import ActivationQuantLinear
+from core.nn.adapted_linear import AdaptedLinear
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
@@ -46,6 +47,7 @@ from core.nn.tokens.selecting import SelectingBlock
 
 REPLACEMENTS: dict[str, type[Replacement]] = {
     "ActivationQuantLinear": ActivationQuantLinear,
+    "AdaptedLinear": AdaptedLinear,
     "BigBirdAttention": BigBirdAttention,
     "BinaryLinear": BinaryLinear,
     "BitLinear": BitLinear,

@@ -45,6 +45,7 @@ from core.techniques.quantization.binary import Binary
 from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.lora_recovery import LoraRecovery
 from core.techniques.quantization.lsq import Lsq
 from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.rtn import Rtn
@@ -94,6 +95,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "bitnet": Bitnet,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
+    "lora_recovery": LoraRecovery,
     "lsq": Lsq,
     "number_format": NumberFormats,
     "rtn": Rtn,

@@ -78,9 +78,13 @@ class Train(OneShot):
         return methods or f"{self.steps} updates"
 
     def check(self, subject: Subject) -> None:
-        """Packed integer weights cannot be trained, no two methods decide the same; each checks the subject itself."""
+        """Packed integer weights cannot be trained, unless a method leaves them as they are and trains others.
+
+        No two methods decide the same; each checks the subject itself.
+        """
+        keeps_codes = any(INTEGER_CODES in method.accepts for method in self.bound_methods())
         for name, module in subject.model.named_modules():
-            if isinstance(module, Replacement) and module.dense() is not None:
+            if isinstance(module, Replacement) and module.dense() is not None and not keeps_codes:
                 raise SpecError.of(
                     "train",
                     name,
