@@ -14,7 +14,7 @@ cache.use(streamlit_cache)
 
 st.set_page_config(page_title="Slimboard", page_icon=HERE / "icon.png", layout="wide")
 st.logo(HERE / "logo.svg", size="large")
-identity.user()
+identity.require_user()
 
 pages = {
     "Experiments": [

@@ -18,7 +18,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout, installed or not
 
-from core.measure.latency import Sample, alternate, ratio_interval, sample_of
+from core.measure.latency import Sample, ratio_interval, sample_of, time_alternately
 from core.measure.work import forward_work
 from core.runtimes.eager import eager
 
@@ -68,7 +68,7 @@ def main() -> None:
     with torch.inference_mode():
         first, second = (sample_of(forward_work(runner, batch)) for _ in range(2))
         for _ in range(arguments.trials):
-            timing = alternate(first, second, repeats=REPEATS)
+            timing = time_alternately(first, second, repeats=REPEATS)
             assert timing.ratio_low is not None
             assert timing.ratio_high is not None
             in_turn.add(timing.ratio_low, timing.ratio_high)

@@ -25,10 +25,10 @@ WORKER = "import sys; from benchmarks.queue_overhead import serve; serve()"
 def serve() -> None:
     """Be the worker: everything as it is, but for what a run executes."""
     from worker import supervisor
-    from worker.celery_app import app, worker_arguments
+    from worker.celery_app import app, make_worker_arguments
 
     supervisor.JOB = "benchmarks.queue_overhead:job"
-    app.worker_main(worker_arguments("cpu")[2:])
+    app.worker_main(make_worker_arguments("cpu")[2:])
 
 
 def job(claim):  # type: ignore[no-untyped-def]

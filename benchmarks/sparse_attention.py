@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.measure.peak import peak
+from core.measure.peak import measure_peak
 from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.etc import EtcAttention
 from core.nn.attention.sliding_window import SlidingWindowAttention
@@ -176,7 +176,9 @@ def times_of(length: int, phase: str, options: argparse.Namespace) -> dict[str, 
 def peaks_of(length: int, phase: str, options: argparse.Namespace) -> dict[str, int]:
     """Bytes that every arm holds at most."""
     return {
-        name: peak(peak_case, name, length, options.heads, phase, options.device, device_type=options.device).peak_bytes
+        name: measure_peak(
+            peak_case, name, length, options.heads, phase, options.device, device_type=options.device
+        ).peak_bytes
         for name in ARMS
     }
 

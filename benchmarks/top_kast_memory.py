@@ -24,7 +24,7 @@ from core.algorithms.masks import prunable_weights
 from core.context import Context
 from core.engine.recording import MemoryRecord
 from core.fresh_process import in_fresh_process
-from core.measure.peak import peak
+from core.measure.peak import measure_peak
 from core.spec.model import ModelSpec, TaskSpec
 from core.subject import Subject
 from core.techniques.sparse_training.top_kast import TopKast
@@ -126,7 +126,7 @@ def table(cases: list[Case]) -> str:
     ]
     dense: float | None = None
     for case in cases:
-        found = peak(train, case)
+        found = measure_peak(train, case)
         outcome = in_fresh_process(train, case)  # apart: taking the peak makes every allocation slow
         dense = dense or found.peak_bytes
         lines.append(

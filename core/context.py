@@ -1,6 +1,7 @@
 """What a run provides to a technique."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from core.calibration import CalibrationBlock, walk
+from core.calibration import CalibrationBlock, CalibrationSet, Coverage, count_tokens, walk
 from core.spec.model import ModelSpec
 from core.subject import Subject
 from core.tasks.base import Task
@@ -45,6 +46,8 @@ class Context:
     resolve: Resolve
     checkpoint: Path | None = None  # where a long training keeps its place; None: nowhere
     calibration_batch_size: int = field(default=32)
+    calibration_set: CalibrationSet | None = None  # None: the calibration split of the task
+    coverage: Coverage = field(default_factory=Coverage)  # what the step drew, and what its layers saw
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """A separate generator for each purpose, the same for the same run and step."""
@@ -52,16 +55,37 @@ class Context:
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
     def calibration(self, n_examples: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of the calibration split (which is part of train), on the run's device."""
-        split = self.task.split("calibration")
-        order = torch.randperm(len(split), generator=self.generator("calibration"))[:n_examples]
-        for start in range(0, len(order), self.calibration_batch_size):
-            batch = split.batch(order[start : start + self.calibration_batch_size])
+        """Batches of the run's calibration examples (by default a part of train), on its device."""
+        examples = self.calibration_set or CalibrationSet.of_task(self.task)
+        drawn, tokens = Counter[str](), 0
+        for source, batch in examples.draw(n_examples, self.calibration_batch_size, self.generator):
+            drawn[source] += len(next(iter(batch.values())))
+            tokens += count_tokens(batch)
+            self.coverage.note_draw(drawn, tokens)
             yield {key: value.to(self.device) for key, value in batch.items()}
 
-    def blocks(self, subject: Subject, n_examples: int, layers: Collection[str]) -> Iterator[CalibrationBlock]:
+    def blocks(
+        self,
+        subject: Subject,
+        n_examples: int,
+        layers: Collection[str],
+        *,
+        batch_size: int | None = None,
+        targets: bool = False,
+    ) -> Iterator[CalibrationBlock]:
         """The main model's blocks in the order of execution, with the inputs of those of `layers` that each contains.
 
-        Changes to a block affect the inputs of the next one. See `core.calibration`.
+        Changes to a block affect the inputs of the next one. `targets` are what blocks gave before any change. See
+        `core.calibration`.
         """
-        return walk(subject.model, self.calibration(n_examples), layers, self.record, self.device)
+        batches = self.calibration(n_examples)
+        return walk(
+            subject.model,
+            batches,
+            layers,
+            self.record,
+            self.device,
+            coverage=self.coverage,
+            batch_size=batch_size,
+            targets=targets,
+        )

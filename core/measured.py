@@ -6,6 +6,7 @@ from typing import Any
 
 SOURCE = "source"  # technique and family of a stage that no step led to; its label is the model's source
 CHECKPOINT = "checkpoint"  # in a source's details: dtype and bytes of the tensors in the user's own files
+CALIBRATION = "calibration"  # in a stage's details: what it drew, and what its layers saw
 SIGNIFICANT = 0.05  # p-value below which a difference counts as more than chance
 
 
@@ -47,25 +48,34 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How close a stage's predictions are to its reference's on the same test examples; fields as in `run_stage`.
+    """How close a stage is to its reference on the same test examples; fields as in `run_stage`, None: not measured.
 
-    A prediction is an example's class, or a token that the score counts. The divergence is KL(reference ‖ stage) in
-    nats, of which low and high are the mean's 95 % interval (None: too few examples). Shares are in percent of the
-    predictions.
+    Of predictions: one is an example's class, or a token that the score counts. The divergence is KL(reference ‖ stage)
+    in nats, of which low and high are the mean's 95 % interval (None: too few examples). Shares are in percent of the
+    predictions. Of embeddings: cosines with the reference's, and the share of each text's neighbours that is kept.
     """
 
-    kl: float
-    kl_low: float | None
-    kl_high: float | None
-    kl_p99: float
-    top1_agreement: float
-    right_to_wrong: float  # the reference is right, the stage wrong
-    wrong_to_right: float
+    kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
+    kl_p99: float | None = None
+    top1_agreement: float | None = None
+    right_to_wrong: float | None = None  # the reference is right, the stage wrong
+    wrong_to_right: float | None = None
     kl_max: float | None = None  # the largest of any prediction
+    cosine: float | None = None  # mean over the texts
+    cosine_low: float | None = None
+    cosine_high: float | None = None
+    cosine_min: float | None = None
+    neighbours_kept: float | None = None  # % of the 10 nearest in the reference
+    neighbours_kept_low: float | None = None
+    neighbours_kept_high: float | None = None
 
     @property
-    def flips(self) -> float:
+    def flips(self) -> float | None:
         """Share of the predictions that changed between right and wrong."""
+        if self.right_to_wrong is None or self.wrong_to_right is None:
+            return None
         return self.right_to_wrong + self.wrong_to_right
 
 

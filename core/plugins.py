@@ -8,7 +8,7 @@ COMPUTING = ("slimboard.techniques", "slimboard.models", "slimboard.tasks")  # r
 Base = TypeVar("Base")
 
 
-def plugged(group: str, base: type[Base]) -> dict[str, type[Base]]:
+def load_plugins(group: str, base: type[Base]) -> dict[str, type[Base]]:
     """Subclasses of `base` that installed packages add to `slimboard.<group>`, by name.
 
     `group` is techniques, models, tasks or runtimes. Raises TypeError, naming the entry point, for anything else.
@@ -22,13 +22,13 @@ def plugged(group: str, base: type[Base]) -> dict[str, type[Base]]:
     return found
 
 
-def packages() -> list[str]:
+def list_packages() -> list[str]:
     """Packages that plug in what computes a stage, with their versions: "acme-nets 1.0"."""
     found = {entry.dist for group in COMPUTING for entry in entry_points(group=group)}
     return sorted(f"{package.name} {package.version}" for package in found if package is not None)
 
 
-def package_of(group: str, name: str) -> str | None:
+def find_package(group: str, name: str) -> str | None:
     """The package that plugs `name` into `slimboard.<group>`, with its version; None if no package does."""
     for entry in entry_points(group=f"slimboard.{group}", name=name):
         if entry.dist is not None:

@@ -9,7 +9,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "operations.md"
 BEGIN, END = "<!-- settings: written by python -m core.publish_settings -->\n", "<!-- end of settings -->\n"
 
 
-def table() -> str:
+def make_table() -> str:
     """Every setting with its default and description, as a Markdown table."""
     rows = ["| setting | default | description |", "|---|---|---|"]
     for setting in (field.metadata for field in fields(Settings)):
@@ -19,12 +19,12 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(text: str) -> str:
+def insert_table(text: str) -> str:
     """The document with an updated table between its marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{make_table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    DOCUMENT.write_text(insert_table(DOCUMENT.read_text()))

@@ -26,6 +26,7 @@ class Unit(Enum):
     NATS = "nats"
     PERCENT = "%"
     RATIO = "ratio"  # of two values in one unit
+    COSINE = "cosine"  # of an angle: -1 to 1
     COUNT = "count"
     NUMBER = "number"
     SCORE = "score"  # that of the task's score
@@ -194,6 +195,22 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         "wrong_to_right", "Wrong → right", Unit.PERCENT, "more", Origin.COMPARISON, Shown.FIDELITY,
         meaning="Share of predictions that are right where the reference is wrong.",
+    ),
+    Quantity(
+        "cosine", "Cosine with the reference", Unit.COSINE, "more", Origin.COMPARISON, _EVERYWHERE | Shown.FIDELITY,
+        head="Cosine", policy="cosine", has_interval=True, log=False,
+        meaning="Mean cosine of the test texts' embeddings with their reference's.",
+    ),
+    Quantity(
+        "cosine_min", "Cosine with the reference (minimum)", Unit.COSINE, "more", Origin.COMPARISON,
+        Shown.AXIS | Shown.FIDELITY, head="Cosine min.", policy="cosine_min", log=False,
+        meaning="Smallest cosine of any test text's embedding with its reference's.",
+    ),
+    Quantity(
+        "neighbours_kept", "Neighbours kept at 10", Unit.PERCENT, "more", Origin.COMPARISON,
+        Shown.AXIS | Shown.FIDELITY | Shown.COMPARE, head="Neighbours", policy="neighbours_kept", has_interval=True,
+        log=False,
+        meaning="Share of each test text's 10 nearest neighbours in the reference that are among its 10 nearest here.",
     ),
     Quantity(
         "nominal_bits", "Nominal bits", Unit.NUMBER, "less", Origin.STAGE, NOWHERE,

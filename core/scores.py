@@ -4,7 +4,7 @@ A score is stored in its unit: an accuracy of 97.2 % is 97.2, not 0.972.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PERCENT = 100.0
 
@@ -16,6 +16,15 @@ class Score:
     name: str  # "accuracy", "bits per character"
     unit: str  # "%", "bits"; empty: a plain number
     higher_is_better: bool
+    is_relative: bool = field(default=False, kw_only=True)  # it compares a model with the run's reference
+
+
+@dataclass(frozen=True)
+class RankScore(Score):
+    """Spearman's correlation, times 100, of two quantities of each example, as paired tests need them."""
+
+    x: str
+    y: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,9 @@ BALANCED_ACCURACY = Score("balanced accuracy", "%", True)
 FAULTLESS_SEQUENCES = Score("faultless sequences", "%", True)
 CROSS_ENTROPY = Score("cross entropy", "nats", False)
 EXCESS_BITS = Score("excess over the source's entropy", "bits", False)
+COSINE = RatioScore("cosine with the reference", "%", True, "cosine", None, PERCENT, is_relative=True)
+SPEARMAN = RankScore("Spearman correlation", "%", True, "similarity", "score")  # times 100, as MTEB reports it
+PEARSON = Score("Pearson correlation", "%", True)
 PERPLEXITY = Score("perplexity", "", False)  # of the tokens: exp of their mean cross entropy
 
 SCORES: dict[str, Score] = {
@@ -52,15 +64,18 @@ SCORES: dict[str, Score] = {
         FAULTLESS_SEQUENCES,
         CROSS_ENTROPY,
         EXCESS_BITS,
+        COSINE,
+        SPEARMAN,
+        PEARSON,
         PERPLEXITY,
     )
 }
 
 
-def find_ratio(name: str) -> RatioScore | None:
-    """The ratio score of this name; None if it is not a ratio or unknown."""
+def find_tested(name: str) -> RatioScore | RankScore | None:
+    """The score of this name if two models' can be compared by a paired test, else None."""
     score = SCORES.get(name)
-    return score if isinstance(score, RatioScore) else None
+    return score if isinstance(score, RatioScore | RankScore) else None
 
 
 def find_unit(name: str) -> str | None:

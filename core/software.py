@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from core.plugins import packages
+from core.plugins import list_packages
 
 CORE = Path(__file__).parent
 NOT_COMPUTING = (  # files and folders of core/ that only read, keep, check or publish what was computed
@@ -28,7 +28,7 @@ NOT_COMPUTING = (  # files and folders of core/ that only read, keep, check or p
 @cache
 def software() -> str:
     """Slimboard's release and digest, torch's version, and the versions of plug-in packages."""
-    return " ".join([f"slimboard {release()} {digest(CORE)[:16]} torch {torch.__version__}", *packages()])
+    return " ".join([f"slimboard {release()} {digest(CORE)[:16]} torch {torch.__version__}", *list_packages()])
 
 
 def digest(folder: Path) -> str:

@@ -34,6 +34,7 @@ class Subject:
     constraints: dict[str, Constraint] = field(default_factory=dict)  # "main.blocks.0.ffn.up.weight" -> ...
     details: dict[str, Any] = field(default_factory=dict)  # what the last step reports: tables by layer, notes
     trained_from: torch.dtype | None = None  # during a training: the main model's dtype before it was made float32
+    sensitivity: dict[str, Any] | None = None  # the table of a sensitivity step, if that was the last step
     covered: set[str] = field(default_factory=set)  # parameters and modules of the main model that it masked or swapped
 
     @property

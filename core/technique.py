@@ -26,8 +26,11 @@ INTEGER_CODES = "integer codes"
 QUANTIZED_ACTIVATIONS = "quantized activations"
 LOW_RANK = "low-rank factors"
 ROTATED_STREAM = "a rotated residual stream"
+ROTATED_INPUTS = "layers that rotate their inputs"
 REDUCED_TOKENS = "blocks that reduce tokens"
+SENSITIVITY = "a sensitivity table"
 
+CALIBRATION_EXAMPLES = "calibration_examples"
 KEPT_WEIGHTS = "which weights are kept"
 BLOCKS = "what the blocks consist of"
 
@@ -41,9 +44,11 @@ class Technique(BaseModel):
     paper: ClassVar[str]  # where it is published
     requires: ClassVar[frozenset[str]] = frozenset()  # what a worker must provide: "cuda", ...
     compresses: ClassVar[bool] = True  # False: a stage may still serve as the reference
+    changes: ClassVar[bool] = True  # False: it measures the model, and leaves it as it is
     limits_length: ClassVar[bool] = False  # True: what it swaps in refuses texts longer than the model's `length`
     leaves: ClassVar[frozenset[str]] = frozenset()  # what later steps find: MASK, INTEGER_CODES, ...
     leaves_with: ClassVar[Mapping[str, frozenset[str]]] = {}  # what more with "setting" given, or with "setting=value"
+    follows: ClassVar[Mapping[str, str]] = {}  # what the step directly before must leave, with the remedy
     refuses: ClassVar[Mapping[str, str]] = {}  # of what earlier steps left, with the remedy
     refuses_with: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # what more, as in `leaves_with`
 
@@ -52,6 +57,11 @@ class Technique(BaseModel):
 
         Fields in the error are relative to the step, such as `n` or `rank`; the pipeline adds its position.
         """
+
+    @classmethod
+    def calibrates(cls) -> bool:
+        """Whether it draws calibration examples, as many as its setting of that name says."""
+        return CALIBRATION_EXAMPLES in cls.model_fields
 
     def label(self) -> str:
         """A short label for charts: the settings that distinguish this step from others of the technique."""

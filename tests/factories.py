@@ -142,7 +142,8 @@ def _add_run(
     created = time.time() - age
     run = {
         "id": run_id, "project_id": project_id, "owner_id": owner_id, "name": wanted.name, "spec": wanted.to_dict(),
-        "spec_hash": wanted.hash, "model": model, "task": task, "recipe": runs.recipe_text(wanted), "status": status,
+        "spec_hash": wanted.hash, "model": model, "task": task, "recipe": runs.describe_recipe(wanted),
+        "status": status,
         "position": created, "environment": {"torch": "2.13", "hardware": HARDWARE},
         "progress": 1.0 if status is RunStatus.DONE else 0.0, "compute_seconds": chance.uniform(5, 600),
         "failure": FailureClass.OUT_OF_MEMORY if status is RunStatus.FAILED else None,

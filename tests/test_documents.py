@@ -12,7 +12,7 @@ from core.context import Context
 from core.engine.preflight import check
 from core.engine.recording import MemoryRecord
 from core.models import load
-from core.publish import entry
+from core.publish import describe_settings
 from core.runtimes.base import Refused
 from core.spec.model import ModelSpec, RunSpec, TaskSpec
 from core.subject import Subject
@@ -54,7 +54,7 @@ def test_the_technique_that_is_added_as_an_example_prunes_rows():
 def test_the_runtime_that_is_added_as_an_example_computes_in_16_bits():
     module = types.ModuleType("autocast")
     exec(compile(example("docs/add-a-runtime.md", "python"), "autocast", "exec"), module.__dict__)
-    assert entry(module.Autocast)["summary"] == "Plain PyTorch under automatic mixed precision."
+    assert describe_settings(module.Autocast)["summary"] == "Plain PyTorch under automatic mixed precision."
 
     cpu, subject = torch.device("cpu"), subject_of("builtin vit", depth=1)
     batch = subject.task.batch(torch.arange(2))

@@ -56,7 +56,7 @@ def enqueue_check(spec_hash: str, device: str = "any") -> None:
     _send("worker.tasks.check", CHECK_QUEUE, spec_hash)
 
 
-def worker_arguments(device: str) -> list[str]:
+def make_worker_arguments(device: str) -> list[str]:
     """Arguments of `python -m celery` for a worker of one device.
 
     Start it this way, not from within another program: each run's process would import that program's main module.

@@ -7,7 +7,7 @@ from core.errors import Problem, SpecError
 from core.spec.model import RunSpec
 
 
-def problems(spec: dict[str, Any]) -> list[Problem]:
+def find_problems(spec: dict[str, Any]) -> list[Problem]:
     """All problems of a spec, found by building its model without weights; empty if there are none."""
     try:
         check(RunSpec.parse(spec))

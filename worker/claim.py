@@ -46,7 +46,7 @@ class TakenAway(Exception):
     """The run was given to another worker; this one's results no longer count."""
 
 
-def checkpoints() -> Path:
+def find_checkpoints() -> Path:
     """Folder of the checkpoints of long trainings: next to the artifacts if those are in a folder."""
     url = settings().artifacts_url
     return (settings().home.absolute() if "://" in url else Path(url)) / "checkpoints"

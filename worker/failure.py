@@ -12,7 +12,7 @@ from core.errors import SpecError
 from core.fresh_process import describe_exit
 from core.settings import settings
 from core.store.models import FailureClass
-from worker.claim import checkpoints
+from worker.claim import find_checkpoints
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 NETWORK_ERRORS = {  # of the libraries that fetch models and data, named so that they need not be loaded
@@ -41,7 +41,7 @@ def explain(error: BaseException) -> str:
     if code is None or isinstance(error, disk.DiskFull):
         return str(error).strip() or type(error).__name__
     named = error.filename if isinstance(error, OSError) else None
-    folders = [settings().home, checkpoints(), Path(tempfile.gettempdir())]
+    folders = [settings().home, find_checkpoints(), Path(tempfile.gettempdir())]
     place = Path(named).parent if isinstance(named, str) else min(folders, key=disk.free_bytes)
     return str(disk.DiskFull(place, code))
 
@@ -65,7 +65,7 @@ def is_infrastructure(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in HOST_ERRORS
 
 
-def of_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
+def classify_exit(exit_code: int, ooms_before: int) -> tuple[FailureClass, str]:
     """Class and message for a process that ended without a result."""
     killed = exit_code == -signal.SIGKILL
     if killed and count_oom_kills() > ooms_before:

@@ -13,7 +13,7 @@ import torch
 
 from core.measure.hardware import cpu_features, hardware_name
 from core.provides import provides
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.software import release
 
 VERSIONS = ("torch", "transformers", "datasets", "onnxruntime", "triton", "safetensors")
@@ -39,7 +39,7 @@ def describe(device: str) -> Description:
         "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
         "threads": torch.get_num_threads(),
         "features": cpu_features(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": measure_memory(),
         **gpu,
         "kernels": _kernels(device),
         "versions": {"slimboard": release(), "python": platform.python_version(), **_versions()},
@@ -48,14 +48,14 @@ def describe(device: str) -> Description:
     }
     entries = [
         (kind.removesuffix("s"), name, entry["hash"], entry)
-        for kind, table in catalogue().items()
+        for kind, table in describe_catalogue().items()
         for name, entry in table.items()
     ]
     offers = {f"{kind}:{name}": digest for kind, name, digest, _ in entries}
     return Description(hardware, provides(device), offers, entries)
 
 
-def memory_bytes() -> int:
+def measure_memory() -> int:
     """Memory that this process may use: the host's, or its container's limit."""
     limit = Path("/sys/fs/cgroup/memory.max")
     total = int(psutil.virtual_memory().total)

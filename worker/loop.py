@@ -45,7 +45,7 @@ def enter(device: str) -> Here:
     """Publish this worker and what it provides, and start its timer."""
     warm_up(PRELOADED)
     described: Any = in_fresh_process(DESCRIBE, device, timeout=DESCRIBE_SECONDS)
-    artifacts = shared.artifacts_id()
+    artifacts = shared.read_artifacts_id()
     with session() as s:
         shared.check_shared(artifacts, workers.list_workers(s))
         techniques.publish(s, described.entries)
@@ -136,7 +136,7 @@ def _keep_time(here: Here) -> None:
 def _look(here: Here) -> None:
     """Send a heartbeat, requeue lost runs, and start work that no message announced."""
     with session() as s:
-        workers.beat(s, here.worker_id)
+        workers.record_heartbeat(s, here.worker_id)
         for lost in queue.return_lost_runs(s):
             log.warning("run %d was lost because its worker stopped responding: %s", lost.id, lost.status.value)
     with read_session() as s:

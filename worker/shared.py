@@ -18,7 +18,7 @@ class NotShared(RuntimeError):
     """The artifacts here are not those of the other workers, or cannot be written."""
 
 
-def artifacts_id() -> str:
+def read_artifacts_id() -> str:
     """The random name of the artifacts, created by the first worker; raises NotShared if it cannot be written."""
     filesystem, root = url_to_fs(settings().artifacts_url)
     path = f"{root}/{MARKER}"

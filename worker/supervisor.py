@@ -125,7 +125,7 @@ class RunWatch:
             self.output.lines += [(time.time(), "error", raised.trace)]
             message = f"its process could not start: {raised.name}: {raised.text}"
             return Ended(RunStatus.FAILED, FailureClass.INFRASTRUCTURE, message)
-        return Ended(RunStatus.FAILED, *failure.of_exit(self.child.exit_code(), self.ooms))
+        return Ended(RunStatus.FAILED, *failure.classify_exit(self.child.exit_code(), self.ooms))
 
     def _watch_limits(self) -> None:
         if self.claim.minutes is not None and time.monotonic() - self.started > self.claim.minutes * 60:

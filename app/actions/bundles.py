@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.actions.actor import Actor, require_member
 from app.actions.artifacts import discard, take
-from app.actions.runs import named_runs, needs
+from app.actions.runs import list_named_runs, needs
 from app.queries import artifacts
 from core import disk
 from core.bundle import insert, write
@@ -19,23 +19,23 @@ from core.spec.catalogue import Catalogue
 from core.store.engine import read_session, session
 
 
-def pieces(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
+def stream_bundle(run_id: int, *, weights: bool = False) -> Iterator[bytes]:
     """A run's bundle in pieces; raises BundleError before the first piece if it cannot be made."""
     try:
         with read_session() as s:
-            source = write.source(s, run_id, artifacts.open_shown, weights=weights)
+            source = write.collect_source(s, run_id, artifacts.open_shown, weights=weights)
     except DamagedArtifact as damaged:
         discard(damaged, "A bundle")
         text = f"An artifact of run {run_id} is damaged: {damaged}. Requeue the run to compute it again, then retry."
         raise BundleError(text) from damaged
-    return write.pieces(source)
+    return write.write_bundle(source)
 
 
 def save(run_id: int, file: Path, *, weights: bool) -> None:
     """Write a run's bundle to a file, atomically."""
     if file.exists():
         raise BundleError(f"{file} already exists. Remove it, or choose another file.")
-    written = pieces(run_id, weights=weights)
+    written = stream_bundle(run_id, weights=weights)
     try:
         with disk.replacing(file) as partial, partial.open("wb") as target:
             target.writelines(written)
@@ -55,7 +55,7 @@ def add(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool) -> t
         differing = insert.list_differing(s, bundle)
     try:
         for key in bundle.names:
-            place = artifacts.store() if bundle.has_weights(key) else artifacts.results()
+            place = artifacts.store() if bundle.has_weights(key) else artifacts.open_results()
             if not _is_here(bundle, key) and not place.has(key):
                 with place.writing(key) as folder:
                     bundle.copy_files(key, folder)
@@ -72,7 +72,7 @@ def _add_run(actor: Actor, bundle: Bundle, catalogue: Catalogue, *, again: bool)
     """
     needed = [
         *needs(bundle.spec, catalogue),
-        *(f"run:{n} of the store that it comes from" for n in named_runs(bundle.spec)),
+        *(f"run:{n} of the store that it comes from" for n in list_named_runs(bundle.spec)),
     ]
     with session() as s:
         _require_importable(s, actor, bundle, again=again)

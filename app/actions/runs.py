@@ -98,14 +98,14 @@ def rename(actor: Actor, run_id: int, name: str) -> None:
         runs.rename_run(s, run_id, name.strip())
 
 
-def named_runs(spec: RunSpec) -> list[int]:
+def list_named_runs(spec: RunSpec) -> list[int]:
     """The numbers of the runs that a spec uses as model, teacher or reference."""
-    return sorted({named.number for named in run_references.named_runs(spec.to_dict())})
+    return sorted({named.number for named in run_references.list_named_runs(spec.to_dict())})
 
 
 def _require_visible_runs(s: Session, actor: Actor, spec: RunSpec) -> None:
     """Raise SpecError if the spec uses a run of a project in which the actor has no role."""
-    for number in named_runs(spec):
+    for number in list_named_runs(spec):
         run = runs.find_run(s, number)
         if run is None or users.find_role(s, actor.user.id, run.project_id) is None:
             remedy = "Choose one of the runs on the Runs page."

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from app.charts.axes import Axis, known
+from app.charts.axes import Axis, select_known
 from app.charts.theme import PALE, PLAIN
 from core.analysis.dominance import Dominance, judge_dominance
 from core.analysis.pareto import find_knee
@@ -24,12 +24,14 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
 
     `limits` holds the worst allowed value of a column, in its stored unit.
     """
-    shown = known(points, x, y).copy()
+    shown = select_known(points, x, y).copy()
     shown["is_reference"] = shown["stage_id"].isin(set(shown["reference_stage_id"].dropna()))
-    shown["feasible"] = feasible(shown, limits, axes)
+    shown["feasible"] = find_feasible(shown, limits, axes)
     directions = [DIRECTIONS[x.better], DIRECTIONS[y.better]]
     places = shown[[x.column, y.column]].to_numpy(dtype=float)
-    spreads, dfs = (np.column_stack(columns) for columns in zip(*(errors(shown, axis) for axis in (x, y)), strict=True))
+    spreads, dfs = (
+        np.column_stack(columns) for columns in zip(*(list_errors(shown, axis) for axis in (x, y)), strict=True)
+    )
     found = judge_dominance(places, spreads, dfs, directions, shown.get("n"))
     shown["on_frontier"] = [dominance is Dominance.FRONTIER for dominance in found]
     shown["is_knee"] = np.arange(len(shown)) == find_knee(places, directions)
@@ -46,7 +48,7 @@ def annotate(points: pd.DataFrame, x: Axis, y: Axis, limits: dict[str, float], a
     return shown
 
 
-def feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
+def find_feasible(points: pd.DataFrame, limits: dict[str, float], axes: dict[str, Axis]) -> pd.Series:
     """Which points meet every limit; a point with an unknown value does not."""
     kept = pd.Series(True, index=points.index)
     for column, bound in limits.items():
@@ -62,13 +64,13 @@ def _column(shown: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.floa
     return np.where(np.isnan(values), otherwise, values)
 
 
-def errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def list_errors(shown: pd.DataFrame, axis: Axis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard errors on an axis (0 for exact values) and their degrees of freedom."""
     low, high, own = (_column(shown, name, math.nan) for name in (axis.low, axis.high, f"{axis.column}_own"))
     return standard_errors(low, high, _column(shown, f"{axis.column}_df", math.inf), own)
 
 
-def texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
+def list_texts(shown: pd.DataFrame, axis: Axis) -> list[str]:
     """The tooltip's value of the axis for each point."""
     read = cache(axis.read)
     values, low, high = (_column(shown, name, math.nan).tolist() for name in (axis.column, axis.low, axis.high))

@@ -28,7 +28,7 @@ GUIDES = (1, 2)  # slopes drawn for comparison
 ROOM = 1.3  # above and below what is drawn
 
 
-def power(found: Exponent | None) -> str:
+def describe_power(found: Exponent | None) -> str:
     """An exponent with its interval: "T^1.02 ± 0.04"."""
     if found is None:
         return ""
@@ -36,14 +36,14 @@ def power(found: Exponent | None) -> str:
     return f"T^{value:.2f} ± {found.high - found.value:.2f}".replace("-", "−")
 
 
-def points(report: SurveyReport, quantity: str) -> pd.DataFrame:
+def list_points(report: SurveyReport, quantity: str) -> pd.DataFrame:
     """One row per architecture and length with the quantity: `name`, `label` (with its power), `length`, `value`,
     `text`."""
     axis = AXES[quantity]
     rows = [
         {
             "name": architecture.name,
-            "label": f"{architecture.name}  {power(report.fit(architecture, quantity))}".rstrip(),
+            "label": f"{architecture.name}  {describe_power(report.fit(architecture, quantity))}".rstrip(),
             "length": length,
             "value": value,
             "text": axis.read(value),
@@ -55,7 +55,7 @@ def points(report: SurveyReport, quantity: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "label", "length", "value", "text"])
 
 
-def growth(drawn: pd.DataFrame, quantity: str, names: list[str]) -> alt.LayerChart | alt.FacetChart:
+def draw_growth(drawn: pd.DataFrame, quantity: str, names: list[str]) -> alt.LayerChart | alt.FacetChart:
     """Lines of `points`; an architecture's colour depends on its place in `names`, not on which others are shown."""
     axis = AXES[quantity]
     factor, unit = axis.unit_for(float(drawn["value"].max()))

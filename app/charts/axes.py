@@ -76,14 +76,16 @@ SCALES = {
     Unit.COUNT: COUNTS,
     Unit.MILLISECONDS: TIMES,
     Unit.RATIO: ((1.0, "×"),),
+    Unit.COSINE: ((1.0, ""),),
     Unit.NUMBER: ((1.0, ""),),
     Unit.NATS: ((1.0, "nats"),),
     Unit.PERCENT: ((1.0, "%"),),
 }
+DECIMALS = {Unit.PERCENT: formats.PERCENT_DECIMALS, Unit.COSINE: formats.COSINE_DECIMALS}
 
 
 def _axis(quantity: Quantity) -> Axis:
-    places = formats.PERCENT_DECIMALS if quantity.unit is Unit.PERCENT else None
+    places = DECIMALS.get(quantity.unit)
     read, scale = formats.READERS[quantity.unit], SCALES[quantity.unit]
     return Axis(quantity.name, quantity.title, read, quantity.better, scale, quantity.log, quantity.head, places)
 
@@ -104,11 +106,11 @@ def score_axis(name: str, unit: str, higher_is_better: bool) -> Axis:
     )
 
 
-def axes_of_task(score: Axis) -> dict[str, Axis]:
+def list_axes(score: Axis) -> dict[str, Axis]:
     """All axes by column, in the order of the quantities, for a task with this score."""
     return {quantity.name: AXES.get(quantity.name, score) for quantity in shown_in(Shown.AXIS)}
 
 
-def known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:
+def select_known(points: pd.DataFrame, *axes: Axis) -> pd.DataFrame:
     """The points that have a value on every axis."""
     return points.dropna(subset=[axis.column for axis in axes])

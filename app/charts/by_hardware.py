@@ -5,7 +5,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from app.charts.annotated import texts
+from app.charts.annotated import list_texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import FAMILY_COLOURS, FAMILY_SHAPES, NEUTRAL, PALE, PLAIN
 from core.analysis.dominance import Dominance
@@ -14,7 +14,7 @@ PANEL = {"width": 300, "height": 240}
 COLUMNS = 3
 
 
-def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> alt.FacetChart:
+def draw_by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> alt.FacetChart:
     """The chart of points from `annotate`, with an additional column `hardware`."""
     families = [name for name in FAMILY_COLOURS if (shown["family"] == name).any()]
     fields: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def by_hardware(shown: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bo
         ticks = alt.Axis(format=NUMBER, tickCount=4, labelOverlap="greedy", gridOpacity=0.4)
         channels[name] = channel(f"{name}_shown:Q", scale=scale, title=title, axis=ticks)
     titles = {axis.title: f"{axis.column}_text" for axis in (x, y)}
-    fields |= {f"{axis.column}_text": texts(shown, axis) for axis in (x, y)}
+    fields |= {f"{axis.column}_text": list_texts(shown, axis) for axis in (x, y)}
     columns = ["hardware", "family", "label", "model", "run_id", "dominance", "on_frontier"]
     drawn = shown[columns].assign(**fields, strength=shown["dominance"].map(_STRENGTHS).fillna(PALE))
     base = alt.Chart().encode(**channels)

@@ -13,7 +13,7 @@ DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]  # distinguishable without colou
 RAW = 0.25  # opacity of the raw values behind their running mean
 
 
-def curve(
+def draw_curve(
     points: pd.DataFrame, title: str, *, smooth: bool = True, log: bool = False
 ) -> alt.LayerChart | alt.FacetChart:
     """One curve of `step`, `value` and, if points were thinned, `low` and `high` of each bucket."""
@@ -38,7 +38,7 @@ def curve(
     return alt.layer(*layers).properties(height=CURVE_HEIGHT)
 
 
-def overlay(
+def draw_overlay(
     points: pd.DataFrame, title: str, names: list[str], *, log: bool = False
 ) -> alt.LayerChart | alt.FacetChart:
     """The same curve of several runs: rows of `step`, `value` and `name`, one of `names` (the base first)."""

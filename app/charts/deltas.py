@@ -13,7 +13,7 @@ COLOURS = {"better": GOOD, "worse": BAD, "not significant": NEUTRAL}
 SHAPES = {"better": "triangle-up", "worse": "triangle-down", "not significant": "circle"}
 
 
-def deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerChart | alt.FacetChart:
+def draw_deltas(rows: pd.DataFrame, score: str, unit: str, base: str) -> alt.LayerChart | alt.FacetChart:
     """The chart of rows with `name`, `delta`, `delta_low`, `delta_high`, `p_value` and `verdict` (a key of COLOURS)."""
     drawn = rows.assign(
         words=[formats.score_change(value, unit) for value in rows["delta"]],

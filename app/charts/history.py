@@ -14,7 +14,7 @@ from core.analysis.pareto import compute_hypervolume_steps
 HISTORY_HEIGHT = 220
 
 
-def steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> pd.DataFrame:
+def list_steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -> pd.DataFrame:
     """The stages that advanced the frontier: stage_id, x, y, at, the hypervolume `share` from then on, and its `gain`.
 
     The share is of the rectangle between the best and the worst value of each axis among `points` (in chronological
@@ -34,7 +34,7 @@ def steps(points: pd.DataFrame, x: Axis, y: Axis, *, log_x: bool, log_y: bool) -
     return moved
 
 
-def history(
+def draw_history(
     moved: pd.DataFrame, makers: Mapping[int, Mapping[str, Any]], x: Axis, y: Axis
 ) -> alt.LayerChart | alt.FacetChart:
     """The step chart of the result of `steps`; `makers` have each stage's label, model, run_id and owner."""

@@ -18,7 +18,7 @@ _NO_QUANTITY = ("name", "weights", "shape", "mse")  # relative errors can be com
 _IN_BLOCK = re.compile(r"^(.*?\.\d+(?:\.\d+)?)\.(.+)$")  # blocks.3.ffn.up, or stages.0.1.conv1
 
 
-def quantities(layers: list[dict[str, Any]]) -> list[str]:
+def list_quantities(layers: list[dict[str, Any]]) -> list[str]:
     """Names of the numeric quantities of the layers, those that differ between layers first."""
     numeric: dict[str, set[float]] = {}
     for row in layers:
@@ -28,7 +28,7 @@ def quantities(layers: list[dict[str, Any]]) -> list[str]:
     return sorted(numeric, key=lambda name: len(numeric[name]) == 1)
 
 
-def titled(quantity: str) -> str:
+def make_title(quantity: str) -> str:
     """The quantity's name for a picker."""
     return quantity.replace("_", " ").capitalize()
 
@@ -41,7 +41,7 @@ def read(quantity: str, value: float) -> str:
     return words + (" %" if quantity.endswith("(%)") else "")
 
 
-def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
+def list_cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
     """One row per layer with the quantity: `block`, `part`, `layer`, `value` and its text."""
     rows = []
     for layer in layers:
@@ -65,9 +65,9 @@ def cells(layers: list[dict[str, Any]], quantity: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "part", "layer", "shape", "value", "words"])
 
 
-def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart | alt.FacetChart:
+def draw_layers(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart | alt.FacetChart:
     """A heat map if blocks have several layers, otherwise one bar per layer."""
-    drawn = cells(layers, quantity)
+    drawn = list_cells(layers, quantity)
     title = quantity.replace("_", " ")
     tooltip = [alt.Tooltip("layer:N", title="layer"), alt.Tooltip("words:N", title=title)]
     if drawn["shape"].any():
@@ -77,9 +77,9 @@ def layer_chart(layers: list[dict[str, Any]], quantity: str) -> alt.LayerChart |
     return _bars(drawn, title, tooltip)
 
 
-def layer_comparison(stages: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
+def compare_layers(stages: dict[str, list[dict[str, Any]]], quantity: str) -> alt.LayerChart | alt.FacetChart:
     """A heat map of one quantity: one row per layer, one column per stage."""
-    parts = [cells(layers, quantity).assign(part=name) for name, layers in stages.items()]
+    parts = [list_cells(layers, quantity).assign(part=name) for name, layers in stages.items()]
     drawn = pd.concat(parts).assign(block=lambda rows: rows["layer"])
     title = quantity.replace("_", " ")
     tooltip = [alt.Tooltip(f"{name}:N", title=heading) for name, heading in (("part", "stage"), ("layer", "layer"))]

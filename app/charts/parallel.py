@@ -14,7 +14,7 @@ MOST_LINES = 200
 ROOM = 46  # pixels above and below the axes for their ends
 
 
-def lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
+def list_lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
     """One row per stage and axis: `place` from 0 (worst) to 1 (best), `value` as text, and what the stage is.
 
     If there are more than `MOST_LINES` stages, the frontier is kept first, then undecided stages, each sampled evenly
@@ -40,7 +40,7 @@ def lines(shown: pd.DataFrame, axes: Sequence[Axis]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def parallel(drawn: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
+def draw_parallel(drawn: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     """The chart of the result of `lines`."""
     order = list(drawn["axis"].unique())
     families = [name for name in FAMILY_COLOURS if (drawn["family"] == name).any()]

@@ -19,7 +19,7 @@ STATUS_COLOURS = {"done": GOOD, "failed": BAD, "running": "#0072B2", "queued": N
 NARROWEST = 110  # pixels per column, if there are too many for the width of the page
 
 
-def provenance(tree: Tree, asked: tuple[int, ...] = (), ground: str = "light") -> alt.LayerChart:
+def draw_provenance(tree: Tree, asked: tuple[int, ...] = (), ground: str = "light") -> alt.LayerChart:
     """The chart, for a "light" or "dark" background; the runs in `asked` are bold."""
     canvas = _Canvas(tree, INK[ground])
     rooms = tree.rooms()

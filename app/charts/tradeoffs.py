@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 from altair.utils.schemapi import debug_mode
 
-from app.charts.annotated import DOMINANCES, OUTSIDE, texts
+from app.charts.annotated import DOMINANCES, OUTSIDE, list_texts
 from app.charts.axes import NUMBER, Axis
 from app.charts.theme import BAD, FAMILY_COLOURS, FAMILY_SHAPES, HEIGHT, NEUTRAL, PALE, PLAIN
 from app.charts.unchecked import Unchecked
@@ -27,7 +27,7 @@ OUTLINES = {Dominance.FRONTIER: PLAIN, Dominance.UNDECIDED: PLAIN, Dominance.DOM
 
 
 @debug_mode(False)
-def scatter(
+def draw_scatter(
     shown: pd.DataFrame,
     x: Axis,
     y: Axis,
@@ -171,7 +171,7 @@ def _marks(drawn: pd.DataFrame, scales: dict[str, _Scale], size: Axis | None, ax
     places = (scale.axis.column for scale in scales.values())
     columns = dict.fromkeys([*places, *([size.column] if size else []), *ALWAYS_TOLD])
     shown_axes = [axes[column] for column in columns if column in drawn and drawn[column].notna().any()]
-    drawn = drawn.assign(**{f"{axis.column}_text": texts(drawn, axis) for axis in shown_axes})
+    drawn = drawn.assign(**{f"{axis.column}_text": list_texts(drawn, axis) for axis in shown_axes})
     tooltip = _tooltip(drawn, shown_axes)
     channels = {
         **_place(scales),

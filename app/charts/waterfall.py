@@ -79,7 +79,7 @@ def _with_certainty(row: Mapping[str, Any], certainty: Certainty | None) -> dict
     return {"strength": 1.0 if certainty.is_sure else PALE, "change": f"{row['change']}, {certainty.words}"}
 
 
-def waterfall(
+def draw_waterfall(
     stages: pd.DataFrame, axis: Axis, certainties: Mapping[int, Certainty] | None = None, *, zero: bool = True
 ) -> alt.LayerChart | alt.FacetChart:
     """The chart of `changes`, to be drawn under a heading that names the quantity; `zero=False` leaves the origin out,

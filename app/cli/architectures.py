@@ -27,13 +27,13 @@ def architectures(
 
     asked = _lengths(lengths)
     for name in only or ():
-        if name not in subjects.steps():
-            known = ", ".join(subjects.steps())
+        if name not in subjects.list_steps():
+            known = ", ".join(subjects.list_steps())
             raise SpecError.of("only", name, "is not an architecture of the catalogue", f"Choose from {known}.")
     found = survey(asked, rounds, only or (), say=lambda line: typer.echo(line, err=True))
-    rows = shown.table(found)
-    typer.echo(terminal.table(tuple(rows[0]), [list(row.values()) for row in rows]))
-    typer.echo(f"\n{shown.conditions(found.conditions)}")
+    rows = shown.make_table(found)
+    typer.echo(terminal.format_table(tuple(rows[0]), [list(row.values()) for row in rows]))
+    typer.echo(f"\n{shown.describe_conditions(found.conditions)}")
     for name, reason in found.refused.items():
         typer.echo(f"{name} is skipped: {reason}")
     if output is not None:

@@ -48,9 +48,9 @@ def import_run(
     from app.actions import bundles
     from core.bundle import read
 
-    with shell.store(), shell.acting(), _refused(), read.opened(file) as found:
+    with shell.store(), shell.load_actions(), _refused(), read.open_bundle(file) as found:
         actor = Who(context.obj.user, project or context.obj.project).actor()
-        run_id, differing = bundles.add(actor, found, shell.catalogue(), again=again)
+        run_id, differing = bundles.add(actor, found, shell.read_catalogue(), again=again)
     for label in differing:
         typer.echo(f"{label}: this store has the same stage with a different score or size, which is kept", err=True)
     typer.echo(run_id)
@@ -60,14 +60,14 @@ def rerun(context: typer.Context, file: Source) -> None:
     """Queue the recipe of a bundle here and print the new run's number."""
     from core.bundle import read
 
-    with shell.store(), shell.acting() as actions, _refused(), read.opened(file) as found:
-        others = actions.named_runs(found.spec)
+    with shell.store(), shell.load_actions() as actions, _refused(), read.open_bundle(file) as found:
+        others = actions.list_named_runs(found.spec)
         if others:
             raise CommandError(
                 f"The recipe refers to run {others[0]} of its original store. Import that run with its weights "
                 "(slimboard bundle --artifacts), replace the number with the one it has here, and submit the recipe."
             )
-        run_id = actions.submit(context.obj.actor(), found.spec, shell.catalogue())
+        run_id = actions.submit(context.obj.actor(), found.spec, shell.read_catalogue())
     typer.echo(run_id)
 
 

@@ -16,7 +16,7 @@ RECIPES = Path(__file__).with_name("demo_recipes")
 def queue() -> int:
     """Queue the recipes whose names no run of the project has yet; returns how many."""
     actor = shell.Who().actor()
-    catalogue = shell.catalogue()
+    catalogue = shell.read_catalogue()
     with engine.read_session() as s:
         known = set(s.scalars(select(Run.name).where(Run.project_id == actor.project.id)))
     specs = [RunSpec.from_yaml(file.read_text()) for file in sorted(RECIPES.glob("*.yaml"))]

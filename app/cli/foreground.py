@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from app.cli import shell
-from app.cli.terminal import ProgressLine, stage_object
-from core.artifacts.store import ArtifactStore, configured_store
+from app.cli.terminal import ProgressLine, describe_stage
+from core.artifacts.store import ArtifactStore, open_configured_store
 from core.engine.recording import damage_text
 from core.errors import Problem, SpecError
 from core.integrity import DamagedArtifact
@@ -108,13 +108,13 @@ def execute(spec: RunSpec, device: str | None) -> dict[str, Any]:
         from core.engine import pipeline
         from core.provides import provides
 
-        catalogue = Catalogue(**publish.catalogue())
+        catalogue = Catalogue(**publish.describe_catalogue())
         validate(spec, catalogue)
         chosen = device or (spec.device if spec.device != "any" else "gpu" if torch.cuda.is_available() else "cpu")
         if chosen == "gpu" and not torch.cuda.is_available():
             raise SpecError.of("device", "gpu", "is not available: PyTorch finds no CUDA device", "Choose cpu.")
         _require_all(spec, catalogue, provides(chosen))
-        artifacts = configured_store()
+        artifacts = open_configured_store()
         reason = _why_no_store()
         record = TerminalRecord(spec.limits.minutes, has_store=reason is None)
         if reason:
@@ -156,7 +156,9 @@ def _result(measured: list[StageRecord], artifacts: ArtifactStore) -> dict[str, 
     last = measured[-1]
     folder: Path = artifacts.open(last.measured.key)
     return {
-        "stages": [stage_object(stage.position, stage.measured, stage.fidelity, stage.latencies) for stage in measured],
+        "stages": [
+            describe_stage(stage.position, stage.measured, stage.fidelity, stage.latencies) for stage in measured
+        ],
         "artifact": str(folder),
         "reload_max_error": last.measured.reload_max_error,
     }

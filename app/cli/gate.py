@@ -155,7 +155,7 @@ def _report(verdicts: Sequence[Verdict], score_unit: str) -> str:
     failed = sum(verdict.outcome is not Outcome.PASS for verdict in verdicts)
     of = formats.plural(len(verdicts), "rule")
     summary = f"{failed} of {of} failed." if failed else f"All {of} passed."
-    return f"{terminal.table(head, lines)}\n\n{summary if len(verdicts) > 1 or failed else 'The rule passed.'}"
+    return f"{terminal.format_table(head, lines)}\n\n{summary if len(verdicts) > 1 or failed else 'The rule passed.'}"
 
 
 def _line(verdict: Verdict, score_unit: str) -> list[str]:

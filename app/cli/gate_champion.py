@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.queries.artifacts import paired_scores
+from app.queries.artifacts import pair_scores
 from app.text.conditions import condition_name
 from core.analysis.decision.gate import ChampionFacts, Facts
 from core.analysis.decision.policy import ChampionRule
@@ -105,7 +105,7 @@ def _relative_to_champion(
     last: Timed | None,
 ) -> Facts:
     """The facts with the champion in place of the reference."""
-    tested = paired_scores(stage.score_name, stage.key, champion.key)
+    tested = pair_scores(stage.score_name, stage.key, champion.key)
     untested = tested if isinstance(tested, str) else ""
     own = [_timed(row) for row in timed]
     latencies = [replace(o.row, ratio=None) if last is None else relate_latency(o, last) for o in own]

@@ -59,7 +59,7 @@ def run(
     if as_json:
         _print_json(result)
         return
-    typer.echo(terminal.stage_table(result["stages"]))
+    typer.echo(terminal.format_stages(result["stages"]))
     difference = result["reload_max_error"]
     typer.echo(f"\nartifact: {result['artifact']}")
     if difference is not None:
@@ -74,8 +74,8 @@ def submit(
 ) -> None:
     """Queue a recipe and print its run number."""
     spec = shell.read_spec(recipe)
-    with shell.store(), shell.acting() as actions:
-        run_id = actions.submit(context.obj.actor(), spec, shell.catalogue())
+    with shell.store(), shell.load_actions() as actions:
+        run_id = actions.submit(context.obj.actor(), spec, shell.read_catalogue())
         typer.echo(run_id)
         if wait and _wait_for(run_id) != RunStatus.DONE:
             _print_run(run_id)
@@ -115,7 +115,7 @@ def list_runs(
         ]
         for row in rows
     ]
-    typer.echo(terminal.table(head, cells))
+    typer.echo(terminal.format_table(head, cells))
 
 
 @cli.command()
@@ -130,13 +130,13 @@ def list_techniques(as_json: AsJson = False) -> None:
     """List the techniques of this installation and of its workers."""
     from core.spec.catalogue import built_in
 
-    known = (shell.catalogue() if shell.store_exists() else built_in()).techniques
+    known = (shell.read_catalogue() if shell.store_exists() else built_in()).techniques
     if as_json:
         _print_json(known)
         return
     head = ("technique", "family", "forms", "summary")
     rows = [[name, entry["family"], ", ".join(entry["forms"]), entry["summary"]] for name, entry in known.items()]
-    typer.echo(terminal.table(head, rows))
+    typer.echo(terminal.format_table(head, rows))
 
 
 @cli.command()
@@ -172,7 +172,7 @@ def export(
 @cli.command()
 def cancel(context: typer.Context, run_id: RunId) -> None:
     """Cancel a queued or running run."""
-    with shell.store(), shell.acting() as actions:
+    with shell.store(), shell.load_actions() as actions:
         stopped = actions.cancel(context.obj.actor(), [run_id])
     typer.echo(f"run {run_id} is being cancelled" if stopped else f"run {run_id} has already ended")
 
@@ -180,7 +180,7 @@ def cancel(context: typer.Context, run_id: RunId) -> None:
 @cli.command()
 def requeue(context: typer.Context, run_id: RunId) -> None:
     """Requeue an ended run; finished stages are kept."""
-    with shell.store(), shell.acting() as actions:
+    with shell.store(), shell.load_actions() as actions:
         again = actions.requeue(context.obj.actor(), [run_id])
     typer.echo(f"run {run_id} is requeued" if again else f"run {run_id} has not ended yet")
 
@@ -219,7 +219,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
         for latency in stages.list_latencies(s, [run_id]):
             latencies.setdefault(latency.position, []).append(latency)
         found = [(place, stage) for place, stage, *_ in stages.list_run_stages(s, run_id) if place.position >= 0]
-        lines = events.last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
+        lines = events.load_last_events(s, run_id, 15) if row.Run.status == RunStatus.FAILED else []
         described = {
             "id": run_id,
             "name": row.Run.name,
@@ -233,7 +233,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
             "attempt": row.Run.attempt,
             "spec": row.Run.spec,
             "stages": [
-                terminal.stage_object(place.position, stage, place, latencies.get(place.position, ()))
+                terminal.describe_stage(place.position, stage, place, latencies.get(place.position, ()))
                 for place, stage in found
             ],
         }
@@ -244,7 +244,7 @@ def _print_run(run_id: int, as_json: bool = False) -> None:
     if described["failure"]:
         typer.echo(f"{described['failure']}: {described['failure_message']}")
     if described["stages"]:
-        typer.echo(terminal.stage_table(described["stages"]))
+        typer.echo(terminal.format_stages(described["stages"]))
     for line in lines:
         typer.echo(f"  {formats.moment(line.at)} {line.level}: {line.message}")
 

@@ -62,16 +62,16 @@ def serve(
     from app.local import stack
     from core.settings import settings
 
-    command = stack.front_end_command(host or settings().host, port or settings().port)
+    command = stack.make_front_end_command(host or settings().host, port or settings().port)
     os.chdir(stack.ROOT)
     os.execv(command[0], command)
 
 
 def worker(device: Annotated[Device, typer.Option(help="device type")] = Device.CPU) -> None:
     """Run a worker, which executes one run at a time on one device."""
-    from worker.celery_app import worker_arguments
+    from worker.celery_app import make_worker_arguments
 
-    command = [sys.executable, "-m", "celery", *worker_arguments(device.value)]
+    command = [sys.executable, "-m", "celery", *make_worker_arguments(device.value)]
     os.execv(command[0], command)
 
 
@@ -87,4 +87,4 @@ def healthy(part: ContainerPart) -> None:
     """Exit with status 0 if this container's part is healthy, otherwise 1; for docker-compose."""
     from app.local import health
 
-    raise typer.Exit(0 if (health.page_answers() if part is ContainerPart.APP else health.worker_beats()) else 1)
+    raise typer.Exit(0 if (health.check_page() if part is ContainerPart.APP else health.check_worker()) else 1)

@@ -61,7 +61,7 @@ def read_spec(recipe: TextIO) -> "RunSpec":
 
 
 @contextmanager
-def acting() -> Iterator[ModuleType]:
+def load_actions() -> Iterator[ModuleType]:
     """The actions on runs, loaded only by commands that need them; a refusal becomes a CommandError."""
     from app.actions import runs
     from app.actions.actor import NotAllowed
@@ -72,7 +72,7 @@ def acting() -> Iterator[ModuleType]:
         raise CommandError(str(error)) from error
 
 
-def catalogue() -> "Catalogue":
+def read_catalogue() -> "Catalogue":
     """The same techniques, models and tasks as on the pages."""
     from core.spec.catalogue import built_in
     from core.store import engine, techniques

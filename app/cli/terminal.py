@@ -29,7 +29,7 @@ LATENCY_FIELDS = (
 )
 
 
-def stage_object(
+def describe_stage(
     position: int, measured: MeasuredStage | Any, fidelity: Fidelity | Any, latencies: Iterable[Any]
 ) -> dict[str, Any]:
     """A stage as `--json` prints it, with every quantity; all arguments but the position may be rows of the store."""
@@ -42,13 +42,13 @@ def stage_object(
     }
 
 
-def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
+def format_stages(stages: Sequence[Mapping[str, Any]]) -> str:
     """Stages from `stage_object`, one per line, without quantities that none of them has."""
     asked = [quantity for quantity in shown_in(Shown.TERMINAL) if quantity not in _APART]
     known = [quantity for quantity in asked if any(stage[quantity.name] is not None for stage in stages)]
     heads = (quantity.short for quantity in known)
     head = ("", "stage", "size", "score", "95 % interval", *heads, "reached", "p50", "relative latency", "conditions")
-    return table(head, [_stage_row(stage, known) for stage in stages])
+    return format_table(head, [_stage_row(stage, known) for stage in stages])
 
 
 def _stage_row(stage: Mapping[str, Any], quantities: Sequence[Quantity]) -> list[str]:
@@ -70,7 +70,7 @@ def _stage_row(stage: Mapping[str, Any], quantities: Sequence[Quantity]) -> list
     ]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two spaces apart."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -19,14 +19,14 @@ def show(table: pd.DataFrame, grey: Sequence[bool] = (), markdown: Collection[st
     written = table.reset_index(drop=True)
     for name in table:
         cells = written[name] if name in markdown else written[name].map(formats.plain)
-        written[name] = cells.map(wrapping)
+        written[name] = cells.map(wrap_cell)
     if any(grey):
         st.table(written.style.apply(lambda row: [GREY if grey[row.name] else ""] * len(row), axis=1), hide_index=True)
     else:
         st.table(written, hide_index=True)
 
 
-def wrapping(text: str) -> str:
+def wrap_cell(text: str) -> str:
     """A cell's text, which wraps before brackets but not inside them, and never between a number and its unit."""
     held = _UNITS.sub(_HOLDS, text.replace(" ·", f"{_HOLDS}·"))
     return _BRACKETS.sub(lambda found: found[0].replace(" ", _HOLDS), held)

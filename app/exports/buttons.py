@@ -19,11 +19,11 @@ class ExportFile:
     make: Callable[[], bytes]
 
 
-def tables(make: Callable[[], pd.DataFrame]) -> list[ExportFile]:
+def offer_table(make: Callable[[], pd.DataFrame]) -> list[ExportFile]:
     """A table as CSV and Parquet."""
     return [
-        ExportFile("CSV", "csv", "text/csv", lambda: files.csv(make())),
-        ExportFile("Parquet", "parquet", "application/vnd.apache.parquet", lambda: files.parquet(make())),
+        ExportFile("CSV", "csv", "text/csv", lambda: files.write_csv(make())),
+        ExportFile("Parquet", "parquet", "application/vnd.apache.parquet", lambda: files.write_parquet(make())),
     ]
 
 

@@ -5,12 +5,12 @@ import io
 import pandas as pd
 
 
-def csv(table: pd.DataFrame) -> bytes:
+def write_csv(table: pd.DataFrame) -> bytes:
     """The table as CSV in UTF-8, numbers at full precision."""
     return table.to_csv(index=False).encode()
 
 
-def parquet(table: pd.DataFrame) -> bytes:
+def write_parquet(table: pd.DataFrame) -> bytes:
     """The table as Parquet."""
     written = io.BytesIO()
     table.to_parquet(written, index=False)

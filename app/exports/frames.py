@@ -9,8 +9,8 @@ from core.quantities import QUANTITIES, SCORE, SIZE, Origin, Quantity, kept_in
 from core.scores import difference_unit
 
 
-def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
-    """The summary of the Compare page; `rows` come from `compare.tables.judged`, the base first."""
+def frame_comparison(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
+    """The summary of the Compare page; `rows` come from `compare.tables.judge`, the base first."""
     columns: dict[str, Any] = {
         "run": rows["run_id"],
         "position": rows["position"],
@@ -38,7 +38,7 @@ def compared(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(columns | _measured(rows, others))
 
 
-def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def frame_runs(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The list of the Runs page; `runs` come from `queries.runs.read_all_runs`, each with its `last` stage or None."""
     rows = pd.DataFrame([{**run, **_last(run["last"])} for run in runs])
     columns: dict[str, Any] = {
@@ -63,7 +63,7 @@ def listed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame:
+def frame_points(rows: pd.DataFrame, score_name: str, score_unit: str) -> pd.DataFrame:
     """The points of the Trade-offs page; `rows` come from `queries.tradeoffs.read_all_points`, for one task."""
     named = rows.assign(score_name=score_name, score_unit=score_unit)
     columns: dict[str, Any] = {

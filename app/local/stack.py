@@ -39,7 +39,7 @@ def up(port: int | None, host: str | None, workers: int, on_ready: Callable[[], 
     with only_one(home) as announce, Stop() as stop:
         host = host or chosen.host
         given = port if port is not None else chosen.port if os.environ.get("SLIMBOARD_PORT") else None
-        port = free_port(host, given, say)
+        port = find_port(host, given, say)
         engine.upgrade(chosen.database_url)
         services: list[Service] = []
         try:
@@ -57,7 +57,7 @@ def up(port: int | None, host: str | None, workers: int, on_ready: Callable[[], 
             _stop(services, stop, say)
 
 
-def front_end_command(host: str, port: int) -> list[str]:
+def make_front_end_command(host: str, port: int) -> list[str]:
     """The command line of the dashboard."""
     options = {
         "server.address": host,
@@ -71,7 +71,7 @@ def front_end_command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "server.py"), *flags]
 
 
-def free_port(host: str, given: int | None, say: Say) -> int:
+def find_port(host: str, given: int | None, say: Say) -> int:
     """The port to listen on: the given one, otherwise the first free one from the configured port on."""
     if given is not None:
         if not _is_free(host, given):
@@ -89,7 +89,7 @@ def free_port(host: str, given: int | None, say: Say) -> int:
     raise UpError(f"Ports {first} to {first + 99} on {host} are all in use. Choose another one with --port.")
 
 
-def cuda_devices(say: Say) -> list[str]:
+def list_cuda_devices(say: Say) -> list[str]:
     """The CUDA_VISIBLE_DEVICES value of each usable GPU, from the driver, without initializing CUDA."""
     try:
         pynvml.nvmlInit()
@@ -191,11 +191,11 @@ def _start(
     if not chosen.redis:
         queue_socket = chosen.redis_socket
         redis.make_folder(queue_socket)
-        queue = start("queue", redis.command(queue_socket, home))
+        queue = start("queue", redis.make_command(queue_socket, home))
         _wait_for(lambda: redis.answers(queue_socket), queue, stop)
-    front_end = start("front end", front_end_command(host, port))
+    front_end = start("front end", make_front_end_command(host, port))
     worker = [sys.executable, "-m", "app.cli.main", "worker", "--device"]
-    for index, device in enumerate(cuda_devices(say)):
+    for index, device in enumerate(list_cuda_devices(say)):
         order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device}
         start(f"GPU worker {index}", [*worker, "gpu"], grace=WORKER_GRACE, **order)
     for index in range(workers):

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from core.artifacts.store import ArtifactStore, configured_store
+from core.artifacts.store import ArtifactStore, open_configured_store
 from core.integrity import EXAMPLES
 from core.measured import Comparison
 from core.paired_tests import paired
@@ -13,12 +13,12 @@ from core.paired_tests import paired
 
 def store() -> ArtifactStore:
     """The artifact store; remote artifacts are copied into the home folder when first opened."""
-    return configured_store()
+    return open_configured_store()
 
 
-def results() -> ArtifactStore:
+def open_results() -> ArtifactStore:
     """The results of stages imported without weights, kept apart because nothing can be computed from them."""
-    return configured_store("results")
+    return open_configured_store("results")
 
 
 def open_shown(key: str) -> Path:
@@ -26,10 +26,10 @@ def open_shown(key: str) -> Path:
     try:
         return store().open(key)
     except FileNotFoundError:
-        return results().open(key)
+        return open_results().open(key)
 
 
-def paired_scores(score: str, key: str, base_key: str) -> Comparison | str:
+def pair_scores(score: str, key: str, base_key: str) -> Comparison | str:
     """The paired comparison of a stage's score with the base's on the same examples, or why there is none."""
     try:
         examples, base = (load_file(open_shown(k) / EXAMPLES) for k in (key, base_key))

@@ -19,10 +19,10 @@ KEPT = 3600  # seconds: a stage's results do not change
 
 @cached(ttl=LIVE)
 def load_items(project_id: int, text: str) -> pd.DataFrame:
-    """One row per item found, in order: columns of `compared_stages`, and `item`, its short name."""
+    """One row per item found, in order: columns of `load_compared_stages`, and `item`, its short name."""
     items = stage_references.parse(text)
     with read_session() as s:
-        rows = [row._asdict() for row in comparison.compared_stages(s, project_id, items)]
+        rows = [row._asdict() for row in comparison.load_compared_stages(s, project_id, items)]
     by_place = {(row["run_id"], row["position"]): row for row in rows}
     last = {row["run_id"]: row for row in rows}
     found = [(item, by_place.get((item.run_id, item.position)) or _last(last, item)) for item in items]
@@ -37,14 +37,14 @@ def _last(last: dict[int, dict[str, object]], item: ComparedItem) -> dict[str, o
 def load_latencies(run_stages: tuple[tuple[int, int], ...]) -> pd.DataFrame:
     """The latencies of these (run, stage) pairs."""
     with read_session() as s:
-        return pd.DataFrame([row._asdict() for row in comparison.latencies_of(s, run_stages)])
+        return pd.DataFrame([row._asdict() for row in comparison.load_compared_latencies(s, run_stages)])
 
 
 @cached(ttl=KEPT)
 def load_layers(stage_ids: tuple[int, ...]) -> dict[int, list[dict[str, object]]]:
     """Per-layer results by stage."""
     with read_session() as s:
-        return comparison.details_of(s, stage_ids)
+        return comparison.load_details(s, stage_ids)
 
 
 @cached(ttl=LIVE)
@@ -68,4 +68,4 @@ def load_against(items: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, Comp
 @cached(ttl=KEPT, max_entries=5000)
 def load_paired(score: str, key: str, base_key: str) -> Comparison | str:
     """The paired comparison of a stage's score with the base's on the same examples, or why there is none."""
-    return artifacts.paired_scores(score, key, base_key)
+    return artifacts.pair_scores(score, key, base_key)

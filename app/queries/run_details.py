@@ -36,7 +36,7 @@ def load_run(run_id: int, project_id: int) -> dict[str, Any] | None:
 def load_waiting(run_id: int) -> str:
     """What a queued run is waiting for, besides its turn; empty if an active worker can take it."""
     with read_session() as s:
-        return waiting.waiting_for(s, [run_id], seen_within=60.0).get(run_id, "")
+        return waiting.find_waiting(s, [run_id], seen_within=60.0).get(run_id, "")
 
 
 @cached(ttl=LIVE)
@@ -83,7 +83,7 @@ def load_curve(run_id: int, curve: str, most: int = 500) -> pd.DataFrame:
 def load_log(run_id: int, levels: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
     """The last log lines at these levels, oldest first: at, level, attempt, message."""
     with read_session() as s:
-        return [row._asdict() for row in events.last_events(s, run_id, limit, levels)]
+        return [row._asdict() for row in events.load_last_events(s, run_id, limit, levels)]
 
 
 @cached(ttl=LIVE)

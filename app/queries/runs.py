@@ -43,7 +43,9 @@ def load_estimate(spec: dict[str, Any], spec_hash: str) -> float | None:
     """Estimated seconds of a run from earlier ones, or None."""
     parsed = RunSpec.parse(spec)
     with read_session() as s:
-        whole = runs.typical_seconds(s, spec_hash, parsed.model.source, parsed.task.source, runs.recipe_text(parsed))
+        whole = runs.estimate_seconds(
+            s, spec_hash, parsed.model.source, parsed.task.source, runs.describe_recipe(parsed)
+        )
         if whole is not None:
             return whole
         steps = [(step.technique, step.settings) for step in parsed.recipe]
@@ -63,7 +65,7 @@ def load_waiting() -> dict[int, str]:
     """Queued runs that no active worker can take, and what each is waiting for."""
     with read_session() as s:
         queued = s.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED).order_by(Run.id).limit(200)).all()
-        return waiting.waiting_for(s, queued, seen_within=60.0)
+        return waiting.find_waiting(s, queued, seen_within=60.0)
 
 
 @cached(ttl=LIVE / 2)

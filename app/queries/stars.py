@@ -9,4 +9,4 @@ from core.store.engine import read_session
 def load_stars(user_id: int, run_ids: tuple[int, ...]) -> set[int]:
     """Which of these runs the user has starred."""
     with read_session() as s:
-        return favourites.starred(s, user_id, run_ids)
+        return favourites.find_starred(s, user_id, run_ids)

@@ -25,8 +25,8 @@ KEPT = 600  # seconds: data that is reloaded as soon as it changes
 def _load_settled(project_id: int) -> tuple[int, tuple[int, ...]]:
     """The last stage up to which points are cached, and a value that changes when those points do."""
     with read_session() as s:
-        upto = queries.last_settled(s)
-        return upto, queries.last_change(s, project_id, upto=upto)
+        upto = queries.find_last_settled(s)
+        return upto, queries.find_last_change(s, project_id, upto=upto)
 
 
 def load_tasks(project_id: int) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def _load_points(
 def load_history(chosen: PointFilter, x: str, y: str) -> pd.DataFrame:
     """The points that match the filter in order of recording: stage_id, x, y, at."""
     with read_session() as s:
-        return _load_history(chosen, x, y, queries.last_change(s, chosen.project_id))
+        return _load_history(chosen, x, y, queries.find_last_change(s, chosen.project_id))
 
 
 @cached(ttl=KEPT, max_entries=20)
@@ -135,7 +135,7 @@ def load_decision(
     axes = tuple({limit.quantity for limit in limits} | set(weights))
     read = queries.list_recipes_by_id if as_one else queries.list_points_by_id
     with read_session() as s:
-        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, queries.last_change(s, chosen.project_id))
+        columns = _load_candidates(chosen, tuple(sorted(axes)), as_one, queries.find_last_change(s, chosen.project_id))
         decision = decide(columns, limits, weights, higher_is_better=higher_is_better)
         ids = {at: columns["stage_id"][at] for at in decision.named()}
         points = {row["stage_id"]: row for row in read(s, chosen, ids.values())}

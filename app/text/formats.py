@@ -11,8 +11,16 @@ from core.quantities import Quantity, Unit
 from core.scores import decimals, difference_unit
 
 NOTHING = "–"
-SHARES = ("sparsity", "relative_error", "relative error", "output_error", "kept")  # stored as 0..1
+SHARES = (  # stored as 0..1
+    "sparsity",
+    "relative_error",
+    "relative error",
+    "output_error",
+    "nearest_output_error",
+    "kept",
+)
 PERCENT_DECIMALS = 2  # of shares that are not scores
+COSINE_DECIMALS = 5
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _COUNTS = ("", " k", " M", " G", " T")
 
@@ -152,8 +160,14 @@ def percentage(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.{PERCENT_DECIMALS}f} %"
 
 
+def cosine(value: float | None) -> str:
+    """A cosine: "0.99987"."""
+    return NOTHING if value is None else f"{value:.{COSINE_DECIMALS}f}"
+
+
 READERS: Mapping[Unit, Callable[[float | None], str]] = {
     Unit.BYTES: size,
+    Unit.COSINE: cosine,
     Unit.COUNT: count,
     Unit.MILLISECONDS: milliseconds,
     Unit.RATIO: ratio,

@@ -75,14 +75,16 @@ def in_words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def fields(schema: Mapping[str, Any]) -> list[Field]:
+def list_fields(schema: Mapping[str, Any]) -> list[Field]:
     """The settings of a schema written by pydantic's `model_json_schema`, in order."""
     return _fields(schema, schema)
 
 
 def starting_settings(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Initial settings of a form: a required model is the recipe's own model (stage 0)."""
-    return {field.name: {"source": "stage:0"} for field in fields(schema) if field.kind == "model" and field.required}
+    return {
+        field.name: {"source": "stage:0"} for field in list_fields(schema) if field.kind == "model" and field.required
+    }
 
 
 def _fields(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Field]:

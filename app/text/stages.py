@@ -24,7 +24,7 @@ def name_of(stage: dict[str, Any]) -> str:
     return f"reference · {stage['label']}" if stage["position"] < 0 else f"{stage['position']} · {stage['label']}"
 
 
-def missed_table(details: dict[str, Any]) -> pd.DataFrame:
+def make_missed_table(details: dict[str, Any]) -> pd.DataFrame:
     """The modules whose parameters a step did not reach, largest first; empty if it reached all of them."""
     missed = details.get("reached", {}).get("missed", [])
     return pd.DataFrame(
@@ -32,19 +32,19 @@ def missed_table(details: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def curve_title(name: str) -> str:
+def make_curve_title(name: str) -> str:
     """A curve's name as text, with its unit if it is a score."""
     words = name.replace("_", " ")
     unit = find_unit(words.removeprefix("validation "))
     return f"{words} ({unit})" if unit else words
 
 
-def marked(time: str, disturbed: bool) -> str:
+def mark_disturbed(time: str, disturbed: bool) -> str:
     """A measured time as text, marked if the machine was busy (DISTURBED)."""
     return f"{time} (disturbed)" if disturbed else time
 
 
-def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
+def add_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     """The latencies with `conditions` as text, the simplest (forward, smallest batch) first."""
     if latencies.empty:
         return latencies.assign(conditions=[])
@@ -55,7 +55,7 @@ def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     return named.sort_values(["position", "runtime", "_phase", "batch"], kind="stable").drop(columns="_phase")
 
 
-def with_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
+def add_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
     """The stages with their latency under the given conditions: p50_ms, p95_ms, ratio and its interval, kernel."""
     columns = ["p50_ms", "p95_ms", "ratio", "ratio_low", "ratio_high", "kernel", "disturbed"]
     if latencies.empty or conditions is None:
@@ -64,7 +64,7 @@ def with_latency(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: str 
     return stages.merge(chosen[["position", *columns]], on="position", how="left")
 
 
-def stage_table(stages: pd.DataFrame, timed: set[int]) -> pd.DataFrame:
+def make_stage_table(stages: pd.DataFrame, timed: set[int]) -> pd.DataFrame:
     """The effect of each step on size, score and latency, as text; `timed` are the positions with any latency.
 
     `stages` come from `with_latency`.
@@ -78,14 +78,14 @@ def _row(stage: dict[str, Any], timed: set[int]) -> dict[str, str]:
         "Stage": name_of(stage),
         "Size": _size(stage),
         stage["score_name"].capitalize(): f"{formats.with_interval(stage, SCORE, unit)}{_more_scores(stage)}",
-        "Score vs reference": compared(stage),
+        "Score vs reference": describe_comparison(stage),
         "p50 / p95": _latency(stage, timed),
-        "Relative latency": ratio_text(stage),
+        "Relative latency": format_ratio(stage),
         "Kernel": str(stage["kernel"]) if _is_known(stage["kernel"]) else formats.NOTHING,
     }
 
 
-def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
+def list_checkpoint_notes(stages: pd.DataFrame) -> list[str]:
     """Size and dtype of the user's own files, for each source loaded from them."""
     checkpoints = [
         (stage["label"], stage["details"][CHECKPOINT])
@@ -99,13 +99,13 @@ def checkpoint_notes(stages: pd.DataFrame) -> list[str]:
     ]
 
 
-def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
+def make_cost_table(stages: pd.DataFrame) -> pd.DataFrame:
     """Compute and memory of each stage, as text."""
     return pd.DataFrame(
         [
             {
                 "Stage": name_of(stage),
-                **{quantity.short: quantity_cell(stage, quantity) for quantity in shown_in(Shown.COMPUTE)},
+                **{quantity.short: format_quantity(stage, quantity) for quantity in shown_in(Shown.COMPUTE)},
                 "Reached by the step": formats.percent(reached_share(stage["details"])),
                 "Other scores": _further_scores(stage),
                 "Compute time": f"{formats.duration(stage['seconds'])}{' (reused)' if stage['reused'] else ''}",
@@ -115,17 +115,20 @@ def cost_table(stages: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
-    """How close each trained stage's predictions are to its reference's, as text."""
+def make_fidelity_table(stages: pd.DataFrame) -> pd.DataFrame:
+    """How close each trained stage is to its reference, as text: the quantities that any of them has."""
+    trained = stages[stages["trained"]]
+    asked = shown_in(Shown.FIDELITY)
+    known = [quantity for quantity in asked if trained[quantity.name].notna().any()] or asked
     return pd.DataFrame(
         [
-            {"Stage": name_of(stage), **{q.short: quantity_cell(stage, q) for q in shown_in(Shown.FIDELITY)}}
-            for stage in stages[stages["trained"]].to_dict("records")
+            {"Stage": name_of(stage), **{q.short: format_quantity(stage, q) for q in known}}
+            for stage in trained.to_dict("records")
         ]
     )
 
 
-def quantity_cell(row: Mapping[str, Any], quantity: Quantity, *, interval: bool = True) -> str:
+def format_quantity(row: Mapping[str, Any], quantity: Quantity, *, interval: bool = True) -> str:
     """A quantity of a stage as text, with its 95 % interval if it has one, or why it is missing."""
     if _is_known(row[quantity.name]):
         return formats.with_interval(row, quantity) if interval else formats.quantity(row[quantity.name], quantity)
@@ -137,7 +140,7 @@ def quantity_cell(row: Mapping[str, Any], quantity: Quantity, *, interval: bool 
 def _more_scores(stage: dict[str, Any]) -> str:
     """The scores that are quantities of their own: ", perplexity 9.87"."""
     known = [quantity for quantity in kept_in(Origin.SCORES) if _is_known(stage[quantity.name])]
-    return "".join(f", {in_sentence(quantity.title)} {quantity_cell(stage, quantity)}" for quantity in known)
+    return "".join(f", {in_sentence(quantity.title)} {format_quantity(stage, quantity)}" for quantity in known)
 
 
 def _further_scores(stage: dict[str, Any]) -> str:
@@ -155,7 +158,7 @@ def size_change(stage: dict[str, Any]) -> str:
     return formats.size_change(stage["size_bytes"], _number(stage["reference_size_bytes"]))
 
 
-def compared(stage: dict[str, Any]) -> str:
+def describe_comparison(stage: dict[str, Any]) -> str:
     """The change in score, and whether the paired test finds it significant."""
     delta = _number(stage["score_delta"])
     if delta is None:
@@ -166,7 +169,7 @@ def compared(stage: dict[str, Any]) -> str:
     return text if p_value is None else f"{text}, {formats.significance(p_value)}"
 
 
-def ratio_text(row: dict[str, Any]) -> str:
+def format_ratio(row: dict[str, Any]) -> str:
     """The relative latency with its interval; below one is faster."""
     ratio = _number(row["ratio"])
     if ratio is None:
@@ -176,7 +179,7 @@ def ratio_text(row: dict[str, Any]) -> str:
     return f"{formats.ratio(ratio)}{interval}"
 
 
-def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
+def make_latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     """Every latency of the run, as text."""
     labels = {stage["position"]: name_of(stage) for stage in stages.to_dict("records")}
     rows = [
@@ -188,7 +191,7 @@ def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame
             "p50": formats.milliseconds(row["p50_ms"]),
             "p95": formats.milliseconds(row["p95_ms"]),
             "Reference p50": formats.milliseconds(_number(row["reference_p50_ms"])),
-            "Relative latency": ratio_text(row),
+            "Relative latency": format_ratio(row),
             "Energy per call": formats.energy(_number(row["energy_mj"])),
             "Rounds": formats.count(row["repeats"]),
             "Machine": f"disturbed ({formats.percent(row['contention'], 0)} used by other processes)"
@@ -200,7 +203,7 @@ def latency_table(latencies: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def layer_table(layers: list[dict[str, Any]]) -> pd.DataFrame:
+def make_layer_table(layers: list[dict[str, Any]]) -> pd.DataFrame:
     """A step's per-layer results, with units; errors are relative, so that layers of any size can be compared."""
     return pd.DataFrame(
         [{_title(key): _layer_value(key, value) for key, value in row.items() if key != "mse"} for row in layers]
@@ -231,7 +234,7 @@ def _latency(stage: dict[str, Any], timed: set[int]) -> str:
     if p50 is None:
         return NO_KERNEL if stage["trained"] and stage["position"] not in timed else formats.NOTHING
     times = f"{formats.milliseconds(p50)} / {formats.milliseconds(_number(stage['p95_ms']))}"
-    return marked(times, stage["disturbed"])
+    return mark_disturbed(times, stage["disturbed"])
 
 
 def _is_known(value: Any) -> bool:

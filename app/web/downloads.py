@@ -32,7 +32,7 @@ CHUNK = 1 << 20  # bytes read at a time
 VALID_SECONDS = 24 * 3600
 
 
-def link(key: str, name: str) -> str:
+def make_link(key: str, name: str) -> str:
     """URL, relative to a page, of a stage's artifact as `<name>.zip`."""
     return _signed("artifact", key, name)
 
@@ -55,7 +55,7 @@ async def send(request: Request) -> Response:
     except DamagedArtifact as damaged:
         text = f"The artifact is damaged: {damaged}. Requeue a run that has this stage to compute it again."
         return PlainTextResponse(text, status_code=409)
-    return _zip(zipped(folder, name), name)
+    return _zip(zip_folder(folder, name), name)
 
 
 async def send_bundle(request: Request) -> Response:
@@ -65,7 +65,7 @@ async def send_bundle(request: Request) -> Response:
         return ENDED
     (run_id,) = named
     try:
-        pieces = await run_in_threadpool(bundles.pieces, run_id)
+        pieces = await run_in_threadpool(bundles.stream_bundle, run_id)
     except BundleError as error:
         return PlainTextResponse(str(error), status_code=409)
     return _zip(pieces, f"slimboard-run-{run_id}")
@@ -76,7 +76,7 @@ def _zip(pieces: Iterator[bytes], name: str) -> Response:
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
 
-def zipped(folder: Path, name: str) -> Iterator[bytes]:
+def zip_folder(folder: Path, name: str) -> Iterator[bytes]:
     """The files of a folder as a zip with one top folder, in pieces; uncompressed, as weights hardly compress."""
     pipe = Pipe()
     with zipfile.ZipFile(pipe, "w") as archive:

@@ -17,7 +17,7 @@ from core.store.engine import session
 from core.store.models import Role
 
 
-def user() -> UserRef:
+def require_user() -> UserRef:
     """The signed-in user; stops the page with a sign-in button if there is none."""
     name = users.LOCAL_USER if settings().auth == "none" else _signed_in_name()
     known: UserRef | None = st.session_state.get("_user")
@@ -28,14 +28,13 @@ def user() -> UserRef:
     return known
 
 
-def actor() -> Actor:
+def require_actor() -> Actor:
     """The user in the page's project; stops the page if the user has no role in any project."""
     projects, _ = _projects()
     if not projects:
         st.title("No access yet")
-        st.info(
-            f"You are signed in as {user().name} without a role. Ask a project owner to assign one on the System page."
-        )
+        name = require_user().name
+        st.info(f"You are signed in as {name} without a role. Ask a project owner to assign one on the System page.")
         st.stop()
     refused = st.session_state.get("_refused_project")
     if refused is not None:
@@ -43,7 +42,7 @@ def actor() -> Actor:
         st.stop()
     chosen = st.session_state.get("_project")
     project, role = next(((p, role) for p, role in projects if p.name == chosen), projects[0])
-    return Actor(user(), project, role)
+    return Actor(require_user(), project, role)
 
 
 def choose_project() -> None:
@@ -55,7 +54,7 @@ def choose_project() -> None:
     if names and several and not refused:
         _show_choice(names, asked)
     if settings().auth != "none":
-        st.sidebar.caption(user().name)
+        st.sidebar.caption(require_user().name)
         st.sidebar.button("Sign out", on_click=st.logout)
 
 
@@ -92,5 +91,5 @@ def _signed_in_name() -> str:
 
 def _projects() -> tuple[list[tuple[ProjectRef, Role]], bool]:
     """The user's projects and roles, and whether the installation has several projects."""
-    mine, several = load_projects(user().id)
+    mine, several = load_projects(require_user().id)
     return [(ProjectRef(project_id, name), role) for project_id, name, role in mine], several

@@ -11,16 +11,16 @@ State = Mapping[str, str | float | bool | Sequence[str] | None]
 def query_of(state: State) -> str:
     """The settings as a query string, without unset ones."""
     given = {name: value for name, value in state.items() if value is not None and value != "" and value != []}
-    return urlencode({name: written(value) for name, value in given.items()}, doseq=True)
+    return urlencode({name: write_value(value) for name, value in given.items()}, doseq=True)
 
 
-def parameters(query: str) -> dict[str, str | list[str]]:
+def parse_query(query: str) -> dict[str, str | list[str]]:
     """A query string's values by name, as Streamlit reads them."""
     found = parse_qs(query)
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
-def written(value: Any) -> Any:
+def write_value(value: Any) -> Any:
     """A value as written in a URL."""
     if isinstance(value, bool):
         return str(value).lower()

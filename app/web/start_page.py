@@ -45,14 +45,14 @@ _IMPORTED = re.compile(r'(?:from|import)"\./([\w.~-]+\.js)"')
 
 def send(request: Request) -> HTMLResponse:
     """The start page at this URL."""
-    return HTMLResponse(html(request.url.path.rpartition("/")[2]), headers={"Cache-Control": "no-cache"})
+    return HTMLResponse(render(request.url.path.rpartition("/")[2]), headers={"Cache-Control": "no-cache"})
 
 
 @cache
-def html(page: str) -> str:
+def render(page: str) -> str:
     """Streamlit's index.html with our additions at the end of its head, and our style at the end of its body."""
-    small = dict.fromkeys(name for part in (*ALWAYS, *PARTS.get(page, ())) for name in modules(part))
-    large = [name for name in modules(CHART) if name not in small] if page in WITH_CHARTS else []
+    small = dict.fromkeys(name for part in (*ALWAYS, *PARTS.get(page, ())) for name in list_modules(part))
+    large = [name for name in list_modules(CHART) if name not in small] if page in WITH_CHARTS else []
     more = [
         *(f'<link rel="modulepreload" crossorigin href="{_address(name)}">' for name in small),
         *([LATER % json.dumps([_address(name) for name in large])] if large else []),
@@ -67,7 +67,7 @@ def _address(module: str) -> str:
 
 
 @cache
-def modules(part: str) -> tuple[str, ...]:
+def list_modules(part: str) -> tuple[str, ...]:
     """File names of a part's module and its imports that the start page does not load anyway; none if this version of
     Streamlit has no such part."""
     started = set(re.findall(r"[\w.~-]+\.js", (STATIC / "index.html").read_text()))

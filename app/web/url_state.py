@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from app.text import formats
-from app.web.query_string import written
+from app.web.query_string import write_value
 
 PROJECT = "project"  # in the URL of every page, if there are several
 
@@ -39,7 +39,7 @@ def flag(name: str, default: bool) -> bool:
     return {"true": True, "false": False}.get(text(name), default)
 
 
-def kept() -> str:
+def make_suffix() -> str:
     """Query suffix that keeps a link in this page's project."""
     project = text(PROJECT)
     return f"&{urlencode({PROJECT: project})}" if project else ""
@@ -52,7 +52,7 @@ def widget(name: str, value: Any) -> dict[str, Any]:
     return {"key": key, "on_change": _keep, "args": (name, key)}
 
 
-def menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
+def draw_menu(label: str, name: str, offered: Sequence[str], chosen: str) -> None:
     """Draw a menu of the setting's values behind a button that shows the current one.
 
     Browsers draw such buttons faster than select boxes, and load less for them.
@@ -79,4 +79,4 @@ def _keep(name: str, key: str) -> None:
     if value is None or value in ("", []):
         forget(name)
     else:
-        st.query_params[name] = written(value)
+        st.query_params[name] = write_value(value)

@@ -8,6 +8,7 @@ from core.models.gpt import Gpt
 from core.nn.attention.full import FullAttention
 from core.nn.ffn.gated import GatedFfn
 from core.nn.ffn.mlp import Mlp
+from core.nn.rotated_input import RotatedInput
 from core.nn.tokens.block import ReducingBlock
 from core.nn.transformer import Transformer, TransformerBlock
 from core.subject import Subject
@@ -37,7 +38,7 @@ def full_attentions(subject: Subject) -> dict[str, FullAttention]:
 
 def dense_ffns(subject: Subject) -> dict[str, Mlp | GatedFfn]:
     """The model's feed-forward networks by name; raises SpecError if it has none."""
-    found = {n: m for n, m in transformer(subject).named_modules() if isinstance(m, (Mlp, GatedFfn))}
+    found = {n: m for n, m in transformer(subject).named_modules() if _is_dense(m)}
     _require(subject, dict(found), "dense feed-forward network")
     return found
 
@@ -55,7 +56,12 @@ def whole_blocks(subject: Subject) -> dict[str, TransformerBlock]:
 
 
 def _is_plain(block: TransformerBlock) -> bool:
-    return type(block.attention) is FullAttention and isinstance(block.ffn, (Mlp, GatedFfn))
+    norms = isinstance(block.norm1, nn.LayerNorm) and isinstance(block.norm2, nn.LayerNorm)
+    return norms and type(block.attention) is FullAttention and _is_dense(block.ffn)
+
+
+def _is_dense(module: nn.Module) -> bool:
+    return isinstance(module, (Mlp, GatedFfn)) and not isinstance(module.down, RotatedInput)
 
 
 def forget_training(subject: Subject, context: Context, part: str) -> None:

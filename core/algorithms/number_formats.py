@@ -92,7 +92,7 @@ class FormatScheme:
 
     def quantize(self, linear: nn.Linear) -> FormatLinear:
         """The layer nearest to `linear`."""
-        return self.pack(linear, partial(self.round, linear.weight.float()))
+        return self.pack(linear, partial(self.round, linear.weight.detach().float()))
 
     def round(self, weight: Tensor, fit: Fit, columns: int | None) -> QuantizedWeight:
         """Round a weight [out, in] to the grids that `fit` chooses for each block of its columns."""

@@ -6,7 +6,9 @@ triangular, column i gets its final value q_i, which leaves the error e_i = (w_i
 j changes by -e_i U_ij. The sum of all e^2 is then tr(D H D^T), where D is the change of the whole weight: the mean
 squared error of the layer's outputs, twice (H has the factor).
 Here U comes from one Cholesky factorization and one triangular inversion, in float64. What is added to H's diagonal is
-a share of its mean over live inputs; those that were always zero take that mean, since nothing follows from them.
+a share of its mean over live inputs; those that were always zero take that mean, since nothing follows from them. Where
+H is not positive definite even so, ten times as much is added, up to three times. If that does not help either, only
+H's diagonal counts: then no column makes up for another, rounding is to the nearest, and pruning by weighted magnitude.
 """
 
 from dataclasses import dataclass
@@ -21,13 +23,16 @@ from core.algorithms.rounding import Rounding
 DAMPING = 0.01
 BLOCK = 128  # columns that are finished before the rest of the weight is touched
 LEAF = 32  # columns that are finished before the rest of the block is
+RAISES = (1, 10, 100, 1000)  # multiples of the damping that are tried, one after another
 
 
 class Factor(NamedTuple):
     """What the solver wants of a Hessian; layers with the same inputs share it."""
 
-    upper: Tensor  # U [d, d], float64
+    upper: Tensor  # U [d, d], float64, of columns in the order of the sweep
     dead: Tensor  # bool [d]: inputs that were always zero
+    order: Tensor | None  # [d]: the columns in the order of the sweep; None: from left to right
+    damping: float | None  # what it took; None: nothing helped, and only the diagonal counts
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,37 @@ class Solution(NamedTuple):
     error: Tensor  # [rows]: the sum of e^2
 
 
-def factorize(hessian: Tensor, damping: float = DAMPING) -> Factor:
-    """U of a Hessian [d, d]; raises ValueError if it is not finite."""
+def factorize(hessian: Tensor, damping: float = DAMPING, *, act_order: bool = False) -> Factor:
+    """U of a Hessian [d, d]; raises ValueError if it is not finite.
+
+    `act_order` takes the columns by falling diagonal, so that those with the largest inputs are rounded first, when all
+    others can still make up for them.
+    """
     diagonal = hessian.diagonal()
     if not torch.isfinite(diagonal).all():
         raise ValueError("the Hessian is not finite: a calibration input is infinite or NaN")
     dead = diagonal == 0
     mean = diagonal[~dead].double().mean() if not dead.all() else diagonal.new_ones((), dtype=torch.float64)
+    order = diagonal.argsort(descending=True, stable=True) if act_order else None
     damped = hessian.to(torch.float64, copy=True)
-    damped.diagonal().add_(damping * mean + dead * mean)
+    damped = damped if order is None else damped[order][:, order]
+    live = damped.diagonal() + (dead if order is None else dead[order]) * mean
+    for raised in (damping * factor for factor in RAISES):
+        damped.diagonal().copy_(live + raised * mean)
+        upper = _upper(damped)
+        if upper is not None:
+            return Factor(upper, dead, order, raised)
+    return Factor((live + damping * mean).rsqrt().diag(), dead, order, None)
+
+
+def _upper(hessian: Tensor) -> Tensor | None:
+    """U upper triangular with H^-1 = U^T U; None if H is not positive definite."""
     # H = R R^T with R upper triangular is Cholesky's factorization in the reverse order; then U = R^-1
-    upper = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
-    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    return Factor(torch.linalg.solve_triangular(upper, identity, upper=True), dead)
+    lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+    if failed:
+        return None
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
 
 
 def solve(
@@ -88,14 +111,22 @@ def solve(
     """Prune a weight [rows, d] to `pattern`, and round it, with the least that a sweep can do to its outputs.
 
     What `mask` excludes stays zero, and counts towards the pattern. Without a pattern nothing more is pruned (GPTQ).
-    Groups of `rounding`, which has every code after the sweep, must be whole groups of an n:m pattern (ValueError).
+    `rounding` has every code after the sweep. Groups that it fits in the sweep must be whole groups of an n:m pattern.
+    In an order other than from left to right there can be neither (ValueError).
     """
     columns = weight.to(torch.promote_types(weight.dtype, torch.float32)).t().clone()  # [d, rows]
     columns[factor.dead] = 0
     kept = torch.ones_like(columns, dtype=torch.bool) if mask is None else mask.t().clone()
-    sweep = _Sweep(columns, factor.upper.to(columns.dtype), kept, pattern, rounding)
+    if rounding is not None and rounding.static:
+        rounding.begin_all(columns.t())
+    if factor.order is not None:
+        columns, kept = columns[factor.order], kept[factor.order]
+    sweep = _Sweep(columns, factor, kept, pattern, rounding)
     sweep.run(block_size)
     error = sweep.errors.square().sum(dim=0)
+    if factor.order is not None:
+        back = factor.order.argsort()
+        columns, kept = columns[back], kept[back]
     return Solution(columns.t().contiguous(), kept.t().contiguous(), error)
 
 
@@ -103,20 +134,21 @@ class _Sweep:
     """The weight as columns [d, rows], each contiguous, and what has become of it so far."""
 
     def __init__(
-        self, columns: Tensor, upper: Tensor, kept: Tensor, pattern: Pattern | None, rounding: Rounding | None
+        self, columns: Tensor, factor: Factor, kept: Tensor, pattern: Pattern | None, rounding: Rounding | None
     ):
-        self.columns, self.upper, self.kept = columns, upper, kept  # columns and kept are written to
+        self.columns, self.upper, self.kept = columns, factor.upper.to(columns.dtype), kept  # written to, but upper
+        self.indices = list(range(len(columns))) if factor.order is None else factor.order.tolist()
         self.errors = torch.zeros_like(columns)
         self.pattern, self.rounding = pattern, rounding
-        self.group_size = None if rounding is None else rounding.group_size
-        self.step = _step(pattern, len(columns), self.group_size)
+        self.fitted = None if rounding is None or rounding.static else rounding.group_size  # columns, in the sweep
+        if factor.order is not None and (self.fitted or isinstance(pattern, NOfM)):
+            raise ValueError("groups of columns that are not neighbours in the sweep cannot be fitted or chosen in it")
+        self.step = _step(pattern, len(columns), self.fitted)
 
     def run(self, block_size: int) -> None:
         """All columns."""
-        if self.rounding is not None and self.group_size is None:
-            self.rounding.begin(self.columns.t())
         d = len(self.columns)
-        self._parts(0, d, _widths(d, self.step, self.group_size, block_size))
+        self._parts(0, d, _widths(d, self.step, self.fitted, block_size))
 
     def _parts(self, start: int, end: int, widths: list[int]) -> None:
         """Finish columns start..end, in parts of the first width, those in parts of the second ..."""
@@ -133,10 +165,10 @@ class _Sweep:
             later.addmm_(self.upper[first:last, last:end].t(), self.errors[first:last], alpha=-1)
 
     def _column(self, i: int, end: int) -> None:
-        if self.rounding is not None and self.group_size is not None and i % self.group_size == 0:
-            self.rounding.begin(self.columns[i : i + self.group_size].t())
+        if self.rounding is not None and self.fitted is not None and i % self.fitted == 0:
+            self.rounding.begin(i, self.columns[i : i + self.fitted].t())
         final = self.columns[i] * self.kept[i]
-        final = final if self.rounding is None else self.rounding.round(final)
+        final = final if self.rounding is None else self.rounding.round(self.indices[i], final)
         self.errors[i] = (self.columns[i] - final) / self.upper[i, i]
         self.columns[i] = final
         self.columns[i + 1 : end].addr_(self.upper[i, i + 1 : end], self.errors[i], alpha=-1)

@@ -1,4 +1,7 @@
-"""Replicates: stages of one recipe with different seeds, equal in model, task, steps and settings. Loads no torch."""
+"""Replicates: stages of one recipe with different seeds, equal in model, task, steps and settings. Loads no torch.
+
+What a step calibrates with counts as a seed: the spread over calibration sets is part of a recipe's noise.
+"""
 
 import hashlib
 import json
@@ -6,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.spec.catalogue import Catalogue, built_in
+from core.spec.catalogue import built_in
 from core.spec.model import StepSpec
-from core.spec.run_references import named_runs
+from core.spec.run_references import list_named_runs
+
+COUNT = "calibration_examples"  # the setting of techniques that calibrate
 
 
 @dataclass(frozen=True)
 class Replicate:
     """The identity of a stage's recipe and of its seeds: two 63-bit hashes.
 
-    Stages with equal `recipe` differ only in seeds; with equal `seeds` too, only in device and software.
+    Stages with equal `recipe` differ only in seeds and calibration data; with equal `seeds` too, only in device and
+    software.
     """
 
     recipe: int
@@ -29,23 +35,43 @@ def replicate(spec: Mapping[str, Any], position: int, task_hash: str, sources: M
     run that is not among them counts as itself.
     """
     until = {"model": spec["model"], "recipe": spec.get("recipe", [])[:position]}
-    known = [sources[named.number] for named in named_runs(until) if named.number in sources]
+    known = [sources[named.number] for named in list_named_runs(until) if named.number in sources]
     names = {f"run:{number}": f"recipe:{found.recipe}" for number, found in sources.items()}
     measure = spec.get("measure", {})
-    recipe = [task_hash, measure.get("test_examples"), _plain(until["model"], names), _steps(until["recipe"], names)]
-    return Replicate(_hash(recipe), _hash([spec.get("seed", 0), *(found.seeds for found in known)]))
+    calibration = spec.get("calibration", {}) if _calibrates(until["recipe"]) else {}
+    steps = _steps(until["recipe"], names, calibration.get("count"))
+    recipe = [task_hash, measure.get("test_examples"), _plain(until["model"], names), steps]
+    recipe += [{"length": calibration["length"]}] if "length" in calibration else []
+    seeds = [spec.get("seed", 0), *(found.seeds for found in known)]
+    seeds += [drawn] if (drawn := {key: calibration[key] for key in ("sources", "seed") if key in calibration}) else []
+    return Replicate(_hash(recipe), _hash(seeds))
 
 
-def _steps(steps: Sequence[Any], names: Mapping[str, str]) -> list[Any]:
+def _calibrates(recipe: Sequence[Any]) -> bool:
+    """Whether any of these steps, or a method in one, draws calibration examples."""
+    steps = [StepSpec.model_validate(step) for step in recipe]
+    methods = [step.settings.get("methods") for step in steps]
+    return any(COUNT in _properties(step.technique) for step in steps) or any(
+        _calibrates(listed) for listed in methods if isinstance(listed, list)
+    )
+
+
+def _properties(technique: str) -> dict[str, Any]:
+    found: dict[str, Any] = built_in().techniques.get(technique, {}).get("schema", {}).get("properties", {})
+    return found
+
+
+def _steps(steps: Sequence[Any], names: Mapping[str, str], count: int | None) -> list[Any]:
     """Steps without settings that have their default values."""
-    return [_step(StepSpec.model_validate(step), names, built_in()) for step in steps]
+    return [_step(StepSpec.model_validate(step), names, count) for step in steps]
 
 
-def _step(step: StepSpec, names: Mapping[str, str], catalogue: Catalogue) -> list[Any]:
-    properties = catalogue.techniques.get(step.technique, {}).get("schema", {}).get("properties", {})
+def _step(step: StepSpec, names: Mapping[str, str], count: int | None) -> list[Any]:
+    properties = _properties(step.technique)
+    counted = {COUNT: count} if count is not None and COUNT in properties else {}
     settings = {
-        name: _steps(value, names) if name == "methods" and isinstance(value, list) else _plain(value, names)
-        for name, value in step.settings.items()
+        name: _steps(value, names, count) if name == "methods" and isinstance(value, list) else _plain(value, names)
+        for name, value in {**counted, **step.settings}.items()
         if name not in properties or properties[name].get("default", ...) != value
     }
     return [step.technique, settings]

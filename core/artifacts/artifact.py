@@ -8,7 +8,8 @@ The manifest has the SHA-256 and the size of every file that is written with it 
 """
 
 import copy
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from torch import Tensor, nn
 
 from core import disk
 from core.artifacts.manifest import Manifest, Module, WeightForm, manifest_digest
-from core.integrity import EXAMPLES, PACKED, PROBE, WORKING, seal_examples
+from core.integrity import EXAMPLES, PACKED, PROBE, REPORT, WORKING, seal_examples
 from core.models import Described, Loaded, build
-from core.models.meta import assign_weights, empty_weights, tied_parameters
+from core.models.meta import assign_weights, empty_weights, shared_tensors, tied_parameters
 from core.models.resize import changed_shapes, resize_
 from core.models.tokenizer import ByteTokenizer, load_tokenizer
 from core.nn.catalogue import REPLACEMENTS
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import SparseExpertLinear
-from core.nn.replacement import Replacement
+from core.nn.replacement import Replacement, executed
 from core.nn.sparse_conv2d import SparseConv2d
 from core.nn.sparse_linear import SparseLinear
 from core.subject import Constraint, Subject
@@ -129,21 +130,23 @@ def _write_form(
 ) -> WeightForm:
     tensors, form = dict(extra), WeightForm()
     for name, model in models.items():
-        form.replacements[name] = replacements(model)
+        form.replacements[name] = list_replacements(model)
         form.shapes[name] = changed_shapes(model, _bare(configs[name], form.replacements[name]))
-        again = {fqn for group in tied_parameters(model) for fqn in group[1:]}
+        again = {fqn for group in shared_tensors(model) for fqn in group[1:]}
         tensors |= {f"{name}.{fqn}": t for fqn, t in model.state_dict().items() if fqn not in again}
     save_file({fqn: tensor.detach().cpu().contiguous() for fqn, tensor in tensors.items()}, file)
     return form
 
 
-def replacements(model: nn.Module) -> list[Module]:
+def list_replacements(model: nn.Module) -> list[Module]:
     """Every replacement module, outer ones before those inside them."""
     names = {cls: name for name, cls in REPLACEMENTS.items()}
+    places: dict[Replacement, list[str]] = {}
+    for fqn, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Replacement):
+            places.setdefault(module, []).append(fqn)
     return [
-        Module(fqn, names[type(module)], module.arguments())
-        for fqn, module in model.named_modules()
-        if isinstance(module, Replacement)
+        Module(first, names[type(module)], module.arguments(), shared) for module, (first, *shared) in places.items()
     ]
 
 
@@ -194,7 +197,7 @@ def load_models(folder: Path, device: torch.device | str = "cpu", *, working: bo
     return models
 
 
-def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
+def _bare(config: dict[str, Any], modules: Collection[Module]) -> nn.Module:
     """The model without its weights, with its replacement modules."""
     with empty_weights():
         model = build(config)
@@ -202,14 +205,16 @@ def _bare(config: dict[str, Any], modules: Iterable[Module]) -> nn.Module:
             replacement = REPLACEMENTS[module.cls](**module.arguments)
             replacement.adopt(model.get_submodule(module.name))
             model.set_submodule(module.name, replacement)
+        for module in modules:
+            for place in module.shared:
+                model.set_submodule(place, model.get_submodule(module.name))
     return model
 
 
 def prepare(model: nn.Module) -> None:
     """Lay out every packed module's weights for its kernel."""
-    for module in model.modules():
-        if isinstance(module, Replacement):
-            module.prepare()
+    for module in executed(model):
+        module.prepare()
 
 
 def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
@@ -217,6 +222,8 @@ def load_subject(folder: Path, task: Task, device: torch.device) -> Subject:
     manifest = Manifest.read(folder)
     models = load_models(folder, device, working=True)
     subject = Subject(models, task, manifest.configs, manifest.trained, manifest.compressed)
+    if (folder / REPORT).exists():
+        subject.sensitivity = json.loads((folder / REPORT).read_text())["details"].get("sensitivity")
     if manifest.working is not None:
         with safe_open(folder / WORKING, framework="pt", device=str(device)) as file:
             masks = [name for name in file.keys() if name.startswith(_MASK)]  # noqa: SIM118  not a dict

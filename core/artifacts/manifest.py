@@ -14,11 +14,12 @@ READ_FORMATS = (1, FORMAT)
 
 @dataclass(frozen=True)
 class Module:
-    """A replacement module: its place, class and constructor arguments."""
+    """A replacement module: its place, class and constructor arguments, and other places where the same one is."""
 
     name: str
     cls: str
     arguments: dict[str, Any]
+    shared: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ DRAFT = "draft-"
 DRAFT_SECONDS = 2 * 86_400.0  # without a change, after which nobody writes a draft any more
 
 
-def configured_store(folder: str = "") -> "ArtifactStore":
+def open_configured_store(folder: str = "") -> "ArtifactStore":
     """The store that the settings name, or the one in a folder of it; what is remote is copied into the home folder."""
     url, cache = settings().artifacts_url, settings().home.absolute() / "cache"
     return ArtifactStore(f"{url}/{folder}" if folder else url, cache / folder)

@@ -24,6 +24,7 @@ class _Mistake(BaseModel):
     model_config = ConfigDict(extra="allow")
     nats: float
     reference_nats: float
+    unit: str = "nats"
     image: str | None = None
     text: str | None = None
 
@@ -32,7 +33,7 @@ _MISTAKES = TypeAdapter(list[_Mistake])
 _DIGESTS = TypeAdapter(dict[str, FileEntry])
 
 
-def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
+def check_stages(document: StagesDocument, keys_with_files: set[str]) -> None:
     """Raise BundleError if stages, positions, latencies and files are inconsistent."""
     keys = [stage.measured.key for stage in document.stages]
     positions = [place.position for place in document.places]
@@ -50,7 +51,7 @@ def stages(document: StagesDocument, keys_with_files: set[str]) -> None:
         raise BundleError(f"{STAGES} does not list stage {min(named - set(keys))[:12]}, which the bundle refers to.")
 
 
-def columns(run: RunDocument, document: StagesDocument) -> None:
+def check_columns(run: RunDocument, document: StagesDocument) -> None:
     """Raise BundleError for a value that does not fit into its column."""
     fit.check(Run, run.model_dump(exclude={"number", "tags", "notes"}))
     for stage in document.stages:
@@ -64,7 +65,7 @@ def columns(run: RunDocument, document: StagesDocument) -> None:
             fit.check(Latency, vars(latency.row))
 
 
-def artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
+def check_artifact(archive: Archive, key: str, names: list[str], told: ArtifactDocument | None) -> None:
     """Raise BundleError for invalid files of a stage."""
     if MANIFEST not in names:
         raise BundleError(f"The bundle is incomplete: stage {key[:12]} has files but no manifest.")

@@ -64,7 +64,7 @@ def _worker(found: Columns) -> dict[str, Any]:
     return {"worker": {"name": found.worker, "hardware": found.hardware}}
 
 
-def stages_document(session: Session, run_id: int) -> StagesDocument:
+def collect_stages(session: Session, run_id: int) -> StagesDocument:
     """The run's stages with their positions, and those that it compares with."""
     places = session.scalars(select(RunStage).where(RunStage.run_id == run_id).order_by(RunStage.position)).all()
     latencies = session.scalars(select(Latency).where(Latency.run_id == run_id).order_by(Latency.id)).all()
@@ -123,7 +123,7 @@ def _key(keys: dict[int, str], stage_id: int | None) -> str | None:
     return None if stage_id is None else keys[stage_id]
 
 
-def curves_document(session: Session, run_id: int) -> CurvesDocument:
+def collect_curves(session: Session, run_id: int) -> CurvesDocument:
     """Every point of every curve that is a number."""
     query = select(Point.curve, Point.step, Point.value).where(Point.run_id == run_id)
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -135,5 +135,5 @@ def curves_document(session: Session, run_id: int) -> CurvesDocument:
 
 def log_document(session: Session, run_id: int) -> LogDocument:
     """Warnings and errors."""
-    lines = events.last_events(session, run_id, MOST_LINES, ("warning", "error"))
+    lines = events.load_last_events(session, run_id, MOST_LINES, ("warning", "error"))
     return LogDocument(lines=[Line(at=e.at, attempt=e.attempt, level=e.level, message=e.message) for e in lines])

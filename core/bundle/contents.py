@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from core.bundle.errors import BundleError
 from core.measured import Fidelity, LatencyRow, MeasuredStage
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 from core.store.models import FailureClass, RunStatus
 
 FORMAT = 2
@@ -194,7 +194,7 @@ def parse(name: str, data: bytes, kind: type[Document]) -> Document:
     try:
         return kind.model_validate(plain_json(name, data))
     except ValidationError as error:
-        first = problems(error, whole="the whole document")[0]
+        first = list_problems(error, whole="the whole document")[0]
         raise BundleError(f"{name} is not in a form that this release reads: {first.field} {first.message}") from error
 
 

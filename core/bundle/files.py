@@ -21,7 +21,7 @@ _WEIGHTS = re.compile(r"(model|working|probe)\.safetensors|tokenizer/[A-Za-z0-9_
 _IN_BUNDLE = re.compile(rf"artifacts/(?P<key>{_KEY})/(?P<file>.+)")
 
 
-def chosen(folder: Path, *, weights: bool) -> list[Path]:
+def list_files(folder: Path, *, weights: bool) -> list[Path]:
     """The files of an artifact's folder to bundle, by name; optionally with weights."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [f for f in files if is_shown(name := f.relative_to(folder).as_posix()) or (weights and is_weights(name))]

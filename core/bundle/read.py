@@ -53,7 +53,7 @@ class Bundle:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Bundle]:
+def open_bundle(path: Path) -> Iterator[Bundle]:
     """Open and fully validate a bundle; raises BundleError with the reason if it is invalid."""
     try:
         file = path.open("rb")
@@ -83,12 +83,12 @@ def _checked(archive: Archive) -> Bundle:
         names=names,
         archive=archive,
     )
-    check.stages(bundle.stages, set(names))
-    check.columns(bundle.run, bundle.stages)
+    check.check_stages(bundle.stages, set(names))
+    check.check_columns(bundle.run, bundle.stages)
     for stage in bundle.stages.stages:
         key = stage.measured.key
         if key in names:
-            check.artifact(archive, key, names[key], stage.artifact)
+            check.check_artifact(archive, key, names[key], stage.artifact)
     return bundle
 
 

@@ -28,12 +28,12 @@ class Source:
     artifacts: dict[str, Path]
 
 
-def source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weights: bool = False) -> Source:
+def collect_source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weights: bool = False) -> Source:
     """Collect a run and verify its files.
 
     Raises BundleError if it has not ended or if requested weights are missing, and DamagedArtifact.
     """
-    run, stages = collect.run_document(session, run_id), collect.stages_document(session, run_id)
+    run, stages = collect.run_document(session, run_id), collect.collect_stages(session, run_id)
     kept: dict[str, Path] = {}
     told: list[StageDocument] = []
     for stage in stages.stages:
@@ -43,7 +43,7 @@ def source(session: Session, run_id: int, open_artifact: OpenArtifact, *, weight
     documents = {
         RUN: to_json(run),
         STAGES: to_json(stages.model_copy(update={"stages": told})),
-        CURVES: to_json(collect.curves_document(session, run_id)),
+        CURVES: to_json(collect.collect_curves(session, run_id)),
         LOG: to_json(collect.log_document(session, run_id)),
     }
     return Source(documents, kept)
@@ -72,14 +72,14 @@ def _with_manifest_of(folder: Path, stage: StageDocument) -> StageDocument:
 
 def _verified_files(key: str, folder: Path, *, weights: bool) -> dict[str, Path]:
     """The bundled files of a stage, by their names in the zip."""
-    chosen = {file.relative_to(folder).as_posix(): file for file in files.chosen(folder, weights=weights)}
+    chosen = {file.relative_to(folder).as_posix(): file for file in files.list_files(folder, weights=weights)}
     damage = integrity.find_damage(folder, None if weights else chosen)
     if damage:
         raise integrity.DamagedArtifact(key, damage)
     return {files.bundled_name(key, name): file for name, file in chosen.items()}
 
 
-def pieces(wanted: Source) -> Iterator[bytes]:
+def write_bundle(wanted: Source) -> Iterator[bytes]:
     """The zip's bytes in chunks."""
     pipe = Pipe()
     entries: dict[str, FileEntry] = {}

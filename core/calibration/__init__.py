@@ -3,16 +3,22 @@
 The entry point is `Context.blocks`.
 """
 
+from core.calibration.coverage import Coverage, count_tokens
+from core.calibration.data import CalibrationSet, load_calibration
 from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_from_matrices
 from core.calibration.sequential import CalibrationBlock, walk
 from core.calibration.statistics import Hessian, InputNorms
 
 __all__ = [
     "CalibrationBlock",
+    "CalibrationSet",
+    "Coverage",
     "Hessian",
     "InputNorms",
+    "count_tokens",
     "groups_of",
     "input_rows",
+    "load_calibration",
     "matrices_of",
     "walk",
     "weight_from_matrices",

@@ -2,10 +2,11 @@
 
 The model is executed once with its blocks replaced by catchers that pass their input on, so that the model itself
 makes each block's masks, positions and whatever it wants. Everything caught lies in the host's memory; one batch
-at a time goes to the device.
+at a time goes to the device. Two streams are kept where a block is to be compared with what it was: the hidden states
+that the changed blocks gave, and those that the unchanged ones did.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,7 +21,11 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class HiddenStates:
-    """The inputs of one block after the other. `advance` passes a block, as its weights are then."""
+    """The inputs of one block after the other. `advance` passes a block, as its weights are then.
+
+    `states` are what the blocks as they have been changed give. `originals`, where they are kept apart, are what the
+    unchanged ones gave: the walk puts the outputs there that a block has before it is changed.
+    """
 
     def __init__(
         self,
@@ -28,24 +33,59 @@ class HiddenStates:
         batches: Sequence[dict[str, Tensor]],
         extras: dict[str, tuple[Any, ...] | None],
         device: torch.device,
+        *,
+        keep_originals: bool = False,
     ):
         self.model = model
         self.device = device
         caught = [_catch(model, batch, extras) for batch in batches]
         self.states = [hidden for hidden, _ in caught]
+        self.originals = list(self.states) if keep_originals else self.states
         self.arguments = [arguments for _, arguments in caught]
+        self._extras = extras
+
+    def call(self, block: str, index: int, *, original: bool = False) -> Arguments:
+        """What a block is called with for batch `index`, on the device; `original`: with what unchanged blocks gave."""
+        args, kwargs = tree_map_only(Tensor, lambda t: t.to(self.device), self.arguments[index][block])
+        states = self.originals if original else self.states
+        return (moved(states[index], self.device, copy=True), *args), kwargs  # a block may add to it in place
 
     @torch.no_grad()
-    def run(self, block: str, index: int) -> Tensor:
+    def run(self, block: str, index: int, *, original: bool = False) -> Tensor:
         """A block's output for batch `index`."""
-        args, kwargs = tree_map_only(Tensor, lambda t: t.to(self.device), self.arguments[index][block])
-        hidden = moved(self.states[index], self.device, copy=True)  # a block may add to it in place
-        output = self.model.get_submodule(block)(hidden, *args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        args, kwargs = self.call(block, index, original=original)
+        return hidden_of(self.model.get_submodule(block)(*args, **kwargs))
 
     def advance(self, block: str, index: int) -> None:
         """Put a block's output for batch `index` in the place of its input."""
         self.states[index] = moved(self.run(block, index), "cpu")
+
+    def gradient(self, block: str, output: Tensor, loss: Callable[[nn.Module], Tensor]) -> Tensor:
+        """The gradient of the model's `loss` by a block's output, where that is `output` [B, T, d].
+
+        The blocks after it are executed as they are now; those before it are not.
+        """
+        leaf = moved(output, self.device, copy=True).requires_grad_()
+        names = list(self._extras)
+        forwards = {name: _passing(self._extras[name]) for name in names[: names.index(block)]}
+        forwards[block] = _passing(self._extras[block], instead=leaf)
+        with torch.enable_grad(), without_cache(self.model), _forwards_replaced(self.model, forwards):
+            return torch.autograd.grad(loss(self.model), leaf)[0]
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states of what a block returns."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _passing(extra: tuple[Any, ...] | None, instead: Tensor | None = None) -> Any:
+    """A block's forward pass that gives its input, or `instead`, and the additional outputs."""
+
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = hidden if instead is None else instead
+        return given if extra is None else (given, *extra)
+
+    return forward
 
 
 class _PassedBlocksError(Exception):
@@ -65,14 +105,15 @@ def _catch(
         return hosted.setdefault(id(tensor), (tensor, tensor.cpu()))[1]
 
     def catcher(name: str) -> Any:
+        passing = _passing(extras[name])
+
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not first:
                 first.append(hidden.cpu())
             caught[name] = tree_map_only(Tensor, host, (args, kwargs))
             if len(caught) == len(extras):
                 raise _PassedBlocksError
-            extra = extras[name]
-            return hidden if extra is None else (hidden, *extra)
+            return passing(hidden)
 
         return forward
 

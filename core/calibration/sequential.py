@@ -2,7 +2,8 @@
 
 Paper: https://arxiv.org/abs/2210.17323, section 4 (GPTQ goes block by block, quantized blocks giving the inputs
 of the next; SparseGPT and Wanda prune so). Memory holds the hidden states between two blocks, never those of the
-whole model.
+whole model; where blocks are to be reconstructed (https://arxiv.org/abs/2102.05426), also those that the unchanged
+blocks give.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,15 +12,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.calibration.hidden_states import HiddenStates, without_cache
+from core.calibration.calls import Calls, unpadded
+from core.calibration.coverage import Coverage, LayerInputs
+from core.calibration.hidden_states import Arguments, HiddenStates, without_cache
 from core.calibration.inputs import input_rows
 from core.calibration.order import WalkPart, find_order
 from core.calibration.statistics import Hessian, InputNorms, OfExperts, Statistic
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
-from core.tasks.base import inputs, logits_of
+from core.nn.tokens.sizes import moved
+from core.tasks.base import logits_of
 
 MAX_TOKENS = 8192  # of a batch: bounds what a block's inner activations take
 Batch = dict[str, Tensor]
@@ -36,23 +39,64 @@ class Reports(Protocol):
 class _Place:
     """Reports the progress of the walk, at which a run may be cancelled."""
 
-    def __init__(self, record: Reports, fraction: float, name: str):
-        self._record, self._fraction, self._name = record, fraction, name
+    def __init__(self, record: Reports, index: int, parts: int, name: str):
+        self._record, self._index, self._parts, self._name = record, index, parts, name
         self.warn = partial(record.event, "warning")
 
-    def report(self) -> None:
-        self._record.progress(self._fraction, self._name)
+    def report(self, done: float = 0.0) -> None:
+        self._record.progress((self._index + done) / self._parts, self._name)
 
 
 class CalibrationBlock:
     """A block of a model, or where none are known a group of layers, and its inputs from the calibration data."""
 
     def __init__(
-        self, model: nn.Module, part: WalkPart, batches: Sequence[Batch], run: Callable[[int], Any], place: _Place
+        self,
+        model: nn.Module,
+        part: WalkPart,
+        batches: Sequence[Batch],
+        place: _Place,
+        hidden: HiddenStates | None = None,
+        targets: Sequence[Tensor] | None = None,
+        coverage: Coverage | None = None,
     ):
         self.name = part.name
         self.groups = part.groups
-        self._model, self._batches, self._run, self._place = model, batches, run, place
+        self.batches = batches
+        self.targets = targets  # of a block: its outputs [B, T, d] before any change to the model, on the host
+        self.warn, self.report = place.warn, place.report
+        self._model, self._place, self._hidden = model, place, hidden
+        self._coverage = coverage or Coverage()
+
+    @property
+    def is_block(self) -> bool:
+        """False: a group of layers that share their input, outside of blocks."""
+        return self._hidden is not None
+
+    @property
+    def module(self) -> nn.Module:
+        """The block, or outside of blocks the whole model."""
+        return self._model.get_submodule(self.name) if self.is_block else self._model
+
+    def layer(self, name: str) -> nn.Module:
+        """A layer by its full name."""
+        return self._model.get_submodule(name)
+
+    def call(self, index: int, *, original: bool = False) -> Arguments:
+        """What the block is called with for a batch; `original`: what the unchanged blocks before it give."""
+        assert self._hidden is not None, "a layer outside of blocks has no call of its own"
+        return self._hidden.call(self.name, index, original=original)
+
+    def gradient(self, index: int, loss: Callable[[Tensor, Batch], Tensor]) -> Tensor:
+        """The gradient of a loss of logits and batch by the unchanged block's output [B, T, d]."""
+        assert self._hidden is not None, "a layer outside of blocks has no gradient here"
+        assert self.targets is not None, "the walk was not asked for targets"
+        batch = self.batches[index]
+        return self._hidden.gradient(self.name, self.targets[index], lambda model: loss(logits_of(model, batch), batch))
+
+    def execute(self, index: int) -> Any:
+        """Call the block, as it is now, or outside of blocks the whole model, with a batch."""
+        return _whole(self._model, self.batches[index]) if self._hidden is None else self._hidden.run(self.name, index)
 
     def input_norms(self) -> Iterator[tuple[list[str], Tensor]]:
         """For each group of layers with one input: their full names, and the norm of each input [groups, d]."""
@@ -94,9 +138,28 @@ class CalibrationBlock:
 
     def outputs(self) -> Iterator[Any]:
         """The block's current output for each calibration batch: hidden states, or the model's logits."""
-        for index in range(len(self._batches)):
+        for index in range(len(self.batches)):
             self._place.report()
-            yield self._run(index)
+            yield self.execute(index)
+
+    def calls(self, modules: Collection[str]) -> dict[str, Calls]:
+        """What each of these modules is called with, for each calibration batch. They are executed as they are now."""
+        found = {name: Calls(self._model.get_submodule(name)) for name in modules}
+        masks: list[Tensor | None] = [None]
+        handles = [
+            self._model.get_submodule(name).register_forward_pre_hook(calls.recorder(masks), with_kwargs=True)
+            for name, calls in found.items()
+        ]
+        try:
+            with without_cache(self._model):
+                for index, batch in enumerate(self.batches):
+                    self._place.report()
+                    masks[0] = batch.get("attention_mask")
+                    self.execute(index)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
 
     def _collect(self, groups: list[list[str]], make: Callable[[], Statistic]) -> dict[str, Statistic | OfExperts]:
         layers = {group[0]: self._model.get_submodule(group[0]) for group in groups}
@@ -105,14 +168,16 @@ class CalibrationBlock:
             for name, layer in layers.items()
         }
         seen: list[Tensor | None] = [None]  # which tokens of the current batch are not padding
+        watched = {group[0]: self._coverage.watch(group, _n_experts(layers[group[0]])) for group in groups}
         handles = [
-            layers[name].register_forward_pre_hook(_adder(statistic, seen)) for name, statistic in collected.items()
+            layers[name].register_forward_pre_hook(_adder(statistic, seen, watched[name]))
+            for name, statistic in collected.items()
         ]
         try:
-            for index, batch in enumerate(self._batches):
+            for index, batch in enumerate(self.batches):
                 self._place.report()
                 seen[0] = batch.get("attention_mask")
-                self._run(index)
+                self.execute(index)
         finally:
             for handle in handles:
                 handle.remove()
@@ -120,15 +185,24 @@ class CalibrationBlock:
 
 
 def walk(
-    model: nn.Module, batches: Iterable[Batch], layers: Collection[str], record: Reports, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    layers: Collection[str],
+    record: Reports,
+    device: torch.device,
+    *,
+    coverage: Coverage | None = None,
+    batch_size: int | None = None,
+    targets: bool = False,
 ) -> Iterator[CalibrationBlock]:
     """The model's blocks in the order of execution, with those of `layers` (full names) that each holds.
 
-    What is done to a block before the next one is asked for is in the next one's inputs. Layers outside of blocks,
-    and those of models whose blocks are not known, are walked group by group, with the whole model's forward pass
-    as far as their inputs.
+    `coverage` takes note of what the layers see. What is done to a block before the next one is asked for is in the
+    next one's inputs. Layers outside of blocks, and those of models whose blocks are not known, are walked group by
+    group, with the whole model's forward pass as far as their inputs. `batch_size` is the most examples of a batch;
+    with `targets` blocks have the outputs that they gave before any change to the model.
     """
-    batches = [piece for batch in batches for piece in _pieces(inputs(batch))]
+    batches = [piece for batch in batches for piece in _pieces(batch, batch_size)]
     was_training = model.training
     model.eval()
     try:
@@ -137,23 +211,28 @@ def walk(
         last = max((i for i, part in enumerate(order.parts) if part.is_block), default=-1)
         hidden: HiddenStates | None = None
         for index, part in enumerate(order.parts):
-            place = _Place(record, index / len(order.parts), part.name)
+            place = _Place(record, index, len(order.parts), part.name)
             place.report()
             if not part.is_block:
-                yield CalibrationBlock(model, part, batches, lambda i: _whole(model, batches[i]), place)
+                yield CalibrationBlock(model, part, batches, place, coverage=coverage)
                 continue
-            hidden = hidden or HiddenStates(model, batches, order.extras, device)
+            hidden = hidden or HiddenStates(model, batches, order.extras, device, keep_originals=targets)
+            outputs = list(_originals(hidden, part.name, place)) if targets else None
             if part.groups:
-                yield CalibrationBlock(model, part, batches, _runner(hidden, part.name), place)
+                yield CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
             for i in range(len(batches) if index < last else 0):
-                place.report()
+                place.report(1.0)
                 hidden.advance(part.name, i)
+            hidden.originals = outputs or hidden.originals
     finally:
         model.train(was_training)
 
 
-def _runner(hidden: HiddenStates, name: str) -> Callable[[int], Tensor]:
-    return lambda index: hidden.run(name, index)
+def _originals(hidden: HiddenStates, name: str, place: _Place) -> Iterator[Tensor]:
+    """The outputs of a block that is still unchanged, on what the unchanged blocks before it gave."""
+    for index in range(len(hidden.originals)):
+        place.report()
+        yield moved(hidden.run(name, index, original=True), "cpu")
 
 
 @torch.no_grad()
@@ -161,36 +240,32 @@ def _whole(model: nn.Module, batch: Batch) -> Tensor:
     return logits_of(model, batch)
 
 
-def _pieces(batch: Batch) -> Iterator[Batch]:
-    """Batches of at most MAX_TOKENS tokens each."""
+def _pieces(batch: Batch, batch_size: int | None = None) -> Iterator[Batch]:
+    """Batches of at most MAX_TOKENS tokens and `batch_size` examples each."""
     tokens = batch.get("input_ids")
     n_examples = len(next(iter(batch.values())))
-    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens.shape[1])
+    size = n_examples if tokens is None else max(1, MAX_TOKENS // tokens[0].numel())
+    size = min(size, batch_size or n_examples)
     for start in range(0, n_examples, size):
         yield {key: value[start : start + size] for key, value in batch.items()}
 
 
-def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None]) -> Any:
+def _n_experts(layer: nn.Module) -> int:
+    return layer.experts if isinstance(layer, ExpertLinear) else 0
+
+
+def _adder(statistic: Statistic | OfExperts, seen: list[Tensor | None], watched: LayerInputs | None) -> Any:
     def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
         if isinstance(statistic, OfExperts):
             statistic.add(*args)  # routers send them no padding
+            if watched is not None:
+                watched.add(*args)
             return
         rows = input_rows(layer, args[0])
         if not isinstance(layer, nn.Conv2d) and seen[0] is not None:
-            rows = _unpadded(rows, seen[0])
+            rows = unpadded(rows, seen[0])
         statistic.add(rows)
+        if watched is not None:
+            watched.add(rows)
 
     return hook
-
-
-def _unpadded(rows: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of vectors [1, B * T', d] those at tokens that attention_mask [B, T] is not 0 at.
-
-    T' may be more than T: tokens that the model itself put first. Where the vectors are not those of tokens (a pooled
-    one an example), all are taken.
-    """
-    n_examples, length = attention_mask.shape
-    added = rows.shape[1] // n_examples - length
-    if added < 0 or rows.shape[1] % n_examples:
-        return rows
-    return rows[:, F.pad(attention_mask.bool(), (added, 0), value=True).flatten()]

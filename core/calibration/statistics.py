@@ -52,6 +52,33 @@ class InputNorms:
         return torch.ones(1, d)
 
 
+class InputMagnitudes:
+    """The mean and the largest magnitude of each input channel over all vectors."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums = self._largest = torch.zeros(0)  # [groups, d] each; the sums are float64
+
+    def add(self, rows: Tensor) -> None:
+        if not rows.shape[1]:
+            return
+        magnitudes = _precise(rows).abs()
+        sums, largest = magnitudes.sum(dim=1, dtype=torch.float64), magnitudes.amax(dim=1)
+        self._sums = self._sums + sums if self.count else sums
+        self._largest = torch.maximum(self._largest, largest) if self.count else largest
+        self.count += rows.shape[1]
+
+    @property
+    def value(self) -> Tensor:
+        """Means and maxima, [groups, 2, d]."""
+        assert self.count, "no calibration input was recorded"
+        return torch.stack([(self._sums / self.count).to(self._largest.dtype), self._largest], dim=1)
+
+    def alike(self, d: int) -> Tensor:
+        """Ones [1, 2, d]."""
+        return torch.ones(1, 2, d)
+
+
 class Hessian:
     """H = 2/N sum x x^T: the second derivative of a layer's mean squared output error by each row of its weight."""
 

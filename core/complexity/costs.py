@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.complexity.subjects import Candidate, build
-from core.measure.peak import peaks
+from core.measure.peak import measure_peaks
 from core.measure.work import Work
 
 DECODED = 4  # tokens at once
@@ -116,7 +116,7 @@ def operations(model: nn.Module, length: int) -> int:
 
 def train_bytes(candidate: Candidate, lengths: Sequence[int]) -> list[float]:
     """Peak memory of a training step in addition to the model, at each of ascending lengths, in a fresh process."""
-    found = peaks(_step_of_kept_model, [(candidate, length) for length in lengths])
+    found = measure_peaks(_step_of_kept_model, [(candidate, length) for length in lengths])
     return [each.peak_bytes for each in found]
 
 

@@ -95,7 +95,7 @@ class SurveyReport(BaseModel):
         return Parallel.YES if added < AT_ONCE else Parallel.BLOCKS if added < ONE_BY_ONE else Parallel.NO
 
 
-def shipped() -> SurveyReport:
+def load_shipped() -> SurveyReport:
     """The survey that comes with Slimboard."""
     return SurveyReport.model_validate_json(SHIPPED.read_text())
 

@@ -84,15 +84,15 @@ def _no_model(reference: ModelSpec | str) -> nn.Module:
     raise SpecError.of("model", str(reference), "is not available in a survey", "Leave it out.")
 
 
-def steps() -> list[str]:
+def list_steps() -> list[str]:
     """The architectures of the catalogue by name."""
     return [name for name, known in TECHNIQUES.items() if known.family in FAMILIES and issubclass(known, OneShot)]
 
 
-def candidates(length: int) -> Iterator[Candidate | tuple[str, str]]:
+def list_candidates(length: int) -> Iterator[Candidate | tuple[str, str]]:
     """What can be measured at a length; of a technique that no model takes, its name and why."""
     yield from (Candidate(None, source) for source in SOURCES)
-    for name in steps():
+    for name in list_steps():
         refusals = []
         for source in SOURCES:
             try:

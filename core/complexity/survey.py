@@ -26,7 +26,7 @@ def survey(lengths: Sequence[int], rounds: int, only: Sequence[str] = (), say: S
     """The costs of all architectures, or of those in `only`, at ascending lengths; `say` gets the progress."""
     found: list[Candidate] = []
     refused: dict[str, str] = {}
-    for each in subjects.candidates(lengths[-1]):
+    for each in subjects.list_candidates(lengths[-1]):
         if isinstance(each, tuple):
             refused[each[0]] = each[1]
         elif not only or each.technique in only or each.technique is None:

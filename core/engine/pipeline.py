@@ -19,16 +19,17 @@ from core import tasks
 from core.artifacts import artifact
 from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
+from core.calibration import load_calibration
 from core.context import Context, Record
 from core.engine import preflight
 from core.engine.recording import RunRecord
-from core.engine.stage_plan import StagePlan, StagePlanner, is_run, stage_family
+from core.engine.stage_plan import StagePlan, StagePlanner, calibrates, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
 from core.measure import score
 from core.measure.reach import Snapshot
 from core.measure.stage import StageMeasurer
-from core.measured import CHECKPOINT, SOURCE, FoundRun, StageRecord
+from core.measured import CALIBRATION, CHECKPOINT, SOURCE, FoundRun, StageRecord
 from core.software import software
 from core.spec.model import ModelSpec, RunSpec
 from core.subject import Subject
@@ -48,7 +49,9 @@ def execute(
 
 def check(spec: RunSpec) -> None:
     """Raise SpecError for problems that only the model reveals; builds it on the meta device and computes nothing."""
-    preflight.check(spec, tasks.load(spec.task))
+    task = tasks.load(spec.task)
+    load_calibration(spec.calibration, spec.task, task)
+    preflight.check(spec, task)
 
 
 class Execution:
@@ -59,10 +62,13 @@ class Execution:
     ):
         self.spec, self.record, self.artifacts, self.device, self.resume = spec, record, artifacts, device, resume
         self.task: Task = tasks.load(spec.task)
-        self.planner = StagePlanner(spec, self.task, record, artifacts, device)
+        self.calibration = load_calibration(spec.calibration, spec.task, self.task)
+        identity = self.calibration.identity(self.task)
+        self.planner = StagePlanner(spec, self.task, record, artifacts, device, identity)
         preflight.check(spec, self.task, self._source_subject(spec.model) if is_run(spec.model) else None)
         self.task.prepare(self.planner.source(spec.model).input_format)
-        self.main = self.planner.plan(spec.model, spec.recipe)
+        self.calibration.prepare(self.task, self.planner.source(spec.model).input_format)
+        self.main = self._plan()
         self.measurer = StageMeasurer(spec.measure, self.task, device, record)
         self.reference_key: str | None = None
 
@@ -77,6 +83,25 @@ class Execution:
             stages.append(self._record(self._stage(self.main, position)))
         return [stage for stage in stages if stage.position >= 0]
 
+    def _plan(self) -> StagePlan:
+        """The plan of the recipe; its keys name a reference that the score is taken against if it is not the source."""
+        plan = self.planner.plan(self.spec.model, self.spec.recipe)
+        if not self.task.score.is_relative:
+            return plan
+        reference = None
+        if self.spec.reference is not None:
+            target, position = self._target_of_reference(plan, self.spec.reference)
+            reference = target.draws[position]
+        elif is_run(self.spec.model):
+            reference = self._inherited_reference(self.planner.run(self.spec.model))
+        return self.planner.plan(self.spec.model, self.spec.recipe, reference)
+
+    def _target_of_reference(self, plan: StagePlan, reference: ModelSpec) -> tuple[StagePlan, int]:
+        try:
+            return self.planner.target(plan, reference)
+        except SpecError as error:
+            raise error.moved("model", "reference") from error
+
     def _stage(self, plan: StagePlan, position: int, shown_position: int | None = None) -> StageRecord:
         key = plan.keys[position]
         shown = position if shown_position is None else shown_position
@@ -87,7 +112,8 @@ class Execution:
         if found is not None and found.manifest_sha256 != manifest_digest(folder):
             found = None  # it was measured from another artifact than this one
         manifest = Manifest.read(folder)
-        if self.reference_key is None and manifest.trained and not manifest.compressed:
+        may_be_reference = not manifest.compressed or self.task.score.is_relative
+        if self.reference_key is None and manifest.trained and may_be_reference:
             self.reference_key = key
         report = json.loads((folder / REPORT).read_text())
         measured = self.measurer.measure(
@@ -150,11 +176,15 @@ class Execution:
             record=_Share(self.record, APPLY_SHARE),
             resolve=lambda reference: self._resolve(plan, position, reference),
             checkpoint=self._checkpoint(plan.keys[position]),
+            calibration_set=self.calibration if calibrates(bound) else None,
         )
         try:
             bound.check(subject)
         except SpecError as error:
             raise error.at(f"recipe[{position - 1}].{step.technique}") from error
+        if not bound.changes:
+            bound.apply(subject, context)
+            return subject
         before = Snapshot(subject)
         bound.apply(subject, context)
         subject.compressed |= bound.compresses
@@ -165,6 +195,8 @@ class Execution:
             remedy = "Leave this step out, or choose a model of layers that it knows."
             raise SpecError.of(f"recipe[{position - 1}]", step.technique, message, remedy)
         subject.details["reached"] = reached
+        if calibrates(bound) and context.coverage.drawn:
+            subject.details[CALIBRATION] = context.coverage.report()
         return subject
 
     def _checkpoint(self, key: str) -> Path | None:
@@ -192,10 +224,7 @@ class Execution:
     def _explicit_reference(self) -> tuple[StagePlan, int] | None:
         """The reference of the spec, or that of the run that it starts from."""
         if self.spec.reference is not None:
-            try:
-                return self.planner.target(self.main, self.spec.reference)
-            except SpecError as error:
-                raise error.moved("model", "reference") from error
+            return self._target_of_reference(self.main, self.spec.reference)
         if is_run(self.spec.model):
             self.reference_key = self._inherited_reference(self.planner.run(self.spec.model))
         return None

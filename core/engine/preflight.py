@@ -54,10 +54,13 @@ def _subject(described: Described, task: Task) -> Subject:
 
 
 def _length_problems(spec: RunSpec, task: Task, subject: Subject) -> Iterator[Problem]:
-    asked, longest = spec.measure.length, _longest(spec, subject)
-    if task.kind is not Kind.IMAGE_CLASSIFICATION and asked is not None and longest is not None and asked > longest:
-        message = f"exceeds the model's maximum of {longest} tokens"
-        yield Problem("measure.length", asked, message, f"Choose at most {longest}.")
+    longest = _longest(spec, subject)
+    if task.kind is Kind.IMAGE_CLASSIFICATION or longest is None:
+        return
+    for field, asked in (("measure.length", spec.measure.length), ("calibration.length", spec.calibration.length)):
+        if asked is not None and asked > longest:
+            message = f"exceeds the model's maximum of {longest} tokens"
+            yield Problem(field, asked, message, f"Choose at most {longest}.")
 
 
 def _runtime_problems(spec: RunSpec) -> Iterator[Problem]:

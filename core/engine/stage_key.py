@@ -11,18 +11,23 @@ from core.software import software
 
 @dataclass(frozen=True)
 class Asked:
-    """The spec up to a stage: hashes of the contents of model and data, the seed, the steps so far."""
+    """The spec up to a stage: hashes of the contents of model and data, the seed, the steps so far.
+
+    `reference` is what the run's reference is determined by, where the score itself is taken against it and it is not
+    the source that the stage's steps start from.
+    """
 
     source: str
     task: str
     seed: int
     steps: Sequence[Mapping[str, Any]]
+    reference: str | None = None
 
 
 def stage_key(asked: Asked, *, device_type: str, test_examples: int | None) -> str:
     """SHA-256 over everything that determines a stage: the spec up to it, the device type and the software."""
     computed = {"device": device_type, "test_examples": test_examples, "software": software()}
-    return _hash({**asdict(asked), **computed})
+    return _hash({**_determining(asked), **computed})
 
 
 def draw_key(asked: Asked) -> str:
@@ -30,7 +35,12 @@ def draw_key(asked: Asked) -> str:
 
     So a recipe has the same random numbers on every device, in every release and with any measurement settings.
     """
-    return _hash(asdict(asked))
+    return _hash(_determining(asked))
+
+
+def _determining(asked: Asked) -> dict[str, Any]:
+    """Without a reference, as in releases that knew of none."""
+    return {name: value for name, value in asdict(asked).items() if name != "reference" or value is not None}
 
 
 def _hash(determining: Mapping[str, Any]) -> str:

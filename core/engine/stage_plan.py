@@ -6,7 +6,7 @@ separate plan. Keys are known before anything is computed.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from core.models.tokenizer import describe_difference
 from core.spec.model import ModelSpec, RunSpec, StepSpec
 from core.subject import Subject
 from core.tasks.base import Kind, Task
-from core.technique import Family, Technique
+from core.technique import CALIBRATION_EXAMPLES, Family, Technique
 from core.techniques.catalogue import technique
 
 Of = Literal["keys", "draws"]
@@ -42,9 +42,36 @@ class StagePlan:
     draws: list[str] = field(default_factory=list)
 
 
-def bound_steps(recipe: Sequence[StepSpec], field: str) -> list[tuple[StepSpec, Technique]]:
-    """The recipe's techniques with their settings; raises SpecError."""
-    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(recipe)]
+def bound_steps(recipe: Sequence[StepSpec], field: str, count: int | None = None) -> list[tuple[StepSpec, Technique]]:
+    """The recipe's techniques with their settings; raises SpecError.
+
+    `count` is the number of calibration examples of steps that do not say their own.
+    """
+    counted = [with_count(step, f"{field}[{index}]", count) for index, step in enumerate(recipe)]
+    return [(step, technique(step, f"{field}[{index}]")) for index, step in enumerate(counted)]
+
+
+def with_count(step: StepSpec, field: str, count: int | None) -> StepSpec:
+    """The step, and the methods in it, with this number of calibration examples where they do not say their own."""
+    if count is None:
+        return step
+    bound, settings = technique(step, field), dict(step.settings)
+    if bound.calibrates():
+        settings.setdefault(CALIBRATION_EXAMPLES, count)
+    for name, role in _roles(bound):
+        if role == "methods" and settings.get(name):
+            methods = [StepSpec.model_validate(item) for item in settings[name]]
+            counted = [with_count(each, f"{field}.{name}[{i}]", count) for i, each in enumerate(methods)]
+            settings[name] = [each.model_dump() for each in counted]
+    return step.model_copy(update={"settings": settings})
+
+
+def calibrates(bound: Technique) -> bool:
+    """Whether a technique or a method in it draws calibration examples."""
+    lists = [(name, getattr(bound, name)) for name, role in _roles(bound) if role == "methods"]
+    return bound.calibrates() or any(
+        method.calibrates() for name, items in lists for _, method in _methods(name, items)
+    )
 
 
 def model_references(bound: Technique) -> Iterator[tuple[str, ModelSpec]]:
@@ -76,10 +103,13 @@ def stage_family(steps: Iterable[Technique], source: str) -> str:
     """The family of a stage after these steps from a source's family: the last step's.
 
     A training counts as its last method that compresses. Without one, the family does not change: a pruned model that
-    is trained again is still pruned. If there were only trainings before, its last method of any kind decides.
+    is trained again is still pruned. If there were only trainings before, its last method of any kind decides. A step
+    that only measures does not count.
     """
     family = source
     for bound in steps:
+        if not bound.changes:
+            continue
         if bound.family is not Family.TRAINING:
             family = bound.family.value
             continue
@@ -100,8 +130,17 @@ def is_run(spec: ModelSpec) -> bool:
 class StagePlanner:
     """Builds the stage plans of one run: loads their sources once and determines each stage's key."""
 
-    def __init__(self, spec: RunSpec, task: Task, record: RunRecord, artifacts: ArtifactStore, device: torch.device):
+    def __init__(
+        self,
+        spec: RunSpec,
+        task: Task,
+        record: RunRecord,
+        artifacts: ArtifactStore,
+        device: torch.device,
+        calibration: dict[str, Any] | None = None,
+    ):
         self.spec, self.task, self.record, self.artifacts, self.device = spec, task, record, artifacts, device
+        self.calibration = calibration  # what determines its examples, unless they are the task's own
         self._sources: dict[str, models.Loaded] = {}
         self._matches: dict[str, ClassMatch] = {}  # last key of an earlier run -> how its classes fit the task's
 
@@ -164,9 +203,12 @@ class StagePlanner:
         run = spec.source.removeprefix("run:")
         return SpecError.of("model.source", spec.source, message, f"Requeue run {run}, and then this run.")
 
-    def plan(self, source: ModelSpec, recipe: Sequence[StepSpec]) -> StagePlan:
-        """The plan of a recipe that starts from a source, with the key of every stage."""
-        plan = StagePlan(source, bound_steps(recipe, "recipe"))
+    def plan(self, source: ModelSpec, recipe: Sequence[StepSpec], reference: str | None = None) -> StagePlan:
+        """The plan of a recipe that starts from a source, with the key of every stage.
+
+        `reference` identifies the run's reference if the task's score is taken against another one than the source.
+        """
+        plan = StagePlan(source, bound_steps(recipe, "recipe", self.spec.calibration.count))
         origin = self._source_hash(source)
         steps: dict[Of, list[dict[str, Any]]] = {"keys": [], "draws": []}
         for position in range(len(plan.steps) + 1):
@@ -175,9 +217,12 @@ class StagePlanner:
                 place = f"recipe[{position - 1}].{step.technique}"
                 for of, determining in steps.items():
                     determining.append({step.technique: self._determining(plan, bound, place, of)})
+                if self.calibration is not None and calibrates(bound):
+                    steps["keys"][-1]["calibration"] = self.calibration  # of its own: random numbers stay the same
             asked = {of: Asked(origin, self.task.content_hash, self.spec.seed, done) for of, done in steps.items()}
             measured = self.spec.measure.test_examples
-            plan.keys.append(stage_key(asked["keys"], device_type=self.device.type, test_examples=measured))
+            compared = replace(asked["keys"], reference=reference)
+            plan.keys.append(stage_key(compared, device_type=self.device.type, test_examples=measured))
             plan.draws.append(draw_key(asked["draws"]))
         return plan
 
@@ -226,11 +271,11 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
     """Raise SpecError if the inputs or outputs of an earlier run's model do not match the task."""
     shapes = artifact.probe_shapes(folder)
     pixels, answers = shapes.get("input.pixel_values"), shapes["output"]
-    is_image, is_language = pixels is not None, len(answers) == 3
-    if (is_image, is_language) != (task.kind is Kind.IMAGE_CLASSIFICATION, task.kind is Kind.LANGUAGE_MODELLING):
+    kind = Kind.IMAGE_CLASSIFICATION if pixels is not None else _kind_of_text(folder, answers)
+    if kind is not task.kind:
         message = f"was made for another kind of task; {task.name} is {Kind(task.kind)}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run of the same kind of task.")
-    if not is_language and answers[-1] != task.n_classes:
+    if task.n_classes is not None and answers[-1] != task.n_classes:
         message = f"predicts {answers[-1]} classes, but {task.name} has {task.n_classes}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run on a task with the same classes.")
     resized = Manifest.read(folder).input_format["image_size"] is not None
@@ -238,6 +283,13 @@ def _require_fit(spec: ModelSpec, folder: Path, task: Task) -> None:
         sizes = [" x ".join(map(str, size)) for size in (pixels[2:], task.image_shape[1:])]
         message = f"reads images of {sizes[0]} pixels, but {task.name} has {sizes[1]}"
         raise SpecError.of("model.source", spec.source, message, "Choose a run with images of the same size.")
+
+
+def _kind_of_text(folder: Path, answers: list[int]) -> Kind:
+    """What a model of texts was made for, by the shape of its answers unless they are embeddings."""
+    if "sentence" in Manifest.read(folder).configs["main"]:
+        return Kind.EMBEDDINGS
+    return Kind.LANGUAGE_MODELLING if len(answers) == 3 else Kind.TEXT_CLASSIFICATION
 
 
 def _match_classes(spec: ModelSpec, folder: Path, task: Task) -> ClassMatch:

@@ -85,7 +85,7 @@ def _decode_macs(model: nn.Module, packed: Packed, example: Batch) -> int | None
     return _executed(model, packed, decoder.step)
 
 
-def macs(model: nn.Module, batch: Batch) -> int:
+def count_macs(model: nn.Module, batch: Batch) -> int:
     """Multiply-accumulates of one forward pass: matrix products and convolutions, as torch executes them.
 
     Attention counts all computed pairs, including masked ones. A packed module counts what its

@@ -52,6 +52,10 @@ class FidelityMeter:
                 self._divergences.append(kl[labels != IGNORED].float().cpu())
                 self._examples.append(_sums(kl, of_reference, of_stage, labels).cpu())
 
+    def examples(self) -> dict[str, Tensor]:
+        """Quantities of each example that need the reference: none, a prediction has its own score."""
+        return {}
+
     def result(self) -> Fidelity:
         """Fidelity over all observed batches; raises Incomparable if there is none."""
         if self.problem:
@@ -60,7 +64,7 @@ class FidelityMeter:
         n = total.sum()
         if not math.isfinite(kl.sum()):
             raise Incomparable(f"the KL divergence to the reference is {kl.sum()}")
-        low, high = _interval(kl, total)
+        low, high = mean_interval(kl, total)
         single = torch.cat(self._divergences).numpy()
         return Fidelity(
             kl=float(kl.sum() / n),
@@ -104,14 +108,17 @@ def _sums(kl: Tensor, reference: Tensor, stage: Tensor, labels: Tensor) -> Tenso
     return torch.stack([torch.where(counted, column, 0).double().view(len(labels), -1).sum(1) for column in columns], 1)
 
 
-def _interval(kl: np.ndarray, total: np.ndarray, seed: int = 0) -> tuple[float | None, float | None]:
-    """95 % percentile-bootstrap interval of the mean; examples (for text: windows) [N] are resampled as wholes."""
-    if len(kl) < 2:
+def mean_interval(sums: np.ndarray, total: np.ndarray, seed: int = 0) -> tuple[float | None, float | None]:
+    """95 % percentile-bootstrap interval of a mean, from each example's sum [N] and number of values [N].
+
+    Examples (for text: windows) are resampled as wholes.
+    """
+    if len(sums) < 2:
         return None, None
     generator = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     for at in range(RESAMPLES):
-        rows = generator.integers(len(kl), size=len(kl))
-        means[at] = kl[rows].sum() / total[rows].sum()
+        rows = generator.integers(len(sums), size=len(sums))
+        means[at] = sums[rows].sum() / total[rows].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

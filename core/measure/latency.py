@@ -88,14 +88,14 @@ def measure(
             if work is None:
                 continue
             reference_sample = sample_of(compared) if compared else None
-            timing = alternate(sample_of(work), reference_sample, repeats=conditions.repeats, tick=tick)
+            timing = time_alternately(sample_of(work), reference_sample, repeats=conditions.repeats, tick=tick)
             row = _row(stage, batch, length, phase, conditions, timing)
             rows.append(row if meter is None else _with_energy(row, meter, work, compared))
             tick()
     return rows
 
 
-def alternate(stage: Sample, reference: Sample | None, *, repeats: int = 30, tick: Tick = _nothing) -> Timing:
+def time_alternately(stage: Sample, reference: Sample | None, *, repeats: int = 30, tick: Tick = _nothing) -> Timing:
     """Time stage and reference alternately; repeat disturbed measurements and keep the least disturbed one."""
     best: tuple[Contention, NDArray[np.float64]] | None = None
     samples = [stage] if reference is None else [stage, reference]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from core.artifacts import artifact
 from core.fresh_process import warm_up
 from core.integrity import PROBE
-from core.measure.peak import peak
+from core.measure.peak import measure_peak
 from core.nn.precision import float_dtype
 from core.tasks.base import logits_of
 
@@ -47,7 +47,7 @@ def reload(
 ) -> Reload:
     """Load the artifact in `folder` in a fresh process and compare its outputs; see `in_fresh_process` for errors."""
     threads = torch.get_num_threads()  # sums are added in the order that they were added in here
-    found = peak(_run_probe, folder, device_type, threads, device_type=device_type, timeout=timeout, tick=tick)
+    found = measure_peak(_run_probe, folder, device_type, threads, device_type=device_type, timeout=timeout, tick=tick)
     error, scale, epsilon = found.value
     return Reload(error, scale, epsilon, found.peak_bytes)
 

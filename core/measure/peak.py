@@ -31,7 +31,7 @@ class Peak:
     peak_bytes: int
 
 
-def peak(
+def measure_peak(
     function: Callable[..., object],
     *args: Any,
     device_type: str = "cpu",
@@ -45,7 +45,9 @@ def peak(
     return in_fresh_process(_measured, function, args, device_type, timeout=timeout, tick=tick)
 
 
-def peaks(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]], *, timeout: float = 600) -> list[Peak]:
+def measure_peaks(
+    function: Callable[..., object], arguments: Sequence[tuple[Any, ...]], *, timeout: float = 600
+) -> list[Peak]:
     """`peak` of several calls, one after another in one fresh process; put calls with larger peaks last.
 
     (On systems that cannot reset the peak, the largest one so far counts.)

@@ -68,7 +68,7 @@ def _weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Paramete
     names = {id(module): name for name, module in model.named_modules()}
     seen: set[tuple[int, int, int]] = set()
     packed = count_packed(model)
-    for module in outermost(model, packed):
+    for module in dict.fromkeys(outermost(model, packed)):  # a tied head's once
         seen.update(place_of(tensor) for name, tensor in module.named_parameters() if name != "bias")
         yield names[id(module)], module, packed[module].weights
     for name, parameter in model.named_parameters():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from core import disk
@@ -13,6 +14,7 @@ from core.measure.score import Examples, scored_indices
 from core.tasks.base import Task
 
 MOST = 24
+OTHER_UNITS = {"cosine": "1 - cosine", "similarity": "of the ranks"}  # of a loss that is not in nats
 
 
 def save(
@@ -39,7 +41,15 @@ def save(
 
 
 def _loss(examples: Examples) -> Tensor:
-    """Loss of each example: nats, per token where an example has several."""
+    """Loss of each example: nats, per token where an example has several.
+
+    Of embeddings, 1 - cosine with the reference, or by what share of the pairs the cosine's rank is off the score's.
+    """
+    if "cosine" in examples:
+        return 1 - examples["cosine"]
+    if "similarity" in examples:
+        found, wanted = (torch.from_numpy(rankdata(examples[name])) for name in ("similarity", "score"))
+        return (found - wanted).abs() / len(found)
     return examples["nats"] / examples["tokens"].clamp(min=1) if "tokens" in examples else examples["nats"]
 
 
@@ -49,6 +59,9 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(task: Task, examples: Examples, reference: Examples, row: int) -> dict[str, Any]:
     answers: dict[str, Any] = {"nats": float(_loss(examples)[row]), "reference_nats": float(_loss(reference)[row])}
+    unit = next((unit for name, unit in OTHER_UNITS.items() if name in examples), None)
+    if unit is not None:  # the names are those of the first releases, whose losses all were in nats
+        answers["unit"] = unit
     if "predicted" in examples:
         answers["predicted"] = task.class_names[int(examples["predicted"][row])]
         answers["reference_predicted"] = task.class_names[int(reference["predicted"][row])]

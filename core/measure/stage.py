@@ -17,8 +17,9 @@ from core.context import Record
 from core.errors import TechniqueFailure
 from core.integrity import EXAMPLES, PACKED
 from core.measure import compute, energy, latency, lock, memory, regressions, score, size
-from core.measure.fidelity import FidelityMeter, Incomparable
+from core.measure.fidelity import Incomparable
 from core.measure.hardware import hardware_name
+from core.measure.meters import Meter, compared, meter_of
 from core.measured import Comparison, Fidelity, FoundStage, LatencyRow, MeasuredStage, StageRecord
 from core.models.batches import timed_batch
 from core.nn.precision import float_dtype
@@ -99,9 +100,9 @@ class StageMeasurer:
 
         Fidelity is measured in the same pass unless it is `known`; None, with the reason in the log, if it cannot be.
         """
-        if reference_folder is None or known is not None:
+        if reference_folder is None or (known is not None and (folder / EXAMPLES).exists()):
             return self._examples(folder, load), known
-        meter = FidelityMeter(load(reference_folder), self.device)
+        meter = meter_of(self.task, load(reference_folder), self.device)
         examples = self._examples(folder, load, meter)
         try:
             return examples, meter.result()
@@ -109,7 +110,7 @@ class StageMeasurer:
             self.record.event("warning", f"fidelity is not measured: {error}")
             return examples, None
 
-    def _examples(self, folder: Path, load: Load, meter: FidelityMeter | None = None) -> score.Examples:
+    def _examples(self, folder: Path, load: Load, meter: Meter | None = None) -> score.Examples:
         """Per-example test results: those in the artifact, or computed and saved now. `meter` observes all batches."""
         kept = (folder / EXAMPLES).exists()
         if kept and meter is None:
@@ -129,6 +130,8 @@ class StageMeasurer:
         )
         if kept:
             return artifact.load_examples(folder)
+        if meter is not None and self.task.score.is_relative:
+            examples |= compared(meter)
         artifact.save_examples(folder, examples)
         return examples
 

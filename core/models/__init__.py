@@ -18,7 +18,7 @@ from core.models.base import Architecture, ModelSettings
 from core.models.catalogue import entry_of, sources
 from core.models.loaded import Described, Loaded
 from core.spec.model import ModelSpec
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 from core.tasks.base import Kind, Task
 
 __all__ = ["Described", "Loaded", "build", "describe", "load", "longest"]
@@ -78,7 +78,7 @@ def _settings(spec: ModelSpec) -> ModelSettings:
     try:
         return settings(**spec.settings)
     except ValidationError as error:
-        raise SpecError(problems(error, whole="model", inside="model", settings=settings.model_fields)) from error
+        raise SpecError(list_problems(error, whole="model", inside="model", settings=settings.model_fields)) from error
 
 
 def _require_kind(source: str, settings: Architecture, task: Task) -> None:

@@ -16,6 +16,7 @@ from core.models.meta import tied_parameters
 from core.nn.transformer import Transformer
 
 _EMBEDDING_NAMES = ("patch_embedding", "patch_embeddings.projection")
+_NOT_TOKENS = ("position", "wpe", "token_type")  # embeddings of something else
 _OUTPUT_NAMES = (
     "head",
     "lm_head",
@@ -99,7 +100,8 @@ def anatomy(model: nn.Module) -> Anatomy:
         blocks_list, chain = "blocks", [f"blocks.{name}" for name, _ in model.blocks.named_children()]
         attentions, feeds = _halves(modules, chain)
     embeddings = [n for n, m in modules.items() if isinstance(m, nn.Embedding) or n.endswith(_EMBEDDING_NAMES)]
-    outputs = [n for n in _OUTPUT_NAMES if n in modules and not list(modules[n].children())]
+    everywhere = dict(model.named_modules(remove_duplicate=False))  # a packed head may be its embedding's table
+    outputs = [n for n in _OUTPUT_NAMES if n in everywhere and not list(everywhere[n].children())]
     heads, kv_heads, head_dim = _heads(model, modules, list(attentions.values()))
     shared = [{name.removesuffix(".weight") for name in group} for group in tied_parameters(model)]
     return Anatomy(
@@ -132,6 +134,17 @@ def heads_of(model: nn.Module, known: Anatomy, block: BlockNames) -> tuple[int, 
     return rows[0] // known.head_dim, rows[1] // known.head_dim
 
 
+def attention_halves(model: nn.Module, known: Anatomy) -> list[BlockNames]:
+    """Names of the blocks whose attention is known, also where no layout has the other half (mixtures of experts)."""
+    if known.attentions:
+        return list(known.attentions.values())
+    for name, module in model.named_modules():
+        for names in LAYOUTS.values() if isinstance(module, nn.ModuleList) and len(module) else ():
+            if all(_has_attention(block, names) and _has(block, names.norm2) for block in module):
+                return [names.within(f"{name}.{index}", pre_norm=True) for index in module._modules]
+    return []
+
+
 def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)) -> list[str]:
     """Full names of the layers of exactly these types, except embeddings, output heads and layers tied to them.
 
@@ -145,6 +158,12 @@ def prunable(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
             excluded |= owners
     layers = [(name, module) for name, module in model.named_modules() if type(module) in kinds]
     return [name for name, module in layers if name not in excluded and module.get_parameter("weight").numel()]
+
+
+def token_tables(model: nn.Module) -> list[str]:
+    """Full names of the plain embeddings of tokens; those of positions and segments are left out."""
+    embeddings = [name for name, module in model.named_modules() if type(module) is nn.Embedding]
+    return [name for name in embeddings if not any(part in name for part in _NOT_TOKENS)]
 
 
 def _find_blocks(modules: dict[str, nn.Module]) -> tuple[str | None, str | None]:

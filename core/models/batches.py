@@ -18,11 +18,17 @@ def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
 def timed_batch(task: Task, batch_size: int, length: int | None = None) -> Batch:
     """A model's keyword arguments, without labels: the first test examples, repeated as often as needed.
 
-    Text is cut, or repeated, to `length` tokens; None keeps the task's own.
+    Of pairs of texts, the first ones. Text is cut, or repeated, to `length` tokens; None keeps the task's own.
     """
     examples = task.split("test")
     batch = examples.batch(torch.arange(batch_size) % len(examples))
-    return {key: _of_length(value, length) for key, value in batch.items() if key != "labels"}
+    single = {key: value[:, 0] if is_paired(key, value) else value for key, value in batch.items()}
+    return {key: _of_length(value, length) for key, value in single.items() if key != "labels"}
+
+
+def is_paired(name: str, value: Tensor) -> bool:
+    """Whether an entry of a batch has two texts an example, [B, 2, T]."""
+    return name in ("input_ids", "attention_mask") and value.dim() == 3
 
 
 def _of_length(tokens: Tensor, length: int | None) -> Tensor:

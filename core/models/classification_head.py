@@ -16,7 +16,7 @@ def fit_classes(source: str, hf_config: Any, task: Task, *, new_head: bool, by: 
 
     `by` is "name" or "number". Raises SpecError for a head that does not predict one of these classes.
     """
-    if task.kind is Kind.LANGUAGE_MODELLING:
+    if task.kind in (Kind.LANGUAGE_MODELLING, Kind.EMBEDDINGS):
         return ClassMatch()
     match = ClassMatch()
     if not new_head:

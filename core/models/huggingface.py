@@ -1,9 +1,10 @@
 """`hf:<repo or folder>`: trained models of Hugging Face's transformers, loaded from safetensors.
 
-Causal language models, sequence classifiers and image classifiers. The config of a loaded model holds
-the whole of transformers' config, so that it is built again without the repository.
+Causal language models, sequence classifiers, image classifiers and sentence encoders. The config of a loaded model
+holds the whole of transformers' config, so that it is built again without the repository.
 """
 
+import inspect
 import json
 from dataclasses import replace
 from functools import partial
@@ -21,17 +22,22 @@ from core.models.classes import reorder_outputs_, require_reordered
 from core.models.classification_head import fit_classes, initialize_head_, is_head
 from core.models.conv1d import convert_conv1d_
 from core.models.experts import unfuse_experts_
+from core.models.image_format import image_format
 from core.models.loaded import Described, Loaded
 from core.models.resize import select_
+from core.models.sentence_folder import SentenceFolder, read_length, read_sentence_folder
 from core.models.stored import DTYPES, DtypeSetting, resolve_dtype, stored_weights
+from core.models.text_length import longest_of, text_length
 from core.models.tokenizer import PretrainedTokenizer, read_tokenizer
 from core.nn.precision import float_dtype
+from core.nn.sentence_encoder import SentenceEncoder
 from core.tasks.base import InputFormat, Kind, Task
 
 AUTO_CLASSES = {
     Kind.LANGUAGE_MODELLING: "AutoModelForCausalLM",
     Kind.TEXT_CLASSIFICATION: "AutoModelForSequenceClassification",
     Kind.IMAGE_CLASSIFICATION: "AutoModelForImageClassification",
+    Kind.EMBEDDINGS: "AutoModel",
 }
 
 
@@ -54,6 +60,9 @@ class HuggingFaceSettings(ModelSettings):
         json_schema_extra={"when_empty": "the task's"},
     )
     new_head: bool = Field(False, description="replace the classification head with a new, untrained one")
+    pooling: Literal["auto", "mean", "cls", "max"] = Field(
+        "auto", description="for embeddings: what becomes of a text's token vectors; auto: the folder's own, else mean"
+    )
     match_classes: Literal["name", "number"] = Field(
         "name",
         description="match outputs with the data's classes by the checkpoint's class names, or by number",
@@ -67,16 +76,14 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
     hf_config = _read_config(source, folder)
     model_class = _model_class(source, hf_config, task, settings.new_head)
     match = fit_classes(source, hf_config, task, new_head=settings.new_head, by=settings.match_classes)
-    tokenizer = None
+    sentence = _sentence(source, folder, hf_config, settings) if task.kind is Kind.EMBEDDINGS else None
     if task.kind is Kind.IMAGE_CLASSIFICATION:
-        input_format = _image_format(folder, hf_config)
+        input_format = image_format(folder, hf_config)
     else:
-        length = _length(hf_config, settings, task)
-        tokenizer = _read_tokenizer(source, folder, length if task.kind is Kind.TEXT_CLASSIFICATION else None)
-        _require_embedded(source, hf_config, tokenizer)
-        input_format = InputFormat(tokenizer=tokenizer, length=length)
-        if task.kind is Kind.TEXT_CLASSIFICATION and hf_config.pad_token_id is None:
-            hf_config.pad_token_id = tokenizer.pad_id  # decoders look for the last token before the padding
+        own = sentence.length if sentence is not None else None
+        length = text_length(hf_config, settings.length, task.length, own)
+        input_format = _text_format(source, folder, hf_config, length, task)
+    tokenizer = input_format.tokenizer
     hf_config.architectures = [model_class.__name__]
     hf_config.use_cache = False  # decoding asks for it; training and scoring do without
     plain = json.loads(hf_config.to_json_string(use_diff=False))
@@ -89,15 +96,36 @@ def describe(source: str, settings: HuggingFaceSettings, task: Task) -> Describe
         "conv1d_as_linear": True,
         "experts_as_linears": True,
     }
-    files = tokenizer.files() if tokenizer is not None else {}
+    if sentence is not None:
+        config["sentence"] = {"pooling": sentence.pooling, "normalize": sentence.normalize}
     return Described(
         config=config,
         input_format=input_format,
         trained=not settings.new_head,
-        tokenizer_files=files,
+        tokenizer_files=tokenizer.files() if tokenizer is not None else {},
         class_order=match.order if match.is_permuted else (),
-        notes=(match.note,) if match.note else (),
+        notes=(*([match.note] if match.note else []), *(sentence.notes if sentence is not None else ())),
     )
+
+
+def _sentence(source: str, folder: Path, hf_config: Any, settings: HuggingFaceSettings) -> SentenceFolder:
+    """What makes embeddings of the model's token vectors; a pooling in the settings replaces the folder's own."""
+    if hf_config.is_encoder_decoder:
+        message = f"is a {hf_config.model_type}, which has a decoder and no embeddings of texts alone"
+        raise SpecError.of("model.source", source, message, "Choose a model like BERT.")
+    if settings.pooling == "auto":
+        return read_sentence_folder(source, folder)
+    return SentenceFolder(pooling=settings.pooling, length=read_length(source, folder))
+
+
+def _text_format(source: str, folder: Path, hf_config: Any, length: int, task: Task) -> InputFormat:
+    """Tokens of running text for language models, of single texts for others."""
+    is_language = task.kind is Kind.LANGUAGE_MODELLING
+    tokenizer = _read_tokenizer(source, folder, None if is_language else length)
+    _require_embedded(source, hf_config, tokenizer)
+    if task.kind is Kind.TEXT_CLASSIFICATION and hf_config.pad_token_id is None:
+        hf_config.pad_token_id = tokenizer.pad_id  # decoders look for the last token before the padding
+    return InputFormat(tokenizer=tokenizer, length=length)
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -107,7 +135,11 @@ def build(config: dict[str, Any]) -> nn.Module:
     convert_conv1d_(model)
     if config.get("experts_as_linears"):  # artifacts of earlier releases hold them fused
         unfuse_experts_(model)
-    return model
+    return _with_pooling(model, config)
+
+
+def _with_pooling(model: nn.Module, config: dict[str, Any]) -> nn.Module:
+    return SentenceEncoder(model, **config["sentence"]) if "sentence" in config else model
 
 
 def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torch.Generator) -> Loaded:
@@ -124,7 +156,7 @@ def load(source: str, settings: HuggingFaceSettings, task: Task, generator: torc
         raise SpecError.of("model.source", source, message, remedy)
     convert_conv1d_(model)
     unfuse_experts_(model)
-    model.eval()
+    model = _with_pooling(model, config).eval()
     if described.class_order:
         batch = _sample_batch(described, model)
         is_reordered = reorder_outputs_(model, described.class_order, batch, partial(select_, model))
@@ -189,7 +221,15 @@ def _unpack(config: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     options = dict(config["config"])
     hf_config = transformers.CONFIG_MAPPING[options.pop("model_type")].from_dict(options)
     made = {"attn_implementation": config["attention"], "dtype": DTYPES[config["dtype"]], "trust_remote_code": False}
-    return getattr(transformers, config["auto_class"]), hf_config, made
+    auto_class = getattr(transformers, config["auto_class"])
+    if config["auto_class"] == AUTO_CLASSES[Kind.EMBEDDINGS] and _has_pooler(auto_class, hf_config):
+        made["add_pooling_layer"] = False  # the sentence encoder pools the tokens itself
+    return auto_class, hf_config, made
+
+
+def _has_pooler(auto_class: Any, hf_config: Any) -> bool:
+    known = auto_class._model_mapping.get(type(hf_config), None)
+    return known is not None and "add_pooling_layer" in inspect.signature(known).parameters
 
 
 def _read_config(source: str, folder: Path) -> Any:
@@ -222,7 +262,7 @@ def _model_class(source: str, hf_config: Any, task: Task, new_head: bool) -> typ
     if not classes or (is_language and (saved or getattr(hf_config, "is_decoder", None) is False)):
         message = f"is a {saved[0] if saved else hf_config.model_type}, but {task.name} is {Kind(task.kind)}"
         raise SpecError.of("model.source", source, message, "Choose a model and a task of the same kind.")
-    if is_language and new_head:
+    if task.kind in (Kind.LANGUAGE_MODELLING, Kind.EMBEDDINGS) and new_head:
         raise SpecError.of("model.new_head", True, "is only for classification", "Remove it.")
     return classes[0]
 
@@ -243,24 +283,7 @@ def _require_embedded(source: str, hf_config: Any, tokenizer: PretrainedTokenize
 
 def longest(config: dict[str, Any]) -> int | None:
     """Tokens that the model of a config takes at most; None if it does not say."""
-    return _longest(_unpack(config)[1])
-
-
-def _longest(hf_config: Any) -> int | None:
-    n_positions: int | None = getattr(hf_config, "max_position_embeddings", None)
-    if n_positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        return n_positions - hf_config.pad_token_id - 1  # their positions begin after the padding's
-    return n_positions
-
-
-def _length(hf_config: Any, settings: HuggingFaceSettings, task: Task) -> int:
-    longest = _longest(hf_config)
-    if settings.length is None:
-        return min(task.length or 256, longest or 256)
-    if longest is not None and settings.length > longest:
-        message = f"exceeds the model's maximum of {longest} tokens"
-        raise SpecError.of("model.length", settings.length, message, f"Choose at most {longest}.")
-    return settings.length
+    return longest_of(_unpack(config)[1])
 
 
 def _read_tokenizer(source: str, folder: Path, length: int | None) -> PretrainedTokenizer:
@@ -269,25 +292,3 @@ def _read_tokenizer(source: str, folder: Path, length: int | None) -> Pretrained
     except (OSError, ValueError, ImportError) as error:
         message = "has no tokenizer that transformers can load"
         raise SpecError.of("model.source", source, message, "Save its tokenizer.json in the model's folder.") from error
-
-
-def _image_format(folder: Path, hf_config: Any) -> InputFormat:
-    file = folder / "preprocessor_config.json"
-    options = json.loads(file.read_text()) if file.is_file() else {}
-    size = getattr(hf_config, "image_size", None) or options.get("size")
-    if isinstance(size, dict):
-        size = size.get("height", size.get("shortest_edge"))
-    channels = getattr(hf_config, "num_channels", 3)
-    normalized = options.get("do_normalize", True)
-    mean, std = options.get("image_mean", 0.5), options.get("image_std", 0.5)
-    return InputFormat(
-        image_size=size[0] if isinstance(size, list) else size,
-        channels=channels,
-        mean=_per_channel(mean if normalized else 0.0, channels),
-        std=_per_channel(std if normalized else 1.0, channels),
-    )
-
-
-def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
-    values = value if isinstance(value, list) else [value] * channels
-    return tuple(map(float, values))

@@ -38,14 +38,23 @@ def tied_parameters(model: nn.Module) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
+def shared_tensors(model: nn.Module) -> list[list[str]]:
+    """Full names of the saved tensors that are the same, a list a group: tied parameters, shared modules' buffers."""
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        key = (tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tensor.numel())
+        groups.setdefault(key, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
 def assign_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a model its parameters and buffers, without copying; strict, and tied parameters stay tied.
 
-    Of tied parameters `tensors` needs only one. Raises RuntimeError naming what is missing or too much.
+    Of tensors that are the same `tensors` needs only one. Raises RuntimeError naming what is missing or too much.
     """
     tied = tied_parameters(model)
     state = dict(tensors)
-    for names in tied:
+    for names in shared_tensors(model):
         held = next((name for name in names if name in state), None)
         if held is not None:
             state |= dict.fromkeys(names, state[held])

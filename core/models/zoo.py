@@ -10,7 +10,7 @@ from core.models.encoder import EncoderSettings
 from core.models.gpt import GptSettings
 from core.models.resnet import ResnetSettings
 from core.models.vit import VitSettings
-from core.plugins import plugged
+from core.plugins import load_plugins
 from core.tasks.base import InputFormat, Task
 
 ZOO: dict[str, type[Architecture]] = {
@@ -23,7 +23,7 @@ ZOO: dict[str, type[Architecture]] = {
 
 def architectures() -> dict[str, type[Architecture]]:
     """Every architecture of this installation by its source's name; the built-in ones cannot be replaced."""
-    return plugged("models", Architecture) | ZOO
+    return load_plugins("models", Architecture) | ZOO
 
 
 def resolve(source: str, settings: Architecture, task: Task) -> tuple[dict[str, Any], InputFormat]:

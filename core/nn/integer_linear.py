@@ -77,14 +77,12 @@ class IntegerLinear(Replacement):
         return ", ".join(f"{key}={value}" for key, value in self.arguments().items())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        self._kernel = None
+        before, self._kernel = dict(self.named_buffers(recurse=False)), None
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["scales"].device)).dtype
-        for name, buffer in before.items():
-            moved = self.get_buffer(name)
-            if moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=next(iter(before.values())).device)).dtype
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.dtype != before[name].dtype:
+                setattr(self, name, before[name].to(buffer.device))
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class QuantLinear(IntegerLinear):
     """Weights `scale * (code - zero_point)`, one scale for each output channel or each group of its inputs.
 
     `group_size` None means one group, the whole row; the last group is shorter where it does not divide the inputs.
-    Symmetric weights have the fixed zero point 2**(bits - 1); others store theirs, packed like the codes. Activations
-    keep their precision.
+    Symmetric weights have the fixed zero point 2**(bits - 1); others store theirs, packed like the codes, or, where
+    they are real numbers, in the dtype of the scales. Activations keep their precision.
     """
 
     zero_points: Tensor | None
@@ -33,6 +33,7 @@ class QuantLinear(IntegerLinear):
         *,
         group_size: int | None = None,
         symmetric: bool = True,
+        real_zero_points: bool = False,
         scale_dtype: str = "float32",
         bias: bool = True,
         dtype: str = "float32",
@@ -41,11 +42,14 @@ class QuantLinear(IntegerLinear):
         self.bits = bits
         self.group_size = group_size
         self.symmetric = symmetric
+        self.real_zero_points = real_zero_points
         self.n_groups = -(-in_features // group_size) if group_size else 1
         code_bytes, zero_point_bytes = packed_length(in_features, bits), packed_length(self.n_groups, bits)
         self.register_buffer("codes", torch.zeros(out_features, code_bytes, dtype=torch.uint8))
         self.register_buffer("scales", torch.ones(out_features, self.n_groups, dtype=DTYPES[scale_dtype]))
         zero_points = None if symmetric else torch.zeros(out_features, zero_point_bytes, dtype=torch.uint8)
+        if real_zero_points:
+            zero_points = torch.zeros(out_features, self.n_groups, dtype=DTYPES[scale_dtype])
         self.register_buffer("zero_points", zero_points)
 
     @classmethod
@@ -58,11 +62,12 @@ class QuantLinear(IntegerLinear):
         *,
         bits: int,
         group_size: int | None,
+        real_zero_points: bool = False,
     ) -> Self:
         """The layer that replaces `linear`.
 
         Codes [out, in] are in 0..2**bits - 1; scales and zero points are [out, n_groups]. Without zero points the
-        layer is symmetric.
+        layer is symmetric; real ones have the dtype of the scales.
         """
         layer = cls(
             linear.in_features,
@@ -70,6 +75,7 @@ class QuantLinear(IntegerLinear):
             bits,
             group_size=group_size,
             symmetric=zero_points is None,
+            real_zero_points=real_zero_points,
             scale_dtype=dtype_name(scales.dtype),
             bias=linear.bias is not None,
             dtype=dtype_name(linear.weight.dtype),
@@ -77,7 +83,8 @@ class QuantLinear(IntegerLinear):
         layer.codes = pack_bits(codes.to(torch.uint8), bits)
         layer.scales = scales.contiguous()
         if zero_points is not None:
-            layer.zero_points = pack_bits(zero_points.to(torch.uint8), bits)
+            packed = zero_points.to(scales.dtype) if real_zero_points else pack_bits(zero_points.to(torch.uint8), bits)
+            layer.zero_points = packed.contiguous()
         if layer.bias is not None:
             layer.bias.data.copy_(linear.bias.data)
         return layer
@@ -89,6 +96,7 @@ class QuantLinear(IntegerLinear):
             "bits": self.bits,
             "group_size": self.group_size,
             "symmetric": self.symmetric,
+            "real_zero_points": self.real_zero_points,
             "scale_dtype": dtype_name(self.scales.dtype),
             "bias": self.bias is not None,
             "dtype": dtype_name(self.dtype),
@@ -106,10 +114,9 @@ class QuantLinear(IntegerLinear):
         return self._scaled(*self.unpacked())
 
     def rows(self, index: Tensor) -> Tensor:
-        codes = unpack_bits(self.codes[index], self.bits, self.in_features)
-        if self.zero_points is None:
-            return self._scaled(codes, self.scales[index], self.unpacked_zero_points())
-        return self._scaled(codes, self.scales[index], unpack_bits(self.zero_points[index], self.bits, self.n_groups))
+        codes, stored = unpack_bits(self.codes[index], self.bits, self.in_features), self.zero_points
+        zero_points = self._unpacked_zero_points(None if stored is None else stored[index])
+        return self._scaled(codes, self.scales[index], zero_points)
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [out, in], scales [out, n_groups], and zero points [out, n_groups] or, if symmetric, [1, 1]."""
@@ -117,14 +124,13 @@ class QuantLinear(IntegerLinear):
         return codes, self.scales, self.unpacked_zero_points()
 
     def unpacked_zero_points(self) -> Tensor:
-        """Zero points uint8 [out, n_groups] or, if symmetric, [1, 1]."""
-        if self.zero_points is None:
-            return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
-        return unpack_bits(self.zero_points, self.bits, self.n_groups)
+        """Zero points [out, n_groups] or, if symmetric, [1, 1]; uint8, or the scales' dtype if they are real."""
+        return self._unpacked_zero_points(self.zero_points)
 
     def zero_codes(self) -> Tensor:
-        """The codes [out, in] of a weight of zeros."""
+        """The codes uint8 [out, in] of a weight of zeros; where zero points are real numbers, the nearest ones."""
         zero_points, size = self.unpacked_zero_points(), self.group_size or self.in_features
+        zero_points = zero_points.round().clamp(0, 2**self.bits - 1).to(torch.uint8)
         if self.zero_points is None:
             return zero_points.expand(self.out_features, self.in_features)
         return zero_points.repeat_interleave(size, dim=1)[:, : self.in_features]
@@ -143,6 +149,11 @@ class QuantLinear(IntegerLinear):
             nonzeros=int(torch.count_nonzero(self._offsets(codes, zero_points).flatten(1)[:, : self.in_features])),
             bits=float(self.bits),
         )
+
+    def _unpacked_zero_points(self, stored: Tensor | None) -> Tensor:
+        if stored is None:
+            return self.codes.new_full((1, 1), 2 ** (self.bits - 1))
+        return stored if self.real_zero_points else unpack_bits(stored, self.bits, self.n_groups)
 
     def _scaled(self, codes: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
         """The weights [rows, in] of rows of codes."""

@@ -1,5 +1,6 @@
 """What a module must offer to be swapped into a model, saved, loaded, counted and timed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ class Replacement(nn.Module):
     """
 
     no_onnx: ClassVar[str | None] = None  # why a graph that is traced once cannot hold it
+    holds_tables: ClassVar[bool] = False  # True: the modules inside are looked up in, and never multiply
     limits_length: ClassVar[bool] = False  # True: made for the model's longest text, and refuses longer ones
 
     def arguments(self) -> dict[str, Any]:
@@ -60,3 +62,13 @@ class Replacement(nn.Module):
     def dense(self) -> nn.Module | None:
         """The ordinary module that later steps can work on (nn.Linear); None: they take it as it is."""
         return None
+
+
+def executed(model: nn.Module) -> Iterator[Replacement]:
+    """The replacements that a model executes, itself included: all but the tables of embeddings."""
+    if isinstance(model, Replacement):
+        yield model
+        if model.holds_tables:
+            return
+    for child in model.children():
+        yield from executed(child)

@@ -15,6 +15,7 @@ from core.nn.activation_quantizer import ActivationQuantizer
 from core.nn.bitpack import pack_bits, packed_length, unpack_bits
 from core.nn.dynamic_int8_linear import DynamicInt8Linear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.packing import Layout, make_layout, smallest_layout
 from core.nn.quant_linear import QuantLinear
 
@@ -118,6 +119,10 @@ class SparseDynamicInt8Linear(DynamicInt8Linear):
         return {**super().arguments(), **self.layout.arguments()}
 
 
+class SparseLlmInt8Linear(LlmInt8Linear, SparseDynamicInt8Linear):
+    """A `LlmInt8Linear` that stores only the nonzero codes."""
+
+
 def without_zeros(layer: IntegerLinear) -> IntegerLinear:
     """The layer with only its nonzero codes stored, where this takes fewer bytes; otherwise `layer` itself."""
     pack = _PACKERS.get(type(layer))
@@ -140,4 +145,5 @@ _PACKERS: dict[type[IntegerLinear], Callable[..., Any]] = {
     ActivationQuantLinear: SparseActivationQuantLinear.pack,
     QuantLinear: SparseQuantLinear.pack,
     DynamicInt8Linear: SparseDynamicInt8Linear.pack,
+    LlmInt8Linear: SparseLlmInt8Linear.pack,
 }

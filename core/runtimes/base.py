@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from core.nn.replacement import Replacement
+from core.nn.replacement import executed
 from core.runtimes.decode import Decoder
 from core.spec.labels import changed_settings
 
@@ -92,10 +92,9 @@ def kernel_of(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str
     say nothing about the format; such a stage is *size only (no kernel on this worker)*.
     """
     kernels: set[str] = set()
-    for module in model.modules():
-        if isinstance(module, Replacement):
-            kernel = module.kernel(device, dtype)
-            if kernel is None:
-                return None
-            kernels.add(kernel)
+    for module in executed(model):
+        kernel = module.kernel(device, dtype)
+        if kernel is None:
+            return None
+        kernels.add(kernel)
     return " + ".join(sorted(kernels - {"dense"})) or "dense"

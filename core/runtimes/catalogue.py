@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from core.errors import SpecError, nearest
-from core.plugins import package_of, plugged
+from core.plugins import find_package, load_plugins
 from core.runtimes.base import Runtime
 from core.runtimes.compile import Compile
 from core.runtimes.eager import Eager
 from core.runtimes.onnxruntime import OnnxRuntime
 from core.spec.model import RuntimeSpec
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 
 RUNTIMES: dict[str, type[Runtime]] = {
     "eager": Eager,
@@ -34,14 +34,14 @@ class BoundRuntime:
 
     def software(self, device: str) -> str:
         """The software besides PyTorch on `device` (cpu or gpu), including a plug-in's own version."""
-        plug_in = None if self.name in RUNTIMES else package_of("runtimes", self.name)
+        plug_in = None if self.name in RUNTIMES else find_package("runtimes", self.name)
         parts = [*self.runtime.software(device).split(", "), plug_in]
         return ", ".join(dict.fromkeys(filter(None, parts)))
 
 
 def offered_runtimes() -> dict[str, type[Runtime]]:
     """The runtimes of this installation, including plug-ins; built-in names take precedence."""
-    return plugged("runtimes", Runtime) | RUNTIMES
+    return load_plugins("runtimes", Runtime) | RUNTIMES
 
 
 def bind_runtime(spec: RuntimeSpec, field: str) -> BoundRuntime:
@@ -53,4 +53,4 @@ def bind_runtime(spec: RuntimeSpec, field: str) -> BoundRuntime:
         return BoundRuntime(spec.name, offered[spec.name].model_validate(spec.settings))
     except ValidationError as error:
         place, settings = f"{field}.{spec.name}", offered[spec.name].model_fields
-        raise SpecError(problems(error, whole=place, inside=place, settings=settings)) from error
+        raise SpecError(list_problems(error, whole=place, inside=place, settings=settings)) from error

@@ -22,7 +22,7 @@ class Catalogue:
     """Entries by name, each with `hash`, `summary`, `doc` and `schema`.
 
     A technique's also has `family`, `paper`, `forms` (step, method), `requires`, `leaves`, `leaves_with`, `accepts`,
-    `refuses` and `refuses_with`. A runtime's also has `requires`.
+    `follows`, `refuses` and `refuses_with`. A runtime's also has `requires`.
     """
 
     techniques: Mapping[str, dict[str, Any]] = field(default_factory=dict)

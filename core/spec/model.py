@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from core.errors import SpecError
 from core.spec import yaml_reader
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 
 
 class _Spec(BaseModel):
@@ -74,6 +74,57 @@ class ModelSpec(_Source):
 
 class TaskSpec(_Source):
     """A task: builtin:<name>, file:<path> or hf:<dataset>, with its settings."""
+
+
+OWN_DATA = "task"  # as a source of calibration: the calibration split of the run's own task
+
+
+class CalibrationSource(_Source):
+    """Data to calibrate with: `task`, or any source of tasks with its settings; `weight` is its part in a mix."""
+
+    weight: float = Field(1.0, gt=0, le=1e6)
+
+    @property
+    def task(self) -> TaskSpec:
+        """The data as a task."""
+        return TaskSpec(source=self.source, **self.settings)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+class CalibrationSpec(_Spec):
+    """The examples that steps calibrate with."""
+
+    sources: Annotated[list[CalibrationSource], BeforeValidator(_listed)] = Field(
+        default=[CalibrationSource(source=OWN_DATA)],
+        min_length=1,
+        max_length=8,
+        description="data to calibrate with; of several, each gives its part by weight",
+        json_schema_extra={"role": "calibration sources"},
+    )
+    count: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="number of examples for steps that do not say calibration_examples themselves; theirs if empty",
+        json_schema_extra={"when_empty": "the step's"},
+    )
+    length: int | None = Field(
+        None,
+        ge=8,
+        le=131_072,
+        description="tokens per example of language models; the task's if empty",
+        json_schema_extra={"when_empty": "the task's"},
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="seed that draws the examples; the run's if empty",
+        json_schema_extra={"when_empty": "the run's"},
+    )
 
 
 class RuntimeSpec(_Spec):
@@ -144,10 +195,6 @@ class LimitSpec(_Spec):
     )
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, (str, dict)) else value
-
-
 class RunSpec(_Spec):
     """One recipe on one model and one task with one seed."""
 
@@ -158,6 +205,7 @@ class RunSpec(_Spec):
     seed: int = Field(0, ge=0, lt=2**31)
     device: Literal["any", "cpu", "gpu"] = "any"
     recipe: Annotated[list[StepSpec], BeforeValidator(_listed)] = Field(default_factory=list, max_length=64)
+    calibration: CalibrationSpec = Field(default_factory=CalibrationSpec)
     reference: ModelSpec | None = None
     measure: MeasureSpec = Field(default_factory=MeasureSpec)
     limits: LimitSpec = Field(default_factory=LimitSpec)
@@ -173,7 +221,7 @@ class RunSpec(_Spec):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise SpecError(problems(error, whole="spec", remedies=lambda _: _REMEDIES)) from error
+            raise SpecError(list_problems(error, whole="spec", remedies=lambda _: _REMEDIES)) from error
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:

@@ -28,7 +28,7 @@ _MESSAGES = {
 _INPUT = "Input should be "
 
 
-def problems(
+def list_problems(
     error: ValidationError,
     *,
     whole: str,

@@ -19,7 +19,7 @@ class NamedRun:
     position: int  # 0: the source; n: the n-th step; -1: the reference
 
 
-def named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
+def list_named_runs(spec: Mapping[str, Any]) -> list[NamedRun]:
     """The runs in a spec (as written by `RunSpec.to_dict`), each role of a run once, in the order of the spec."""
     found: dict[NamedRun, None] = {}
     for key, value in spec.items():

@@ -8,7 +8,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from core.errors import Problem, SpecError, nearest
 from core.spec.catalogue import Catalogue
-from core.spec.model import ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
+from core.spec.model import OWN_DATA, ModelSpec, RunSpec, RuntimeSpec, StepSpec, TaskSpec
 
 
 def validate(spec: RunSpec, catalogue: Catalogue) -> None:
@@ -18,15 +18,29 @@ def validate(spec: RunSpec, catalogue: Catalogue) -> None:
         remedy = "Move these steps to the start of the recipe. Only references and teachers may have nested recipes."
         problems.append(Problem("model.recipe", len(spec.model.recipe), "cannot be set for the run's model", remedy))
     problems += _source_problems("tasks", spec.task, "task", catalogue, 0)
+    problems += _calibration_problems(spec, catalogue)
     if spec.reference is not None:
         problems += _source_problems("models", spec.reference, "reference", catalogue, len(spec.recipe))
     for index, step in enumerate(spec.recipe):
         problems += _step_problems(step, f"recipe[{index}]", "step", catalogue, index)
     problems += _order_problems(spec.recipe, catalogue)
+    problems += _follow_problems(spec, catalogue)
     problems += _runtime_problems(spec.measure.runtimes, catalogue)
     problems += _device_problems(spec, catalogue)
     if problems:
         raise SpecError(problems)
+
+
+def _calibration_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
+    for index, source in enumerate(spec.calibration.sources):
+        place = f"calibration.sources[{index}]"
+        if source.source != OWN_DATA:
+            yield from _source_problems("tasks", source.task, place, catalogue, 0)
+        elif source.settings:
+            name = next(iter(source.settings))
+            yield Problem(f"{place}.{name}", source.settings[name], "is a setting of the task itself", "Remove it.")
+        if source in spec.calibration.sources[:index]:
+            yield Problem(f"{place}.source", source.source, "is listed twice", "Give one of them a larger weight.")
 
 
 def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterator[Problem]:
@@ -47,6 +61,17 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)
         for part, entry in zip(parts, entries, strict=True):
             left |= {name: step.technique for name, _ in _as_set(part, entry, "leaves")}
+
+
+def _follow_problems(spec: RunSpec, catalogue: Catalogue) -> Iterator[Problem]:
+    """Steps without the step that must come directly before them; what an earlier run left is not known here."""
+    left: set[str] | None = None if spec.model.source.startswith("run:") else set()
+    for index, step in enumerate(spec.recipe):
+        entry = catalogue.techniques.get(step.technique, {})
+        for name, remedy in _as_set(step, entry, "follows"):
+            if left is not None and name not in left:
+                yield Problem(f"recipe[{index}]", step.technique, f"needs {name} from the step before it", remedy)
+        left = {name for name, _ in _as_set(step, entry, "leaves")}
 
 
 def _runtime_problems(runtimes: Sequence[RuntimeSpec], catalogue: Catalogue) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ class ComparedItem:
     position: int | None = None
 
 
-def compared_stages(session: Session, project_id: int, items: Sequence[ComparedItem]) -> Rows:
+def load_compared_stages(session: Session, project_id: int, items: Sequence[ComparedItem]) -> Rows:
     """The items' runs and stages, in no order: run columns as run_id, run_name ..., stage columns, all quantities.
 
     Returns all stages of each run, from which the caller selects; runs without stages are left out.
@@ -49,7 +49,7 @@ def compared_stages(session: Session, project_id: int, items: Sequence[ComparedI
     return session.execute(query).all()
 
 
-def latencies_of(session: Session, run_stages: Iterable[tuple[int, int]]) -> Rows:
+def load_compared_latencies(session: Session, run_stages: Iterable[tuple[int, int]]) -> Rows:
     """Latencies of these (run, stage) pairs: every column of `latency`."""
     pairs = set(run_stages)
     query = select(*Latency.__table__.columns).where(
@@ -58,7 +58,7 @@ def latencies_of(session: Session, run_stages: Iterable[tuple[int, int]]) -> Row
     return [row for row in session.execute(query) if (row.run_id, row.stage_id) in pairs]
 
 
-def details_of(session: Session, stage_ids: Iterable[int]) -> dict[int, list[dict[str, object]]]:
+def load_details(session: Session, stage_ids: Iterable[int]) -> dict[int, list[dict[str, object]]]:
     """Details of layers by stage; stages without any are left out."""
     query = select(Stage.id, Stage.details).where(Stage.id.in_(set(stage_ids)))
     told = {row.id: (row.details or {}).get("layers") for row in session.execute(query)}

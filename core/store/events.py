@@ -39,7 +39,7 @@ def list_events(
     return session.execute(query.order_by(Event.id).limit(limit)).all()
 
 
-def last_events(session: Session, run_id: int, limit: int = 200, levels: tuple[str, ...] = ()) -> Rows:
+def load_last_events(session: Session, run_id: int, limit: int = 200, levels: tuple[str, ...] = ()) -> Rows:
     """(id, attempt, at, level, message) of the log's last lines, the oldest first."""
     query = select(Event.id, Event.attempt, Event.at, Event.level, Event.message).where(Event.run_id == run_id)
     if levels:

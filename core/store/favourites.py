@@ -19,7 +19,7 @@ def unstar(session: Session, user_id: int, run_ids: Iterable[int]) -> None:
     session.execute(delete(Favourite).where(Favourite.user_id == user_id, Favourite.run_id.in_(list(run_ids))))
 
 
-def starred(session: Session, user_id: int, run_ids: Iterable[int]) -> set[int]:
+def find_starred(session: Session, user_id: int, run_ids: Iterable[int]) -> set[int]:
     """Which of these runs the user has starred."""
     query = select(Favourite.run_id).where(Favourite.user_id == user_id, Favourite.run_id.in_(list(run_ids)))
     return set(session.scalars(query))

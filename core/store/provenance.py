@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.spec.run_references import named_runs
+from core.spec.run_references import list_named_runs
 from core.store.models import Run, RunSource, RunStage, Stage, User
 from core.store.rows import Rows
 from core.store.upsert import upsert
@@ -31,7 +31,7 @@ _STAGE = (
 
 def record_sources(session: Session, run_id: int, spec: Mapping[str, Any]) -> None:
     """Record the earlier runs in a run's spec; unknown numbers are left out."""
-    named = named_runs(spec)
+    named = list_named_runs(spec)
     if not named:
         return
     known = set(session.scalars(select(Run.id).where(Run.id.in_({n.number for n in named}))))

@@ -50,7 +50,7 @@ def submit_run(
         spec_hash=spec.hash,
         model=spec.model.source,
         task=spec.task.source,
-        recipe=recipe_text(spec),
+        recipe=describe_recipe(spec),
         device=spec.device,
         cloned_from_id=cloned_from_id,
         attempts_left=MAX_ATTEMPTS,
@@ -69,7 +69,7 @@ def submit_run(
     return run
 
 
-def recipe_text(spec: RunSpec) -> str:
+def describe_recipe(spec: RunSpec) -> str:
     """The recipe in a line, the methods of a training in brackets: "train → train (sr_ste) → rtn"."""
     return " → ".join(map(_step_text, spec.recipe)) or "no steps"
 
@@ -114,7 +114,7 @@ def find_identical(session: Session, project_id: int, spec_hash: str) -> Rows:
     return session.execute(query).all()
 
 
-def typical_seconds(session: Session, spec_hash: str, model: str, task: str, recipe: str) -> float | None:
+def estimate_seconds(session: Session, spec_hash: str, model: str, task: str, recipe: str) -> float | None:
     """Mean compute seconds of the last finished runs with the same spec, else the same model, task and recipe."""
     for same in (Run.spec_hash == spec_hash, (Run.model == model) & (Run.task == task) & (Run.recipe == recipe)):
         recent = (

@@ -213,7 +213,7 @@ def _fidelities(session: Session, stage_id: int) -> dict[str, Fidelity]:
     query = (
         select(RunStage, Stage.key)
         .join(Stage, Stage.id == RunStage.reference_stage_id)
-        .where(RunStage.stage_id == stage_id, RunStage.kl.is_not(None))
+        .where(RunStage.stage_id == stage_id, RunStage.has_fidelity(RunStage))
         .order_by(RunStage.run_id)
     )
     found = {key: fidelity_of(place) for place, key in session.execute(query)}
@@ -222,7 +222,8 @@ def _fidelities(session: Session, stage_id: int) -> dict[str, Fidelity]:
 
 def fidelity_of(place: RunStage) -> Fidelity | None:
     """The fidelity of a stage at its position in a run; None if it was not measured."""
-    return None if place.kl is None else Fidelity(**{name: getattr(place, name) for name in FIDELITY})
+    found = Fidelity(**{name: getattr(place, name) for name in FIDELITY})
+    return None if found == Fidelity() else found
 
 
 def _latest_latencies(session: Session, stage_id: int) -> list[tuple[str | None, LatencyRow]]:

@@ -14,7 +14,7 @@ def provided(provides: Iterable[str], offers: Mapping[str, str]) -> set[str]:
     return {*provides, *offers, *(f"{name}#{digest}" for name, digest in offers.items())}
 
 
-def waiting_for(session: Session, run_ids: Iterable[int], seen_within: float) -> dict[int, str]:
+def find_waiting(session: Session, run_ids: Iterable[int], seen_within: float) -> dict[int, str]:
     """What queued runs wait for, for those that no live worker can take."""
     workers = session.execute(
         select(Worker.device, Worker.provides, Worker.offers).where(

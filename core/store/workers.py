@@ -35,7 +35,7 @@ def register_worker(
     return worker.id
 
 
-def beat(session: Session, worker_id: int) -> None:
+def record_heartbeat(session: Session, worker_id: int) -> None:
     """Record a heartbeat of the worker."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(last_seen_at=now(), stopped_at=None))
 

@@ -1,16 +1,31 @@
 """The interface of tasks: splits that never depend on a run's seed, a training loss, and per-example scores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from core.errors import SpecError
 from core.nn.precision import float_dtype
 from core.scores import Score
+from core.spec.model import OWN_DATA
 from core.tasks.kinds import SPLITS, Kind
 
-__all__ = ["SPLITS", "InputFormat", "Kind", "Score", "Split", "Task", "inputs", "logits_of"]
+__all__ = [
+    "SPLITS",
+    "InputFormat",
+    "Kind",
+    "Score",
+    "Split",
+    "Task",
+    "inputs",
+    "labels_of",
+    "logits_of",
+    "require_loss",
+    "require_predictions",
+]
 
 
 @dataclass(frozen=True)
@@ -89,3 +104,27 @@ def logits_of(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(batch).items()}
     output = model(**given)
     return (output if isinstance(output, Tensor) else output.logits).float()
+
+
+def require_loss(task: Task) -> None:
+    """Raise SpecError for a task without labels: nothing can be trained on it, nor any loss's gradient be taken."""
+    if task.score.is_relative:
+        message = "has texts without similarity scores, so there is no loss to train on or to take gradients of"
+        raise SpecError.of(
+            "task.source", task.name, message, "Set score_column, or choose a step that needs no labels."
+        )
+
+
+def labels_of(batch: Mapping[str, Tensor]) -> Tensor:
+    """The labels of a batch; raises SpecError for calibration data of another task, which have none."""
+    if "labels" not in batch:
+        message = "has no labels of the task's own, which this step's gradients need"
+        raise SpecError.of("calibration.sources", "", message, f"Calibrate this step on the source {OWN_DATA}.")
+    return batch["labels"]
+
+
+def require_predictions(task: Task, field: str) -> None:
+    """Raise SpecError for embeddings, which are not logits of anything that a teacher could predict."""
+    if task.kind is Kind.EMBEDDINGS:
+        message = "imitates a teacher's predictions, but the task's model has embeddings"
+        raise SpecError.of(field, task.name, message, "Train on the pairs' scores alone.")

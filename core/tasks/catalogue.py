@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from core.errors import SpecError, nearest
-from core.plugins import plugged
+from core.plugins import load_plugins
 from core.spec.model import TaskSpec
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 from core.tasks.data import Data, TaskSource
 from core.tasks.sources.digits import Digits
 from core.tasks.sources.file import File
@@ -34,14 +34,14 @@ def source_of(spec: TaskSpec) -> tuple[TaskSource, str]:
     Raises SpecError for an unknown source and for unknown settings.
     """
     kind, _, name = spec.source.partition(":")
-    sources: dict[str, type[TaskSource]] = {**plugged("tasks", TaskSource), **TASKS}
+    sources: dict[str, type[TaskSource]] = {**load_plugins("tasks", TaskSource), **TASKS}
     known = sources.get(spec.source) or sources.get(kind)
     if known is None or not name:
         raise SpecError.of("task.source", spec.source, "is not a known data source", nearest(spec.source, sources))
     try:
         return known.model_validate(spec.settings), name
     except ValidationError as error:
-        raise SpecError(problems(error, whole="task", inside="task", settings=known.model_fields)) from error
+        raise SpecError(list_problems(error, whole="task", inside="task", settings=known.model_fields)) from error
 
 
 def read(spec: TaskSpec) -> Data:

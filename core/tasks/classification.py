@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.scores import ACCURACY, BALANCED_ACCURACY, CROSS_ENTROPY, PERCENT, Score
+from core.tasks.base import labels_of
 
 
 class Classification:
@@ -14,7 +15,7 @@ class Classification:
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross entropy of the examples, in nats."""
-        return F.cross_entropy(logits.float(), batch["labels"])
+        return F.cross_entropy(logits.float(), labels_of(batch))
 
     def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of each example [B]: `correct` (0 or 1), `nats` (its cross entropy), `label` and `predicted` classes."""

@@ -10,6 +10,9 @@ import numpy as np
 from core.errors import SpecError
 
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "body", "document", "title")
+FIRST_COLUMNS = ("sentence1", "text1", "sentence_a", "text_a", "first", "question1", "premise", "query")
+SECOND_COLUMNS = ("sentence2", "text2", "sentence_b", "text_b", "second", "question2", "hypothesis", "passage")
+SCORE_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score", "label")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "coarse_label", "intent")
 IMAGE_COLUMNS = ("image", "img", "picture", "pixels")
 MOST_CLASSES = 10_000
@@ -26,8 +29,8 @@ def find_column(columns: Sequence[str], given: str | None, usual: Sequence[str])
     return next((lower[name] for name in usual if name in lower), None)
 
 
-def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], what: str) -> str:
-    """The column for `what` ("text"); raises SpecError, listing the existing columns."""
+def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], what: str, holds: str = "") -> str:
+    """The column for `what` ("text"), which `holds` "the texts"; raises SpecError, listing the existing columns."""
     column = find_column(columns, given, usual)
     if column is None:
         there = ", ".join(columns) or "none"
@@ -37,7 +40,10 @@ def get_column(columns: Sequence[str], given: str | None, usual: Sequence[str], 
             else f"cannot be determined from the columns {there}"
         )
         raise SpecError.of(
-            f"task.{what}_column", given or "", message, f"Set {what}_column to the column with the {what}s."
+            f"task.{what}_column",
+            given or "",
+            message,
+            f"Set {what}_column to the column with {holds or f'the {what}s'}.",
         )
     return column
 
@@ -113,3 +119,18 @@ def _notations(names: Sequence[str], numbers: Sequence[Decimal], ordered: Sequen
 def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]} …"
+
+
+def scores_of(values: Sequence[object], column: str, place: Place = row_of) -> np.ndarray:
+    """Similarity scores as numbers [N]; raises SpecError, naming the place, for anything else."""
+    found = np.empty(len(values))
+    for index, value in enumerate(values):
+        number = None if isinstance(value, COMPOUND) else number_of(str(value).strip())
+        if number is None:
+            message = f"contains {_shortened(value)} in {place(index)}, which is not a number"
+            raise SpecError.of("task.score_column", column, message, "Choose a column with a number in every row.")
+        found[index] = float(number)
+    if len(found) and found.min() == found.max():
+        message = "has the same score in every row, so there is nothing to correlate with"
+        raise SpecError.of("task.score_column", column, message, "Choose another column, or leave score_column empty.")
+    return found

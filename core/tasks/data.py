@@ -71,7 +71,20 @@ class AnswersData:
     kind = Kind.LANGUAGE_MODELLING
 
 
-Data = ImageData | TextData | CorpusData | AnswersData
+@dataclass(frozen=True)
+class EmbeddingData:
+    """Texts to embed, or pairs of texts with a score of how similar they are; truncated to `length` tokens."""
+
+    texts: Mapping[str, Sequence[str]]  # split -> N texts
+    length: int
+    content_hash: str
+    partners: Mapping[str, Sequence[str]] = field(default_factory=dict)  # split -> the second text of N pairs
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> float64 [N], in the data's own unit
+    warnings: tuple[str, ...] = ()
+    kind = Kind.EMBEDDINGS
+
+
+Data = ImageData | TextData | CorpusData | AnswersData | EmbeddingData
 
 
 class TaskSource(BaseModel):

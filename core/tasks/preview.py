@@ -7,7 +7,16 @@ import numpy as np
 
 from core.spec.model import TaskSpec
 from core.tasks.catalogue import read
-from core.tasks.data import DATA_SPLITS, AnswersData, CorpusData, Data, ImageData, TextData, calibration_indices
+from core.tasks.data import (
+    DATA_SPLITS,
+    AnswersData,
+    CorpusData,
+    Data,
+    EmbeddingData,
+    ImageData,
+    TextData,
+    calibration_indices,
+)
 from core.tasks.kinds import Kind
 from core.tasks.pictures import png
 
@@ -39,7 +48,7 @@ class Preview:
     guesses: dict[str, float]  # a way of guessing -> its accuracy (%), where that is known
 
 
-def preview(spec: TaskSpec) -> Preview:
+def load_preview(spec: TaskSpec) -> Preview:
     """Counts and examples of a task's data. Raises SpecError if it cannot be read."""
     data = read(spec)
     classes, counts = _classes(data), _counts(data)
@@ -58,13 +67,13 @@ def preview(spec: TaskSpec) -> Preview:
 def _counts(data: Data) -> dict[str, int]:
     if isinstance(data, CorpusData):
         return {split: len(text) for split, text in data.texts.items()}
-    examples = data.texts if isinstance(data, AnswersData) else data.labels
+    examples = data.texts if isinstance(data, AnswersData | EmbeddingData) else data.labels
     n = {split: len(examples[split]) for split in DATA_SPLITS}
     return {"train": n["train"], "calibration": len(calibration_indices(n["train"])), **n}
 
 
 def _classes(data: Data) -> dict[str, int]:
-    if isinstance(data, CorpusData | AnswersData):
+    if isinstance(data, CorpusData | AnswersData | EmbeddingData):
         return {}
     labels = np.concatenate([data.labels[split] for split in DATA_SPLITS])
     n = np.bincount(labels, minlength=len(data.class_names)).tolist()
@@ -80,6 +89,9 @@ def _items(data: Data) -> Iterator[PreviewItem]:
         for text in data.texts["validation"][:N_SEQUENCES]:
             yield PreviewItem("".join(text[place] for place in data.answers), text=_excerpt(text))
         return
+    if isinstance(data, EmbeddingData):
+        yield from _texts(data)
+        return
     labels = data.labels["validation"]
     chosen = np.linspace(0, len(labels) - 1, min(N_ITEMS, len(labels))).astype(int)
     pixels = data.pixels("validation") if isinstance(data, ImageData) else None
@@ -89,6 +101,15 @@ def _items(data: Data) -> Iterator[PreviewItem]:
             yield PreviewItem(name, image=png(pixels[i]))
         elif isinstance(data, TextData):
             yield PreviewItem(name, text=_excerpt(data.texts["validation"][i]))
+
+
+def _texts(data: EmbeddingData) -> Iterator[PreviewItem]:
+    for i, text in enumerate(data.texts["validation"][:N_ITEMS]):
+        if not data.scores:
+            yield PreviewItem("", text=_excerpt(text))
+            continue
+        pair = f"{_excerpt(text)} ↔ {_excerpt(data.partners['validation'][i])}"
+        yield PreviewItem(f"{data.scores['validation'][i]:g}", text=pair)
 
 
 def _excerpt(text: str) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.scores import Score
-from core.tasks.base import InputFormat, Split
+from core.tasks.base import InputFormat, Split, labels_of
 from core.tasks.data import AnswersData, CorpusData, calibration_indices
 from core.tasks.kinds import Kind
 
@@ -51,7 +51,7 @@ class WindowTask:
 
     def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross entropy, in nats, of the tokens [B, T] that are not IGNORED; logits [B, T, vocab_size]."""
-        return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten(), ignore_index=IGNORED)
+        return F.cross_entropy(logits.flatten(0, 1).float(), labels_of(batch).flatten(), ignore_index=IGNORED)
 
     def per_example(self, logits: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sums over each window's tokens that are not IGNORED [B]: `nats`, how many `tokens`, how many `correct`."""

@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from core.errors import SpecError, nearest
-from core.plugins import plugged
+from core.plugins import load_plugins
 from core.spec.model import StepSpec
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 from core.technique import Technique
 from core.techniques.architecture.gmlp import Gmlp
 from core.techniques.architecture.linear_attention import LinearAttentionStep
@@ -41,14 +41,28 @@ from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.pruning.wanda import Wanda
 from core.techniques.pruning.width_pruning import WidthPruning
 from core.techniques.quantization.activation_quantization import ActivationQuantization
+from core.techniques.quantization.adaround import Adaround
+from core.techniques.quantization.autoround import Autoround
+from core.techniques.quantization.awq import Awq
 from core.techniques.quantization.binary import Binary
 from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.gptq import Gptq
+from core.techniques.quantization.hqq import Hqq
+from core.techniques.quantization.imatrix import Imatrix
+from core.techniques.quantization.kv_cache_quantization import KvCacheQuantization
+from core.techniques.quantization.llm_int8 import LlmInt8
 from core.techniques.quantization.lora_recovery import LoraRecovery
+from core.techniques.quantization.low_rank_correction import LowRankCorrection
 from core.techniques.quantization.lsq import Lsq
+from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.number_format import NumberFormats
+from core.techniques.quantization.palettize import Palettize
+from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
+from core.techniques.quantization.sensitivity import Sensitivity
+from core.techniques.quantization.smoothquant import Smoothquant
 from core.techniques.sparse_training.rigl import Rigl
 from core.techniques.sparse_training.sr_ste import SrSte
 from core.techniques.sparse_training.top_kast import TopKast
@@ -74,6 +88,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "wanda": Wanda,
     "sparsegpt": Sparsegpt,
     "slicegpt": Slicegpt,
+    "rotation": Rotation,
+    "kv_cache_quantization": KvCacheQuantization,
     "linear_attention": LinearAttentionStep,
     "mamba": MambaStep,
     "retnet": Retnet,
@@ -93,12 +109,24 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "activation_quantization": ActivationQuantization,
     "binary": Binary,
     "bitnet": Bitnet,
+    "adaround": Adaround,
+    "autoround": Autoround,
     "cast": Cast,
     "dynamic_int8": DynamicInt8,
     "lora_recovery": LoraRecovery,
     "lsq": Lsq,
     "number_format": NumberFormats,
+    "awq": Awq,
+    "llm_int8": LlmInt8,
+    "palettize": Palettize,
     "rtn": Rtn,
+    "sensitivity": Sensitivity,
+    "mixed_precision": MixedPrecision,
+    "gptq": Gptq,
+    "imatrix": Imatrix,
+    "smoothquant": Smoothquant,
+    "low_rank_correction": LowRankCorrection,
+    "hqq": Hqq,
     "train": Train,
     "width_pruning": WidthPruning,
 }
@@ -106,11 +134,11 @@ TECHNIQUES: dict[str, type[Technique]] = {
 
 def technique(step: StepSpec, field: str) -> Technique:
     """The technique with its settings; raises SpecError at `field` where name or settings are wrong."""
-    offered = TECHNIQUES if step.technique in TECHNIQUES else plugged("techniques", Technique) | TECHNIQUES
+    offered = TECHNIQUES if step.technique in TECHNIQUES else load_plugins("techniques", Technique) | TECHNIQUES
     if step.technique not in offered:
         raise SpecError.of(field, step.technique, "is not a known technique", nearest(step.technique, offered))
     try:
         return offered[step.technique].model_validate(step.settings)
     except ValidationError as error:
         place, settings = f"{field}.{step.technique}", offered[step.technique].model_fields
-        raise SpecError(problems(error, whole=place, inside=place, settings=settings)) from error
+        raise SpecError(list_problems(error, whole=place, inside=place, settings=settings)) from error

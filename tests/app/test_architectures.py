@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import app
 from app.cli import main
-from app.screens.architectures.table import conditions, table
+from app.screens.architectures.table import describe_conditions, make_table
 from core.complexity import report as reports
 from core.complexity import survey as surveys
 from core.errors import SpecError
@@ -34,7 +34,7 @@ def opened() -> AppTest:
 
 
 def test_table_says_how_each_cost_grows_and_what_it_is_at_the_longest():
-    full, retnet, mixer = table(SURVEY)
+    full, retnet, mixer = make_table(SURVEY)
     assert full["Forward and backward"] == "16.8 s (T^2.00 ± 0.00)"
     assert retnet["Forward and backward"] == "4.10 ms (T^1.00 ± 0.00)"
     assert full["Decoded token"] == "0.500 ms (T^0.00 ± 0.00)"
@@ -43,14 +43,14 @@ def test_table_says_how_each_cost_grows_and_what_it_is_at_the_longest():
 
 
 def test_conditions_are_named():
-    line = conditions(SURVEY.conditions)
+    line = describe_conditions(SURVEY.conditions)
     for part in ("A processor, 2 cores", "2 threads", "torch 2.13.0", "float32", "7 interleaved", "3 % of the cores"):
         assert part in line
 
 
 def test_page_shows_the_shipped_survey_where_nothing_was_measured(store):
     at = opened()
-    names = [architecture.name for architecture in reports.shipped().architectures]
+    names = [architecture.name for architecture in reports.load_shipped().architectures]
     assert [cell.split("](")[0].strip("[") for cell in at.table[0].value["Architecture"]] == names
     assert "slimboard architectures --save" in at.info[0].value
 
@@ -63,7 +63,7 @@ def test_page_shows_this_installations_survey_first(store):
     assert not at.info
     control = next(each for each in at.button_group if each.label == "Measured by")
     control.set_value("Shipped with Slimboard").run()
-    assert len(at.table[0].value) == len(reports.shipped().architectures)
+    assert len(at.table[0].value) == len(reports.load_shipped().architectures)
 
 
 def test_quantity_that_no_shown_architecture_has(store):

@@ -54,8 +54,8 @@ def labels(at: AppTest, name: str) -> list[str]:
 
 def read_back(table: pd.DataFrame) -> None:
     """Both kinds of file hold the table: Parquet also its types."""
-    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(files.parquet(table))), table)
-    again = pd.read_csv(io.BytesIO(files.csv(table)), keep_default_na=False, na_values=[""])
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(files.write_parquet(table))), table)
+    again = pd.read_csv(io.BytesIO(files.write_csv(table)), keep_default_na=False, na_values=[""])
     assert list(again.columns) == list(table.columns)
     for name in table.select_dtypes("number"):
         np.testing.assert_array_equal(again[name].astype(float), table[name].astype(float), err_msg=name)
@@ -65,7 +65,7 @@ def read_back(table: pd.DataFrame) -> None:
 
 def test_runs_are_exported_with_raw_numbers(filled):
     everything = read_all_runs(RunFilter(1), "newest")
-    table = frames.listed(everything)
+    table = frames.frame_runs(everything)
     read_back(table)
     assert len(table) == 120 and table["run"].tolist() == list(range(120, 0, -1))
     with read_session() as s:
@@ -89,15 +89,15 @@ def test_runs_are_exported_with_raw_numbers(filled):
 
 def test_only_the_runs_that_the_filter_leaves_are_exported(filled):
     chosen = RunFilter(1, model="builtin:gpt")
-    table = frames.listed(read_all_runs(chosen, "oldest"))
+    table = frames.frame_runs(read_all_runs(chosen, "oldest"))
     assert set(table["model"]) == {"builtin:gpt"} and table["run"].is_monotonic_increasing
     assert len(table) == count_runs(chosen)
 
 
 def test_numbers_of_runs_pass_in_parts(filled, monkeypatch):
-    whole = frames.listed(read_all_runs(RunFilter(1), "newest"))
+    whole = frames.frame_runs(read_all_runs(RunFilter(1), "newest"))
     monkeypatch.setattr(queried, "PART", 7)
-    pd.testing.assert_frame_equal(frames.listed(read_all_runs(RunFilter(1), "newest")), whole)
+    pd.testing.assert_frame_equal(frames.frame_runs(read_all_runs(RunFilter(1), "newest")), whole)
 
 
 def points_of(task: str) -> tuple[pd.DataFrame, dict]:
@@ -110,7 +110,7 @@ def points_of(task: str) -> tuple[pd.DataFrame, dict]:
 
 def test_every_point_is_exported_also_those_that_the_chart_leaves_out(filled):
     shown, _ = points_of("builtin:digits")
-    table = frames.points(shown, "accuracy", "%")
+    table = frames.frame_points(shown, "accuracy", "%")
     read_back(table)
     with read_session() as s:
         n, size, score = s.execute(
@@ -145,11 +145,11 @@ def judged() -> tuple[pd.DataFrame, dict]:
         ]
     )  # fmt: skip
     base = items.iloc[0].to_dict()
-    return tables.judged(items, base, {"2": Comparison(-2.0, -3.0, -1.0, 1e-5), "3": "different data"}), base
+    return tables.judge(items, base, {"2": Comparison(-2.0, -3.0, -1.0, 1e-5), "3": "different data"}), base
 
 
 def test_a_comparison_is_exported_with_raw_numbers(judged):
-    table = frames.compared(*judged)
+    table = frames.frame_comparison(*judged)
     read_back(table)
     assert table["accuracy [%]"].tolist()[:2] == [97.123456789012345, 1 / 3] and np.isnan(table["accuracy [%]"][2])
     assert table["bits per character [bits]"][2] == 2.5
@@ -175,13 +175,13 @@ def text_of(cell: str) -> str:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_latex_shows_every_text_and_carries_nothing_out(hostile):
     expected = "".join(c for c in " ".join(hostile.split()) if c.isprintable())
-    assert text_of(latex.escaped(hostile)) == expected
+    assert text_of(latex.escape(hostile)) == expected
 
 
 def test_a_latex_table_has_a_row_a_line_and_as_many_cells_as_columns(judged):
     rows, base = judged
-    summary = tables.summary(rows, base)
-    text = latex.table(summary).decode()
+    summary = tables.summarize(rows, base)
+    text = latex.write_table(summary).decode()
     lines = [line for line in text.splitlines() if line.endswith(r" \\")]
     cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
     assert [len(row) for row in cells] == [len(summary.columns)] * 4
@@ -196,8 +196,8 @@ def test_a_latex_table_has_a_row_a_line_and_as_many_cells_as_columns(judged):
 def test_a_chart_as_html_needs_no_network_and_runs_no_text(filled):
     shown, axes = points_of("builtin:digits")
     shown.loc[0, "label"] = "</script><script>alert(1)</script>"
-    chart = charts.scatter(shown, axes["size_bytes"], axes["score"], {}, axes=axes)
-    page = html.page(chart, "<img src=x onerror=alert(1)>").decode()
+    chart = charts.draw_scatter(shown, axes["size_bytes"], axes["score"], {}, axes=axes)
+    page = html.write_page(chart, "<img src=x onerror=alert(1)>").decode()
     assert page.count("<script") == page.count("</script") == 2
     assert "alert(1)</script>" not in page and "<img" not in page.partition("<script")[0]
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page.partition("<script")[0])
@@ -208,7 +208,7 @@ def test_a_chart_as_html_needs_no_network_and_runs_no_text(filled):
 
 def test_a_plain_chart_is_whole_in_its_page():
     dots = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_point().encode(x="x", y="y")
-    page = html.page(alt.layer(dots), "x").decode()
+    page = html.write_page(alt.layer(dots), "x").decode()
     assert "window.vegaEmbed=" in page and json.dumps("point") in page
 
 
@@ -225,7 +225,7 @@ def test_nothing_is_made_before_it_is_asked_for(filled, monkeypatch):
     def made(*_: object) -> bytes:
         raise AssertionError("made while the page was drawn")
 
-    for module, name in ((files, "csv"), (files, "parquet"), (latex, "table"), (html, "page")):
+    for module, name in ((files, "write_csv"), (files, "write_parquet"), (latex, "write_table"), (html, "write_page")):
         monkeypatch.setattr(module, name, made)
     monkeypatch.setattr(queried, "read_all_runs", made)
     opened(points_of="builtin:digits")
@@ -235,6 +235,6 @@ def test_nothing_is_made_before_it_is_asked_for(filled, monkeypatch):
 def test_no_run_at_all_is_exported_as_no_row(store):
     with session() as s:
         factories.submit(s, name="only queued")
-    table = frames.listed(read_all_runs(RunFilter(1), "newest"))
+    table = frames.frame_runs(read_all_runs(RunFilter(1), "newest"))
     read_back(table)
     assert table["name"].tolist() == ["only queued"]

@@ -57,7 +57,7 @@ TABLE
 
 def named(names: list[str]) -> str:
     """A table whose heads and cells are these names."""
-    return latex.table(pd.DataFrame({"name": names, HOSTILE[0]: names, "100 % & #": range(len(names))})).decode()
+    return latex.write_table(pd.DataFrame({"name": names, HOSTILE[0]: names, "100 % & #": range(len(names))})).decode()
 
 
 def parsed(text: str) -> LatexEnvironmentNode:

@@ -96,7 +96,7 @@ def test_the_system_page_says_what_is_wrong(store):
 
 
 def test_all_is_well():
-    assert checks.troubles(**NO_TROUBLE) == []
+    assert checks.find_troubles(**NO_TROUBLE) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_all_is_well():
     ],
 )
 def test_each_trouble_is_named_with_its_remedy(changed, words):
-    found = checks.troubles(**{**NO_TROUBLE, **changed})
+    found = checks.find_troubles(**{**NO_TROUBLE, **changed})
     assert any(words in trouble.what for trouble in found)
     assert all(trouble.remedy for trouble in found)
 
@@ -127,12 +127,12 @@ def test_each_trouble_is_named_with_its_remedy(changed, words):
 )
 def test_only_a_worker_that_runs_is_idle(changed, words):
     worker = {"run_id": None, "run_progress": None, "stopped_at": None, "lost": False}
-    assert worker_words.activity({**worker, **changed}) == words
+    assert worker_words.describe_activity({**worker, **changed}) == words
 
 
 def test_the_schema_is_told_beside_what_this_version_needs():
-    assert checks.schema_line("0007", "0007") == "0007 (current)"
-    assert checks.schema_line(None, "0007") == "empty (this version needs 0007)"
+    assert checks.describe_schema("0007", "0007") == "0007 (current)"
+    assert checks.describe_schema(None, "0007") == "empty (this version needs 0007)"
 
 
 def test_an_unreachable_queue_is_told_and_not_raised(tmp_path):

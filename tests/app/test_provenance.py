@@ -114,7 +114,7 @@ def test_the_chart_is_valid(family):
     with session() as s:
         taught = add_run(s, "gh", recipe=[{"train": {"methods": [{"distil": {"teacher": "run:1"}}]}}])
     found = load_family(1, (taught,), 50, relatives=True)
-    chart = provenance.provenance(grow(found.stages, found.sources), (taught,), "dark")
+    chart = provenance.draw_provenance(grow(found.stages, found.sources), (taught,), "dark")
     drawn = chart.to_dict(validate=True)["layer"]
     assert len(drawn) == 11
     names = next(layer for layer in drawn if layer["encoding"].get("text", {}).get("field") == "label")

@@ -21,7 +21,7 @@ def test_every_shipped_recipe_is_valid(file):
 
 
 def test_presets_have_a_title_and_say_what_they_are_for():
-    presets = editor.presets()
+    presets = editor.read_presets()
     assert len(presets) >= 8
     assert all(preset.title and preset.description for preset in presets)
 

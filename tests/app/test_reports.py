@@ -106,9 +106,9 @@ def test_a_view_that_cannot_be_shown_says_why_and_the_rest_is_there(people):
 
 
 def test_the_chart_follows_limits_and_scales_of_the_address(people):
-    plain = tradeoffs.chart({"points_of": "builtin:digits"}, PROJECT).to_dict()
+    plain = tradeoffs.draw_chart({"points_of": "builtin:digits"}, PROJECT).to_dict()
     settings = {"points_of": "builtin:digits", "most_mb": "1.5", "log.size_bytes": "false", "x": "Size"}
-    limited = tradeoffs.chart(settings, PROJECT).to_dict()
+    limited = tradeoffs.draw_chart(settings, PROJECT).to_dict()
     assert len(limited["layer"]) == len(plain["layer"]) + 2  # the shade and its edge
     scales = [str(chart["layer"]).count("'type': 'log'") for chart in (plain, limited)]
     assert scales[0] > 0 and scales[1] == 0

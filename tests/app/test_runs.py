@@ -121,7 +121,7 @@ LAST = {
 
 def line(run: dict, now: float | None = None) -> dict[str, str]:
     """A run's cells by the names of their columns."""
-    cells = table.table([run], now)[0].cells
+    cells = table.make_table([run], now)[0].cells
     return dict(zip([column.name for column in table.COLUMNS], cells, strict=True))
 
 

@@ -13,7 +13,7 @@ def test_sequences_are_shown_with_their_answers_and_what_guessing_gives(store):
     def script():
         from app.screens.submit import uploads
 
-        uploads.task_preview({"source": "builtin:long-recall", "length": 64, "pairs": 3, "vocabulary": 4})
+        uploads.draw_task_preview({"source": "builtin:long-recall", "length": 64, "pairs": 3, "vocabulary": 4})
 
     at = shown(script)
     assert "16,384 train" in at.markdown[0].value
@@ -27,6 +27,6 @@ def test_what_does_not_fit_is_said(store):
     def script():
         from app.screens.submit import uploads
 
-        uploads.task_preview({"source": "builtin:long-recall", "pairs": 99})
+        uploads.draw_task_preview({"source": "builtin:long-recall", "pairs": 99})
 
     assert "Exceeds the 16 distinct keys" in shown(script).markdown[0].value

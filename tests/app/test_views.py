@@ -10,7 +10,7 @@ from app.actions import views
 from app.actions.actor import NotAllowed
 from app.components import views_menu as menu_of_views
 from app.text import formats
-from app.web.query_string import parameters, query_of
+from app.web.query_string import parse_query, query_of
 from core.store import users
 from core.store.engine import read_session, session
 from core.store.models import Role
@@ -63,7 +63,7 @@ def kept(user_id: int) -> list[tuple[str, str]]:
 )
 def test_a_query_is_read_as_it_was_written(state):
     told = {name: value for name, value in state.items() if value not in ("", None, [])}
-    found = parameters(query_of(state))
+    found = parse_query(query_of(state))
     assert found.keys() == told.keys()
     for name, value in told.items():
         expected = (
@@ -79,7 +79,7 @@ def test_a_page_is_saved_with_all_that_it_is_set_to(people):
     assert not at.exception
     [(name, query)] = kept(people["local"])
     assert name == "my svd"
-    assert parameters(query) == {"text": "svd", "model": "builtin:vit", "sort": "oldest"}
+    assert parse_query(query) == {"text": "svd", "model": "builtin:vit", "sort": "oldest"}
 
 
 @pytest.mark.parametrize("asked", ["999", "x", ""])

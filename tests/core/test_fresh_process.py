@@ -11,7 +11,7 @@ import torch
 
 from core import fresh_process
 from core.fresh_process import FreshProcessDied, FreshProcessError, Raised, Returned, in_fresh_process
-from core.measure.peak import peak
+from core.measure.peak import measure_peak
 
 COUNTED_LATE = 800_000  # bytes: the kernel adds up each thread's resident pages in batches of 64
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are exact on Linux only")
@@ -188,7 +188,7 @@ def test_a_grandchild_ends_when_its_parent_is_killed(tmp_path):
 @pytest.mark.parametrize("megabytes", [1, 8, 100])
 def test_peak_is_what_was_held_at_once(megabytes):
     n_bytes = megabytes * 1024**2
-    found = peak(hold, n_bytes)
+    found = measure_peak(hold, n_bytes)
     assert found.value == 1
     assert found.peak_bytes == pytest.approx(n_bytes, abs=COUNTED_LATE)
 
@@ -196,9 +196,9 @@ def test_peak_is_what_was_held_at_once(megabytes):
 @linux
 def test_memory_that_was_freed_in_between_counts_once():
     n_bytes = 10 * 1024**2
-    assert peak(hold_briefly, n_bytes).peak_bytes == pytest.approx(n_bytes, abs=COUNTED_LATE)
+    assert measure_peak(hold_briefly, n_bytes).peak_bytes == pytest.approx(n_bytes, abs=COUNTED_LATE)
 
 
 @linux
 def test_small_blocks_count_although_they_share_pages_with_freed_ones():
-    assert peak(hold_small_blocks, 256).peak_bytes == pytest.approx(8 * 1024**2, rel=0.1)
+    assert measure_peak(hold_small_blocks, 256).peak_bytes == pytest.approx(8 * 1024**2, rel=0.1)

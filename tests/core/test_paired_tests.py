@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from core.measure import score
 from core.paired_tests import holm, paired
+from core.rank_correlation import spearman, spearman_influence
 from core.tasks.base import Score
 
 
@@ -94,3 +96,51 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def ranked(noise: float, seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(7)
+    score = generator.normal(size=400).round(1)  # with ties
+    return {"similarity": score + noise * np.random.default_rng(seed).normal(size=400), "score": score}
+
+
+def test_rank_correlations_agree_with_the_bootstrap():
+    mine, base = ranked(0.8, 1), ranked(1.0, 2)
+    found = paired("Spearman correlation", mine, base)
+    generator = np.random.default_rng(0)
+    deltas = [
+        100 * (spearman(mine["similarity"][rows], mine["score"][rows])
+               - spearman(base["similarity"][rows], base["score"][rows]))
+        for rows in (generator.integers(400, size=400) for _ in range(800))
+    ]  # fmt: skip
+    assert found.delta == pytest.approx(100 * (spearman(**columns(mine)) - spearman(**columns(base))))
+    assert found.high - found.delta == pytest.approx(1.96 * np.std(deltas), rel=0.1)
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(found.delta) / np.std(deltas)), abs=0.03)
+
+
+def columns(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"x": examples["similarity"], "y": examples["score"]}
+
+
+def test_influences_are_those_of_leaving_an_example_out():
+    examples = columns(ranked(1.0, 3))
+    value, influence = spearman_influence(**examples)
+    assert value == pytest.approx(stats.spearmanr(*examples.values()).statistic)
+    left_out = [spearman(*(np.delete(column, row) for column in examples.values())) for row in range(400)]
+    pseudo = 400 * value - 399 * np.array(left_out)
+    assert np.allclose(influence, pseudo - pseudo.mean(), atol=0.02)
+
+
+def test_scores_of_other_pairs_and_constant_cosines():
+    mine = ranked(1.0, 1)
+    with pytest.raises(ValueError, match="same examples"):
+        paired("Spearman correlation", mine, {**mine, "score": mine["score"][::-1]})
+    constant = {**mine, "similarity": np.ones(400)}
+    assert paired("Spearman correlation", constant, constant).p_value == 1.0
+
+
+def test_a_mean_cosine_is_tested_by_its_size_not_by_its_sign():
+    cosine = np.full(50, 0.99)
+    cosine[:25] = 0.9
+    found = paired("cosine with the reference", {"cosine": cosine}, {"cosine": np.full(50, 0.945)})
+    assert found.delta == pytest.approx(0) and found.p_value == pytest.approx(1)

@@ -10,9 +10,9 @@ from core.artifacts.store import ArtifactStore
 from core.engine.pipeline import check, execute
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.plugins import plugged
+from core.plugins import load_plugins
 from core.provides import provides
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.software import software
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec, TaskSpec
@@ -142,7 +142,7 @@ def package(tmp_path, monkeypatch):
 
 def test_all_four_execute_like_our_own(package, tmp_path):
     spec = RunSpec.parse(SPEC)
-    validate(spec, Catalogue(**catalogue()))
+    validate(spec, Catalogue(**describe_catalogue()))
     check(spec)
     stages = execute(spec, MemoryRecord(), artifacts=ArtifactStore(str(tmp_path / "kept"), tmp_path / "kept"))
     assert [stage.measured.label for stage in stages] == ["acme:flat", "train 20 updates", "halve factor 0.25"]
@@ -154,20 +154,20 @@ def test_all_four_execute_like_our_own(package, tmp_path):
 
 
 def test_they_are_published_beside_the_built_in_ones(package):
-    published = catalogue()
+    published = describe_catalogue()
     assert published["techniques"]["halve"]["schema"]["properties"]["factor"]["exclusiveMaximum"] == 1
     assert published["models"]["acme:flat"]["summary"] == "Two layers over all pixels."
     assert published["tasks"]["acme:dots"]["schema"]["properties"]["examples"]["maximum"] == 1000
     assert published["runtimes"]["acme:plain"]["requires"] == ["acme-nets"]
     assert "acme-nets" in provides("cpu")
-    assert "acme:flat" not in catalogue(plugins=False)["models"]
+    assert "acme:flat" not in describe_catalogue(plugins=False)["models"]
 
 
 def test_a_built_in_name_keeps_its_meaning(package):
     task = tasks.load(TaskSpec(source="builtin:digits"))
     loaded = models.load(RunSpec.parse(SPEC | {"model": "builtin:vit"}).model, task, torch.Generator())
     assert type(loaded.module).__name__ == "Vit"
-    assert catalogue()["models"]["builtin:vit"] == catalogue(plugins=False)["models"]["builtin:vit"]
+    assert describe_catalogue()["models"]["builtin:vit"] == describe_catalogue(plugins=False)["models"]["builtin:vit"]
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_package_of_runtimes_alone_is_not_software_of_a_stage(package):
 def test_what_is_no_technique_is_refused_by_its_name(package):
     (package / "entry_points.txt").write_text("[slimboard.techniques]\nwrong = acme_nets:Flat\n")
     with pytest.raises(TypeError, match=r"acme_nets:Flat, plugged .* as wrong, is not a Technique"):
-        plugged("techniques", Technique)
-    assert plugged("tasks", TaskSource) == {}
+        load_plugins("techniques", Technique)
+    assert load_plugins("tasks", TaskSource) == {}
 
 
 def test_another_version_of_a_package_is_other_software(package):

@@ -67,20 +67,20 @@ def test_points_have_every_axis_and_charts_offer_it():
 def test_json_has_every_quantity_that_needs_no_conditions():
     near = Fidelity(0.1, 0.05, 0.2, 1.0, 98.0, 1.5, 0.25)
     measured = factories.measured("a", scores={"accuracy": 95.0, "perplexity": 9.5})
-    told = terminal.stage_object(1, measured, near, [])
+    told = terminal.describe_stage(1, measured, near, [])
     wanted = kept_in(Origin.STAGE, Origin.SCORES, Origin.COMPARISON)
     assert {column for quantity in wanted for column in quantity.columns} <= told.keys()
     assert (told["kl"], told["kl_low"], told["flips"], told["perplexity"]) == (0.1, 0.05, 1.75, 9.5)
-    without = terminal.stage_object(1, factories.measured("a"), None, [])
+    without = terminal.describe_stage(1, factories.measured("a"), None, [])
     assert without["kl"] is without["flips"] is without["perplexity"] is None
 
 
 def test_the_printed_table_leaves_out_what_no_stage_has():
     near = Fidelity(0.00123, 0.001, 0.002, 1.0, 98.0, 1.5, 0.25)
-    plain = terminal.stage_object(0, factories.measured("a"), None, [])
-    compared = terminal.stage_object(1, factories.measured("b"), near, [])
-    assert "KL" not in terminal.stage_table([plain])
-    head, first, second = terminal.stage_table([plain, compared]).splitlines()
+    plain = terminal.describe_stage(0, factories.measured("a"), None, [])
+    compared = terminal.describe_stage(1, factories.measured("b"), near, [])
+    assert "KL" not in terminal.format_stages([plain])
+    head, first, second = terminal.format_stages([plain, compared]).splitlines()
     at = head.index("KL")
     assert first[at:].split()[0] == formats.NOTHING and second[at:].startswith("0.00123 nats")
     assert "Perplexity" not in head
@@ -92,7 +92,7 @@ def test_a_quantity_that_is_declared_appears_without_another_edit(monkeypatch):
         "active_parameters", "Active parameters", Unit.COUNT, "less", Origin.STAGE, Shown.TERMINAL, meaning="Counted."
     )
     monkeypatch.setattr(quantities, "QUANTITIES", (*QUANTITIES, added))
-    told = terminal.stage_object(1, factories.measured("a"), None, [])
+    told = terminal.describe_stage(1, factories.measured("a"), None, [])
     assert told["active_parameters"] == 1_000_000
-    assert "Active parameters" in terminal.stage_table([told])
+    assert "Active parameters" in terminal.format_stages([told])
     assert "active_parameters" not in BY_NAME

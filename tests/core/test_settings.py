@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from core.errors import SpecError
-from core.publish_settings import DOCUMENT, table, with_table
+from core.publish_settings import DOCUMENT, insert_table, make_table
 from core.settings import Settings
 
 
@@ -16,14 +16,14 @@ def test_every_setting_is_described_and_documented(field):
 
 def test_the_documented_table_is_up_to_date():
     text = DOCUMENT.read_text()
-    assert with_table(text) == text, "run: python -m core.publish_settings"
+    assert insert_table(text) == text, "run: python -m core.publish_settings"
 
 
 def test_the_table_replaces_only_what_is_between_its_marks():
     text = DOCUMENT.read_text()
-    stale = text.replace(table(), "| old |\n")
+    stale = text.replace(make_table(), "| old |\n")
     assert stale != text
-    assert with_table(stale) == text
+    assert insert_table(stale) == text
 
 
 def test_settings_come_from_the_environment(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app.local.stack import ROOT, front_end_command
+from app.local.stack import ROOT, make_front_end_command
 from core.store import engine
 from tests import chromium, factories
 
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with engine.session(store_url) as s:
         factories.fill_store(s, 30)
     port = free_port()
-    with started(front_end_command("127.0.0.1", port), home, port) as url:
+    with started(make_front_end_command("127.0.0.1", port), home, port) as url:
         yield Server(url, store_url, home)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.local.stack import front_end_command
+from app.local.stack import make_front_end_command
 from tests.e2e.conftest import free_port, started
 from tests.e2e.pages import SLOW, menu, open_page
 
@@ -60,7 +60,7 @@ def test_runs_and_compare_come_back_after_a_restart(page, server, browser):
     open_page(page, f"{server.url}/compare?runs=1,3&show=Settings", "Compare")
     save(page, "one and three")
     port = free_port()
-    with started(front_end_command("127.0.0.1", port), server.home, port) as url:
+    with started(make_front_end_command("127.0.0.1", port), server.home, port) as url:
         later = another(browser)
         open_page(later, f"{url}/runs", "Runs")
         later.get_by_role("button", name="Views").click()

@@ -13,7 +13,7 @@ from core.store import runs
 from core.store.engine import read_session
 from tests import factories
 from worker.attempt import attempt
-from worker.claim import Claim, Outcome, checkpoints
+from worker.claim import Claim, Outcome, find_checkpoints
 from worker.recorder import Recorder
 
 
@@ -86,8 +86,8 @@ def train(recorder: Recorder, n_steps: str) -> None:
 
 
 def _updates(recorder: Recorder, key: str, n_steps: int) -> None:
-    checkpoints().mkdir(parents=True, exist_ok=True)
-    place = checkpoints() / f"{key}.txt"
+    find_checkpoints().mkdir(parents=True, exist_ok=True)
+    place = find_checkpoints() / f"{key}.txt"
     done = int(place.read_text()) if place.exists() else 0
     recorder.event("info", f"{key} from {done}")
     for step in range(done, n_steps):

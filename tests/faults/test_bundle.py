@@ -96,7 +96,7 @@ def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path,
     bundles.save(run_id, tmp_path / "run.zip", weights=weights)
 
     user_id, project_id = move_to("there")
-    with read.opened(tmp_path / "run.zip") as bundle:
+    with read.open_bundle(tmp_path / "run.zip") as bundle:
         imported, differing = bundles.add(actor(user_id, project_id), bundle, built_in(), again=False)
         again = runs.submit(actor(user_id, project_id), bundle.spec, built_in())
     assert (differing, found(imported)) == ([], before)
@@ -116,7 +116,7 @@ def test_a_rerun_in_an_installation_of_its_own_measures_the_same(move_to, tmp_pa
     bundles.save(run_id, tmp_path / "run.zip", weights=False)
 
     user_id, project_id = move_to("there")
-    with read.opened(tmp_path / "run.zip") as bundle:
+    with read.open_bundle(tmp_path / "run.zip") as bundle:
         again = runs.submit(actor(user_id, project_id), bundle.spec, built_in())
     execute(again)
     assert found(again) == before

@@ -9,7 +9,7 @@ from core.store import stages
 from core.store.engine import read_session
 from core.store.models import Artifact, Point, RunStatus
 from tests.faults.conftest import Cluster, sqlite_cluster
-from worker.celery_app import worker_arguments
+from worker.celery_app import make_worker_arguments
 
 N_UPDATES = 100
 RECIPE = {
@@ -27,7 +27,7 @@ def measured(cluster: Cluster, run_id: int) -> list[tuple[str, int, float, bool]
 
 @pytest.mark.timeout(900)
 def test_stopped_training_goes_on_elsewhere_and_gives_what_an_undisturbed_one_gives():
-    arguments = tuple(worker_arguments("cpu"))
+    arguments = tuple(make_worker_arguments("cpu"))
     with sqlite_cluster() as calm, sqlite_cluster() as disturbed:
         for cluster in (calm, disturbed):
             cluster.module = "celery"

@@ -4,7 +4,7 @@ import sys
 
 from tests.faults import jobs
 from worker import loop, supervisor
-from worker.celery_app import app, worker_arguments
+from worker.celery_app import app, make_worker_arguments
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     supervisor.JOB = f"{jobs.__name__}:run"
     loop.DESCRIBE = f"{jobs.__name__}:describe"
     loop.PRELOADED[:] = [jobs.__name__]
-    app.worker_main(worker_arguments(sys.argv[1])[2:])
+    app.worker_main(make_worker_arguments(sys.argv[1])[2:])
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ def test_network_errors_are_known_by_name(monkeypatch):
 
 def test_class_of_a_death(monkeypatch):
     monkeypatch.setattr(failure, "count_oom_kills", lambda: 7)
-    assert failure.of_exit(-signal.SIGKILL, 6)[0] == FailureClass.OUT_OF_MEMORY
-    assert failure.of_exit(-signal.SIGKILL, 7)[0] == FailureClass.KILLED
-    assert failure.of_exit(-signal.SIGSEGV, 7) == (FailureClass.TECHNIQUE, "its process crashed (SIGSEGV)")
-    assert failure.of_exit(3, 7)[0] == FailureClass.TECHNIQUE
+    assert failure.classify_exit(-signal.SIGKILL, 6)[0] == FailureClass.OUT_OF_MEMORY
+    assert failure.classify_exit(-signal.SIGKILL, 7)[0] == FailureClass.KILLED
+    assert failure.classify_exit(-signal.SIGSEGV, 7) == (FailureClass.TECHNIQUE, "its process crashed (SIGSEGV)")
+    assert failure.classify_exit(3, 7)[0] == FailureClass.TECHNIQUE
 
 
 FULL = "The disk is full"

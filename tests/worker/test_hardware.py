@@ -29,6 +29,6 @@ def test_a_worker_provides_what_its_runtimes_require_where_it_is_installed(monke
 
 def test_what_the_model_cannot_take_is_told_with_its_place():
     spec = {"model": {"source": "builtin:vit", "dim": 32, "depth": 1, "heads": 2}, "task": "builtin:digits"}
-    assert checking.problems({**spec, "recipe": [{"train": {"steps": 1}}]}) == []
-    [problem] = checking.problems({**spec, "recipe": [{"train": {"steps": -1}}]})
+    assert checking.find_problems({**spec, "recipe": [{"train": {"steps": 1}}]}) == []
+    [problem] = checking.find_problems({**spec, "recipe": [{"train": {"steps": -1}}]})
     assert problem.field.startswith("recipe[0]")

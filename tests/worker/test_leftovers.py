@@ -3,14 +3,14 @@ import time
 
 from core.settings import settings
 from worker import leftovers
-from worker.claim import checkpoints
+from worker.claim import find_checkpoints
 
 
 def test_old_checkpoints_and_drafts_go_and_young_ones_stay(tmp_path, monkeypatch):
     monkeypatch.setenv("SLIMBOARD_HOME", str(tmp_path))
     settings.cache_clear()
     try:
-        folder = checkpoints()
+        folder = find_checkpoints()
         folder.mkdir(parents=True)
         for name in ("old.safetensors", "old.partial", "young.safetensors"):
             (folder / name).write_text("")

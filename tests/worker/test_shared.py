@@ -19,11 +19,11 @@ def worker(artifacts_id, lost=False, stopped_at=None):
 
 
 def test_same_artifacts_have_the_same_name():
-    assert shared.artifacts_id() == shared.artifacts_id() != ""
+    assert shared.read_artifacts_id() == shared.read_artifacts_id() != ""
 
 
 def test_other_artifacts_of_a_living_worker_are_refused():
-    mine = shared.artifacts_id()
+    mine = shared.read_artifacts_id()
     shared.check_shared(mine, [worker(mine), worker("gone", lost=True), worker("left", stopped_at=1.0)])
     with pytest.raises(shared.NotShared, match="SLIMBOARD_ARTIFACTS"):
         shared.check_shared(mine, [worker("elsewhere")])
@@ -34,4 +34,4 @@ def test_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SLIMBOARD_ARTIFACTS", str(tmp_path / "file" / "artifacts"))
     module.settings.cache_clear()
     with pytest.raises(shared.NotShared, match="cannot be written"):
-        shared.artifacts_id()
+        shared.read_artifacts_id()

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.wrapped_table import wrapping
+from app.components.wrapped_table import wrap_cell
 
 HERE = Path(__file__).parent
 
@@ -76,7 +76,7 @@ def show(
 
 
 def _cells(columns: Sequence[Column], row: Row) -> list[str]:
-    return [wrapping(cell) if column.wraps else cell for column, cell in zip(columns, row.cells, strict=True)]
+    return [wrap_cell(cell) if column.wraps else cell for column, cell in zip(columns, row.cells, strict=True)]
 
 
 def _nothing() -> None:

@@ -3,15 +3,15 @@
 import pandas as pd
 import streamlit as st
 
-from app.charts.architectures import AXES, growth, points
+from app.charts.architectures import AXES, draw_growth, list_points
 from app.components import wrapped_table
 from app.queries.catalogue import load_survey
 from app.screens.architectures import table
 from app.text import formats
 from app.web import identity
-from core.complexity.report import shipped
+from core.complexity.report import load_shipped
 
-identity.actor()
+identity.require_actor()
 st.title("Architectures")
 st.caption(
     "Cost of each architecture at increasing sequence lengths, with the exponent of a power law fitted to the four "
@@ -23,26 +23,26 @@ try:
     own = load_survey()
 except ValueError:
     st.warning("This installation's survey is unreadable. Measure it again: `slimboard architectures --save`.")
-origins = {"Shipped with Slimboard": shipped()}
+origins = {"Shipped with Slimboard": load_shipped()}
 if own is not None:
     origins = {"This installation": own, **origins}
     origin = st.segmented_control("Measured by", list(origins), default="This installation", required=True)
 else:
     origin = "Shipped with Slimboard"
 survey = origins[origin]
-st.caption(formats.plain(table.conditions(survey.conditions)))
+st.caption(formats.plain(table.describe_conditions(survey.conditions)))
 
 quantity = st.segmented_control(
     "Quantity", list(AXES), default="train_ms", required=True, format_func=lambda name: AXES[name].title, key="quantity"
 )
 names = [architecture.name for architecture in survey.architectures]
 hidden = st.pills("Hide", names, selection_mode="multi", key="hidden")
-drawn = points(survey, quantity)
+drawn = list_points(survey, quantity)
 drawn = drawn[~drawn["name"].isin(hidden)]
 if drawn.empty:
     st.info("None of the visible architectures has this quantity.")
 else:
-    st.altair_chart(growth(drawn, quantity, names), width="stretch")
+    st.altair_chart(draw_growth(drawn, quantity, names), width="stretch")
     st.caption(
         "Both axes are logarithmic. The dotted grey lines have the slopes of T and T². Click an architecture in the "
         "legend to highlight it."
@@ -55,7 +55,7 @@ st.caption(
     "memory excludes the model itself. Whether training is parallel is derived from the number of launched operations."
 )
 links = {a.name: f"[{formats.plain(a.name)}]({a.paper})" for a in survey.architectures}
-rows = [{**row, "Architecture": links[row["Architecture"]]} for row in table.table(survey)]
+rows = [{**row, "Architecture": links[row["Architecture"]]} for row in table.make_table(survey)]
 wrapped_table.show(pd.DataFrame(rows), markdown={"Architecture"})
 with st.expander("What each architecture does, and its settings"):
     for measured in survey.architectures:

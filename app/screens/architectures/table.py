@@ -1,13 +1,13 @@
 """A survey of architectures as a table, for the page and the command line. Pure; loads no torch."""
 
-from app.charts.architectures import AXES, power
+from app.charts.architectures import AXES, describe_power
 from app.text import formats
 from core.complexity.report import MeasuredArchitecture, SurveyConditions, SurveyReport
 
 PARALLEL = "Trains in parallel"
 
 
-def table(report: SurveyReport) -> list[dict[str, str]]:
+def make_table(report: SurveyReport) -> list[dict[str, str]]:
     """One row per architecture: its name, whether it trains in parallel, and each quantity at the longest length with
     its scaling exponent."""
     return [
@@ -24,11 +24,11 @@ def _grown(report: SurveyReport, architecture: MeasuredArchitecture, quantity: s
     known = [value for value in getattr(architecture.costs, quantity) if value is not None]
     if not known:
         return formats.NOTHING
-    value, growth = AXES[quantity].read(known[-1]), power(report.fit(architecture, quantity))
+    value, growth = AXES[quantity].read(known[-1]), describe_power(report.fit(architecture, quantity))
     return f"{value} ({growth})" if growth else value
 
 
-def conditions(found: SurveyConditions) -> str:
+def describe_conditions(found: SurveyConditions) -> str:
     """Where and how a survey was measured, on one line."""
     disturbed = f"other processes used {formats.percent(found.disturbed_share, 0)} of the cores"
     parts = [

@@ -5,7 +5,7 @@ import pandas as pd
 from app.text.conditions import condition_name_within
 
 
-def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
+def add_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     """Latencies from `load_latencies` with `conditions` as text, one per stage of a run and conditions."""
     if latencies.empty:
         return latencies.assign(conditions=[])
@@ -13,13 +13,13 @@ def with_conditions(latencies: pd.DataFrame) -> pd.DataFrame:
     return latencies.assign(conditions=names).drop_duplicates(["run_id", "stage_id", "conditions"], keep="last")
 
 
-def offered(latencies: pd.DataFrame) -> list[str]:
+def list_conditions(latencies: pd.DataFrame) -> list[str]:
     """The conditions, the most frequent first."""
     counts = latencies["conditions"].value_counts(sort=False)
     return list(counts.sort_values(ascending=False, kind="stable").index)
 
 
-def timed(items: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
+def join_latencies(items: pd.DataFrame, latencies: pd.DataFrame, conditions: str | None) -> pd.DataFrame:
     """The items with `is_timed` (under any conditions) and, if `conditions` are given, their latencies under them."""
     marked = items.assign(is_timed=items["stage_id"].isin(latencies.get("stage_id", [])))
     if conditions is None:

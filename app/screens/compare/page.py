@@ -3,9 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from app.charts.curves import overlay
-from app.charts.deltas import deltas
-from app.charts.layers import layer_comparison, quantities, titled
+from app.charts.curves import draw_overlay
+from app.charts.deltas import draw_deltas
+from app.charts.layers import compare_layers, list_quantities, make_title
 from app.charts.theme import SERIES
 from app.components import row_table, wrapped_table
 from app.components import views_menu as views
@@ -16,12 +16,12 @@ from app.queries.run_details import load_curve
 from app.queries.runs import load_run_titles
 from app.screens.compare import latency, tables, warnings
 from app.text import formats, stage_references
-from app.text.stages import DISTURBED, curve_title
+from app.text.stages import DISTURBED, make_curve_title
 from app.web import identity
 
 FEW = 8  # runs
 
-actor = identity.actor()
+actor = identity.require_actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Compare")
     st.space("stretch")
@@ -41,7 +41,7 @@ def offer_views() -> None:
     quantity = st.session_state.get("quantity")
     chosen = {name: st.session_state.get(name) for name in ("conditions", "show", "curve", "log")}
     with corner:
-        views.show("compare", {"runs": text, **chosen, "quantity": quantity and titled(quantity)}, actor)
+        views.show("compare", {"runs": text, **chosen, "quantity": quantity and make_title(quantity)}, actor)
 
 
 def move_to_front() -> None:
@@ -95,9 +95,7 @@ if len(items) < 2:
     offer_views()
     st.stop()
 
-latencies = latency.with_conditions(
-    compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
-)
+latencies = latency.add_conditions(compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True))))
 choose_base, choose_conditions = st.columns([1, 2])
 labels = dict(zip(items["item"], items["label"], strict=True))
 choose_base.selectbox(
@@ -111,26 +109,26 @@ kind = None
 if not latencies.empty:
     kind = choose_conditions.selectbox(
         "Latency conditions",
-        latency.offered(latencies),
+        latency.list_conditions(latencies),
         key="conditions",
         bind="query-params",
         help="Only latencies measured under the same conditions are comparable. The most frequent come first.",
     )
-items = latency.timed(items, latencies, kind)
+items = latency.join_latencies(items, latencies, kind)
 
 base = items.iloc[0].to_dict()
 doubts = warnings.doubts(items, base)
 if doubts:
     st.warning(doubts[0] if len(doubts) == 1 else "\n".join(f"- {one}" for one in doubts), icon=":material/rule:")
-same_data = warnings.comparable(items, base)
+same_data = warnings.list_comparable(items, base)
 if 1 < len(same_data) < len(items):
     st.button(
         f"Keep only the {len(same_data)} scored on the base's data",
         on_click=lambda: st.session_state.update(runs=",".join(same_data)),
     )
 
-rows = tables.judged(items, base, compared.load_against(items, base))
-summary = tables.summary(rows, base)
+rows = tables.judge(items, base, compared.load_against(items, base))
+summary = tables.summarize(rows, base)
 lines = [
     row_table.Row(run_id, cells) for run_id, cells in zip(rows["run_id"], summary.itertuples(index=False), strict=True)
 ]
@@ -141,8 +139,8 @@ if "disturbed" in rows and rows["disturbed"].eq(True).any():
 buttons.show(
     "slimboard-comparison",
     [
-        *buttons.tables(lambda: frames.compared(rows, base)),
-        buttons.ExportFile("LaTeX", "tex", "text/x-tex", lambda: latex.table(summary)),
+        *buttons.offer_table(lambda: frames.frame_comparison(rows, base)),
+        buttons.ExportFile("LaTeX", "tex", "text/x-tex", lambda: latex.write_table(summary)),
     ],
     "The table above: raw numbers as CSV or Parquet, formatted as LaTeX.",
 )
@@ -159,7 +157,7 @@ def show_scores() -> None:
         st.info("None of these stages has per-example results for the base's examples on this host.")
         return
     drawn = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
-    st.altair_chart(deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
+    st.altair_chart(draw_deltas(drawn, base["score_name"], base["score_unit"], names[base["item"]]), width="stretch")
     better = "Higher" if base["higher_is_better"] else "Lower"
     st.caption(
         f"{better} is better. Paired tests on the same test examples. Bars are 95 % intervals of single differences; "
@@ -170,12 +168,12 @@ def show_scores() -> None:
 
 def show_settings() -> None:
     """Differences between the specs and between the environments."""
-    differing = tables.settings_that_differ(items, load_catalogue())
+    differing = tables.list_differing_settings(items, load_catalogue())
     if differing.empty:
         st.info("These runs have identical specs.")
     else:
         show_differences(differing)
-    environments = tables.environments_that_differ(items)
+    environments = tables.list_differing_environments(items)
     if not environments.empty:
         show_differences(environments)
 
@@ -209,7 +207,7 @@ def show_curves() -> None:
         f"run {row.run_id}, step {row.curve.partition('/')[0]}": (row.run_id, row.curve) for row in drawn.itertuples()
     }
     points = pd.concat([load_curve(*place, 300)[["step", "value"]].assign(name=n) for n, place in listed.items()])
-    st.altair_chart(overlay(points, curve_title(name), list(listed), log=log), width="stretch")
+    st.altair_chart(draw_overlay(points, make_curve_title(name), list(listed), log=log), width="stretch")
     if len(drawn) < int((curves["name"] == name).sum()):
         st.caption(f"Only the first {len(SERIES)} are shown. Compare fewer runs to see the others.")
 
@@ -223,7 +221,7 @@ def show_layers() -> None:
     if not found:
         st.info("None of these stages has per-layer results. Pruning, quantization and decomposition record them.")
         return
-    numbers = list(dict.fromkeys(q for rows in found.values() for q in quantities(rows)))
+    numbers = list(dict.fromkeys(q for rows in found.values() for q in list_quantities(rows)))
     quantity = st.segmented_control(
         "Quantity",
         numbers,
@@ -231,9 +229,9 @@ def show_layers() -> None:
         required=True,
         key="quantity",
         bind="query-params",
-        format_func=titled,
+        format_func=make_title,
     )
-    st.altair_chart(layer_comparison(found, quantity or numbers[0]), width="stretch")
+    st.altair_chart(compare_layers(found, quantity or numbers[0]), width="stretch")
 
 
 with tabs[opened]:

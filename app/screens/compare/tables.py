@@ -7,7 +7,7 @@ import pandas as pd
 
 from app.text import formats, stage_references
 from app.text.schema import in_words
-from app.text.stages import NO_KERNEL, marked, quantity_cell
+from app.text.stages import NO_KERNEL, format_quantity, mark_disturbed
 from core.analysis.differences import Field, differing, flattened, words
 from core.measured import SIGNIFICANT, Comparison
 from core.paired_tests import holm
@@ -19,7 +19,7 @@ _APART = (SIZE, SCORE, MEDIAN)  # in columns of their own, also relative to the 
 VERDICTS = {"better": "better", "worse": "worse", "chance": "not significant"}
 
 
-def judged(items: pd.DataFrame, base: Mapping[str, Any], found: Mapping[str, Comparison | str]) -> pd.DataFrame:
+def judge(items: pd.DataFrame, base: Mapping[str, Any], found: Mapping[str, Comparison | str]) -> pd.DataFrame:
     """The items with `delta`, `delta_low`, `delta_high`, `p_value` (Holm-adjusted), `verdict` and `why_not`.
 
     `found` is by the item's short name; an item without a comparison has the reason in `why_not`.
@@ -48,10 +48,10 @@ def _verdict(comparison: Comparison, p_value: float, higher_is_better: bool) -> 
     return "better" if (comparison.delta > 0) == higher_is_better else "worse"
 
 
-def summary(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
+def summarize(rows: pd.DataFrame, base: Mapping[str, Any]) -> pd.DataFrame:
     """One row per item, as text: what it is, and how it compares with the base (the first row).
 
-    `rows` come from `judged`, with latencies from `latency.timed`.
+    `rows` come from `judge`, with latencies from `latency.join_latencies`.
     """
     others = [q for q in shown_in(Shown.COMPARE) if q not in _APART and q.name in rows and rows[q.name].notna().any()]
     return pd.DataFrame([_summary_row(row, base, others) for row in rows.to_dict("records")])
@@ -69,7 +69,7 @@ def _summary_row(row: dict[str, Any], base: Mapping[str, Any], others: Sequence[
         "Size / base": _ratio(row["size_bytes"], base["size_bytes"], is_base),
         "Latency p50": _latency(row),
         "Latency / base": _ratio(row.get("p50_ms"), base.get("p50_ms"), is_base),
-        **{quantity.short: quantity_cell(row, quantity, interval=False) for quantity in others},
+        **{quantity.short: format_quantity(row, quantity, interval=False) for quantity in others},
     }
 
 
@@ -84,7 +84,7 @@ def _latency(row: Mapping[str, Any]) -> str:
     p50 = _known(row.get("p50_ms"))
     if p50 is None:
         return NO_KERNEL if row["trained"] and not row["is_timed"] else formats.NOTHING
-    return marked(formats.milliseconds(p50), row["disturbed"])
+    return mark_disturbed(formats.milliseconds(p50), row["disturbed"])
 
 
 def _ratio(value: Any, base: Any, is_base: bool) -> str:
@@ -97,7 +97,7 @@ def _known(value: Any) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
 
 
-def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+def list_differing_settings(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
     """One row per setting that differs, one column per run; empty where a run does not have the setting."""
     by_run = items.drop_duplicates("run_id")
     specs = [RunSpec.parse(spec) for spec in by_run["run_spec"]]
@@ -105,7 +105,7 @@ def settings_that_differ(items: pd.DataFrame, catalogue: Catalogue) -> pd.DataFr
     return _in_columns(found, by_run["run_id"], "Setting")
 
 
-def environments_that_differ(items: pd.DataFrame) -> pd.DataFrame:
+def list_differing_environments(items: pd.DataFrame) -> pd.DataFrame:
     """The same for the environments in which the runs executed."""
     by_run = items.drop_duplicates("run_id")
     rows: list[dict[Field, Any]] = [

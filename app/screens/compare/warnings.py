@@ -30,7 +30,7 @@ def doubts(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
     return found
 
 
-def comparable(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
+def list_comparable(items: pd.DataFrame, base: dict[str, Any]) -> list[str]:
     """Short names of the items that were scored on the same data as the base, in their order."""
     return list(items.loc[items["task_hash"] == base["task_hash"], "item"])
 

@@ -15,7 +15,7 @@ from core.store.listing import RunFilter
 
 MOST = 9  # digits of a run's number
 
-actor = identity.actor()
+actor = identity.require_actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Provenance")
     st.space("stretch")
@@ -72,7 +72,7 @@ st.caption(
     "run with the score and size of its last stage. Dashed lines lead from teacher to student. Click a stage or a run "
     "to open it."
 )
-chart = charts.provenance(tree, asked, st.context.theme.type or "light")
+chart = charts.draw_provenance(tree, asked, st.context.theme.type or "light")
 event = st.altair_chart(
     chart, on_select="rerun", selection_mode=[charts.STAGE, charts.RUN], key="tree", width="stretch"
 )

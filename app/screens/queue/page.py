@@ -16,11 +16,11 @@ from core.store.models import RunStatus
 
 SHOWN = 40  # queued runs; each is a card with buttons
 
-actor = identity.actor()
+actor = identity.require_actor()
 st.title("Queue")
 
 
-def title_of(run: dict[str, Any]) -> str:
+def make_title(run: dict[str, Any]) -> str:
     """A run's number with its name, or its recipe if it has none, as Markdown."""
     return f"{run['id']} · {formats.plain(run['name'] or run['recipe'])}"
 
@@ -32,7 +32,7 @@ def act(change: Any, *arguments: Any) -> None:
     load_queue.clear()
 
 
-def button(label: str, icon: str, key: str, disabled: bool, change: Any, *arguments: Any) -> None:
+def draw_button(label: str, icon: str, key: str, disabled: bool, change: Any, *arguments: Any) -> None:
     """An icon button; its label is the tooltip."""
     off = disabled or not actor.may_submit
     change_it = partial(act, change, *arguments)
@@ -42,7 +42,7 @@ def button(label: str, icon: str, key: str, disabled: bool, change: Any, *argume
 def cancel_button(run: dict[str, Any]) -> None:
     """Cancel a run; a queued one stops at once."""
     asked = run["cancel_requested"]
-    button("Stopping" if asked else "Cancel", "cancel", f"cancel.{run['id']}", asked, actions.cancel, [run["id"]])
+    draw_button("Stopping" if asked else "Cancel", "cancel", f"cancel.{run['id']}", asked, actions.cancel, [run["id"]])
 
 
 def show_running(run: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def show_running(run: dict[str, Any]) -> None:
     facts = [left, f"running for {since}", f"{run['model']} on {run['task']}", run["owner"], run["worker"] or ""]
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch", gap="small"):
-            st.page_link("screens/run/page.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
+            st.page_link("screens/run/page.py", label=f"**{make_title(run)}**", query_params={"run": str(run["id"])})
             st.progress(min(1.0, run["progress"]), text=formats.plain(run["progress_text"] or "starting"))
             st.caption(formats.plain(" · ".join(filter(None, facts))))
         if run["cancel_requested"]:
@@ -68,14 +68,14 @@ def show_queued(place: int, last: bool, run: dict[str, Any], waits_for: str) -> 
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{place}**", width="content")
         with st.container(width="stretch", gap=None):
-            st.page_link("screens/run/page.py", label=f"**{title_of(run)}**", query_params={"run": str(run["id"])})
+            st.page_link("screens/run/page.py", label=f"**{make_title(run)}**", query_params={"run": str(run["id"])})
             st.caption(formats.plain(facts))
             if waits_for:
                 st.caption(f":orange[:material/hourglass_top: waiting for {formats.plain(waits_for)}]")
         number = run["id"]
-        button("Move to the top", "vertical_align_top", f"top.{number}", place == 1, actions.move, number, "top")
-        button("Move up", "arrow_upward", f"up.{number}", place == 1, actions.move, number, "up")
-        button("Move down", "arrow_downward", f"down.{number}", last, actions.move, number, "down")
+        draw_button("Move to the top", "vertical_align_top", f"top.{number}", place == 1, actions.move, number, "top")
+        draw_button("Move up", "arrow_upward", f"up.{number}", place == 1, actions.move, number, "up")
+        draw_button("Move down", "arrow_downward", f"down.{number}", last, actions.move, number, "down")
         cancel_button(run)
 
 
@@ -85,7 +85,7 @@ def show_worker(worker: dict[str, Any]) -> None:
     state = f":red[:material/error: lost, {seen}]" if worker["lost"] else f":green[:material/check_circle:] {seen}"
     if worker["stopped_at"] is not None:
         state = f":gray[:material/stop_circle: stopped, {seen}]"
-    facts = [f"**{formats.plain(worker['name'])}**", worker["device"], worker_words.activity(worker)]
+    facts = [f"**{formats.plain(worker['name'])}**", worker["device"], worker_words.describe_activity(worker)]
     with st.container(border=True):
         st.markdown(" · ".join(fact for fact in facts if fact != formats.NOTHING))
         st.caption(state)
@@ -94,7 +94,7 @@ def show_worker(worker: dict[str, Any]) -> None:
 
 
 @st.fragment(run_every="2s")
-def live() -> None:
+def draw_live() -> None:
     """The part of the page that updates itself."""
     runs = load_queue(actor.project.id)
     running = [run for run in runs if run["status"] == RunStatus.RUNNING]
@@ -132,4 +132,4 @@ def live() -> None:
             st.warning("No workers. Start one with `slimboard worker`.", icon=":material/warning:")
 
 
-live()
+draw_live()

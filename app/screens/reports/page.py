@@ -12,7 +12,7 @@ from app.components import wrapped_table
 from app.exports.document import Written, document
 from app.queries.reports import forget_reports, load_report, load_reports
 from app.queries.views import load_views
-from app.screens.reports.parser import Embedded, parts, written
+from app.screens.reports.parser import Embedded, parse, write_line
 from app.screens.reports.render import NotShownError, draw
 from app.text import formats, markdown
 from app.web import identity
@@ -21,7 +21,7 @@ from core.store.reports import ChangedMeanwhileError
 LONGEST = 200_000
 HELP = "Put each view on its own line: {{compare?runs=3,7}}, or the URL of a page in double braces."
 
-actor = identity.actor()
+actor = identity.require_actor()
 
 
 def show_list() -> None:
@@ -59,7 +59,7 @@ def show_report(report: dict[str, Any]) -> None:
             st.rerun()
         st.download_button(
             "HTML",
-            lambda: exported(report),
+            lambda: export(report),
             file_name=f"report-{report['id']}.html",
             mime="text/html",
             on_click="ignore",
@@ -70,7 +70,7 @@ def show_report(report: dict[str, Any]) -> None:
     if not report["text"].strip():
         st.info("This report is empty. Press Edit to write it.")
     with st.container(key="report"):
-        for number, part in enumerate(parts(report["text"])):
+        for number, part in enumerate(parse(report["text"])):
             if isinstance(part, str):
                 st.html(markdown.html(part))
             else:
@@ -82,7 +82,7 @@ def show_view(part: Embedded, number: int) -> None:
     try:
         drawn = draw(part, actor.project.id, st.context.theme.type or "light")
     except NotShownError as reason:
-        st.warning(f"{formats.plain(written(part.page, part.query))}: {formats.plain(str(reason))}")
+        st.warning(f"{formats.plain(write_line(part.page, part.query))}: {formats.plain(str(reason))}")
         return
     for table in drawn.tables:
         wrapped_table.show(table)
@@ -92,10 +92,10 @@ def show_view(part: Embedded, number: int) -> None:
         st.altair_chart(chart, key=f"chart {number}.{at}", width="stretch")
 
 
-def exported(report: dict[str, Any]) -> bytes:
+def export(report: dict[str, Any]) -> bytes:
     """The report as one HTML file."""
     blocks: list[Any] = []
-    for part in parts(report["text"]):
+    for part in parse(report["text"]):
         if isinstance(part, str):
             blocks.append(Written(markdown.html(part)))
             continue
@@ -104,7 +104,7 @@ def exported(report: dict[str, Any]) -> bytes:
         except NotShownError as reason:
             blocks.append(Written(markdown.html(f"*{formats.plain(str(reason))}*")))
             continue
-        tables = [table.map(wrapped_table.wrapping) for table in drawn.tables]
+        tables = [table.map(wrapped_table.wrap_cell) for table in drawn.tables]
         blocks += [*tables, Written(f"<p>{html.escape(drawn.words)}</p>"), *drawn.charts]
     return document(report["title"], blocks)
 
@@ -120,7 +120,7 @@ def edit(report: dict[str, Any]) -> None:
         view = views.get(st.session_state.pop("inserted", None))
         if view is not None:
             before = st.session_state.get(key, report["text"]).rstrip()
-            st.session_state[key] = f"{before}\n\n{written(view['page'], view['query'])}\n"
+            st.session_state[key] = f"{before}\n\n{write_line(view['page'], view['query'])}\n"
 
     st.selectbox(
         "Insert a saved view",

@@ -6,7 +6,7 @@
 import re
 from dataclasses import dataclass
 
-from app.web.query_string import PAGES, parameters
+from app.web.query_string import PAGES, parse_query
 
 _LINE = re.compile(r"\s*\{\{\s*(?:https?://[^/\s]+)?/?(\w*)\?(\S*?)\s*\}\}\s*")
 
@@ -21,15 +21,15 @@ class Embedded:
     @property
     def settings(self) -> dict[str, str | list[str]]:
         """The settings by URL parameter."""
-        return parameters(self.query)
+        return parse_query(self.query)
 
 
-def written(page: str, query: str) -> str:
+def write_line(page: str, query: str) -> str:
     """The line that embeds a view."""
     return f"{{{{{page}?{query}}}}}"
 
 
-def parts(text: str) -> list[str | Embedded]:
+def parse(text: str) -> list[str | Embedded]:
     """The text's parts in order; a line that names no page that can be embedded is Markdown."""
     found: list[str | Embedded] = []
     lines: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from app.charts import provenance as tree_chart
-from app.charts.deltas import deltas
+from app.charts.deltas import draw_deltas
 from app.charts.provenance_tree import grow
 from app.exports.document import Chart
 from app.queries import compare as compared
@@ -67,22 +67,22 @@ def _compare(settings: dict[str, Any], project_id: int) -> RenderedPart:
         raise NotShownError(str(error)) from error
     if len(items) < 2:
         raise NotShownError("Fewer than two of these runs exist here with a measured stage.")
-    latencies = latency.with_conditions(
+    latencies = latency.add_conditions(
         compared.load_latencies(tuple(zip(items["run_id"], items["stage_id"], strict=True)))
     )
-    offered, asked = latency.offered(latencies), _text(settings, "conditions")
+    offered, asked = latency.list_conditions(latencies), _text(settings, "conditions")
     kind = asked if asked in offered else next(iter(offered), None)
-    items = latency.timed(items, latencies, kind)
+    items = latency.join_latencies(items, latencies, kind)
     base = items.iloc[0].to_dict()
-    rows = tables.judged(items, base, compared.load_against(items, base))
-    drawn = RenderedPart([tables.summary(rows, base)], words=f"Latency conditions: {kind}." if kind else "")
+    rows = tables.judge(items, base, compared.load_against(items, base))
+    drawn = RenderedPart([tables.summarize(rows, base)], words=f"Latency conditions: {kind}." if kind else "")
     if kind and rows["disturbed"].eq(True).any():
         drawn.words += f" {DISTURBED}"
     judged = rows.dropna(subset=["delta"])
     if not judged.empty:
         names = {row["item"]: stage_references.title(row["item"], row["label"]) for row in items.to_dict("records")}
         judged = judged.assign(name=judged["item"].map(names), verdict=judged["verdict"].map(tables.VERDICTS))
-        drawn.charts.append(deltas(judged, base["score_name"], base["score_unit"], names[base["item"]]))
+        drawn.charts.append(draw_deltas(judged, base["score_name"], base["score_unit"], names[base["item"]]))
     return drawn
 
 
@@ -105,7 +105,7 @@ def _runs(settings: dict[str, Any], project_id: int) -> RenderedPart:
     heads = [column.name for column in runs_table.COLUMNS]
     n_found = count_runs(chosen)
     words = f"The first {len(runs)} of {formats.plural(n_found, 'run')}." if n_found > len(runs) else ""
-    table = pd.DataFrame([row.cells for row in runs_table.table(runs)], columns=heads)
+    table = pd.DataFrame([row.cells for row in runs_table.make_table(runs)], columns=heads)
     return RenderedPart([table.drop(columns=["Owner", "Duration"])], words=words)
 
 
@@ -114,11 +114,11 @@ def _provenance(settings: dict[str, Any], project_id: int, ground: str) -> Rende
     family = load_family(project_id, named, MOST_ROWS, relatives=True)
     if not named or family.stages.empty:
         raise NotShownError("A provenance tree in a report must name existing runs, as in provenance?of=12.")
-    return RenderedPart(charts=[tree_chart.provenance(grow(family.stages, family.sources), named, ground)])
+    return RenderedPart(charts=[tree_chart.draw_provenance(grow(family.stages, family.sources), named, ground)])
 
 
 def _tradeoffs(settings: dict[str, Any], project_id: int) -> RenderedPart:
-    found = tradeoffs.chart(settings, project_id)
+    found = tradeoffs.draw_chart(settings, project_id)
     if found is None:
         raise NotShownError("No matching stage has both quantities.")
     return RenderedPart(charts=[found])

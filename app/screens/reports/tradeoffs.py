@@ -16,7 +16,7 @@ from core.store.tradeoffs.filters import PointFilter
 from core.store.tradeoffs.thinning import Logs
 
 
-def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:
+def draw_chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None:
     """The chart, None if no stage has both quantities; unset parameters have the page's defaults."""
     tasks = tradeoffs.load_tasks(project_id)
     if tasks.empty:
@@ -36,9 +36,9 @@ def chart(settings: Mapping[str, Any], project_id: int) -> alt.LayerChart | None
     points = tradeoffs.load_points(chosen, x.column, y.column, logs, as_one=settings.get("seeds") != "each")
     if points.empty:
         return None
-    asked = [field for field in limits.fields(task) if field.name in settings]
+    asked = [field for field in limits.list_fields(task) if field.name in settings]
     bounds = {field.column: field.bound(float(settings[field.name])) for field in asked}
-    return charts.scatter(
+    return charts.draw_scatter(
         annotate(points, x, y, bounds, axes),
         x,
         y,

@@ -45,7 +45,9 @@ def show(run: dict[str, Any], stages: pd.DataFrame) -> None:
             st.markdown(f"**{name}**  \n:small[packed weights {packed}, {files} · {_reload(stage)}]", width="stretch")
             if not here:
                 continue
-            st.link_button("Download", downloads.link(stage["key"], _folder(run, stage)), icon=":material/download:")
+            st.link_button(
+                "Download", downloads.make_link(stage["key"], _folder(run, stage)), icon=":material/download:"
+            )
     there = [stage for stage in rows if pd.notna(stage["artifact_bytes"])]
     if there:
         _show_code(run, there[0])

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from app.text import formats
-from app.text.stages import NO_KERNEL, marked
+from app.text.stages import NO_KERNEL, mark_disturbed
 
 SPARSE = 0.1  # share of zeros from which a stage counts as sparse
 FEW_BITS = 16.0  # nominal bits below which a stage counts as quantized
@@ -37,11 +37,11 @@ class NominalClaim:
             "Nominal size": formats.size(self.ideal_bytes),
             "Packed size": formats.size(self.packed_bytes),
             "Packed / nominal": formats.ratio(self.packed_bytes / self.ideal_bytes if self.ideal_bytes else None),
-            "Measured speed-up": marked(formats.ratio(self.speed_up), self.disturbed),
+            "Measured speed-up": mark_disturbed(formats.ratio(self.speed_up), self.disturbed),
         }
 
 
-def claims(stages: pd.DataFrame, timed: set[int]) -> list[NominalClaim]:
+def list_claims(stages: pd.DataFrame, timed: set[int]) -> list[NominalClaim]:
     """The claims of a run's trained, compressed stages; `timed` are the positions with any latency.
 
     `stages` have a latency's `ratio`, `ratio_high` and `disturbed` in addition to their own columns.
@@ -75,7 +75,7 @@ def _warnings(stage: dict[str, Any], timed: set[int], ideal: float) -> list[str]
     if stage["position"] not in timed:
         found.append(NO_KERNEL)
     elif pd.notna(stage["ratio"]) and not _is_faster(stage) and (sparse or quantized):
-        found.append(marked(f"{'sparse' if sparse else 'quantized'} but not faster", bool(stage["disturbed"])))
+        found.append(mark_disturbed(f"{'sparse' if sparse else 'quantized'} but not faster", bool(stage["disturbed"])))
     if ideal and stage["size_bytes"] / ideal > LARGER:
         found.append("packed size above nominal")
     return found

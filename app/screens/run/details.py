@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.charts.layers import layer_chart, quantities, titled
+from app.charts.layers import draw_layers, list_quantities, make_title
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
-from app.text.stages import layer_table, missed_table, name_of
+from app.text.stages import make_layer_table, make_missed_table, name_of
 from core.measured import reached_share
 from core.spec.model import RunSpec
 
@@ -26,19 +26,19 @@ def show_layers(stages: pd.DataFrame) -> None:
         return
     chosen = st.selectbox("Step", list(found), index=len(found) - 1, key="layers_of")
     layers = found[chosen]
-    numbers = quantities(layers)
+    numbers = list_quantities(layers)
     if numbers and len(layers) > 1:
         shown = st.segmented_control(
-            "Quantity", numbers, default=numbers[0], required=True, format_func=titled, key=f"shown_{chosen}"
+            "Quantity", numbers, default=numbers[0], required=True, format_func=make_title, key=f"shown_{chosen}"
         )
-        st.altair_chart(layer_chart(layers, shown or numbers[0]), width="stretch")
-    st.dataframe(layer_table(layers), hide_index=True)
+        st.altair_chart(draw_layers(layers, shown or numbers[0]), width="stretch")
+    st.dataframe(make_layer_table(layers), hide_index=True)
 
 
 def _show_missed(stages: pd.DataFrame) -> None:
     for stage in stages.to_dict("records"):
         details = stage["details"] if isinstance(stage["details"], dict) else {}
-        share, missed = reached_share(details), missed_table(details)
+        share, missed = reached_share(details), make_missed_table(details)
         if share is None or missed.empty:
             continue
         with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
@@ -81,7 +81,8 @@ def _images(items: list[dict[str, Any]]) -> None:
         for column, item in zip(st.columns(PER_ROW), items[start : start + PER_ROW], strict=False):
             column.image(base64.b64decode(item["image"]), width="stretch")
             label, predicted = formats.plain(str(item["label"])), formats.plain(str(item["predicted"]))
-            column.caption(f"**{label}**, predicted **{predicted}**  \n{_loss(item)}")
+            losses = f"{_loss(item, 'nats')}, was {formats.number(item['reference_nats'])}"
+            column.caption(f"**{label}**, predicted **{predicted}**  \n{losses}")
 
 
 def _texts(items: list[dict[str, Any]]) -> None:
@@ -93,15 +94,15 @@ def _texts(items: list[dict[str, Any]]) -> None:
             {
                 "Text": item["text"],
                 **answers,
-                "Loss": f"{formats.number(item['nats'])} nats",
-                "Reference loss": f"{formats.number(item['reference_nats'])} nats",
+                "Loss": _loss(item, "nats"),
+                "Reference loss": _loss(item, "reference_nats"),
             }
         )
     st.dataframe(rows, hide_index=True, row_height=70, column_config={"Text": st.column_config.Column(width="large")})
 
 
-def _loss(item: dict[str, Any]) -> str:
-    return f"{formats.number(item['nats'])} nats, was {formats.number(item['reference_nats'])}"
+def _loss(item: dict[str, Any], name: str) -> str:
+    return f"{formats.number(item[name])} {formats.plain(item.get('unit', 'nats'))}"
 
 
 def show_spec(run: dict[str, Any]) -> None:
@@ -112,11 +113,11 @@ def show_spec(run: dict[str, Any]) -> None:
         st.code(RunSpec.parse(run["spec"]).to_yaml(), language="yaml")
     with right:
         st.markdown("**Environment**")
-        rows = {formats.plain(name): formats.plain(value) for name, value in environment(run).items()}
+        rows = {formats.plain(name): formats.plain(value) for name, value in describe_environment(run).items()}
         st.table(rows, border="horizontal")
 
 
-def environment(run: dict[str, Any]) -> dict[str, str]:
+def describe_environment(run: dict[str, Any]) -> dict[str, str]:
     """Seed, hardware, versions, commit and compute time, as text."""
     hardware: dict[str, Any] = run["hardware"] or {}
     versions: dict[str, Any] = hardware.get("versions") or {}

@@ -17,6 +17,6 @@ REMEDIES = {
 }
 
 
-def remedy(failure: FailureClass | None) -> str:
+def find_remedy(failure: FailureClass | None) -> str:
     """What to do next."""
     return REMEDIES[failure] if failure else "See the log. Requeue the run, or clone it with other settings."

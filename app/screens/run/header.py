@@ -13,7 +13,7 @@ from app.components.stars import set_stars
 from app.queries import run_details
 from app.queries.runs import forget_runs
 from app.queries.stars import load_stars
-from app.screens.run.failures import remedy
+from app.screens.run.failures import find_remedy
 from app.text import formats
 from app.web import navigation
 from core.store.models import RunStatus
@@ -59,7 +59,7 @@ def show_state(run: dict[str, Any]) -> None:
         failure = run["failure"]
         message = formats.plain(_shortened(run["failure_message"]))
         what = f"**Failed: {failure.value if failure else 'unknown'}.** {message[:1].upper()}{message[1:]}"
-        st.error(f"{what}  \n{remedy(failure)}", icon=":material/error:")
+        st.error(f"{what}  \n{find_remedy(failure)}", icon=":material/error:")
     elif run["status"] == RunStatus.CANCELLED:
         st.warning("Cancelled. Finished stages are kept; requeue the run to continue.", icon=":material/cancel:")
 

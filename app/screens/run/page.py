@@ -3,11 +3,11 @@
 import streamlit as st
 
 from app.queries import run_details
-from app.screens.run import artifact, champions, details, header, notes, progress, results
+from app.screens.run import artifact, champions, details, header, notes, progress, results, sensitivity
 from app.text import stages as words
 from app.web import identity, navigation
 
-actor = identity.actor()
+actor = identity.require_actor()
 asked = st.query_params.get("run", "")
 run = run_details.load_run(int(asked), actor.project.id) if asked.isdecimal() else None
 if run is None:
@@ -20,7 +20,7 @@ run_id: int = run["id"]
 st.set_page_config(page_title=f"Run {run_id} · Slimboard")
 was_unfinished = run_details.is_unfinished(run)
 FORMER_TABS = {"Mistakes": "Regressions"}
-TABS = ("Stages", "Curves", "Log", "Layers", "Regressions", "Spec", "Artifacts", "Notes")
+TABS = ("Stages", "Curves", "Log", "Layers", "Sensitivity", "Regressions", "Spec", "Artifacts", "Notes")
 linked = st.query_params.get("show", st.query_params.get("tab"))
 current = FORMER_TABS.get(linked or "", linked)
 if current in TABS and current != st.query_params.get("tab"):  # a link of an earlier release
@@ -39,12 +39,12 @@ def show() -> None:
     header.show_title(run, actor)
     header.show_state(run)
     stages = run_details.load_stages(run_id)
-    latencies = words.with_conditions(run_details.load_latencies(run_id))
+    latencies = words.add_conditions(run_details.load_latencies(run_id))
     conditions = list(dict.fromkeys(latencies["conditions"]))
     chosen = st.session_state.get("conditions")
     seen = chosen if chosen in conditions else next(iter(conditions), None)
     if not stages.empty:
-        results.show_summary(words.with_latency(stages, latencies, seen))
+        results.show_summary(words.add_latency(stages, latencies, seen))
     tabs = dict(zip(TABS, st.tabs(TABS, key="tab", bind="query-params"), strict=True))
     opened = next((name for name, tab in tabs.items() if tab.open), TABS[0])
     with tabs[opened]:
@@ -57,6 +57,8 @@ def show() -> None:
             progress.show_log(run_id)
         elif opened == "Layers":
             details.show_layers(stages)
+        elif opened == "Sensitivity":
+            sensitivity.show(run, stages, actor)
         elif opened == "Regressions":
             details.show_regressions(stages)
         elif opened == "Spec":

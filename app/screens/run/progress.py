@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from app.charts.curves import curve
+from app.charts.curves import draw_curve
 from app.queries import run_details
 from app.text import formats
-from app.text.stages import curve_title, name_of
+from app.text.stages import make_curve_title, name_of
 
 LEVELS = {"error": "red", "warning": "orange", "info": "", "output": "gray"}
 LINES = 400
@@ -40,7 +40,9 @@ def show_curves(run_id: int, stages: pd.DataFrame) -> None:
         columns = st.columns(min(3, max(2, len(shown))))
         for index, name in enumerate(shown):
             points = run_details.load_curve(run_id, f"{position}/{name}")
-            columns[index % len(columns)].altair_chart(curve(points, curve_title(name), smooth=smooth, log=log))
+            columns[index % len(columns)].altair_chart(
+                draw_curve(points, make_curve_title(name), smooth=smooth, log=log)
+            )
 
 
 def show_log(run_id: int) -> None:

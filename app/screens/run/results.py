@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.axes import AXES, Axis, score_axis
-from app.charts.waterfall import changes, waterfall
+from app.charts.waterfall import changes, draw_waterfall
 from app.components import wrapped_table
 from app.screens.run import claims as claimed
 from app.screens.run import significance
@@ -30,7 +30,7 @@ def show(stages: pd.DataFrame, latencies: pd.DataFrame, conditions: list[str], s
     if len(conditions) > 1:
         seen = st.selectbox("Latency conditions", conditions, key="conditions")
     timed = set(latencies.get("position", []))
-    known = words.with_latency(stages, latencies, seen)
+    known = words.add_latency(stages, latencies, seen)
     show_table(known, timed)
     show_waterfalls(known)
     show_claims(known, timed)
@@ -62,7 +62,7 @@ def _latency_card(column: Any, last: dict[str, Any]) -> None:
     ratio = None if pd.isna(last["ratio"]) else last["ratio"]
     note, colour = words.NO_KERNEL if p50 is None else "", "off"
     if ratio is not None:
-        note = words.marked(formats.time_change(ratio), last["disturbed"])
+        note = words.mark_disturbed(formats.time_change(ratio), last["disturbed"])
         colour = "off" if last["disturbed"] else _better(ratio, last["ratio_low"], last["ratio_high"])
     _card(column, "Latency (median)", formats.milliseconds(p50), note, colour, help=AGAINST)
 
@@ -87,9 +87,9 @@ def _better(ratio: float | None, low: float, high: float) -> str:
 def show_table(stages: pd.DataFrame, timed: set[int]) -> None:
     """All stages; untrained ones in grey, because their score is meaningless."""
     grey = (~stages["trained"]).tolist()
-    wrapped_table.show(words.stage_table(stages, timed), grey)
+    wrapped_table.show(words.make_stage_table(stages, timed), grey)
     notes = []
-    notes += words.checkpoint_notes(stages)
+    notes += words.list_checkpoint_notes(stages)
     if any(grey):
         notes.append("Grey stages are untrained and left out of all charts.")
     if (stages["position"] < 0).any():
@@ -111,14 +111,14 @@ def show_fidelity(stages: pd.DataFrame) -> None:
     if compared.empty:
         return
     st.subheader("Fidelity to the reference", anchor=False)
-    wrapped_table.show(words.fidelity_table(stages))
+    wrapped_table.show(words.make_fidelity_table(stages))
     st.caption(FIDELITY)
 
 
 def show_costs(stages: pd.DataFrame) -> None:
     """Compute and memory of each stage."""
     st.subheader("Compute and memory", anchor=False)
-    wrapped_table.show(words.cost_table(stages), (~stages["trained"]).tolist())
+    wrapped_table.show(words.make_cost_table(stages), (~stages["trained"]).tolist())
 
 
 def show_waterfalls(stages: pd.DataFrame) -> None:
@@ -142,23 +142,23 @@ def _show_waterfall(drawn: pd.DataFrame, axis: Axis, *, is_score: bool) -> None:
         return
     certainties, notes = None, []
     if is_score:
-        certainties = significance.of_scores(known)
+        certainties = significance.judge_scores(known)
         notes.append("Pale: not significant (paired test against the previous stage) or not tested.")
     elif axis is AXES["p50_ms"]:
-        certainties = significance.of_times(known)
+        certainties = significance.judge_times(known)
         notes.append("Pale: disturbed, or not significant (the 95 % intervals of the relative latencies overlap).")
     if (changes(known, axis, certainties)["strength"] == 1).all():
         notes.clear()
     if axis is AXES["p50_ms"] and len(known) < len(drawn):
         notes.append("Stages without a kernel on this worker are not timed.")
-    st.altair_chart(waterfall(known, axis, certainties, zero=not is_score))
+    st.altair_chart(draw_waterfall(known, axis, certainties, zero=not is_score))
     if notes:
         st.caption(" ".join(notes))
 
 
 def show_claims(stages: pd.DataFrame, timed: set[int]) -> None:
     """Nominal bits and sparsity next to packed size and measured speed-up."""
-    found = claimed.claims(stages, timed)
+    found = claimed.list_claims(stages, timed)
     if not found:
         return
     st.subheader("Nominal vs measured", anchor=False)
@@ -174,6 +174,6 @@ def show_latencies(latencies: pd.DataFrame, stages: pd.DataFrame) -> None:
     if latencies.empty:
         return
     with st.expander(f"All latencies ({len(latencies)})", icon=":material/timer:"):
-        st.dataframe(words.latency_table(latencies, stages), hide_index=True)
+        st.dataframe(words.make_latency_table(latencies, stages), hide_index=True)
         where = formats.plain(f"On {latencies.iloc[0]['hardware']}, {latencies.iloc[0]['software']}")
         st.caption(f"{where}. Stage and reference were timed in turn, so that drift affects both equally.")

@@ -16,7 +16,7 @@ CHANCE = Certainty(False, "not significant: the 95 % intervals overlap")
 SURE = Certainty(True, "significant: the 95 % intervals do not overlap")
 
 
-def of_scores(stages: pd.DataFrame) -> dict[int, Certainty]:
+def judge_scores(stages: pd.DataFrame) -> dict[int, Certainty]:
     """By position, the result of the paired test of a stage against the previous one."""
     return {
         position: Certainty(p_value < SIGNIFICANT, formats.significance(p_value))
@@ -24,7 +24,7 @@ def of_scores(stages: pd.DataFrame) -> dict[int, Certainty]:
     }
 
 
-def of_times(stages: pd.DataFrame) -> dict[int, Certainty]:
+def judge_times(stages: pd.DataFrame) -> dict[int, Certainty]:
     """By position, whether a stage is significantly faster or slower than the previous one.
 
     Both were timed in turn with the reference: the change is significant if the intervals of their relative latencies

@@ -24,7 +24,7 @@ from core.store.models import RunStatus
 
 FILTERS = {"model": "models", "task": "tasks", "technique": "techniques", "owner": "owners", "tag": "tags"}
 
-actor = identity.actor()
+actor = identity.require_actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Runs")
     st.space("stretch")
@@ -111,7 +111,7 @@ def sort(order: str) -> None:
 with listing:
     ticked = row_table.show(
         table.COLUMNS,
-        table.table(runs, stars=stars),
+        table.make_table(runs, stars=stars),
         key="runs",  # the same for all rows, so that a click on a header of the previous table still counts
         caption="Runs",
         order=order,
@@ -187,6 +187,6 @@ with bar:
         )
     buttons.show(
         "slimboard-runs",
-        buttons.tables(lambda: frames.listed(read_all_runs(chosen, order))),
+        buttons.offer_table(lambda: frames.frame_runs(read_all_runs(chosen, order))),
         f"All {formats.plural(found, 'run')} that match the filters, as raw numbers.",
     )

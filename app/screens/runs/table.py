@@ -32,7 +32,7 @@ COLUMNS = (
 )
 
 
-def table(runs: list[dict[str, Any]], now: float | None = None, stars: Container[int] = ()) -> list[Row]:
+def make_table(runs: list[dict[str, Any]], now: float | None = None, stars: Container[int] = ()) -> list[Row]:
     """One row per run: what it is, its status, and the result of its last stage; runs in `stars` get a star."""
     at = time.time() if now is None else now
     return [Row(run["id"], _cells(run, at, starred=run["id"] in stars)) for run in runs]

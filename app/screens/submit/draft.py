@@ -213,7 +213,7 @@ def _method(item: Any) -> Any:
     return {step.technique: dict(step.settings)}
 
 
-def dense_companion(spec: RunSpec, catalogue: Catalogue) -> dict[str, Any] | None:
+def make_dense_companion(spec: RunSpec, catalogue: Catalogue) -> dict[str, Any] | None:
     """The reference to offer if no stage of the recipe is trained and uncompressed: the same model, trained densely.
 
     None if the spec names a reference, its model is already trained, or it trains before compressing or never.

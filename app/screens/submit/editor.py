@@ -32,7 +32,7 @@ class Preset:
     text: str
 
 
-def presets() -> list[Preset]:
+def read_presets() -> list[Preset]:
     """The shipped presets by file name; the first comment line is the title, the rest the description."""
     found = []
     for file in sorted(PRESETS.glob("*.yaml")):
@@ -42,10 +42,10 @@ def presets() -> list[Preset]:
     return found
 
 
-def current() -> Draft:
+def read_draft() -> Draft:
     """The draft being edited; a new session starts with the first preset."""
     if "draft" not in st.session_state:
-        _start(presets()[0])
+        _start(read_presets()[0])
     draft: Draft = st.session_state["draft"]
     return draft
 
@@ -58,8 +58,8 @@ def _start(preset: Preset) -> None:
 
 def start_from_preset(draft: Draft, key: str) -> None:
     """Replace the draft with the chosen preset, if it is still the one that was shown."""
-    if draft is current():
-        _start(next(preset for preset in presets() if preset.title == st.session_state[key]))
+    if draft is read_draft():
+        _start(next(preset for preset in read_presets() if preset.title == st.session_state[key]))
 
 
 def clone(run_id: int, project_id: int) -> None:
@@ -73,7 +73,7 @@ def clone(run_id: int, project_id: int) -> None:
 
 def clone_chosen(draft: Draft, key: str, project_id: int) -> None:
     """Replace the draft with the chosen run's spec, if it is still the one that was shown."""
-    if draft is current():
+    if draft is read_draft():
         clone(st.session_state[key], project_id)
 
 
@@ -94,7 +94,7 @@ def take_yaml(draft: Draft, shown: str, key: str) -> None:
     A field that shows a text other than the draft's belongs to an outdated page: its content is not an edit.
     """
     typed = st.session_state[key]
-    if draft is not current() or shown != draft.to_yaml() or typed == shown:
+    if draft is not read_draft() or shown != draft.to_yaml() or typed == shown:
         return
     try:
         spec = RunSpec.from_yaml(typed)
@@ -108,7 +108,7 @@ def submit(actor: Actor, draft: Draft, last: int | None) -> None:
     """Queue the current draft, once per click on a page that shows the `last` run."""
     catalogue = load_catalogue()
     spec, problems = draft.check(catalogue)
-    if draft is not current() or draft.submitted != last or draft.unread or problems or spec is None:
+    if draft is not read_draft() or draft.submitted != last or draft.unread or problems or spec is None:
         return
     if load_answer(spec.hash):
         return  # the page is redrawn, with the worker's validation errors at their fields

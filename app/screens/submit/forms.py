@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from app.screens.submit.widgets import FormPlace, draw, show_problem
-from app.text.schema import Field, fields, starting_settings
+from app.text.schema import Field, list_fields, starting_settings
 from core.spec.catalogue import Catalogue
 
 COLUMNS = 3
@@ -19,9 +19,9 @@ _WIDE = ("model", "methods", "runtimes", "object")
 _SCHEMES = {"hf": "Hugging Face or folder", "run": "An earlier run"}
 
 
-def settings_form(schema: Mapping[str, Any], place: FormPlace) -> None:
+def draw_settings(schema: Mapping[str, Any], place: FormPlace) -> None:
     """Draw a widget for each setting of a schema; values other than the default are written to the draft."""
-    drawn = fields(schema)
+    drawn = list_fields(schema)
     simple = [field for field in drawn if field.kind not in _WIDE]
     for start in range(0, len(simple), COLUMNS):
         for column, field in zip(st.columns(COLUMNS), simple[start : start + COLUMNS], strict=False):
@@ -63,7 +63,7 @@ def _methods_form(field: Field, place: FormPlace) -> None:
         choices,
         index=None,
         placeholder="Add a method: search by name or family",
-        format_func=lambda name: technique_title(catalogue, name),
+        format_func=lambda name: make_title(catalogue, name),
         filter_mode="contains",
         key=key,
         on_change=place.edit,
@@ -72,7 +72,7 @@ def _methods_form(field: Field, place: FormPlace) -> None:
     )
 
 
-def technique_title(catalogue: Catalogue, name: str) -> str:
+def make_title(catalogue: Catalogue, name: str) -> str:
     """A technique as an option: its name, family and summary."""
     entry = catalogue.techniques[name]
     return f"{name} · {entry['family']} · {entry['summary']}"
@@ -97,7 +97,7 @@ def _method_form(field: Field, place: FormPlace, index: int, item: Any) -> None:
         show_problem(place.problem(f"{field.name}[{index}]"))
         return
     st.caption(entry["summary"])
-    settings_form(entry["schema"], place.inside(field.name, index, name))
+    draw_settings(entry["schema"], place.inside(field.name, index, name))
 
 
 def _add_method(place: FormPlace, name: str, key: str) -> None:
@@ -136,7 +136,7 @@ def _runtimes_form(field: Field, place: FormPlace) -> None:
             continue
         with st.container(border=True):
             st.markdown(f"**{name}**")
-            settings_form(schema, place.inside(field.name, index, name))
+            draw_settings(schema, place.inside(field.name, index, name))
 
 
 def _choose_runtimes(place: FormPlace, field: Field, key: str) -> None:
@@ -172,7 +172,7 @@ def _model_setting(field: Field, place: FormPlace) -> None:
         else:
             st.markdown(f"**{field.label}** *", help=field.description or None)
         if isinstance(value, (str, dict)):
-            model_form(place.inside(field.name), "Source")
+            draw_model(place.inside(field.name), "Source")
         else:
             show_problem(place.problem(field.name))
 
@@ -185,7 +185,7 @@ def _give_model(place: FormPlace, name: str, key: str) -> None:
     place.part.redraw()
 
 
-def model_form(place: FormPlace, label: str) -> None:
+def draw_model(place: FormPlace, label: str) -> None:
     """A model: its source, and the settings of the source's schema."""
     source = str(place.values.get("source", ""))
     options = [f"stage:{n}" for n in range((place.stages if place.stages is not None else -1) + 1)]
@@ -194,19 +194,19 @@ def model_form(place: FormPlace, label: str) -> None:
     show_problem(place.problem("source"))
     found = place.catalogue.source("models", source)
     if found is not None:
-        settings_form(found[1]["schema"], place)
+        draw_settings(found[1]["schema"], place)
     if place.values.get("recipe"):
         names = [next(iter(step)) if isinstance(step, dict) else step for step in place.values["recipe"]]
         st.caption(f"with the recipe {' → '.join(names)} (edit it in the YAML)")
 
 
-def task_form(place: FormPlace, label: str) -> None:
+def draw_task(place: FormPlace, label: str) -> None:
     """A task: its source, and the settings of the source's schema."""
     _source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
     show_problem(place.problem("source"))
     found = place.catalogue.source("tasks", str(place.values.get("source", "")))
     if found is not None:
-        settings_form(found[1]["schema"], place)
+        draw_settings(found[1]["schema"], place)
 
 
 def _source_form(place: FormPlace, label: str, options: list[str], entries: Mapping[str, Any]) -> None:

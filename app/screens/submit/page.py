@@ -8,7 +8,7 @@ import streamlit as st
 from app.queries.catalogue import load_catalogue
 from app.queries.runs import load_answer, load_estimate, load_identical, load_run_titles
 from app.screens.submit import editor, forms, uploads
-from app.screens.submit.draft import DraftPart, Step, dense_companion
+from app.screens.submit.draft import DraftPart, Step, make_dense_companion
 from app.screens.submit.widgets import FormPlace, show_problem
 from app.text import formats
 from app.web import identity
@@ -16,7 +16,7 @@ from core.spec.model import LimitSpec, MeasureSpec
 
 DEVICES = ["any", "cpu", "gpu"]
 
-actor = identity.actor()
+actor = identity.require_actor()
 catalogue = load_catalogue()
 done_runs = load_run_titles(actor.project.id, only_done=True)
 
@@ -25,7 +25,7 @@ if wanted.isdecimal() and st.session_state.get("cloned") != wanted:
     st.session_state["cloned"] = wanted
     editor.clone(int(wanted), actor.project.id)
 
-draft = editor.current()
+draft = editor.read_draft()
 spec, problems = draft.check(catalogue)
 if spec is not None and not problems:
     problems = load_answer(spec.hash) or []
@@ -62,7 +62,7 @@ def step_buttons(index: int, step: Step) -> None:
 
 
 st.title("Submit a run")
-presets = {preset.title: preset for preset in editor.presets()}
+presets = {preset.title: preset for preset in editor.read_presets()}
 titles = dict(load_run_titles(actor.project.id))
 preset_key, clone_key = f"{draft.edition}.preset", f"{draft.edition}.clone"
 start, clone = st.columns([5, 3], gap="large")
@@ -98,15 +98,15 @@ left, right = st.columns([5, 3], gap="large")
 with left:
     st.subheader("Model")
     with st.container(border=True):
-        forms.model_form(place(draft.model, "model"), "Source")
-        uploads.model_upload(draft)
+        forms.draw_model(place(draft.model, "model"), "Source")
+        uploads.draw_model_upload(draft)
 
     st.subheader("Task")
     with st.container(border=True):
-        forms.task_form(place(draft.task, "task"), "Source")
-        uploads.task_upload(draft)
+        forms.draw_task(place(draft.task, "task"), "Source")
+        uploads.draw_task_upload(draft)
         if st.toggle("Preview the data", key="preview"):
-            uploads.task_preview(draft.task.values)
+            uploads.draw_task_preview(draft.task.values)
 
     st.subheader("Recipe")
     if not draft.steps:
@@ -130,7 +130,7 @@ with left:
             else:
                 show_problem(next((p for p in problems if p.field == field), None))
                 inside = place(step, step.technique, f"{field}.{step.technique}", stages=index)
-                forms.settings_form(entry["schema"], inside)
+                forms.draw_settings(entry["schema"], inside)
     steps = [name for name, entry in catalogue.techniques.items() if "step" in entry["forms"]]
     add_key = f"{draft.edition}.add.step"
     st.selectbox(
@@ -138,7 +138,7 @@ with left:
         sorted(steps, key=lambda name: (catalogue.techniques[name]["family"], name)),
         index=None,
         placeholder="Add a step: search by technique or family",
-        format_func=lambda name: forms.technique_title(catalogue, name),
+        format_func=lambda name: forms.make_title(catalogue, name),
         filter_mode="contains",
         key=add_key,
         on_change=draft.edit,
@@ -148,7 +148,7 @@ with left:
 
     st.subheader("Measurement")
     with st.expander("What is measured", icon=":material/speed:"):
-        forms.settings_form(MeasureSpec.model_json_schema(), place(draft.measure, "measure"))
+        forms.draw_settings(MeasureSpec.model_json_schema(), place(draft.measure, "measure"))
     with st.expander(
         "Reference" + (" (chosen)" if draft.reference else " (automatic)"), icon=":material/compare_arrows:"
     ):
@@ -156,10 +156,10 @@ with left:
         if draft.reference is None:
             st.button("Choose another reference", **click("refer", draft.refer, {"source": "stage:0"}))
         else:
-            forms.model_form(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
+            forms.draw_model(place(draft.reference, "reference", stages=len(draft.steps)), "Reference")
             st.button("Choose automatically", **click("refer", draft.refer, None))
     with st.expander("Limits", icon=":material/timer:"):
-        forms.settings_form(LimitSpec.model_json_schema(), place(draft.limits, "limits"))
+        forms.draw_settings(LimitSpec.model_json_schema(), place(draft.limits, "limits"))
 
 with right, st.container(key="summary"):
     values = draft.general.values
@@ -189,7 +189,7 @@ with right, st.container(key="summary"):
                 icon=":material/content_copy:",
             )
             st.page_link("screens/run/page.py", label=f"Open run {run_id}", query_params={"run": str(run_id)})
-        companion = dense_companion(spec, catalogue)
+        companion = make_dense_companion(spec, catalogue)
         if companion is not None:
             st.warning(
                 "No stage of this recipe is trained and uncompressed, so there is no baseline. "

@@ -13,13 +13,13 @@ from app.text import formats
 from core.errors import SpecError
 from core.settings import settings
 from core.spec.model import TaskSpec
-from core.tasks.preview import Preview, preview
+from core.tasks.preview import Preview, load_preview
 from core.tasks.upload import save_data_uploads, save_model_upload
 
 Files = Sequence[tuple[str, BinaryIO]]
 
 
-def model_upload(draft: Draft) -> None:
+def draw_model_upload(draft: Draft) -> None:
     """Upload a model: the files written by `save_pretrained`, or a zip of them."""
     with _form("Upload a model", "Use this model", "model", draft.model, _save_model) as key:
         st.file_uploader(
@@ -30,7 +30,7 @@ def model_upload(draft: Draft) -> None:
         )
 
 
-def task_upload(draft: Draft) -> None:
+def draw_task_upload(draft: Draft) -> None:
     """Upload data: a text, a table, or a zip with one folder of images per class."""
     with _form("Upload data", "Use this data", "task", draft.task, _save_data) as key:
         st.file_uploader(
@@ -77,14 +77,14 @@ def _use(key: str, name: str, save: Callable[[Files], dict[str, str]]) -> None:
     except SpecError as error:
         st.session_state[f"{key}.problems"] = error.problems
         return
-    draft = editor.current()
+    draft = editor.read_draft()
     part: DraftPart = getattr(draft, name)
     part.values = dict(values)
     part.redraw()
     draft.unread = None
 
 
-def task_preview(task: Mapping[str, Any]) -> None:
+def draw_task_preview(task: Mapping[str, Any]) -> None:
     """Counts, classes and examples of the task's data."""
     try:
         found = _preview(dict(task))
@@ -107,7 +107,7 @@ def task_preview(task: Mapping[str, Any]) -> None:
 
 @st.cache_data(ttl=600, max_entries=20, show_spinner="Reading the data …")
 def _preview(task: dict[str, Any]) -> Preview:
-    return preview(TaskSpec.model_validate(task))
+    return load_preview(TaskSpec.model_validate(task))
 
 
 def _examples(found: Preview) -> None:

@@ -76,7 +76,7 @@ def look_at_disk(address: str) -> Disk:
     return Disk(address, usage.free, usage.total)
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Software versions of the front end."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -87,7 +87,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def troubles(
+def find_troubles(
     queue: Queue,
     disk: Disk,
     revision: tuple[str | None, str | None],
@@ -99,7 +99,7 @@ def troubles(
     if revision[0] != revision[1]:
         what = f"The store's schema is {revision[0] or 'empty'}, but this version needs {revision[1]}."
         found.append(Trouble(what, "Run `slimboard migrate`, then restart the front end and the workers."))
-    if not any(worker_words.state(worker) == "running" for worker in workers):
+    if not any(worker_words.describe_state(worker) == "running" for worker in workers):
         what = "No worker is running, so queued runs cannot start."
         found.append(Trouble(what, "Start one with `slimboard worker --device cpu`."))
     for worker in workers:
@@ -119,7 +119,7 @@ def troubles(
     return found
 
 
-def schema_line(found: str | None, expected: str | None) -> str:
+def describe_schema(found: str | None, expected: str | None) -> str:
     """The store's schema revision, and whether it fits this version."""
     revision = found or "empty"
     return f"{revision} (current)" if found == expected else f"{revision} (this version needs {expected})"

@@ -17,12 +17,12 @@ from app.web import identity
 from core.settings import settings
 from core.store.models import Role
 
-actor = identity.actor()
+actor = identity.require_actor()
 store = load_store_state()
 workers = load_workers()
 queue = checks.ask_queue(settings().redis_url)
 disk = checks.look_at_disk(settings().artifacts_url)
-troubles = checks.troubles(queue, disk, store["revision"], workers, load_waiting())
+troubles = checks.find_troubles(queue, disk, store["revision"], workers, load_waiting())
 
 head, again = st.columns([6, 1], vertical_alignment="bottom")
 head.title("System")
@@ -54,11 +54,11 @@ if workers:
         {
             "Worker": worker["name"],
             "Device": worker["device"],
-            "State": worker_words.state(worker),
-            "Activity": worker_words.activity(worker),
+            "State": worker_words.describe_state(worker),
+            "Activity": worker_words.describe_activity(worker),
             "Last seen": f"{formats.duration(worker['age'])} ago",
-            "Hardware": worker_words.hardware_line(worker["hardware"]),
-            "Software": worker_words.software_line(worker["hardware"]),
+            "Hardware": worker_words.describe_hardware(worker["hardware"]),
+            "Software": worker_words.describe_software(worker["hardware"]),
             "Techniques": str(sum(name.startswith("technique:") for name in worker["offers"])),
         }
         for worker in workers
@@ -78,7 +78,7 @@ with left:
     st.table(
         {
             "Store": store["address"],
-            "Schema": checks.schema_line(*store["revision"]),
+            "Schema": checks.describe_schema(*store["revision"]),
             "Rows": f"{formats.plural(store['runs'], 'run')}, {formats.plural(store['stages'], 'stage')}",
             "Redis": queue.error or f"{queue.version}, {formats.size(queue.memory_bytes)} in use",
             "Waiting messages": ", ".join(f"{n} {name}" for name, n in queue.messages.items()) or formats.NOTHING,
@@ -90,7 +90,7 @@ with left:
     )
 with right:
     st.subheader("Front-end versions")
-    st.table(checks.versions(), border="horizontal")
+    st.table(checks.list_versions(), border="horizontal")
 
 if actor.role == Role.OWNER and settings().auth != "none":
     st.subheader(f"Members of {actor.project.name}")

@@ -6,10 +6,10 @@ import streamlit as st
 from app.components import wrapped_table
 from app.queries.catalogue import load_catalogue, load_offers
 from app.text.formats import NOTHING
-from app.text.schema import Field, fields, in_words
+from app.text.schema import Field, in_words, list_fields
 from app.web import identity
 
-identity.actor()
+identity.require_actor()
 catalogue = load_catalogue()
 offers = load_offers()
 
@@ -25,16 +25,21 @@ text = st.text_input("Search", placeholder="name, family or description", icon="
 chosen = st.pills("Family", families, selection_mode="multi")
 
 
-def default(field: Field) -> str:
+def describe_default(field: Field) -> str:
     """The value of a setting that is not given."""
     if field.required or (field.default is None and field.nullable):
         return field.when_empty
     return NOTHING if field.default in (None, [], {}) else in_words(field.default)
 
 
-def setting_row(field: Field) -> dict[str, str]:
+def describe_setting(field: Field) -> dict[str, str]:
     """One row of a technique's table of settings."""
-    return {"Setting": field.name, "Default": default(field), "Values": field.range, "Description": field.description}
+    return {
+        "Setting": field.name,
+        "Default": describe_default(field),
+        "Values": field.range,
+        "Description": field.description,
+    }
 
 
 def matches(name: str, entry: dict) -> bool:
@@ -60,7 +65,7 @@ def show(name: str, entry: dict) -> None:
             else:
                 st.badge("no worker available", icon=":material/warning:", color="orange")
         st.markdown(entry["doc"])
-        rows = [setting_row(field) for field in fields(entry["schema"])]
+        rows = [describe_setting(field) for field in list_fields(entry["schema"])]
         if rows:
             wrapped_table.show(pd.DataFrame(rows))
         else:

@@ -8,9 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.annotated import annotate
-from app.charts.by_hardware import by_hardware
-from app.charts.parallel import MOST_LINES, lines, parallel
-from app.charts.tradeoffs import SELECTION, scatter
+from app.charts.by_hardware import draw_by_hardware
+from app.charts.parallel import MOST_LINES, draw_parallel, list_lines
+from app.charts.tradeoffs import SELECTION, draw_scatter
 from app.queries import tradeoffs
 from app.screens.tradeoffs.filters import Filters
 from app.screens.tradeoffs.plot import Plot
@@ -33,7 +33,9 @@ Chart = alt.LayerChart | alt.FacetChart
 def show_scatter(shown: pd.DataFrame, asked: Filters, plot: Plot) -> tuple[alt.LayerChart, set[int]]:
     """Draw one mark per stage; returns the chart and the ids of the clicked stages."""
     logs = asked.logs
-    chart = scatter(shown, plot.x, plot.y, asked.limits, size=asked.size, axes=plot.axes, log_x=logs.x, log_y=logs.y)
+    chart = draw_scatter(
+        shown, plot.x, plot.y, asked.limits, size=asked.size, axes=plot.axes, log_x=logs.x, log_y=logs.y
+    )
     event = st.altair_chart(chart, on_select="rerun", selection_mode=SELECTION, key="scatter")
     n_points, y = int(shown["n"].sum()), plot.y
     many = (
@@ -56,11 +58,11 @@ def show_parallel(shown: pd.DataFrame, plot: Plot) -> Chart | None:
     """Draw one line per point, the chosen axes first; returns the chart, None if the points are identical."""
     x, y = plot.x, plot.y
     others = [axis for column, axis in plot.axes.items() if axis not in (x, y) and column in shown]
-    drawn = lines(shown, [x, y, *others])
+    drawn = list_lines(shown, [x, y, *others])
     if drawn.empty:
         st.info("These stages are identical on every axis.")
         return None
-    chart = parallel(drawn)
+    chart = draw_parallel(drawn)
     st.altair_chart(chart, width="stretch")
     n_lines = int(drawn["stage_id"].nunique())
     few = f" {n_lines} of {len(shown)} are shown, the frontier first." if len(shown) > MOST_LINES else ""
@@ -93,7 +95,7 @@ def show_by_hardware(chosen: PointFilter, asked: Filters, plot: Plot, timed: Seq
         st.info("None of the stages that match the filters was timed under these conditions.")
         return None
     shown = pd.concat(panels, ignore_index=True)
-    chart = by_hardware(shown, across, up, log_x=logs.x, log_y=logs.y)
+    chart = draw_by_hardware(shown, across, up, log_x=logs.x, log_y=logs.y)
     st.altair_chart(chart)
     st.caption(
         f"{across.title} on each hardware, with all other conditions equal. All panels share the same axes. Strong "

@@ -12,7 +12,7 @@ Point = Mapping[str, Any]
 Axes = Mapping[str, Axis]
 
 
-def recommendation(
+def recommend(
     best: Point,
     reference: Point | None,
     n_feasible: int,
@@ -40,7 +40,7 @@ def recommendation(
     return f"{sentence} {formats.plain(alike)}"
 
 
-def disturbed(points: Iterable[Point]) -> str:
+def describe_disturbed(points: Iterable[Point]) -> str:
     """Which of these points were timed while the machine was busy, and what to do; empty if none was."""
     names = list(dict.fromkeys(_name(point) for point in points if point.get("disturbed")))
     if not names:
@@ -50,7 +50,7 @@ def disturbed(points: Iterable[Point]) -> str:
     return f"The machine was busy while {who} timed. Requeue on an idle machine to confirm the latency."
 
 
-def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:
+def describe_runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None) -> str:
     """The second best, and how it differs from the best; `tested` is second - best on the same examples."""
     score = axes["score"]
     change = formats.score_change(second["score"] - best["score"], score.units[0][1])
@@ -61,7 +61,9 @@ def runner_up(second: Point, best: Point, axes: Axes, tested: Comparison | None)
     return f"Runner-up: {_name(second)}: {formats.plain('; '.join(filter(None, facts)))}."
 
 
-def moved(margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes, *, kind: str = "stage") -> str:
+def describe_move(
+    margin: Margin, named: Mapping[int, Point], best: Point | None, axes: Axes, *, kind: str = "stage"
+) -> str:
     """What moving one limit would change, the others fixed; `named` are the points of its moves by their index.
 
     Values are rounded so that entering one as the new limit gives what the sentence says.

@@ -87,14 +87,14 @@ def show(plot: Plot, kinds: Callable[[], Sequence[tuple[str, str]]], timed: Sequ
 def _summary(chosen: Filters, task: Mapping[str, Any]) -> str:
     """What the closed expander holds."""
     timed = [f"Latency of {formats.plain(condition_name(chosen.conditions))}."] if chosen.conditions else []
-    settings = (FAMILIES, MODELS, STAGE, *(field.name for field in limits.fields(task)), MARK_SIZE)
+    settings = (FAMILIES, MODELS, STAGE, *(field.name for field in limits.list_fields(task)), MARK_SIZE)
     n_set = sum(bool(url_state.text(name)) for name in settings) + (not chosen.as_one)
     return " ".join([*timed, f"{n_set} active." if n_set else "Set a limit to get a recommendation."])
 
 
 def _chosen(names: _Names, timed: Sequence[Conditions], plot: Plot) -> Filters:
     families, models, text = url_state.several(FAMILIES), url_state.several(MODELS), url_state.text(STAGE)
-    fields = list(limits.fields(plot.task))
+    fields = list(limits.list_fields(plot.task))
     asked_numbers = (*(field.name for field in fields), names.size_worth, names.time_worth)
     numbers = {name: url_state.number(name) for name in asked_numbers}
     bounds = {field.column: field.bound(typed) for field in fields if (typed := numbers[field.name]) is not None}
@@ -164,7 +164,7 @@ def _draw_limits(task: Mapping[str, Any], names: _Names, *, timed: bool) -> None
         "placeholder": "none",
         "help": f"How much {score} you would trade for it. The recommendation then weighs both, not the score alone.",
     }
-    fields = list(limits.fields(task))
+    fields = list(limits.list_fields(task))
     for column, field in zip(st.columns(len(fields)), fields, strict=True):
         with column:
             hint = "any (0.05 is 50 kB)" if field.column == SIZE.name else "any"

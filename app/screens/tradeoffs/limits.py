@@ -26,7 +26,7 @@ class LimitField:
         return float(Decimal(str(typed)) * self.factor)
 
 
-def fields(task: Mapping[str, Any]) -> Iterator[LimitField]:
+def list_fields(task: Mapping[str, Any]) -> Iterator[LimitField]:
     """The limits of a task, in the order of the quantities."""
     for quantity in QUANTITIES:
         if quantity is SCORE:

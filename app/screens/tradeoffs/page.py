@@ -14,7 +14,7 @@ from app.screens.tradeoffs.plot import TASK, X, Y, plot_of, task_names
 from app.web import identity, url_state
 
 CHART = "chart"
-actor = identity.actor()
+actor = identity.require_actor()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Trade-offs")
     st.space("stretch")
@@ -36,11 +36,11 @@ requested = url_state.text(CHART)
 view = requested if requested in charts.CHARTS else charts.CHARTS[0]
 
 with st.container(horizontal=True):
-    url_state.menu("Task", TASK, task_names(tasks), plot.task_name)
-    url_state.menu("X axis", X, plot.titles(), x.title)
+    url_state.draw_menu("Task", TASK, task_names(tasks), plot.task_name)
+    url_state.draw_menu("X axis", X, plot.titles(), x.title)
     score_first = sorted(plot.titles(), key=lambda title: title != plot.axes["score"].title)
-    url_state.menu("Y axis", Y, score_first, y.title)
-    url_state.menu("Chart", CHART, charts.CHARTS, view)
+    url_state.draw_menu("Y axis", Y, score_first, y.title)
+    url_state.draw_menu("Chart", CHART, charts.CHARTS, view)
 
 timed = [conditions for conditions, _ in tradeoffs.load_conditions(actor.project.id, task["task_hash"])]
 asked = filters.show(plot, partial(tradeoffs.load_kinds, actor.project.id, task["task_hash"]), timed)
@@ -67,18 +67,22 @@ else:
     chart = charts.show_by_hardware(chosen, asked, plot, timed)
 
 
-def every_point() -> pd.DataFrame:
+def list_points() -> pd.DataFrame:
     """All points behind the chart."""
     everything = annotate(tradeoffs.read_all_points(chosen, x.column, y.column), x, y, asked.limits, plot.axes)
-    return frames.points(everything, task["score_name"], task["score_unit"])
+    return frames.frame_points(everything, task["score_name"], task["score_unit"])
 
 
 chart_title = f"{actor.project.name}: {task['task']}"
 buttons.show(
     "slimboard-tradeoffs",
     [
-        *buttons.tables(every_point),
-        *([buttons.ExportFile("HTML", "html", "text/html", partial(html.page, chart, chart_title))] if chart else []),
+        *buttons.offer_table(list_points),
+        *(
+            [buttons.ExportFile("HTML", "html", "text/html", partial(html.write_page, chart, chart_title))]
+            if chart
+            else []
+        ),
     ],
     "CSV and Parquet: all points that match the filters, as raw numbers. HTML: the chart, which works offline.",
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from app.charts.axes import AXES, Axis, axes_of_task, score_axis
+from app.charts.axes import AXES, Axis, list_axes, score_axis
 
 TASK, X, Y = "points_of", "x", "y"
 
@@ -49,6 +49,6 @@ def plot_of(tasks: pd.DataFrame, asked: Mapping[str, Any]) -> Plot:
     at = int(named.argmax())  # the first match, or 0
     task = tasks.iloc[at].to_dict()
     score = score_axis(task["score_name"], task["score_unit"], bool(task["higher_is_better"]))
-    plot = Plot(task, task_names(tasks)[at], axes_of_task(score), AXES["size_bytes"], score)
+    plot = Plot(task, task_names(tasks)[at], list_axes(score), AXES["size_bytes"], score)
     x, y = plot.titled(asked.get(X, "")), plot.titled(asked.get(Y, ""))
     return replace(plot, x=x or plot.x, y=y or plot.y)

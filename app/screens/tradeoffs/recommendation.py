@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.charts.annotated import errors
+from app.charts.annotated import list_errors
 from app.charts.axes import Axis
 from app.queries import artifacts, tradeoffs
 from app.queries.compare import load_paired
@@ -32,18 +32,18 @@ def show(chosen: PointFilter, asked: Filters, plot: Plot, drawn: pd.DataFrame) -
     )
     best, behind = (None if at is None else named[at] for at in (decision.best, decision.runner_up))
     unsure = _disturbed(best, behind, named, asked)
-    said = [explanation.moved(margin, named, best, axes, kind=asked.kind) for margin in decision.margins]
+    said = [explanation.describe_move(margin, named, best, axes, kind=asked.kind) for margin in decision.margins]
     if best is None:
         remedy = "Relax one, or submit a recipe that compresses more."
         st.warning(f"No {asked.kind} meets all limits. {remedy} {unsure}".strip(), icon=":material/block:")
     else:
         tested = None if behind is None else _tested(behind, best, plot, drawn)
-        sentence = explanation.recommendation(
+        sentence = explanation.recommend(
             best, reference, decision.n_feasible, axes, kind=asked.kind, weighed=bool(asked.weights), tested=tested
         )
         st.success(f"{sentence} {unsure}".strip(), icon=":material/recommend:")
         if behind is not None:
-            said.insert(0, explanation.runner_up(behind, best, axes, tested))
+            said.insert(0, explanation.describe_runner_up(behind, best, axes, tested))
     if said:
         st.markdown("\n".join(f"- {sentence}" for sentence in said))
     if best is not None:
@@ -65,7 +65,7 @@ def _disturbed(
     """The warning about disturbed latencies among the points shown and those that decided."""
     shown = [point for point in (best, behind) if point is not None]
     decided = named.values() if TIMED.keys() & {*asked.limits, *asked.weights} else ()
-    return explanation.disturbed([*shown, *decided])
+    return explanation.describe_disturbed([*shown, *decided])
 
 
 def _tested(second: dict[str, Any], best: dict[str, Any], plot: Plot, drawn: pd.DataFrame) -> Comparison | None:
@@ -78,7 +78,7 @@ def _tested(second: dict[str, Any], best: dict[str, Any], plot: Plot, drawn: pd.
 
 def _of_means(pair: list[dict[str, Any]], score: Axis, drawn: pd.DataFrame) -> Comparison | None:
     others = drawn[~drawn["stage_id"].isin([point["stage_id"] for point in pair])]
-    spreads, dfs = errors(pd.concat([others, pd.DataFrame(pair)]), score)
+    spreads, dfs = list_errors(pd.concat([others, pd.DataFrame(pair)]), score)
     return welch([point["score"] for point in pair], spreads[-2:].tolist(), dfs[-2:].tolist())
 
 

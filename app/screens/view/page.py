@@ -6,7 +6,7 @@ from app.queries.views import read_view
 from app.web import identity, navigation
 from app.web.query_string import PAGES
 
-actor = identity.actor()
+actor = identity.require_actor()
 asked = st.query_params.get("view", "")
 view = read_view(int(asked), actor.project.id, actor.user.id) if asked.isdecimal() else None
 if view is None:

@@ -9,7 +9,7 @@ from core.analysis.decision.limits import Limit
 from core.analysis.decision.policy import Clause, Policy
 from core.errors import Problem, SpecError
 from core.measured import Comparison, LatencyRow
-from core.quantities import BY_NAME, SIZE, Origin, Quantity
+from core.quantities import BY_NAME, SIZE, Origin, Quantity, Unit
 from core.scores import PERCENT, difference_unit
 
 DISTURBED = ", disturbed: requeue the run on an idle machine to measure it again"
@@ -123,7 +123,8 @@ def _plain(quantity: Quantity, facts: Facts) -> tuple[MeasuredValue | None, str]
     if quantity.origin in (Origin.SCORES, Origin.COMPARISON) and not facts.trained:
         return _score(facts)
     if quantity.origin is Origin.COMPARISON and facts.is_reference:
-        return MeasuredValue(PERCENT if quantity.better == "more" else 0.0), "it is its own reference"
+        best = 1.0 if quantity.unit is Unit.COSINE else PERCENT
+        return MeasuredValue(best if quantity.better == "more" else 0.0), "it is its own reference"
     value, *ends = (facts.values.get(column) for column in quantity.columns)
     if value is not None:
         return MeasuredValue(float(value), *ends), ""

@@ -16,7 +16,7 @@ from core.analysis.decision.units import BYTES, COUNTS, MILLISECONDS, NATS, PERC
 from core.errors import Problem, SpecError
 from core.quantities import POLICY_KEYS, Quantity, Unit
 from core.spec import yaml_reader
-from core.spec.pydantic_errors import problems
+from core.spec.pydantic_errors import list_problems
 
 
 def _amount(value: Any) -> Any:
@@ -47,6 +47,7 @@ Bytes = Annotated[float | None, BeforeValidator(_bytes)]
 Milliseconds = Annotated[float | None, BeforeValidator(_milliseconds)]
 BOUNDS: dict[Unit, Any] = {  # how a bound on a quantity in a unit is written
     Unit.BYTES: Bytes,
+    Unit.COSINE: Annotated[float | None, Field(ge=-1, le=1)],
     Unit.COUNT: Annotated[float | None, BeforeValidator(_count)],
     Unit.NATS: Annotated[float | None, BeforeValidator(_nats)],
     Unit.PERCENT: Annotated[float | None, BeforeValidator(_percent), Field(le=100)],
@@ -206,7 +207,7 @@ class Policy(_Rules):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            found = SpecError(problems(error, whole="policy", remedies=_remedies))
+            found = SpecError(list_problems(error, whole="policy", remedies=_remedies))
             for name in ("latency", "champion"):
                 found = found.moved(f"{name}[0]", name) if isinstance(value.get(name), dict) else found
             raise found from error

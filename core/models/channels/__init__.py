@@ -2,6 +2,6 @@
 
 from core.models.channels.parts import ChannelPart, find_parts
 from core.models.channels.slots import Channels, Network, Slot
-from core.models.channels.trace import trace
+from core.models.channels.trace import trace_channels
 
-__all__ = ["ChannelPart", "Channels", "Network", "Slot", "find_parts", "trace"]
+__all__ = ["ChannelPart", "Channels", "Network", "Slot", "find_parts", "trace_channels"]

@@ -69,7 +69,7 @@ class ShapeWatch(TorchDispatchMode, Calls):
         return storage.cdata, int(tensor.storage_offset()), tuple(tensor.shape), strides
 
 
-def trace(model: nn.Module, answer: Callable[[], Any]) -> Network:
+def trace_channels(model: nn.Module, answer: Callable[[], Any]) -> Network:
     """The channels of a model in evaluation mode, whose `answer()` runs it once on a small batch."""
     watch = ShapeWatch()
     names, tensors = _state(model)

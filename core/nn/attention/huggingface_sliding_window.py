@@ -91,7 +91,7 @@ class HuggingFaceSlidingWindow(Replacement):
                 heads=max(1, heads),
                 kv_heads=max(1, kv_heads),
                 head_dim=known.head_dim,
-                window=min(window, _own_window(known) or window),
+                window=min(window, own_window(known) or window),
                 layer=known.layer_idx,
                 qkv_bias=first.bias is not None,
                 bias=last.bias is not None,
@@ -152,7 +152,7 @@ def _heads(attention: Any, projections: Sequence[str]) -> tuple[int, int]:
     return widths[0] // attention.head_dim, widths[1] // attention.head_dim
 
 
-def _own_window(attention: Any) -> int | None:
+def own_window(attention: Any) -> int | None:
     """The window that a model's config gives the attention (Mistral, some layers of Qwen2)."""
     own: int | None = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
     return own

@@ -35,5 +35,5 @@ class SwappedAttention(Attention, Replacement):
     def arguments(self) -> dict[str, Any]:
         return {**self.shape(), **{name: getattr(self, name) for name in self.settings}}
 
-    def kernel(self, device: torch.device, dtype: torch.dtype) -> str:
+    def kernel(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return "dense"

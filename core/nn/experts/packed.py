@@ -1,10 +1,12 @@
 """Experts' linear layers in packed forms: integer codes, or pruned weights without their zeros."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.segments import Segments, segmented_linear
 from core.nn.integer_linear import IntegerLinear
@@ -21,7 +23,7 @@ class PackedExpertLinear(Replacement):
         self.layers = nn.ModuleList(nn.Module() for _ in range(experts))  # the manifest names what goes there
 
     @classmethod
-    def of(cls, layers: list[IntegerLinear]) -> Self:
+    def of(cls, layers: Sequence[IntegerLinear | CorrectedLinear]) -> Self:
         """The experts with these layers, in their order."""
         made = cls(len(layers), layers[0].in_features, layers[0].out_features)
         made.layers = nn.ModuleList(layers)

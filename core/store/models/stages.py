@@ -6,7 +6,7 @@ twenty runs share is one row, and one point in every chart.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, Text, UniqueConstraint, func
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -81,7 +81,19 @@ class RunStage(Base):
     right_to_wrong: Mapped[float | None]
     wrong_to_right: Mapped[float | None]
     kl_max: Mapped[float | None]
+    cosine: Mapped[float | None]  # of the test texts' embeddings with the reference's: mean
+    cosine_low: Mapped[float | None]
+    cosine_high: Mapped[float | None]
+    cosine_min: Mapped[float | None]
+    neighbours_kept: Mapped[float | None]  # % of each text's 10 nearest in the reference
+    neighbours_kept_low: Mapped[float | None]
+    neighbours_kept_high: Mapped[float | None]
     __table_args__ = (Index("ix_run_stage_points", "project_id", "stage_id", "run_id", "reference_stage_id"),)
+
+    @staticmethod
+    def has_fidelity(place: Any) -> ColumnElement[bool]:
+        """Whether the fidelity of this row, or of an alias's, was measured."""
+        return func.coalesce(place.kl, place.cosine, place.neighbours_kept).is_not(None)
 
     @hybrid_property
     def flips(self) -> float | None:

@@ -35,7 +35,7 @@ def axis_column(chosen: PointFilter, name: str) -> ColumnElement[Any]:
     return dict(_columns(chosen, BY_NAME[name]))[name]
 
 
-def joined(
+def join_tables(
     query: Select[*tuple[Any, ...]], chosen: PointFilter, names: Iterable[str], *, optional: bool = False
 ) -> Select[*tuple[Any, ...]]:
     """A query on stages with the tables that the named quantities need.
@@ -66,7 +66,7 @@ def details(chosen: PointFilter) -> Select[*tuple[Any, ...]]:
         Latency.kernel,
         Latency.disturbed,
     ).select_from(Stage)
-    return joined(query, chosen, AXES, optional=True)
+    return join_tables(query, chosen, AXES, optional=True)
 
 
 def _columns(chosen: PointFilter, quantity: Quantity) -> list[tuple[str, ColumnElement[Any]]]:
@@ -86,12 +86,12 @@ def _is_last_comparison(project_id: int) -> ColumnElement[bool]:
     place = aliased(RunStage)
     last = (
         select(func.max(place.run_id))
-        .where(place.project_id == project_id, place.stage_id == Stage.id, place.kl.is_not(None))
+        .where(place.project_id == project_id, place.stage_id == Stage.id, RunStage.has_fidelity(place))
         .correlate(Stage)
         .scalar_subquery()
     )
     same = (Compared.project_id == project_id, Compared.stage_id == Stage.id, Compared.run_id == last)
-    return and_(*same, Compared.kl.is_not(None))
+    return and_(*same, RunStage.has_fidelity(Compared))
 
 
 def _compression_ratio(project_id: int) -> ColumnElement[Any]:

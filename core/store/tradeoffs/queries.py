@@ -11,7 +11,7 @@ from core.analysis import seeds
 from core.store.models import Latency, Run, RunStage, Stage, User
 from core.store.rows import Rows
 from core.store.tradeoffs import thinning
-from core.store.tradeoffs.columns import AXES, axis_column, details, falling, joined
+from core.store.tradeoffs.columns import AXES, axis_column, details, falling, join_tables
 from core.store.tradeoffs.filters import Conditions, PointFilter, is_between, is_chosen, is_of_project, is_wanted
 
 RECENT = 128  # at most so many stages are read at each visit
@@ -44,13 +44,13 @@ def list_conditions(session: Session, chosen: PointFilter) -> list[tuple[Conditi
     return [(Conditions(*row[:-1]), row.n) for row in session.execute(query)]
 
 
-def last_settled(session: Session) -> int:
+def find_last_settled(session: Session) -> int:
     """The id of the newest stage except for the last few; points up to it are worth caching."""
     newest = session.scalar(select(func.max(Stage.id))) or 0
     return newest - newest % RECENT
 
 
-def last_change(session: Session, project_id: int, *, upto: int | None = None) -> tuple[int, ...]:
+def find_last_change(session: Session, project_id: int, *, upto: int | None = None) -> tuple[int, ...]:
     """A value that changes when a run of the project gains or loses a stage, or a latency is recorded.
 
     With `upto`, of stages with ids up to that one.
@@ -79,7 +79,7 @@ def list_candidates(
     names = list(dict.fromkeys(("score", "size_bytes", *axes)))
     columns = [axis_column(chosen, name).label(name) for name in names]
     query = select(Stage.id.label("stage_id"), *columns)
-    query = joined(query, chosen, names, optional=True).where(*is_chosen(chosen))
+    query = join_tables(query, chosen, names, optional=True).where(*is_chosen(chosen))
     found = (_by_recipe(query, names) if as_one else query).subquery("found")
     rows = session.execute(select(found).order_by(found.c.stage_id)).all()
     values = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in ("id", *names)]
@@ -157,7 +157,7 @@ def list_in_time(session: Session, chosen: PointFilter, x: str, y: str) -> dict[
     """Columns stage_id, x, y (as `list_points` has them) and at of all points, in the order of recording."""
     axes = [axis_column(chosen, name) for name in (x, y)]
     query = select(Stage.id, *axes, Stage.created_at)
-    query = joined(query, chosen, (x, y)).where(*is_chosen(chosen), *(axis.is_not(None) for axis in axes))
+    query = join_tables(query, chosen, (x, y)).where(*is_chosen(chosen), *(axis.is_not(None) for axis in axes))
     rows = session.execute(query.order_by(Stage.created_at, Stage.id)).all()
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
     return dict(zip(("stage_id", "x", "y", "at"), columns, strict=True))
@@ -197,7 +197,7 @@ def _points(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:
     known = [column.is_not(None) for _, column, _ in axes]
     columns = [falling(column, axis).label(name) for name, column, axis in axes]
     query = select(Stage.id.label("stage_id"), *columns)
-    return joined(query, chosen, (x, y)).where(*is_chosen(chosen), *known)
+    return join_tables(query, chosen, (x, y)).where(*is_chosen(chosen), *known)
 
 
 def _recipes(chosen: PointFilter, x: str, y: str) -> Select[*tuple[Any, ...]]:

@@ -17,8 +17,9 @@ from core.tasks.data import DATA_SPLITS, CorpusData, Data, ImageData, TextData
 from core.tasks.kinds import Kind
 from core.tasks.paths import find_permitted, refuse_escapes
 from core.tasks.pictures import common_shape, header_of, pixels_of, require_reasonable, value_range
+from core.tasks.sources.embedding_table import embedding_rows
 from core.tasks.sources.hugging_face_labels import is_unlabelled, labels_of
-from core.tasks.sources.own_data import OwnData, corpus_data, image_data, text_data
+from core.tasks.sources.own_data import EmbeddingRows, OwnData, corpus_data, embedding_data, image_data, text_data
 from core.tasks.sources.split_folders import SPLIT_WORDS
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class HuggingFaceData(OwnData):
         kind = Kind(self.kind) if self.kind is not None else self._kind_of(columns)
         if kind is Kind.LANGUAGE_MODELLING:
             return self._corpus(splits, get_column(columns, self.text_column, TEXT_COLUMNS, "text"))
+        if kind is Kind.EMBEDDINGS:
+            return embedding_data(self, self._embedding_rows(splits))
         label = get_column(columns, self.label_column, LABEL_COLUMNS, "label")
         splits = {split: rows for split, rows in splits.items() if not is_unlabelled(rows, label)}
         if kind is Kind.IMAGE_CLASSIFICATION:
@@ -97,6 +100,8 @@ class HuggingFaceData(OwnData):
         return splits
 
     def _kind_of(self, columns: list[str]) -> Kind:
+        if self.second_column or self.score_column:
+            return Kind.EMBEDDINGS
         if self.image_column or find_column(columns, None, IMAGE_COLUMNS):
             return Kind.IMAGE_CLASSIFICATION
         if self.label_column or find_column(columns, None, LABEL_COLUMNS):
@@ -116,6 +121,16 @@ class HuggingFaceData(OwnData):
     def _texts(self, splits: Mapping[str, "Dataset"], text: str, label: str) -> TextData:
         texts = [each for rows in splits.values() for each in _texts_of(rows, text)]
         return text_data(self, texts, labels_of(splits, label))
+
+    def _embedding_rows(self, splits: Mapping[str, "Dataset"]) -> EmbeddingRows:
+        ends = np.cumsum([len(rows) for rows in splits.values()])
+        given = {
+            split: np.arange(end - len(rows), end) for (split, rows), end in zip(splits.items(), ends, strict=True)
+        }
+        columns = splits["train"].column_names
+        return embedding_rows(
+            self, columns, lambda name: [v for rows in splits.values() for v in rows[name][:]], given, row_of
+        )
 
     def _images(self, splits: Mapping[str, "Dataset"], image: str, label: str) -> ImageData:
         examples = labels_of(splits, label)

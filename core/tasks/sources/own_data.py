@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from core.tasks.data import DATA_SPLITS, CorpusData, ImageData, TaskSource, TextData
+from core.tasks.data import DATA_SPLITS, CorpusData, EmbeddingData, ImageData, TaskSource, TextData
 from core.tasks.splitting import completed, contiguous, digest_of
 
 FEW_TEST_EXAMPLES = 200
@@ -17,7 +17,9 @@ FEW_OF_A_CLASS = 5
 class OwnData(TaskSource):
     """Settings of data that may be text or images, with or without splits."""
 
-    kind: Literal["image classification", "text classification", "language modelling"] | None = Field(
+    places: ClassVar[frozenset[str]] = frozenset({"second_column", "score_column"})
+
+    kind: Literal["image classification", "text classification", "language modelling", "embeddings"] | None = Field(
         None,
         description="kind of task; inferred from the data if empty",
         json_schema_extra={"when_empty": "automatic"},
@@ -38,6 +40,16 @@ class OwnData(TaskSource):
     label_column: str | None = Field(
         None,
         description="column with the labels; found by its name if empty",
+        json_schema_extra={"when_empty": "by name"},
+    )
+    second_column: str | None = Field(
+        None,
+        description="for embeddings of pairs: column with the second texts; found by its name if empty",
+        json_schema_extra={"when_empty": "by name"},
+    )
+    score_column: str | None = Field(
+        None,
+        description="for embeddings of pairs: column with the similarity scores; found by its name if empty",
         json_schema_extra={"when_empty": "by name"},
     )
     validation: float = Field(0.1, ge=0.01, le=0.45, description="share held out for validation")
@@ -80,6 +92,34 @@ def text_data(source: OwnData, texts: Sequence[str], examples: Labelled) -> Text
     )
 
 
+@dataclass(frozen=True)
+class EmbeddingRows:
+    """N texts, or N pairs with their scores, and the splits that they came with."""
+
+    texts: Sequence[str]
+    given: Mapping[str, np.ndarray]  # split -> indices; always "train", the others where the data has them
+    partners: Sequence[str] = ()
+    scores: np.ndarray | None = None  # float64 [N]
+
+
+def embedding_data(source: OwnData, rows: EmbeddingRows) -> EmbeddingData:
+    """Texts, or pairs with scores, in splits."""
+    columns = [column for column in (rows.texts, rows.partners) if len(column)]
+    contents = ["\0".join(texts).encode() for texts in zip(*columns, strict=True)]
+    examples = Labelled(np.zeros(len(contents), dtype=np.int64), (), rows.given)
+    splits, digests = _split(source, contents, examples)
+    scores = {} if rows.scores is None else {split: rows.scores[indices] for split, indices in splits.items()}
+    placed = [(split, [digests[i] for i in indices]) for split, indices in splits.items()]
+    return EmbeddingData(
+        texts={split: [rows.texts[i] for i in indices] for split, indices in splits.items()},
+        partners={split: [rows.partners[i] for i in indices] for split, indices in splits.items() if rows.partners},
+        scores=scores,
+        length=source.length,
+        content_hash=source.identity(placed, {split: values.tolist() for split, values in scores.items()}),
+        warnings=tuple(_overlap_warnings(splits, digests, "scores")),
+    )
+
+
 def corpus_data(source: OwnData, given: Mapping[str, str]) -> CorpusData:
     """Running text; missing splits are cut from the end of train, in the order validation, test."""
     shares = {"validation": source.validation, "test": source.test}
@@ -100,13 +140,17 @@ def _identity(source: OwnData, splits: Mapping[str, np.ndarray], digests: list[s
 
 def _warnings(splits: Mapping[str, np.ndarray], digests: list[str], examples: Labelled) -> Iterator[str]:
     """What a user should know before trusting scores on this data."""
-    n_test = len(splits["test"])
-    if n_test < FEW_TEST_EXAMPLES:
-        yield f"The test split has only {n_test} examples: small differences in accuracy may be due to chance."
+    yield from _overlap_warnings(splits, digests, "accuracy")
     train = np.bincount(examples.labels[splits["train"]], minlength=len(examples.class_names))
     rare = [name for name, n in zip(examples.class_names, train, strict=True) if n < FEW_OF_A_CLASS]
     if rare:
         yield f"Classes with fewer than {FEW_OF_A_CLASS} training examples: {', '.join(rare[:10])}."
+
+
+def _overlap_warnings(splits: Mapping[str, np.ndarray], digests: list[str], score: str) -> Iterator[str]:
+    n_test = len(splits["test"])
+    if n_test < FEW_TEST_EXAMPLES:
+        yield f"The test split has only {n_test} examples: small differences in {score} may be due to chance."
     learned = {digests[i] for i in splits["train"]}
     n_seen = sum(digests[i] in learned for i in splits["test"])
     if n_seen:

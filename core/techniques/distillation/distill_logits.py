@@ -15,7 +15,7 @@ from core.context import Context
 from core.families import Family
 from core.spec.model import ModelSpec
 from core.subject import Subject
-from core.tasks.base import logits_of
+from core.tasks.base import logits_of, require_predictions
 from core.technique import Losses, TrainingMethod
 
 
@@ -38,6 +38,10 @@ class DistillLogits(TrainingMethod):
     def label(self) -> str:
         """The teacher and the temperature."""
         return f"from {ModelSpec.model_validate(self.teacher).source} T {self.temperature:g}"
+
+    def check(self, subject: Subject) -> None:
+        """The task has predictions to imitate."""
+        require_predictions(subject.task, "teacher")
 
     def begin(self, subject: Subject, context: Context) -> None:
         """Load the teacher."""

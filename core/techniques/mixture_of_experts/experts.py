@@ -43,7 +43,7 @@ class ExpertsStep(OneShot):
         INTEGER_CODES: "Put the step that creates experts before the one that quantizes.",
         LOW_RANK: "Put the step that creates experts before the one that factors layers.",
         REDUCED_TOKENS: "Blocks that reduce tokens call their parts directly: remove one of the two steps.",
-        ROTATED_STREAM: "Put the step that creates experts before the one that slices.",
+        ROTATED_STREAM: "Put the step that creates experts before the one that rotates the stream.",
     }
 
     experts: int = Field(8, ge=2, le=4096, description="experts per feed-forward network")

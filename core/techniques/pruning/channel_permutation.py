@@ -18,7 +18,7 @@ from core.context import Context
 from core.errors import SpecError, TechniqueFailure
 from core.families import Family
 from core.models.anatomy import anatomy
-from core.models.channels import ChannelPart, Network, find_parts, trace
+from core.models.channels import ChannelPart, Network, find_parts, trace_channels
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.nn.packing import rows_of
 from core.subject import Subject
@@ -86,7 +86,7 @@ class ChannelPermutation(OneShot):
         model = subject.model
         batch = next(context.calibration(EXAMPLES))
         few = {key: value[:TRACED] for key, value in batch.items()}
-        network = trace(model, lambda: logits_of(model, few))
+        network = trace_channels(model, lambda: logits_of(model, few))
         found, left = find_parts(network, anatomy(model), list(prunable_weights(model)), self.m, self._kinds())
         if not found:
             raise TechniqueFailure(f"no layer's inputs can be reordered: {_told(left)}")

@@ -27,7 +27,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.spec.model import ModelSpec
 from core.subject import Subject
-from core.tasks.base import logits_of
+from core.tasks.base import logits_of, require_predictions
 from core.technique import (
     BLOCKS,
     INTEGER_CODES,
@@ -61,7 +61,7 @@ class Cofi(TrainingMethod):
     refuses_with = {
         "residual=True": {
             **NEEDS_PLAIN_HEAD,
-            ROTATED_STREAM: "A sliced stream has no channels to prune: set residual: false, or remove slicegpt.",
+            ROTATED_STREAM: "A rotated stream has no channels to prune: set residual: false, or put cofi first.",
             REDUCED_TOKENS: "Blocks that reduce tokens keep the stream's width: set residual: false.",
         }
     }
@@ -93,10 +93,11 @@ class Cofi(TrainingMethod):
 
     def label(self) -> str:
         """The target."""
-        return f"{self.sparsity:.0%}" + ("" if self.residual else " blocks only")
+        return f"{self.sparsity:.0%}{'' if self.residual else ' blocks only'}"
 
     def check(self, subject: Subject) -> None:
         """The model's parts are known, and masks have time to settle."""
+        require_predictions(subject.task, "teacher")
         structure_of(subject.model, stream=self.residual)
         if self.start + self.rise >= 1:
             raise SpecError.of("rise", self.rise, f"ends after the training (start {self.start:g})", "Choose less.")

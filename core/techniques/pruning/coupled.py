@@ -13,7 +13,8 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.subject import Subject
-from core.technique import INTEGER_CODES, LOW_RANK, NM_PATTERN, OneShot
+from core.tasks.base import require_loss
+from core.technique import INTEGER_CODES, LOW_RANK, NM_PATTERN, ROTATED_INPUTS, OneShot
 
 
 class CoupledPruning(OneShot):
@@ -24,6 +25,7 @@ class CoupledPruning(OneShot):
     refuses = {
         INTEGER_CODES: "Packed layers cannot be pruned: put this step before the one that quantizes.",
         LOW_RANK: "Factored layers cannot be pruned: put this step before the one that factors.",
+        ROTATED_INPUTS: "Layers that rotate their inputs cannot be pruned: put this step before rotation.",
         NM_PATTERN: "Removing inputs shifts the groups of N:M: put the step that prunes N:M after this one.",
     }
 
@@ -58,7 +60,9 @@ class CoupledPruning(OneShot):
         return self.pruning_ratio
 
     def check(self, subject: Subject) -> None:
-        """There are units, and in some layer fewer of them would stay."""
+        """There are units, in some layer fewer of them would stay, and there is a loss if gradients are asked for."""
+        if self.importance not in ("l2", "random"):
+            require_loss(subject.task)
         units = self.units(subject)
         if not units:
             skipped = {"skip_first": self.skip_first, "skip_last": self.skip_last}

@@ -48,7 +48,7 @@ class DepthPruning(OneShot):
     family = Family.PRUNING
     paper = "https://arxiv.org/abs/2403.03853"
     refuses = {
-        ROTATED_STREAM: "Blocks of a sliced model pass on rotated streams: put depth_pruning before slicegpt.",
+        ROTATED_STREAM: "Blocks pass on a rotated stream: put depth_pruning before the step that rotates it.",
         REDUCED_TOKENS: "The stream is compared token by token: put depth_pruning before the step that reduces tokens.",
     }
 

@@ -46,7 +46,7 @@ class DynamicVit(TrainingMethod):
     decides = frozenset({BLOCKS})
     refuses = {
         **NEEDS_PLAIN_BLOCKS,
-        ROTATED_STREAM: "Blocks of a sliced model rotate their tokens: remove dynamic_vit or slicegpt.",
+        ROTATED_STREAM: "Tokens of a rotated stream are not scored: remove one of the two steps.",
         REDUCED_TOKENS: "A block can reduce its tokens in only one way: remove one of the two steps.",
     }
 

@@ -23,6 +23,7 @@ from core.errors import SpecError
 from core.families import Family
 from core.models.anatomy import anatomy
 from core.subject import Subject
+from core.tasks.base import require_loss
 from core.technique import INTEGER_CODES, LOW_RANK, OneShot
 from core.techniques.parts import FEWER_HEADS, NO_HEADS
 
@@ -65,7 +66,9 @@ class HeadPruning(OneShot):
         return f"{self.pruning_ratio:.0%} of heads{rival}" + ("" if self.normalize else " as they are")
 
     def check(self, subject: Subject) -> None:
-        """The model has heads that can be told apart, and enough of them."""
+        """The model has heads that can be told apart, and enough of them; gradients need a loss."""
+        if self.importance == "gradient":
+            require_loss(subject.task)
         units = self._units(subject)
         total = sum(group.count for group in units)
         dropped = round(self.pruning_ratio * total)

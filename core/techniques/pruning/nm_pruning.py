@@ -14,7 +14,7 @@ from pydantic import Field
 
 from core.algorithms.masks import check_pattern, divisible_weights, nm_mask, sparsity_by_layer
 from core.algorithms.second_order import NOfM
-from core.algorithms.second_order_layers import prune_by_hessians
+from core.algorithms.second_order_layers import SweepPlan, sweep_by_hessians
 from core.context import Context
 from core.families import Family
 from core.subject import Subject
@@ -56,7 +56,7 @@ class NmPruning(OneShot):
         check_pattern(subject.model, self.n, self.m, self.indivisible)
         layers = [name.removesuffix(".weight") for name in divisible_weights(subject.model, self.m)]
         if self.score == "sparsegpt":
-            prune_by_hessians(subject, context, layers, self.calibration_examples, NOfM(self.n, self.m))
+            sweep_by_hessians(subject, context, layers, self.calibration_examples, SweepPlan(NOfM(self.n, self.m)))
         elif self.score == "wanda":
             keep = partial(nm_mask, n=self.n, m=self.m)
             prune_by_input_norms(subject, context, layers, self.calibration_examples, keep)

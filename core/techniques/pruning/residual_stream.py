@@ -91,6 +91,7 @@ def real_tokens(x: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Which tokens of a stream x [B, T, dim] are not padding [B, T]; tokens that the model prepended count."""
     if attention_mask is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    attention_mask = attention_mask.flatten(0, -2)  # a pair's texts are two
     return F.pad(attention_mask.bool(), (x.shape[1] - attention_mask.shape[1], 0), value=True)
 
 

@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import nn
 
 from core.algorithms.master_weights import in_float32
+from core.algorithms.residual_basis import require_head, untie_
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
-from core.models.anatomy import anatomy
 from core.models.residual import Residual, residual
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, MASK, REDUCED_TOKENS, ROTATED_STREAM, OneShot
@@ -44,7 +44,7 @@ class Slicegpt(OneShot):
         MASK: "Rotating makes pruned weights nonzero again: put slicegpt before the step that prunes weights.",
         INTEGER_CODES: "Integer codes cannot be rotated: put slicegpt before the step that quantizes.",
         LOW_RANK: "Factors are not rotated: put slicegpt before the step that factors.",
-        ROTATED_STREAM: "Slice once, by as much as both steps together.",
+        ROTATED_STREAM: "The stream is rotated already: slice once, by as much as both steps, or remove rotation.",
     }
 
     slicing: float = Field(0.25, gt=0, lt=1, description="share of the residual stream's width to remove")
@@ -65,9 +65,7 @@ class Slicegpt(OneShot):
         if kept_width(width, self.slicing) < MULTIPLE:
             message = f"leaves fewer than {MULTIPLE} of the residual stream's {width} channels"
             raise SpecError.of("slicing", self.slicing, message, "Slice less.")
-        if anatomy(subject.model).tied and _tied_key(subject) is None:
-            message = "has a head that must share the embedding's weights"
-            raise SpecError.of("model.source", type(subject.model).__name__, message, "Choose another model.")
+        require_head(subject)
 
     @torch.no_grad()
     def apply(self, subject: Subject, context: Context) -> None:
@@ -95,31 +93,6 @@ class Slicegpt(OneShot):
             context.record.progress(len(rows) / (2 * len(stream.blocks) + 1), basis.name)
             rows.append({"name": basis.name, "width": kept, "of": stream.width, "variance kept": basis.variance})
         return rows
-
-
-def untie_(subject: Subject) -> None:
-    """Give the output head of the main model weights of its own, where it shares the embedding's."""
-    known, key = anatomy(subject.model), _tied_key(subject)
-    if not known.tied:
-        return
-    assert key is not None
-    for name in known.outputs:
-        shared = subject.model.get_parameter(f"{name}.weight")
-        subject.model.get_submodule(name).weight = nn.Parameter(shared.detach().clone())
-    config = subject.configs["main"]
-    if config["source"] == "hf":
-        setattr(subject.model.config, key, False)
-        subject.configs["main"] = {**config, "config": {**config["config"], key: False}}
-    else:
-        subject.configs["main"] = {**config, key: False}
-
-
-def _tied_key(subject: Subject) -> str | None:
-    """What the config calls that the head shares the embedding's weights."""
-    config = subject.configs["main"]
-    if config.get("source") == "hf":
-        return "tie_word_embeddings" if "tie_word_embeddings" in config["config"] else None
-    return "tied" if "tied" in config else None
 
 
 def _n_weights(model: nn.Module) -> int:

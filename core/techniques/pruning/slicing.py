@@ -5,17 +5,16 @@ Paper: https://arxiv.org/abs/2401.15024 (SliceGPT, section 3).
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from core.algorithms.residual_basis import centred, put_, turn_embeddings_, turn_readers_, written_by
 from core.calibration.hidden_states import HiddenStates
 from core.models.block_names import BlockNames
 from core.models.residual import FEED_FORWARD, Residual, dropout_of
-from core.models.resize import resize_
-from core.nn.sliced import SlicedBlock, SlicedNorm
+from core.nn.sliced import SlicedBlock
 from core.subject import Subject
 from core.techniques.pruning.residual_stream import real_tokens
 
@@ -60,7 +59,7 @@ class Slicing:
         self.residual, self.kept = residual, kept
         self.hidden = HiddenStates(self.model, batches, {block.name: None for block in residual.blocks}, device)
         if residual.centred:
-            self.hidden.states = [_centred(x, -1) for x in self.hidden.states]
+            self.hidden.states = [centred(x, -1) for x in self.hidden.states]
         self.tokens = [
             real_tokens(x, batch.get("attention_mask")).cpu()
             for x, batch in zip(self.hidden.states, batches, strict=True)
@@ -76,20 +75,20 @@ class Slicing:
         """Slice in place, from the embeddings to the heads; the bases as they are chosen."""
         blocks = self.residual.blocks
         basis = self._choose(blocks[0].norm1)
-        self._cut_embeddings(basis.directions)
+        turn_embeddings_(self.model, self.residual, _into(basis.directions))
         self._turn(basis.directions)
         yield basis
         for index, block in enumerate(blocks):
             sliced = self._swap(block)
             after = blocks[index + 1].norm1 if index + 1 < len(blocks) else self.residual.norm
             mix, feed = self._mix(sliced, block), lambda x, _, feed=sliced.feed: feed(x)
-            self._read(block.norm1, block.groups[0], basis.directions)
+            turn_readers_(self.subject, self.residual, block.norm1, block.groups[0], _into(basis.directions))
             basis = self._write(mix, block.o, sliced.skip1, basis.directions, block.norm2)
             yield basis
-            self._read(block.norm2, block.groups[2], basis.directions)
+            turn_readers_(self.subject, self.residual, block.norm2, block.groups[2], _into(basis.directions))
             basis = self._write(feed, block.down, sliced.skip2, basis.directions, after)
             yield basis
-        self._read(self.residual.norm, self.residual.heads, basis.directions)
+        turn_readers_(self.subject, self.residual, self.residual.norm, self.residual.heads, _into(basis.directions))
 
     def _swap(self, block: BlockNames) -> SlicedBlock:
         original = self.model.get_submodule(block.name)
@@ -109,43 +108,17 @@ class Slicing:
 
         return run
 
-    def _cut_embeddings(self, directions: Tensor) -> None:
-        for name, axis in self.residual.embeddings.items():
-            embedding = self.model.get_parameter(name).double()
-            if self.residual.centred:
-                embedding = _centred(embedding, axis)
-            _put(self.model, name, (embedding.movedim(axis, -1) @ directions).movedim(-1, axis))
-
-    def _read(self, norm: str, linears: Sequence[str], directions: Tensor) -> None:
-        """Fold a norm's weights into the linears that read from it, which take the cut stream from now on."""
-        gain, shift, eps = _affine(self.model.get_submodule(norm))
-        for name in dict.fromkeys(linears):
-            linear = _linear(self.model, name)
-            weight = linear.weight.double()
-            if shift is not None:
-                offset = weight @ shift.double()
-                bias = offset if linear.bias is None else offset + linear.bias.double()
-                _put(self.model, f"{name}.bias", bias)
-            folded = weight if gain is None else weight * gain.double()
-            _put(self.model, f"{name}.weight", folded @ directions)
-        self.subject.replace(norm, SlicedNorm(self.residual.width, eps))
-
     def _write(self, run: Run, name: str, skip: nn.Parameter, directions: Tensor, reader: str) -> Basis:
         """Add what a sublayer writes to the stream, choose the next basis, and let the sublayer write into it."""
-        linear = _linear(self.model, name)
-        written = {"weight": linear.weight.double()}  # [width, in]
-        if linear.bias is not None:
-            written["bias"] = linear.bias.double()
-        if self.residual.centred:
-            written = {key: _centred(tensor, 0) for key, tensor in written.items()}
+        written = written_by(self.model, self.residual, name)
         for key, tensor in written.items():
-            _put(self.model, f"{name}.{key}", tensor)
+            put_(self.model, f"{name}.{key}", tensor)
         for index, x in enumerate(self.hidden.states):
             x = x.to(self.device)
             self.hidden.states[index] = (x @ directions.T.to(x) + run(x, index)).cpu()
         basis = self._choose(reader)
         for key, tensor in written.items():
-            _put(self.model, f"{name}.{key}", basis.directions.T @ tensor)
+            put_(self.model, f"{name}.{key}", basis.directions.T @ tensor)
         skip.copy_(directions.T @ basis.directions)
         self._turn(basis.directions)
         return basis
@@ -164,24 +137,5 @@ class Slicing:
             self.hidden.states[index] = (x @ directions.to(x)).cpu()
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor | None, Tensor | None, float]:
-    """Gain, shift (None if it has none, or only zeros) and eps of a norm."""
-    known: Any = norm
-    shift = getattr(known, "bias", None)
-    eps = known.eps if hasattr(known, "eps") else known.variance_epsilon
-    return known.weight, None if shift is None or not shift.any() else shift, eps
-
-
-def _linear(model: nn.Module, name: str) -> nn.Linear:
-    linear = model.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear
-
-
-def _centred(tensor: Tensor, axis: int) -> Tensor:
-    return tensor - tensor.mean(axis, keepdim=True)
-
-
-def _put(model: nn.Module, name: str, value: Tensor) -> None:
-    resize_(model, {name: value.shape})
-    model.get_parameter(name).copy_(value)
+def _into(directions: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: x @ directions

@@ -11,17 +11,17 @@ from pydantic import Field
 from torch import nn
 
 from core.algorithms.second_order import DAMPING, NOfM, Pattern, Unstructured
-from core.algorithms.second_order_layers import prune_by_hessians
+from core.algorithms.second_order_layers import SweepPlan, sweep_by_hessians
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.subject import Subject
 from core.technique import INTEGER_CODES, MASK, NM_PATTERN
-from core.techniques.grid_settings import GridSettings
+from core.techniques.grid_settings import CalibratedGridSettings
 from core.techniques.pruning.calibrated import CalibratedPruning
 
 
-class Sparsegpt(GridSettings, CalibratedPruning):
+class Sparsegpt(CalibratedGridSettings, CalibratedPruning):
     """Prune with second-order information and update the kept weights; optionally quantize in the same pass."""
 
     family = Family.PRUNING
@@ -71,13 +71,7 @@ class Sparsegpt(GridSettings, CalibratedPruning):
         """Prune block by block."""
         unstructured = self.structure == "unstructured"
         pattern: Pattern = Unstructured(self.sparsity, self.mask_columns) if unstructured else NOfM(self.n, self.m)
-        subject.details["layers"] = prune_by_hessians(
-            subject,
-            context,
-            self.layers(subject),
-            self.calibration_examples,
-            pattern,
-            damping=self.damping,
-            sequential=self.sequential,
-            scheme=None if self.bits is None else self.scheme(self.bits),
-        )
+        scheme = None if self.bits is None else self.scheme(self.bits)
+        plan = SweepPlan(pattern, scheme, damping=self.damping, sequential=self.sequential)
+        layers = self.layers(subject)
+        subject.details["layers"] = sweep_by_hessians(subject, context, layers, self.calibration_examples, plan)

@@ -53,7 +53,7 @@ def tokens_of(subject: Subject) -> Tokens:
     assert known.head_dim is not None
     protected, total = _positions(model)
     parts = {block.name: _relative(block) for block in known.blocks}
-    dim = model.get_parameter(f"{known.blocks[0].norm1}.weight").shape[0]
+    dim = _out_features(model, known.blocks[0].o)
     return Tokens(dim, known.head_dim, protected, total - protected, parts)
 
 

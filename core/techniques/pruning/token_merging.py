@@ -23,7 +23,7 @@ class TokenMerging(OneShot):
     leaves = frozenset({REDUCED_TOKENS})
     refuses = {
         **NEEDS_PLAIN_BLOCKS,
-        ROTATED_STREAM: "Blocks of a sliced model rotate their tokens: remove token_merging or slicegpt.",
+        ROTATED_STREAM: "Tokens of a rotated stream are not merged: remove one of the two steps.",
         REDUCED_TOKENS: "A block can reduce its tokens in only one way: remove one of the two steps.",
     }
 

@@ -28,15 +28,19 @@ class DynamicInt8(OneShot):
     refuses = {INTEGER_CODES: "Keep one of the two quantization steps."}
 
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by integer ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         quantize_layers(subject, context, names, 8, quantize)
 
 

@@ -42,6 +42,10 @@ class NumberFormats(OneShot):
         "a block's of 128 × 128",
     )
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
@@ -51,7 +55,7 @@ class NumberFormats(OneShot):
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless there are layers to quantize, and no masked ones for a format without zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         masked = next((name for name in names if subject.mask(f"{name}.weight") is not None), None)
         if masked is not None and not FORMATS[self.format].has_zero:
             message = f"has no zero, and weights of {masked} are pruned"
@@ -59,6 +63,6 @@ class NumberFormats(OneShot):
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         bits = FORMATS[self.format].element.bits
         quantize_layers(subject, context, names, bits, FormatScheme(self.format, self.granularity).quantize)

@@ -1,8 +1,9 @@
 """Round to nearest: every weight becomes the nearest value of a uniform grid, without data.
 
 Paper: https://arxiv.org/abs/1712.05877 (affine grids), https://arxiv.org/abs/2206.01861 (groups of weights). Here only
-the weights of linear layers are quantized. Scales are stored in the model's dtype (float16 for a float32 model), or in
-float32 where some are too small or too large for it, and are rounded before the codes are chosen.
+the weights of linear layers are quantized, and those of embeddings if asked. Scales are stored in the model's dtype
+(float16 for a float32 model), or in float32 where some are too small or too large for it, and are rounded before the
+codes are chosen.
 """
 
 from pydantic import Field
@@ -29,21 +30,23 @@ class Rtn(OneShot, GridSettings):
     bits: int = Field(8, ge=2, le=8, description="bits per weight")
     group_size: int = Field(64, ge=8, le=4096, description="inputs that share a scale, for granularity: group")
     include_head: bool = Field(False, description="also quantize the output layer")
+    include_embeddings: bool = Field(
+        False,
+        description="also quantize the embedding of tokens, and with it an output layer that shares its weights",
+    )
     skip: list[str] = Field(default_factory=list, description="names of layers to skip; * matches anything")
 
     def label(self) -> str:
-        """The bits, what shares a scale, and the range estimator where it is not min-max."""
-        shared = f"per group of {self.group_size}" if self.granularity == "group" else "per channel"
-        parts = [f"{self.bits}-bit", shared, "" if self.symmetric else "affine"]
-        return " ".join([*filter(None, parts), *([self.observer] if self.observer != "min-max" else [])])
+        """What the grid is."""
+        return self.grid_label()
 
     def check(self, subject: Subject) -> None:
         """Raise SpecError unless the model has linear layers that are not quantized yet."""
-        quantizable(subject, self.include_head, self.skip)
+        quantizable(subject, self.include_head, self.skip, self.include_embeddings)
 
     def apply(self, subject: Subject, context: Context) -> None:
         """Replace the layers by packed ones; pruned weights stay exactly zero."""
-        names = quantizable(subject, self.include_head, self.skip)
+        names = quantizable(subject, self.include_head, self.skip, self.include_embeddings)
         quantize_layers(subject, context, names, self.bits, self.quantize)
 
     def quantize(self, linear: nn.Linear) -> QuantLinear:

@@ -14,6 +14,7 @@ from core.errors import SpecError
 from core.nn.replacement import Replacement
 from core.spec.model import StepSpec
 from core.subject import Subject
+from core.tasks.base import require_loss
 from core.technique import INTEGER_CODES, Family, OneShot, TrainingMethod
 from core.training.loop import Plan, Training
 
@@ -78,10 +79,11 @@ class Train(OneShot):
         return methods or f"{self.steps} updates"
 
     def check(self, subject: Subject) -> None:
-        """Packed integer weights cannot be trained, unless a method leaves them as they are and trains others.
+        """The task has a loss. Packed integer weights cannot be trained, unless a method trains others beside them.
 
         No two methods decide the same; each checks the subject itself.
         """
+        require_loss(subject.task)
         keeps_codes = any(INTEGER_CODES in method.accepts for method in self.bound_methods())
         for name, module in subject.model.named_modules():
             if isinstance(module, Replacement) and module.dense() is not None and not keeps_codes:

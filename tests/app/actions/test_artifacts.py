@@ -74,11 +74,11 @@ def recorded() -> set[str]:
 def test_a_damaged_artifact_is_not_downloaded(run_id):
     flip(SMALL)
     client = TestClient(Starlette(routes=[Route(downloads.ROUTE, downloads.send)]))
-    answer = client.get("/" + downloads.link(SMALL, "x"))
+    answer = client.get("/" + downloads.make_link(SMALL, "x"))
     assert answer.status_code == 409
     assert "model.safetensors does not match its SHA-256 in the manifest. Requeue a run" in answer.text
-    assert client.get("/" + downloads.link(SMALL, "x")).status_code == 404
-    assert client.get("/" + downloads.link(DENSE, "x")).status_code == 200
+    assert client.get("/" + downloads.make_link(SMALL, "x")).status_code == 404
+    assert client.get("/" + downloads.make_link(DENSE, "x")).status_code == 200
     assert len(told(run_id)) == 1 and told(run_id)[0].startswith("A download found damage in the artifact of rtn 8-bit")
     assert recorded() == {DENSE}
     shown = {path.name for path in artifacts.open_shown(SMALL).iterdir()}  # pages go on showing what was whole

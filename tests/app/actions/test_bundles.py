@@ -18,7 +18,7 @@ from core.bundle import read
 from core.store import engine, stages, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Membership, Role, Run, RunStatus
-from core.store.waiting import waiting_for
+from core.store.waiting import find_waiting
 from tests import bundled, factories
 from tests.app.cli.test_main import slimboard
 from tests.app.test_run import opened, words
@@ -137,7 +137,7 @@ def test_a_run_that_started_from_another_is_shown_but_never_queued(store, elsewh
     assert slimboard("requeue", str(imported)) == 0
     with session() as s:
         workers.register_worker(s, "w", "cpu", hardware={}, offers={}, provides=["cpu"])
-        assert "run:1 of the store that it comes from" in waiting_for(s, [imported], 60.0)[imported]
+        assert "run:1 of the store that it comes from" in find_waiting(s, [imported], 60.0)[imported]
 
 
 def test_viewers_import_nothing(run_id, tmp_path, capsys):
@@ -190,13 +190,13 @@ def test_the_pages_button_downloads_the_bundle(run_id, tmp_path):
     answer = client().get("/" + link)
     assert answer.headers["content-disposition"] == f'attachment; filename="slimboard-run-{run_id}.zip"'
     (tmp_path / "run.zip").write_bytes(answer.content)
-    with read.opened(tmp_path / "run.zip") as found:
+    with read.open_bundle(tmp_path / "run.zip") as found:
         assert found.run.name == "small one"
     assert "model.safetensors" not in " ".join(zipfile.ZipFile(io.BytesIO(answer.content)).namelist())
 
 
 def test_a_link_to_an_artifact_opens_no_bundle(run_id):
-    token = downloads.link(SMALL, "x").removeprefix("artifact/")
+    token = downloads.make_link(SMALL, "x").removeprefix("artifact/")
     assert client().get(f"/bundle/{token}").status_code == 403
     token = downloads.bundle_link(run_id).removeprefix("bundle/")
     assert client().get(f"/artifact/{token}").status_code == 403

@@ -11,7 +11,7 @@ from core.spec.model import RunSpec
 from core.store import queue, users, workers
 from core.store.engine import read_session, session
 from core.store.models import Membership, Project, Role, Run, RunNeed, RunStatus
-from core.store.waiting import provided, waiting_for
+from core.store.waiting import find_waiting, provided
 from tests.actors import actor
 from tests.app.catalogues import CATALOGUE
 
@@ -64,10 +64,10 @@ def test_a_run_waits_for_a_worker_with_its_runtime_and_says_so(people):
     with session() as s:
         plain = workers.register_worker(s, "plain", "cpu", hardware={}, offers=offers, provides=["cpu"])
         assert queue.claim_next_run(s, plain, "cpu", provided(["cpu"], offers), 60) is None
-        assert waiting_for(s, [run_id], 60) == {run_id: "a worker that provides onnxruntime"}
+        assert find_waiting(s, [run_id], 60) == {run_id: "a worker that provides onnxruntime"}
         have = ["cpu", "onnxruntime"]
         able = workers.register_worker(s, "able", "cpu", hardware={}, offers=offers, provides=have)
-        assert waiting_for(s, [run_id], 60) == {}
+        assert find_waiting(s, [run_id], 60) == {}
         assert queue.claim_next_run(s, able, "cpu", provided(have, offers), 60).id == run_id
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.charts.architectures import growth, points, power
+from app.charts.architectures import describe_power, draw_growth, list_points
 from core.complexity.fit import Exponent
 from tests.core.complexity.reports import LENGTHS, measured, report
 
@@ -9,23 +9,23 @@ NAMES = [architecture.name for architecture in SURVEY.architectures]
 
 
 def test_a_power_reads_with_its_interval():
-    assert power(Exponent(1.0234, 0.98, 1.0668, 512, 4096)) == "T^1.02 ± 0.04"
-    assert power(Exponent(-0.004, -0.01, 0.002, 512, 4096)) == "T^0.00 ± 0.01"
-    assert power(Exponent(-0.2, -0.3, -0.1, 512, 4096)) == "T^−0.20 ± 0.10"
-    assert power(None) == ""
+    assert describe_power(Exponent(1.0234, 0.98, 1.0668, 512, 4096)) == "T^1.02 ± 0.04"
+    assert describe_power(Exponent(-0.004, -0.01, 0.002, 512, 4096)) == "T^0.00 ± 0.01"
+    assert describe_power(Exponent(-0.2, -0.3, -0.1, 512, 4096)) == "T^−0.20 ± 0.10"
+    assert describe_power(None) == ""
 
 
 def test_points_are_the_costs_with_units():
-    drawn = points(SURVEY, "decode_ms")
+    drawn = list_points(SURVEY, "decode_ms")
     assert set(drawn["name"]) == {"full attention", "retnet"}
     assert drawn["text"].unique().tolist() == ["0.500 ms"]
-    first = points(SURVEY, "train_ms").iloc[0]
+    first = list_points(SURVEY, "train_ms").iloc[0]
     assert first["label"] == "full attention  T^2.00 ± 0.00" and first["value"] == pytest.approx(65.536)
 
 
 def spec(quantity="train_ms", names=NAMES, hidden=()):
-    drawn = points(SURVEY, quantity)
-    return growth(drawn[~drawn["name"].isin(hidden)], quantity, names).to_dict()
+    drawn = list_points(SURVEY, quantity)
+    return draw_growth(drawn[~drawn["name"].isin(hidden)], quantity, names).to_dict()
 
 
 def test_both_axes_are_logarithmic_with_units():
@@ -57,7 +57,7 @@ def test_colour_dash_and_shape_stay_with_an_architecture_whatever_is_hidden():
     colours = [made["layer"][1]["encoding"]["color"]["scale"] for made in (whole, rest)]
     assert colours[0]["range"][1:] == colours[1]["range"] and colours[0]["domain"][1:] == colours[1]["domain"]
     many = report(*(measured(f"a{i}", 1) for i in range(14)))
-    drawn = growth(points(many, "train_ms"), "train_ms", [a.name for a in many.architectures]).to_dict()
+    drawn = draw_growth(list_points(many, "train_ms"), "train_ms", [a.name for a in many.architectures]).to_dict()
     line, mark = drawn["layer"][1]["encoding"], drawn["layer"][2]["encoding"]
     looks = zip(
         line["color"]["scale"]["range"],

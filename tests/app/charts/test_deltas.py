@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from app.charts.deltas import deltas
+from app.charts.deltas import draw_deltas
 
 
 def drawn(*rows: tuple[float, float, float]) -> dict:
     """The chart of (difference, lower end, upper end)."""
     table = pd.DataFrame(rows, columns=["delta", "delta_low", "delta_high"])
-    chart = deltas(table.assign(name="run 2", p_value=1.0, verdict="not significant"), "accuracy", "%", "run 1")
+    chart = draw_deltas(table.assign(name="run 2", p_value=1.0, verdict="not significant"), "accuracy", "%", "run 1")
     return chart.to_dict()["layer"][1]["encoding"]["x"]
 
 

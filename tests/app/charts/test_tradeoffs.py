@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from app.charts import tradeoffs
-from app.charts.annotated import annotate, feasible, texts
+from app.charts.annotated import annotate, find_feasible, list_texts
 from app.charts.axes import AXES, score_axis
 from app.charts.theme import PALE, PLAIN
 
@@ -45,15 +45,15 @@ def test_points_without_a_value_on_an_axis_are_left_out():
 
 
 def test_limits_bound_from_above_or_below_by_what_is_better():
-    kept = feasible(FOUR, {"size_bytes": 2000, "score": 95.0}, ALL)
+    kept = find_feasible(FOUR, {"size_bytes": 2000, "score": 95.0}, ALL)
     assert kept.tolist() == [False, True, True, False]
     fewer_bits = {**ALL, "score": BITS}
-    assert feasible(FOUR, {"score": 95.0}, fewer_bits).tolist() == [False, False, True, True]
+    assert find_feasible(FOUR, {"score": 95.0}, fewer_bits).tolist() == [False, False, True, True]
 
 
 def test_an_unknown_value_keeps_no_limit():
     rows = FOUR.assign(p50_ms=[None, 2.0, 1.0, 5.0])
-    assert feasible(rows, {"p50_ms": 9.0}, ALL).tolist() == [False, True, True, True]
+    assert find_feasible(rows, {"p50_ms": 9.0}, ALL).tolist() == [False, True, True, True]
 
 
 def test_what_is_on_the_frontier_or_undecided_is_strong_the_rest_is_pale():
@@ -65,13 +65,13 @@ def test_what_is_on_the_frontier_or_undecided_is_strong_the_rest_is_pale():
 
 def test_a_hover_reads_value_and_interval_in_their_units():
     shown = annotate(FOUR, SIZE, ACCURACY, {}, ALL)
-    assert texts(shown, ACCURACY)[1] == "96.0 %  (95 %: 95.0 % to 97.0 %)"
-    assert texts(shown, SIZE)[1] == "1.00 kB"
+    assert list_texts(shown, ACCURACY)[1] == "96.0 %  (95 %: 95.0 % to 97.0 %)"
+    assert list_texts(shown, SIZE)[1] == "1.00 kB"
 
 
 def spec(y=ACCURACY, limits=None, **changes):
     shown = annotate(FOUR.assign(**changes), SIZE, y, limits or {}, ALL)
-    return tradeoffs.scatter(shown, SIZE, y, limits or {}, axes=ALL).to_dict(validate=True)
+    return tradeoffs.draw_scatter(shown, SIZE, y, limits or {}, axes=ALL).to_dict(validate=True)
 
 
 def words(chart):
@@ -109,7 +109,7 @@ def test_a_reference_bears_its_name_where_few_are():
     assert len(words(spec(reference_stage_id=[1, 2, 3, 4]))) == 4 + 1
     five = pd.concat([FOUR, FOUR.tail(1).assign(stage_id=5)]).assign(reference_stage_id=[1, 2, 3, 4, 5])
     shown = annotate(five, SIZE, ACCURACY, {}, ALL)
-    crowded = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    crowded = tradeoffs.draw_scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     assert [row["words"] for row in words(crowded)] == ["knee"]
 
 
@@ -121,7 +121,7 @@ def test_what_is_not_significant_is_undecided_and_hollow():
     found = FOUR.assign(**scores, score_low=[96.0, 95.9, 93.0, 79.0], score_high=[98.0, 97.9, 95.0, 81.0])
     shown = annotate(found, SIZE, ACCURACY, {}, ALL)
     assert shown["dominance"].tolist() == ["on the frontier", "undecided", "dominated", "on the frontier"]
-    chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    chart = tradeoffs.draw_scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [fill], [outline] = channels(chart, "fillOpacity"), channels(chart, "strokeOpacity")
     assert fill["scale"]["domain"] == outline["scale"]["domain"] == ["on the frontier", "undecided", "dominated"]
     hollow, full = dict(zip(fill["scale"]["domain"], fill["scale"]["range"], strict=True)), outline["scale"]["range"]
@@ -142,8 +142,8 @@ def test_seeds_are_told_with_their_runs_and_their_interval():
         FOUR.assign(**SEEDS, score_df=[float("inf"), float("inf"), 2.0, float("inf")]), SIZE, ACCURACY, {}, ALL
     )
     assert shown["seeds_text"].tolist() == ["1", "1", "3 (runs 13, 14, 15)", "1"]
-    assert texts(shown, ACCURACY)[2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
-    chart = tradeoffs.scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    assert list_texts(shown, ACCURACY)[2] == "95.0 %  (95 % between seeds: 94.0 % to 96.0 %)"
+    chart = tradeoffs.draw_scatter(shown, SIZE, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
     assert {"Seeds", "Dominance"} <= {told["title"] for told in tooltip}
 
@@ -151,12 +151,12 @@ def test_seeds_are_told_with_their_runs_and_their_interval():
 def test_a_hover_tells_both_axes_the_marks_size_and_what_everyone_asks():
     speed_up, ratio = AXES["speed_up"], AXES["compression_ratio"]
     shown = annotate(FOUR, ratio, ACCURACY, {}, ALL)
-    chart = tradeoffs.scatter(shown, ratio, ACCURACY, {}, size=speed_up, axes=ALL).to_dict(validate=True)
+    chart = tradeoffs.draw_scatter(shown, ratio, ACCURACY, {}, size=speed_up, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(chart, "tooltip") if isinstance(t, list)]
     assert [told["title"] for told in tooltip] == [
         "Stage", "Model", "Run", "Dominance", "Compression", "Accuracy", "Speed-up", "Size", "Latency (median)",
         "Kernel",
     ]  # fmt: skip
-    plain = tradeoffs.scatter(shown, ratio, ACCURACY, {}, axes=ALL).to_dict(validate=True)
+    plain = tradeoffs.draw_scatter(shown, ratio, ACCURACY, {}, axes=ALL).to_dict(validate=True)
     [tooltip] = [t for t in channels(plain, "tooltip") if isinstance(t, list)]
     assert "Speed-up" not in [told["title"] for told in tooltip]

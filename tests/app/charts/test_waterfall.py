@@ -40,7 +40,7 @@ def test_stages_without_the_quantity_are_passed_over():
 
 
 def test_the_axis_leaves_room_for_words_and_starts_at_nothing_below_zero():
-    chart = waterfall.waterfall(stages(size_bytes=[4000, 1000]), SIZE).to_dict()
+    chart = waterfall.draw_waterfall(stages(size_bytes=[4000, 1000]), SIZE).to_dict()
     low, high = chart["layer"][0]["encoding"]["x"]["scale"]["domain"]
     assert low == 0 and high > 5
 
@@ -57,7 +57,7 @@ def test_a_change_is_pale_unless_it_is_sure():
         "+0.1 points, not tested",
         "no change",
     ]
-    bars = waterfall.waterfall(scores, ACCURACY, told, zero=False).to_dict()["layer"][0]["encoding"]
+    bars = waterfall.draw_waterfall(scores, ACCURACY, told, zero=False).to_dict()["layer"][0]["encoding"]
     assert bars["x"]["title"] == "%"  # the heading names the score
     assert bars["opacity"] == {"field": "strength", "type": "quantitative", "scale": None}
 

@@ -40,7 +40,7 @@ def people(store) -> dict[str, int]:
 
 def starred(user_id: int) -> set[int]:
     with read_session() as s:
-        return favourites.starred(s, user_id, range(1, 31))
+        return favourites.find_starred(s, user_id, range(1, 31))
 
 
 def test_a_click_on_the_run_page_gives_and_takes_the_star(people):
@@ -66,8 +66,8 @@ def test_a_starred_run_bears_its_star_in_the_table(people):
         "id": 3, "name": "mine", "last": None, "status": RunStatus.DONE, "recipe": "", "model": "", "task": "",
         "owner": "", "created_at": 0.0, "started_at": None, "ended_at": None, "cancel_requested": False,
     }  # fmt: skip
-    assert table.table([row], 1.0, {3})[0].cells[2] == "★ mine"
-    assert table.table([row], 1.0, {4})[0].cells[2] == "mine"
+    assert table.make_table([row], 1.0, {3})[0].cells[2] == "★ mine"
+    assert table.make_table([row], 1.0, {4})[0].cells[2] == "mine"
 
 
 def test_viewers_star_for_themselves_and_strangers_nothing(people):

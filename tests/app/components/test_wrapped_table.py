@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.components.wrapped_table import GREY, wrapping
+from app.components.wrapped_table import GREY, wrap_cell
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from app.components.wrapped_table import GREY, wrapping
     ],
 )
 def test_a_number_stays_with_its_unit_and_brackets_stay_whole(text, held):
-    assert wrapping(text) == held.replace("~", "\N{NO-BREAK SPACE}")
+    assert wrap_cell(text) == held.replace("~", "\N{NO-BREAK SPACE}")
 
 
 def drawn() -> None:

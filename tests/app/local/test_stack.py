@@ -139,16 +139,16 @@ def test_the_next_free_port_is_taken_when_none_was_asked_for(monkeypatch):
         first = taken.getsockname()[1]
         monkeypatch.setattr(stack, "settings", lambda: Settings(port=first))
         said: list[str] = []
-        assert stack.free_port("127.0.0.1", None, said.append) > first
+        assert stack.find_port("127.0.0.1", None, said.append) > first
         assert said[0].startswith(f"Port {first} is in use; using ")
         with pytest.raises(UpError, match=f"Port {first} on 127.0.0.1 is in use"):
-            stack.free_port("127.0.0.1", first, said.append)
+            stack.find_port("127.0.0.1", first, said.append)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_refused_with_the_reason(host):
     with pytest.raises(UpError, match=f"{host} is not an address of this machine"):
-        stack.free_port(host, 8501, lambda line: None)
+        stack.find_port(host, 8501, lambda line: None)
 
 
 def test_a_home_that_is_too_long_for_a_socket_keeps_it_in_a_private_folder(tmp_path):
@@ -169,7 +169,7 @@ def test_a_home_that_is_too_long_for_a_socket_keeps_it_in_a_private_folder(tmp_p
 
 
 def test_the_queue_never_forgets_and_never_listens_on_tcp(tmp_path):
-    command = redis.command(tmp_path / "s", tmp_path)
+    command = redis.make_command(tmp_path / "s", tmp_path)
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert options["--port"] == "0"
     assert options["--maxmemory-policy"] == "noeviction"
@@ -200,5 +200,5 @@ def test_each_visible_gpu_has_a_worker(monkeypatch, n_gpus, visible, build, expe
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     said: list[str] = []
-    assert stack.cuda_devices(said.append) == expected
+    assert stack.list_cuda_devices(said.append) == expected
     assert bool(said) == (build.endswith("+cpu") and n_gpus > 0)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.text.schema import MISSING, fields, in_words
+from app.text.schema import MISSING, in_words, list_fields
 from app.text.schema import Field as FormField
 from core.spec.catalogue import KINDS, built_in
 from core.spec.model import LimitSpec, MeasureSpec
@@ -38,7 +38,7 @@ class Settings(BaseModel):
     table: dict[str, int] = {}
 
 
-FIELDS = {field.name: field for field in fields(Settings.model_json_schema())}
+FIELDS = {field.name: field for field in list_fields(Settings.model_json_schema())}
 
 
 def test_every_kind_is_recognised():
@@ -86,7 +86,7 @@ def test_nested_settings_have_their_own_fields():
 )
 def test_an_empty_field_says_what_that_means(schema, placeholder):
     required = [] if "default" in schema else ["rank"]
-    (field,) = fields({"properties": {"rank": schema}, "required": required})
+    (field,) = list_fields({"properties": {"rank": schema}, "required": required})
     assert field.when_empty == placeholder
 
 
@@ -107,7 +107,7 @@ def published() -> dict[str, dict]:
 @pytest.mark.parametrize("name", sorted(published()))
 def test_an_optional_setting_says_what_empty_means(name):
     schema = published()[name]
-    optional = [field for field in fields(schema) if field.nullable and field.kind not in TOGGLED]
+    optional = [field for field in list_fields(schema) if field.nullable and field.kind not in TOGGLED]
     assert [field.name for field in optional if not field.declared_empty] == []
     declared = [name for name, setting in schema.get("properties", {}).items() if "when_empty" in setting]
     assert declared == [field.name for field in optional]

@@ -23,10 +23,10 @@ TIMED = {
 
 def line(stage=STAGE, timed=TIMED):
     """The table's line of a stage."""
-    latencies = stages.with_conditions(pd.DataFrame([timed] if timed else []))
+    latencies = stages.add_conditions(pd.DataFrame([timed] if timed else []))
     seen = "forward, batch 1, eager, 2 threads" if timed else None
-    known = stages.with_latency(pd.DataFrame([stage]), latencies, seen)
-    return stages.stage_table(known, {2} if timed else set()).iloc[0]
+    known = stages.add_latency(pd.DataFrame([stage]), latencies, seen)
+    return stages.make_stage_table(known, {2} if timed else set()).iloc[0]
 
 
 def test_a_stage_reads_with_units_and_intervals():
@@ -72,7 +72,7 @@ def test_a_disturbed_time_is_marked():
 
 def test_the_plainest_conditions_come_first():
     rows = [{**TIMED, "phase": "decode", "length": 128}, {**TIMED, "batch": 64}, TIMED]
-    named = stages.with_conditions(pd.DataFrame(rows))
+    named = stages.add_conditions(pd.DataFrame(rows))
     assert list(named["conditions"]) == [
         "forward, batch 1, eager, 2 threads",
         "forward, batch 64, eager, 2 threads",
@@ -81,7 +81,7 @@ def test_the_plainest_conditions_come_first():
 
 
 def test_costs_have_units_and_leave_the_principal_score_out():
-    cost = stages.cost_table(pd.DataFrame([STAGE | {"details": {"reached": {"share": 0.862}}}])).iloc[0]
+    cost = stages.make_cost_table(pd.DataFrame([STAGE | {"details": {"reached": {"share": 0.862}}}])).iloc[0]
     assert cost["Reached by the step"] == "86.2 %"
     assert cost["MACs"] == "2.00 M"
     assert cost["Other scores"] == "cross entropy 0.123 nats"
@@ -93,14 +93,14 @@ def test_perplexity_stands_beside_the_score_and_not_among_the_further_ones():
         "score_high": 2.2, "scores": {"bits per character": 2.1, "perplexity": 9.87}, "perplexity": 9.87, "details": {},
     }  # fmt: skip
     assert line(text)["Bits per character"] == "2.100 bits (2.000 bits to 2.200 bits), perplexity 9.87"
-    assert stages.cost_table(pd.DataFrame([text])).iloc[0]["Other scores"] == "–"
+    assert stages.make_cost_table(pd.DataFrame([text])).iloc[0]["Other scores"] == "–"
 
 
 def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
     columns = [column for quantity in shown_in(Shown.FIDELITY) for column in quantity.columns]
     without = {**STAGE, **dict.fromkeys(columns)}
     rows = [{**without, "trained": False}, {**without, "stage_id": 5}, STAGE, without]
-    reference, measured, old = stages.fidelity_table(pd.DataFrame(rows)).to_dict("records")
+    reference, measured, old = stages.make_fidelity_table(pd.DataFrame(rows)).to_dict("records")
     assert measured == {
         "Stage": "2 · rtn 8-bit",
         "KL": "0.00123 nats (0.00110 nats to 0.00140 nats)",
@@ -117,26 +117,26 @@ def test_fidelity_is_told_of_trained_stages_or_why_there_is_none():
 
 def test_modules_that_a_step_missed_are_named_with_their_parameters():
     reached = {"share": 0.5, "missed": [{"name": "model.embed", "kind": "Embedding", "parameters": 2_000_000}]}
-    [row] = stages.missed_table({"reached": reached}).to_dict("records")
+    [row] = stages.make_missed_table({"reached": reached}).to_dict("records")
     assert row == {"Not reached": "model.embed", "Kind": "Embedding", "Parameters": "2.00 M"}
-    assert stages.missed_table({}).empty  # recorded before it was told
+    assert stages.make_missed_table({}).empty  # recorded before it was told
 
 
 def test_layers_read_without_raw_floats():
-    [row] = stages.layer_table(
+    [row] = stages.make_layer_table(
         [{"name": "head", "shape": [10, 48], "sparsity": 0.5, "max_error": 1.234e-5, "mse": 1e-9}]
     ).to_dict("records")
     assert row == {"Layer": "head", "Shape": "10 × 48", "Sparsity": "50.00 %", "Max error": "0.0000123"}
 
 
 def test_a_curve_of_a_score_is_named_with_its_unit():
-    assert stages.curve_title("validation accuracy") == "validation accuracy (%)"
-    assert stages.curve_title("validation_bits per character") == "validation bits per character (bits)"
-    assert stages.curve_title("learning_rate") == "learning rate"
+    assert stages.make_curve_title("validation accuracy") == "validation accuracy (%)"
+    assert stages.make_curve_title("validation_bits per character") == "validation bits per character (bits)"
+    assert stages.make_curve_title("learning_rate") == "learning rate"
 
 
 def test_what_a_checkpoint_holds_is_told_where_a_stage_was_loaded_from_one():
     stored = {"checkpoint": {"dtype": "bfloat16", "bytes": 43_968}}
     source = {**STAGE, "label": "hf:acme/small", "details": stored}
-    (note,) = stages.checkpoint_notes(pd.DataFrame([source, {**STAGE, "details": {}}]))
+    (note,) = stages.list_checkpoint_notes(pd.DataFrame([source, {**STAGE, "details": {}}]))
     assert "44.0 kB of bfloat16 weights" in note and "small" in note

@@ -28,7 +28,7 @@ def artifact(store):
 
 def test_the_zip_holds_every_file_below_one_folder(artifact):
     folder = artifacts.store().open(artifact)
-    with zipfile.ZipFile(io.BytesIO(b"".join(downloads.zipped(folder, "run-1-stage-2")))) as archive:
+    with zipfile.ZipFile(io.BytesIO(b"".join(downloads.zip_folder(folder, "run-1-stage-2")))) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == [
             "run-1-stage-2/manifest.json",
@@ -40,7 +40,7 @@ def test_the_zip_holds_every_file_below_one_folder(artifact):
 
 def test_the_zip_is_sent_piece_by_piece(artifact):
     folder = artifacts.store().open(artifact)
-    assert max(map(len, downloads.zipped(folder, "x"))) < 2 * downloads.CHUNK
+    assert max(map(len, downloads.zip_folder(folder, "x"))) < 2 * downloads.CHUNK
 
 
 def client() -> TestClient:
@@ -48,20 +48,20 @@ def client() -> TestClient:
 
 
 def test_a_link_downloads_the_artifact(artifact):
-    answer = client().get("/" + downloads.link(artifact, "run-1-stage-2"))
+    answer = client().get("/" + downloads.make_link(artifact, "run-1-stage-2"))
     assert answer.status_code == 200
     assert answer.headers["content-disposition"] == 'attachment; filename="run-1-stage-2.zip"'
     assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
 
 
 def test_a_forged_or_old_link_is_refused(artifact, monkeypatch):
-    good = downloads.link(artifact, "x")
+    good = downloads.make_link(artifact, "x")
     content, signature = good.removeprefix("artifact/").split(".")
     for token in (f"{content}.{content}", f"{content}x.{signature}", "nothing", "a.b.c"):
         assert client().get(f"/artifact/{token}").status_code == 403
     monkeypatch.setattr(downloads, "VALID_SECONDS", -1)
-    assert client().get("/" + downloads.link(artifact, "x")).status_code == 403
+    assert client().get("/" + downloads.make_link(artifact, "x")).status_code == 403
 
 
 def test_an_artifact_that_is_gone_is_told(store):
-    assert client().get("/" + downloads.link("cd" * 32, "x")).status_code == 404
+    assert client().get("/" + downloads.make_link("cd" * 32, "x")).status_code == 404

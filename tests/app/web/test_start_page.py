@@ -14,14 +14,14 @@ INDEX = (start_page.STATIC / "index.html").read_text()
 
 @pytest.mark.parametrize("part", PARTS)
 def test_this_streamlit_has_the_part_and_all_that_it_imports(part):
-    names = start_page.modules(part)
+    names = start_page.list_modules(part)
     assert names[0].startswith(f"{part}.")
     assert all((start_page.STATIC / start_page.SCRIPTS / name).is_file() for name in names)
     assert not [name for name in names if name in INDEX]  # those are loaded anyway
 
 
 def test_a_part_that_is_not_there_names_nothing():
-    assert start_page.modules("NoSuchElement") == ()
+    assert start_page.list_modules("NoSuchElement") == ()
 
 
 def test_a_page_is_streamlits_with_more_in_its_head():
@@ -32,18 +32,18 @@ def test_a_page_is_streamlits_with_more_in_its_head():
     assert body == INDEX.partition("</head>")[2].replace("</body>", f"{start_page.STYLE}</body>")
     assert head.startswith(INDEX.partition("</head>")[0]) and "st-key-cards" in body
     assert answer.headers["cache-control"] == "no-cache"
-    assert start_page.modules("Pagination")[0] in head and "DataFrame" not in head
+    assert start_page.list_modules("Pagination")[0] in head and "DataFrame" not in head
     assert "ArrowVegaLiteChart" in client.get("/").text
     assert "ArrowVegaLiteChart" not in client.get("/submit").text
 
 
 def test_the_charts_large_module_is_loaded_once_the_front_end_is_there():
-    [chart, *imported] = start_page.modules("ArrowVegaLiteChart")
-    before, _, after = start_page.html("").partition('addEventListener("load"')
+    [chart, *imported] = start_page.list_modules("ArrowVegaLiteChart")
+    before, _, after = start_page.render("").partition('addEventListener("load"')
     assert f'["./static/js/{chart}", ' in after and "import(addresses[0])" in after and chart not in before
     assert all(name in before or name in after for name in imported)  # none is asked for by another module only
     assert any(name.startswith("embed.") and name not in before for name in imported)
-    assert "import(" not in start_page.html("submit")
+    assert "import(" not in start_page.render("submit")
 
 
 def test_this_streamlit_reads_where_its_server_is_from_the_page():

@@ -8,7 +8,7 @@ HOSTILE = "[a](http://x) <b> *c*"
 def page(hostile):
     from app.web import url_state
 
-    url_state.menu("Task", "of", ["plain", hostile], url_state.text("of") or "plain")
+    url_state.draw_menu("Task", "of", ["plain", hostile], url_state.text("of") or "plain")
 
 
 def test_a_click_puts_the_value_itself_into_the_address():

@@ -6,6 +6,7 @@ for the same weights.
 
 import zlib
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from core.algorithms.second_order import exact_error, factorize, solve
 from core.models.meta import assign_weights, empty_weights
 from core.nn.format_linear import FormatLinear
 from core.nn.formats.catalogue import FORMATS
+from core.techniques.quantization.rtn import Rtn
 
 BITS = {  # with scales: of a weight of 1024 inputs, float16 scales where the format leaves them open
     "fp8_e4m3": 8 + 16 / 1024,
@@ -229,3 +231,48 @@ def test_a_row_of_zeros_stays_zero_in_every_format():
         assert not layer.weight()[1].any(), format
         assert layer.weight().isfinite().all(), format
     assert packed(weight, "fp8_e4m3").scales.dtype == torch.float16
+
+
+LAYERS = {  # rows of the table in docs/number-formats.md
+    "`fp8_e4m3` per channel": FormatScheme("fp8_e4m3").quantize,
+    "`fp8_e5m2` per channel": FormatScheme("fp8_e5m2").quantize,
+    "`mxfp8`": FormatScheme("mxfp8").quantize,
+    "`rtn`, 8 bits per channel": Rtn(bits=8).quantize,
+    "`nvfp4`": FormatScheme("nvfp4").quantize,
+    "`nf4`": FormatScheme("nf4").quantize,
+    "`rtn`, 4 bits, groups of 32": Rtn(bits=4, granularity="group", group_size=32).quantize,
+    "`mxfp4`": FormatScheme("mxfp4").quantize,
+    "`rtn`, 4 bits, groups of 64": Rtn(bits=4, granularity="group", group_size=64).quantize,
+    "`nf4_double`": FormatScheme("nf4_double").quantize,
+    "`rtn`, 4 bits, groups of 128": Rtn(bits=4, granularity="group", group_size=128).quantize,
+    "`ternary` per channel": FormatScheme("ternary").quantize,
+    "`binary` per channel": FormatScheme("binary").quantize,
+}
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """Rows of the document's table: the four figures by the layer's description."""
+    text = (Path(__file__).parents[3] / "docs" / "number-formats.md").read_text().partition("| measured |")[2]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return {name: [float(figure) for figure in figures] for name, *figures in rows}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Normal weights, and the same divided so that they follow Student's t with 5 degrees of freedom."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(256, 4096, generator=generator)
+    return normal, normal / torch.randn(256, 4096, 5, generator=generator).square().mean(2).sqrt()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_document_tells_the_bits_and_errors_that_are_measured(name, documented, weights):
+    assert documented.keys() == LAYERS.keys()
+    layers = [LAYERS[name](linear_of(weight)) for weight in weights]
+    count = layers[0].count()
+    n_bytes = sum(tensor.nbytes for tensor in layers[0].state_dict().values())
+    errors = [float((layer.weight() - w).norm() / w.norm()) for layer, w in zip(layers, weights, strict=True)]
+    assert [count.bits, 8 * n_bytes / count.weights] == pytest.approx(documented[name][:2], abs=1e-3)
+    assert errors == pytest.approx(documented[name][2:], rel=0.01)

@@ -146,7 +146,7 @@ class TestEveryRangeEstimator:
         x = rows(seed=3)
         best = (mean_squared_error(x, bits, symmetric, dtype).nearest(x) - x).square().sum(1)
         other = (RANGE_ESTIMATORS[estimator](x, bits, symmetric, dtype).nearest(x) - x).square().sum(1)
-        if estimator != "percentile":
+        if estimator in ("min-max", "mse"):
             assert (best <= other).all()
 
 

@@ -82,3 +82,34 @@ def test_hashes_fit_a_signed_integer_and_are_the_same_everywhere():
         for seed in ("1", "2")
     }  # fmt: skip
     assert len(told) == 1
+
+
+CALIBRATED = [{"train": {"steps": 20}}, {"wanda": {"sparsity": 0.5}}]
+
+
+def calibrated(position=2, **calibration):
+    return of(position, recipe=CALIBRATED, calibration=calibration)
+
+
+def test_calibration_sets_are_replicates_of_one_recipe():
+    default = calibrated()
+    others = [
+        calibrated(seed=1),
+        calibrated(seed=2),
+        calibrated(sources="builtin:markov"),
+        calibrated(sources=["task", "builtin:markov"]),
+    ]
+    assert {found.recipe for found in others} == {default.recipe}
+    assert len({default.seeds, *(found.seeds for found in others)}) == 5
+    assert default == of(recipe=CALIBRATED)  # as before there was such a section
+
+
+def test_other_lengths_and_counts_of_calibration_are_other_recipes():
+    assert len({calibrated().recipe, calibrated(length=64).recipe, calibrated(count=64).recipe}) == 3
+    counted = [CALIBRATED[0], {"wanda": {"sparsity": 0.5, "calibration_examples": 64}}]
+    assert calibrated(count=64) == of(recipe=counted)
+    assert calibrated(count=32, length=8).recipe != of(recipe=counted).recipe
+
+
+def test_calibration_does_not_count_before_a_step_that_calibrates():
+    assert calibrated(1, sources="builtin:markov", seed=3, length=64) == of(1, recipe=CALIBRATED)

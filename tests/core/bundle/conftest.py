@@ -36,11 +36,13 @@ def origin(tmp_path: Path) -> str:
 def bundle(origin: str, artifacts: ArtifactStore, tmp_path: Path) -> Path:
     """The run without its weights."""
     with engine.read_session(origin) as s:
-        return bundled.written(tmp_path / "run.zip", write.pieces(write.source(s, 2, artifacts.open)))
+        return bundled.written(tmp_path / "run.zip", write.write_bundle(write.collect_source(s, 2, artifacts.open)))
 
 
 @pytest.fixture
 def heavy(origin: str, artifacts: ArtifactStore, tmp_path: Path) -> Path:
     """The run with its weights."""
     with engine.read_session(origin) as s:
-        return bundled.written(tmp_path / "heavy.zip", write.pieces(write.source(s, 2, artifacts.open, weights=True)))
+        return bundled.written(
+            tmp_path / "heavy.zip", write.write_bundle(write.collect_source(s, 2, artifacts.open, weights=True))
+        )

@@ -46,7 +46,7 @@ def edited(name: str, change: Callable[[Any], Any]) -> Callable[[Files], None]:
 
 
 def refusal(file: Path) -> str:
-    with pytest.raises(BundleError) as refused, read.opened(file):
+    with pytest.raises(BundleError) as refused, read.open_bundle(file):
         pass
     return str(refused.value)
 

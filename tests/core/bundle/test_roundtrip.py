@@ -22,7 +22,7 @@ def imported(s, file, user: str = "alice", **changes) -> int:
     factories.submit(s, user=user, name="in the way of equal numbers")
     factories.submit(s, user=user, name="and one more")
     project_id = users.list_projects(s, owner.id)[0].id
-    with read.opened(file) as bundle:
+    with read.open_bundle(file) as bundle:
         return insert.add_run(s, bundle, project_id=project_id, owner_id=owner.id, needs=["technique:rtn#1"])
 
 
@@ -30,7 +30,7 @@ def described(s, run_id: int) -> list[object]:
     """All that a bundle tells, the run's number left out."""
     run = json.loads(to_json(collect.run_document(s, run_id)))
     del run["number"]
-    documents = (collect.stages_document, collect.curves_document, collect.log_document)
+    documents = (collect.collect_stages, collect.collect_curves, collect.log_document)
     return [run, *(json.loads(to_json(document(s, run_id))) for document in documents)]
 
 
@@ -80,7 +80,7 @@ def test_notes_are_the_importing_users_and_name_their_authors(bundle, session):
 
 def test_a_stage_that_is_known_stands_and_is_told(bundle, session):
     stages.add_stage(session, factories.measured(SMALL, label="ours", score=90.0), "x", 5, "0")
-    with read.opened(bundle) as found:
+    with read.open_bundle(bundle) as found:
         assert insert.list_differing(session, found) == ["ours"]
     imported(session, bundle)
     assert session.query(Stage.score).filter_by(key=SMALL).scalar() == 90.0
@@ -88,7 +88,7 @@ def test_a_stage_that_is_known_stands_and_is_told(bundle, session):
 
 def test_the_same_run_is_found_and_a_rerun_is_another(bundle, session):
     run_id = imported(session, bundle)
-    with read.opened(bundle) as found:
+    with read.open_bundle(bundle) as found:
         assert insert.find_identical(session, found, 1) == run_id
         assert insert.find_identical(session, found, 2) is None
         session.get_one(Run, run_id).started_at = 1_700_000_002.0
@@ -97,23 +97,25 @@ def test_the_same_run_is_found_and_a_rerun_is_another(bundle, session):
 
 
 def test_a_run_in_its_own_store_is_found(origin, bundle):
-    with engine.read_session(origin) as s, read.opened(bundle) as found:
+    with engine.read_session(origin) as s, read.open_bundle(bundle) as found:
         assert insert.find_identical(s, found, 1) == 2
 
 
 def test_an_imported_run_is_bundled_again_with_its_worker(bundle, session, artifacts, tmp_path):
     run_id = imported(session, bundle)
-    again = bundled.written(tmp_path / "again.zip", write.pieces(write.source(session, run_id, artifacts.open)))
-    with read.opened(again) as found:
+    again = bundled.written(
+        tmp_path / "again.zip", write.write_bundle(write.collect_source(session, run_id, artifacts.open))
+    )
+    with read.open_bundle(again) as found:
         assert found.run.environment["worker"]["name"] == "host-cpu-1"
 
 
 def test_files_are_those_that_pages_show(bundle, heavy):
     shown = {"manifest.json", "report.json", "examples.safetensors", f"mistakes-{DENSE}.json"}
-    with read.opened(bundle) as found:
+    with read.open_bundle(bundle) as found:
         assert {key: set(names) for key, names in found.names.items()} == {DENSE: shown, SMALL: shown}
         assert not found.has_weights(SMALL)
-    with read.opened(heavy) as found:
+    with read.open_bundle(heavy) as found:
         assert set(found.names[SMALL]) == shown | {"model.safetensors", "tokenizer/vocab.json"}
         assert found.has_weights(SMALL)
 
@@ -121,7 +123,7 @@ def test_files_are_those_that_pages_show(bundle, heavy):
 def test_files_are_copied_byte_by_byte(heavy, artifacts, tmp_path):
     folder = tmp_path / "copy"
     folder.mkdir()
-    with read.opened(heavy) as found:
+    with read.open_bundle(heavy) as found:
         found.copy_files(SMALL, folder)
     for file in (p for p in folder.rglob("*") if p.is_file()):
         assert file.read_bytes() == (artifacts.open(SMALL) / file.relative_to(folder)).read_bytes()
@@ -138,18 +140,18 @@ def test_the_manifest_names_format_release_and_every_checksum(bundle):
 
 def test_the_same_run_gives_the_same_bytes(origin, artifacts, bundle):
     with engine.read_session(origin) as s:
-        assert b"".join(write.pieces(write.source(s, 2, artifacts.open))) == bundle.read_bytes()
+        assert b"".join(write.write_bundle(write.collect_source(s, 2, artifacts.open))) == bundle.read_bytes()
 
 
 def test_what_cannot_be_bundled_says_why(origin, artifacts):
     with engine.read_session(origin) as s:
         with pytest.raises(BundleError, match="no run 9"):
-            write.source(s, 9, artifacts.open)
+            write.collect_source(s, 9, artifacts.open)
         with pytest.raises(BundleError, match="Run 1 is queued"):
-            write.source(s, 1, artifacts.open)
+            write.collect_source(s, 1, artifacts.open)
         (artifacts.open(SMALL) / "model.safetensors").unlink()
         with pytest.raises(BundleError, match="weights of rtn 8-bit are not on this host"):
-            write.source(s, 2, artifacts.open, weights=True)
+            write.collect_source(s, 2, artifacts.open, weights=True)
 
 
 def test_a_bundle_of_an_older_release_tells_that_its_checkpoints_were_float32(bundle, session):

@@ -227,3 +227,67 @@ def test_no_more_hidden_states_are_kept_at_the_last_block_than_at_the_first():
         alive.append(sum(tensor.shape == (2, 12, 16) for tensor in tensors))
     assert alive[0] >= len(batches)
     assert alive[-1] <= alive[0]
+
+
+CHAINS = [name for name in NAMES if name not in ("builtin:resnet", "plain")]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_targets_are_outputs_of_the_unchanged_model_and_calls_those_of_the_changed_one(name):
+    model, batches = made(name)
+    untouched = copy.deepcopy(model)
+    for block in walk(model, batches, layers_of(model), MemoryRecord(), CPU, targets=True):
+        if not block.is_block:
+            continue
+        for index, batch in enumerate(batches):
+            before, given = entering_and_leaving(untouched, batch, block.name)
+            now, _ = entering_and_leaving(model, batch, block.name)
+            assert torch.allclose(block.targets[index], given, atol=1e-5)
+            assert torch.allclose(block.call(index)[0][0], now, atol=1e-5)
+            assert torch.allclose(block.call(index, original=True)[0][0], before, atol=1e-5)
+        damage(model, [name for group in block.groups for name in group])
+
+
+@torch.no_grad()
+def entering_and_leaving(model: nn.Module, batch: dict[str, Tensor], block: str) -> tuple[Tensor, Tensor]:
+    caught: list[tuple[Tensor, Tensor]] = []
+
+    def note(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+        caught.append((args[0], output[0] if isinstance(output, tuple) else output))
+
+    handle = model.get_submodule(block).register_forward_hook(note)
+    logits_of(model, batch)
+    handle.remove()
+    return caught[0]
+
+
+@pytest.mark.parametrize("name", ["builtin:gpt", "llama", "bert", "vit"])
+def test_gradients_by_outputs_are_those_of_the_unchanged_model(name):
+    model, batches = made(name)
+    untouched = copy.deepcopy(model)
+
+    def loss(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return (logits * torch.linspace(-1, 1, logits.shape[-1])).sum()
+
+    for block in walk(model, batches, layers_of(model), MemoryRecord(), CPU, targets=True):
+        if not block.is_block:
+            continue
+        outputs: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple, output: Tensor | tuple, outputs: list = outputs) -> None:
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = untouched.get_submodule(block.name).register_forward_hook(keep)
+        total = loss(logits_of(untouched, batches[1]), batches[1])
+        handle.remove()
+        (expected,) = torch.autograd.grad(total, outputs[0])
+        found = block.gradient(1, loss)
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+        damage(model, [name for group in block.groups for name in group])
+
+
+def test_batches_have_the_size_asked_for():
+    model, batches = made("builtin:gpt")
+    blocks = list(walk(model, batches, layers_of(model), MemoryRecord(), CPU, batch_size=1, targets=True))
+    assert all(len(block.batches) == 6 for block in blocks)
+    assert {len(target) for target in blocks[0].targets} == {1}

@@ -100,7 +100,7 @@ def test_a_step_leaves_no_gradients_and_hears_auxiliary_losses():
 
 def test_every_architecture_of_the_catalogue_is_measured_or_refused_with_a_reason():
     outcomes = {}
-    for each in subjects.candidates(256):
+    for each in subjects.list_candidates(256):
         if isinstance(each, tuple):
             outcomes[each[0]] = each[1]
         else:
@@ -114,7 +114,7 @@ def test_every_architecture_of_the_catalogue_is_measured_or_refused_with_a_reaso
 def test_what_no_model_takes_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(TECHNIQUES["sliding_window"], "check", lambda self, subject: subjects._no_model("x"))
     monkeypatch.setattr(subjects, "steps", lambda: ["sliding_window"])
-    name, reason = list(subjects.candidates(64))[-1]
+    name, reason = list(subjects.list_candidates(64))[-1]
     assert name == "sliding_window" and reason.count("is not available") == 2
     assert reason.startswith("builtin:gpt: ") and "builtin:encoder: " in reason
 

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.measure.compute import count, count_weights, macs
+from core.measure.compute import count, count_macs, count_weights
 from core.nn.replacement import Replacement, WeightCount
 
 
@@ -25,7 +25,7 @@ class Packed(Replacement):
 class HalfPacked(Packed):
     """Its kernel skips the zeros."""
 
-    def macs(self, shape):
+    def count_macs(self, shape):
         return shape.numel() // 8 * 16
 
 
@@ -94,12 +94,12 @@ def test_weights_macs_and_bits_of_a_small_network_are_exact():
 
 def test_convolutions_count_every_place_and_group():
     conv = nn.Conv2d(4, 6, 3, padding=1, groups=2)
-    assert macs(conv, {"input": torch.ones(1, 4, 5, 5)}) == 25 * 6 * (4 // 2) * 9
+    assert count_macs(conv, {"input": torch.ones(1, 4, 5, 5)}) == 25 * 6 * (4 // 2) * 9
 
 
 def test_attention_counts_both_products_on_this_device():
     q, k = torch.ones(1, 2, 10, 4), torch.ones(1, 2, 10, 4)
-    assert macs(Attention(), {"q": q, "k": k, "v": k}) == 2 * (2 * 10 * 10 * 4)
+    assert count_macs(Attention(), {"q": q, "k": k, "v": k}) == 2 * (2 * 10 * 10 * 4)
 
 
 def test_tied_weights_count_once():
@@ -132,11 +132,11 @@ def test_a_packed_module_used_twice_counts_once():
 
 def test_packed_macs_are_its_kernels():
     x = {"input": torch.ones(3, 7, 8)}
-    assert macs(nn.Sequential(Packed()), x) == 21 * 32
-    assert macs(nn.Sequential(HalfPacked()), x) == 21 * 16
-    assert macs(nn.Sequential(Unpacking()), x) == 21 * 32  # what the counter saw of it is taken back
-    assert macs(nn.Sequential(Outer()), x) == 21 * 32  # the one inside is part of it
-    assert macs(nn.Sequential(nn.Linear(8, 8), HalfPacked()), x) == 21 * (64 + 16)
+    assert count_macs(nn.Sequential(Packed()), x) == 21 * 32
+    assert count_macs(nn.Sequential(HalfPacked()), x) == 21 * 16
+    assert count_macs(nn.Sequential(Unpacking()), x) == 21 * 32  # what the counter saw of it is taken back
+    assert count_macs(nn.Sequential(Outer()), x) == 21 * 32  # the one inside is part of it
+    assert count_macs(nn.Sequential(nn.Linear(8, 8), HalfPacked()), x) == 21 * (64 + 16)
 
 
 def test_experts_that_a_token_does_not_meet_are_not_active():
@@ -153,7 +153,7 @@ def test_language_models_count_per_token_and_per_generated_token():
 
 def test_counting_leaves_mode_and_hooks_as_they_were():
     model = nn.Sequential(Packed()).train()
-    macs(model, {"input": torch.ones(1, 8)})
+    count_macs(model, {"input": torch.ones(1, 8)})
     assert model.training
     assert not model[0]._forward_hooks
     assert not model[0]._forward_pre_hooks

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.measure import latency
 from core.measure.contention import Contention
-from core.measure.latency import TimingConditions, alternate, measure, ratio_interval, sample_of, threads
+from core.measure.latency import TimingConditions, measure, ratio_interval, sample_of, threads, time_alternately
 from core.measure.work import decode_work, forward_work
 from core.runtimes.eager import eager
 
@@ -68,7 +68,7 @@ class Language(nn.Module):
 
 def test_stage_and_reference_alternate_and_swap_who_goes_first(quiet):
     calls = []
-    alternate(scripted(calls, "A", itertools.repeat(1)), scripted(calls, "B", itertools.repeat(1)), repeats=4)
+    time_alternately(scripted(calls, "A", itertools.repeat(1)), scripted(calls, "B", itertools.repeat(1)), repeats=4)
     assert "".join(calls) == "AAA" + "BBB" + "ABBAABBA"
 
 
@@ -76,7 +76,7 @@ def test_medians_p95_and_the_ratio_of_medians(quiet):
     warm_up = [99.0] * 3
     stage = scripted([], "A", [*warm_up, 1, 2, 3, 4, 100])
     reference = scripted([], "B", [*warm_up, 2, 4, 6, 8, 10])
-    found = alternate(stage, reference, repeats=5)
+    found = time_alternately(stage, reference, repeats=5)
     assert (found.p50_ms, found.reference_p50_ms, found.ratio) == (3, 6, 0.5)
     assert found.p95_ms == pytest.approx(4 + 0.8 * 96)  # linear between the two last order statistics
     assert found.ratio_low <= 0.5 <= found.ratio_high
@@ -84,21 +84,21 @@ def test_medians_p95_and_the_ratio_of_medians(quiet):
 
 
 def test_without_a_reference_there_is_no_ratio(quiet):
-    found = alternate(scripted([], "A", itertools.repeat(7)), None, repeats=5)
+    found = time_alternately(scripted([], "A", itertools.repeat(7)), None, repeats=5)
     assert (found.p50_ms, found.reference_p50_ms, found.ratio, found.ratio_low) == (7, None, None, None)
 
 
 def test_a_disturbed_measurement_is_taken_again(quiet):
     quiet.setattr(QuietWatch, "shares", iter([0.9, 0.05]))
     stage = scripted([], "A", [0] * 3 + [50] * 5 + [1] * 5)
-    found = alternate(stage, None, repeats=5)
+    found = time_alternately(stage, None, repeats=5)
     assert (found.p50_ms, found.disturbed, found.contention) == (1, False, 0.05)
 
 
 def test_one_that_stays_disturbed_is_marked_and_the_best_try_kept(quiet):
     quiet.setattr(QuietWatch, "shares", iter([0.9, 0.4, 0.6]))
     stage = scripted([], "A", [0] * 3 + [9] * 5 + [4] * 5 + [6] * 5)
-    found = alternate(stage, None, repeats=5)
+    found = time_alternately(stage, None, repeats=5)
     assert (found.p50_ms, found.disturbed, found.contention) == (4, True, 0.4)
 
 
@@ -177,7 +177,7 @@ def test_threads_and_garbage_collection_are_restored(quiet):
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
         with pytest.raises(ZeroDivisionError):
-            alternate(failing, None)
+            time_alternately(failing, None)
     assert torch.get_num_threads() == before
     collecting = []
 
@@ -185,7 +185,7 @@ def test_threads_and_garbage_collection_are_restored(quiet):
         collecting.append(gc.isenabled())
         return 1.0
 
-    alternate(sample, None, repeats=5)
+    time_alternately(sample, None, repeats=5)
     assert not any(collecting[-5:])
     assert gc.isenabled()
 
@@ -199,5 +199,5 @@ def test_a_measurement_can_be_stopped_between_rounds(quiet):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        alternate(lambda: 1.0, None, repeats=30, tick=tick)
+        time_alternately(lambda: 1.0, None, repeats=30, tick=tick)
     assert gc.isenabled()

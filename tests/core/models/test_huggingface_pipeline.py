@@ -76,3 +76,21 @@ def test_a_checkpoint_loaded_in_a_wider_dtype_is_counted_against_its_file(checkp
     model.to(torch.bfloat16).save_pretrained(folder)
     (stage,) = stages_of(folder, tmp_path, [], dtype="float32")
     assert stage.measured.size_bytes == 2 * stage.measured.checkpoint_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_tied_table_is_packed_once_and_reloads_equal_in_a_fresh_process(family, checkpoint, tmp_path):
+    _, folder = checkpoint(family)
+    every = {"include_embeddings": True, "include_head": True}
+    blocks, whole = ({"rtn": {"bits": 8} | more} for more in ({}, every))
+    sizes = []
+    for recipe in ([blocks], [whole, {"cast": {"dtype": "bf16"}}]):
+        spec = RunSpec.parse(
+            {"model": f"hf:{folder}", "task": TASKS[family], "recipe": recipe, "measure": MEASURE | {"memory": True}}
+        )
+        check(spec)
+        stages = execute(spec, MemoryRecord(), artifacts=ArtifactStore(str(tmp_path / "artifacts"), tmp_path))
+        assert all(stage.measured.reload_max_error == 0 for stage in stages)
+        sizes.append(stages[1].measured.size_bytes)
+    assert sizes[1] == sizes[0] - 64 * 32 * 4 + 64 * (32 + 2)  # float32 table -> int8 codes and float16 scales

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import SpecError
-from core.publish import entry
+from core.publish import describe_settings
 from core.runtimes import base
 from core.runtimes.base import Runtime, installed_version
 from core.runtimes.catalogue import RUNTIMES, bind_runtime
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_it_is_described_for_the_form(name):
-    described = entry(RUNTIMES[name])
+    described = describe_settings(RUNTIMES[name])
     assert described["summary"] and described["summary"] != (Runtime.__doc__ or "")
     assert described["requires"] == sorted(RUNTIMES[name].requires)
     for field, info in RUNTIMES[name].model_fields.items():

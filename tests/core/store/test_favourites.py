@@ -11,10 +11,10 @@ def test_a_star_is_personal_and_filters_the_list(session):
     favourites.star(session, ann, [first.id])
     favourites.star(session, ben, [second.id])
     every = [first.id, second.id, third.id]
-    assert favourites.starred(session, ann, every) == {first.id, third.id}
+    assert favourites.find_starred(session, ann, every) == {first.id, third.id}
     of_ann = listing.RunFilter(first.project_id, starred_by=ann)
     assert [row.id for row in listing.list_runs(session, of_ann)] == [third.id, first.id]
     assert listing.count_runs(session, of_ann) == 2
     favourites.unstar(session, ann, [first.id, second.id])
-    assert favourites.starred(session, ann, every) == {third.id}
-    assert favourites.starred(session, ben, every) == {second.id}
+    assert favourites.find_starred(session, ann, every) == {third.id}
+    assert favourites.find_starred(session, ben, every) == {second.id}

@@ -29,7 +29,7 @@ def test_worker_that_is_silent_is_lost_and_one_that_stopped_is_not(session):
         age(session, worker_id, 100)
     workers.stop_worker(session, stopped)
     age(session, stopped, 100)
-    workers.beat(session, alive)
+    workers.record_heartbeat(session, alive)
     assert {row.name: bool(row.lost) for row in workers.list_workers(session, lost_after=60)} == {
         "a": True,
         "b": False,
@@ -61,14 +61,14 @@ def test_queued_run_says_what_it_waits_for(session):
     cuda = runs.submit_run(session, factories.spec(), needs=["cuda", "technique:rtn#ab"], **submit)
     gpu = runs.submit_run(session, factories.spec(device="gpu"), needs=[], **submit)
     ids = [owner.id, cuda.id, gpu.id]
-    assert waiting.waiting_for(session, ids, 60)[owner.id] == "a worker"
+    assert waiting.find_waiting(session, ids, 60)[owner.id] == "a worker"
     worker_id = register(session, offers={"technique:rtn": "ab"})
-    assert waiting.waiting_for(session, ids, 60) == {
+    assert waiting.find_waiting(session, ids, 60) == {
         cuda.id: "a worker that provides cuda",
         gpu.id: "a worker with a GPU",
     }
     age(session, worker_id, 100)
-    assert waiting.waiting_for(session, [owner.id], 60) == {owner.id: "a worker"}
+    assert waiting.find_waiting(session, [owner.id], 60) == {owner.id: "a worker"}
 
 
 def test_offers_of_living_workers_by_hash(session):
@@ -106,14 +106,14 @@ def test_log_is_read_from_where_one_stopped(session):
     rest = events.list_events(session, run.id, after_id=first[-1].id)
     assert [row.message for row in [*first, *rest]] == [f"line {at}" for at in range(5)]
     assert [row.message for row in events.list_events(session, run.id, levels=("info",))] == ["line 1", "line 3"]
-    assert [row.message for row in events.last_events(session, run.id, 2)] == ["line 3", "line 4"]
+    assert [row.message for row in events.load_last_events(session, run.id, 2)] == ["line 3", "line 4"]
 
 
 def test_recipe_is_a_line_with_the_methods_in_brackets(session):
     methods = [{"sr_ste": {"n": 2, "m": 4}}, "distill_logits"]
     spec = factories.spec(recipe=[{"train": {"steps": 5, "methods": methods}}, "rtn"])
-    assert runs.recipe_text(spec) == "train (sr_ste, distill_logits) → rtn"
-    assert runs.recipe_text(factories.spec(recipe=[])) == "no steps"
+    assert runs.describe_recipe(spec) == "train (sr_ste, distill_logits) → rtn"
+    assert runs.describe_recipe(factories.spec(recipe=[])) == "no steps"
 
 
 def test_identical_runs_are_found_whatever_their_name(session):
@@ -130,7 +130,7 @@ def test_typical_time_is_of_the_same_spec_else_of_the_same_recipe(session):
         run = factories.submit(session, name=name, seed=seed)
         session.execute(update(Run).where(Run.id == run.id).values(status="done", compute_seconds=seconds))
     spec = factories.spec(seed=1)
-    recipe = runs.recipe_text(spec)
-    assert runs.typical_seconds(session, spec.hash, "", "", "") == 30.0
-    assert runs.typical_seconds(session, "new", run.model, run.task, recipe) == 70.0 / 3
-    assert runs.typical_seconds(session, "new", run.model, run.task, "other") is None
+    recipe = runs.describe_recipe(spec)
+    assert runs.estimate_seconds(session, spec.hash, "", "", "") == 30.0
+    assert runs.estimate_seconds(session, "new", run.model, run.task, recipe) == 70.0 / 3
+    assert runs.estimate_seconds(session, "new", run.model, run.task, "other") is None

@@ -12,7 +12,7 @@ from core.spec.model import TaskSpec
 from core.tasks import load
 from core.tasks.base import InputFormat
 from core.tasks.catalogue import TASKS, source_of
-from core.tasks.preview import preview
+from core.tasks.preview import load_preview
 
 BUILTINS = [
     name for name in TASKS if name.startswith("builtin:") and name not in ("builtin:shapes", "builtin:listops")
@@ -68,14 +68,14 @@ def test_every_setting_is_described():
 
 
 def test_preview_of_digits():
-    seen = preview(TaskSpec(source="builtin:digits"))
+    seen = load_preview(TaskSpec(source="builtin:digits"))
     assert sum(seen.classes.values()) == 1797 and list(seen.classes) == list("0123456789")
     assert seen.counts["train"] + seen.counts["validation"] + seen.counts["test"] == 1797
     assert len(seen.items) == 12 and all(item.image.startswith(b"\x89PNG") for item in seen.items)
 
 
 def test_preview_of_text_shows_its_beginning():
-    seen = preview(TaskSpec(source="builtin:python-docs"))
+    seen = load_preview(TaskSpec(source="builtin:python-docs"))
     assert seen.unit == "characters" and seen.counts["train"] > 200_000
     assert len(seen.items) == 1 and len(seen.items[0].text) == 600
 

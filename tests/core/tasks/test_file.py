@@ -12,7 +12,7 @@ from core.tasks import load, pictures
 from core.tasks.base import InputFormat
 from core.tasks.catalogue import read
 from core.tasks.kinds import Kind
-from core.tasks.preview import preview
+from core.tasks.preview import load_preview
 from tests.core.tasks.pictures import save_classes, save_picture
 
 
@@ -171,7 +171,7 @@ def test_table_can_be_read_as_running_text(data):
 
 def test_small_data_is_warned_about(data):
     write_csv(data / "t.csv", [*ROWS, ("alone", "rare"), ("text number 0", "even")])
-    warnings = preview(TaskSpec(source="file:t.csv")).warnings
+    warnings = load_preview(TaskSpec(source="file:t.csv")).warnings
     assert any("only 8 examples" in warning for warning in warnings)
     assert any("rare" in warning for warning in warnings)
     assert any(warning.startswith("1 examples occur") for warning in warnings)

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import SpecError
 from core.spec.model import TaskSpec
-from core.tasks.preview import preview
+from core.tasks.preview import load_preview
 from core.tasks.sources import listops
 from core.tasks.sources.listops import ListOps, Trees
 
@@ -108,6 +108,6 @@ def test_lengths_that_hardly_a_tree_has_are_refused():
 
 
 def test_preview_tells_what_guessing_gives():
-    seen = preview(TaskSpec(source="builtin:listops", examples=300, length=64))
+    seen = load_preview(TaskSpec(source="builtin:listops", examples=300, length=64))
     assert seen.guesses["any digit"] == 10 and 10 < seen.guesses["the most frequent one"] < 25
     assert len(seen.items) == 12 and all(value_of(item.text) == int(item.label) for item in seen.items)

@@ -12,7 +12,7 @@ from core.models.tokenizer import ByteTokenizer
 from core.spec.model import TaskSpec
 from core.tasks import load
 from core.tasks.base import InputFormat
-from core.tasks.preview import preview
+from core.tasks.preview import load_preview
 from core.tasks.sources import long_recall
 from core.tasks.sources.long_recall import KEYS, VALUES, LongRecall, frequent_guess
 
@@ -177,7 +177,7 @@ def test_the_built_in_model_takes_it(variant, source, settings):
 
 
 def test_preview_shows_both_ends_the_answers_and_what_guessing_gives():
-    seen = preview(TaskSpec(source="builtin:long-recall", length=2048, pairs=2))
+    seen = load_preview(TaskSpec(source="builtin:long-recall", length=2048, pairs=2))
     assert seen.counts == {"train": 5, "calibration": 5, "validation": 4, "test": 50}
     item = seen.items[0]
     assert item.text.endswith(item.label[-1]) and " … " in item.text and len(item.label) == 2

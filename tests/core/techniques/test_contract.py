@@ -17,6 +17,7 @@ from core.technique import INTEGER_CODES, MASK, OneShot, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES, technique
 from core.training.loop import Training
 from tests.core.fakes import context
+from tests.core.techniques.steps import SMALL, precede
 from tests.core.training.test_loop import plan
 
 SOURCES = {
@@ -28,13 +29,19 @@ SOURCES = {
     "resnet": ({"source": "builtin:resnet", "depth": 8, "width": 8}, {"source": "builtin:digits"}),
 }
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4, "every": 2},
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 5},
     "cofi": {"teacher": "stage:0"},
     "distill_logits": {"teacher": "stage:0"},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "train": {"steps": 2, "evaluations": 0},
+    "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
     "sliding_window": {"window": 8},
     "dynamic_vit": {"stages": 1},
 }
@@ -43,6 +50,7 @@ SAVE_WORK = {
     "block_local",
     "etc",
     "gmlp",
+    "kv_cache_quantization",
     "linear_attention",
     "mlp_mixer",
     "sliding_window",
@@ -87,6 +95,7 @@ def applied(name: str, source: str, prepared) -> tuple[Subject, models.Loaded]:
     subject, loaded = prepared(source)
     step = bound(name)
     try:
+        precede(step, subject)
         step.check(subject)
     except SpecError as error:
         pytest.skip(f"refused with its reason: {error}")
@@ -169,7 +178,12 @@ def test_masks_survive_every_later_step(later, prepared):
     if MASK in TECHNIQUES[later].refuses or later == "sliding_window":
         pytest.skip("refused, or it swaps other modules")
     masks = {fqn.removeprefix("main."): c.tensor.bool() for fqn, c in subject.constraints.items()}
-    bound(later).apply(subject, context(subject))
+    step = bound(later)
+    try:
+        step.check(subject)
+    except SpecError as error:
+        pytest.skip(f"refused with its reason: {error}")
+    step.apply(subject, context(subject))
     layers = dict(subject.model.named_modules())
     for fqn, mask in masks.items():
         module = layers.get(fqn.rpartition(".")[0])

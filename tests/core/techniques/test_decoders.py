@@ -101,7 +101,7 @@ def macs_of_first_and_last_token(model: nn.Module) -> tuple[int, int]:
     """What a text of one token costs, and the last of `LENGTH` tokens in decoding."""
     text = {"input_ids": torch.arange(LENGTH)[None] % 60 + 3}
     decoded = compute.count(model, text, decode=True).decode_macs
-    return compute.macs(model, {"input_ids": text["input_ids"][:, :1]}), decoded
+    return compute.count_macs(model, {"input_ids": text["input_ids"][:, :1]}), decoded
 
 
 SOURCES = {"builtin": lambda: subject_of(length=LENGTH)[0].model, **{f: lambda f=f: tiny(f) for f in FAMILIES}}

@@ -29,6 +29,7 @@ from core.training.loop import Training
 from tests.core.fakes import context
 from tests.core.models.conftest import CLASSES, configs, tokenizer
 from tests.core.techniques.pruning.families import RandomTask, kind_of, loaded, subject_of
+from tests.core.techniques.steps import SMALL, precede
 from tests.core.training.test_loop import plan
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,6 +37,8 @@ CHECKPOINTS = ("llama", "gpt2", "bert", "vit")
 BUILTIN = ("builtin gpt", "builtin encoder", "builtin vit")
 KINDS = {"text": Kind.LANGUAGE_MODELLING, "padded": Kind.TEXT_CLASSIFICATION, "image": Kind.IMAGE_CLASSIFICATION}
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4},
     "cast": {"dtype": "bf16"},
@@ -45,6 +48,10 @@ SETTINGS = {
     "dynamic_vit": {"stages": 1},
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "ffn_pruning": {"round_to": 1},
+    "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "train": {"steps": 2, "batch_size": 4, "evaluations": 0},
@@ -162,6 +169,7 @@ def check_stage(subject: Subject, dtype: torch.dtype, folder) -> None:
 def test_a_step_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tmp_path):
     expected = torch.bfloat16 if name == "cast" else DTYPES[dtype]
     for index, subject in enumerate(fitting(name, dtype, subjects)):
+        precede(bound(name), subject)
         bound(name).apply(subject, context(subject))
         check_stage(subject, expected, tmp_path / str(index))
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from core.errors import SpecError
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec, StepSpec
 from core.spec.schema_validation import validate
@@ -15,8 +15,11 @@ from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.parts import NEEDS_PLAIN_BLOCKS
 from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
+from tests.core.techniques.steps import SMALL, precede
 
 SETTINGS = {
+    "adaround": {"iterations": 4, "calibration_examples": 16},
+    "autoround": {"iterations": 4, "calibration_examples": 16},
     "bigbird": {"block": 2, "random_blocks": 1},
     "block_local": {"block": 4},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
@@ -26,17 +29,22 @@ SETTINGS = {
     "etc": {"radius": 2, "global_tokens": 3, "max_distance": 2},
     "ffn_pruning": {"round_to": 1, "importance": "l2"},
     "head_pruning": {"importance": "magnitude"},
+    "kv_cache_quantization": {"group_size": 8, "window": 2},
+    "low_rank_correction": {"rank": 2},
+    "mixed_precision": SMALL["mixed_precision"],
+    "sensitivity": SMALL["sensitivity"],
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
     "width_pruning": {"round_to": 1, "importance": "l2"},
 }
-CATALOGUE = Catalogue(**catalogue(plugins=False))
+CATALOGUE = Catalogue(**describe_catalogue(plugins=False))
 STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]
 FIRST = [
     *({name: {}} for name in STEPS),
     {"block_local": {"every": 2}},
     {"mamba": {"replaces": "attention"}},
     {"moe": {"every": 1}},
+    {"rotation": {"residual_stream": False}},
 ]
 THEN = [*({name: {}} for name in TECHNIQUES), {"mamba": {"replaces": "attention"}}, {"cofi": {"residual": False}}]
 FAMILIES = {
@@ -85,6 +93,7 @@ def changed_by(earlier, fresh):
     for original in fresh.values():
         if refusal(earlier, original) is None:
             subject = copy.deepcopy(original)
+            precede(earlier, subject)
             earlier.apply(subject, context(subject))
             yield original, subject
 

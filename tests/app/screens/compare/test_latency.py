@@ -9,7 +9,7 @@ from tests import factories
 def latencies(*rows: tuple[int, int, int, float]) -> pd.DataFrame:
     """Rows of (run, stage, batch, median in ms)."""
     common = {"phase": "forward", "length": None, "runtime": "eager", "threads": 2, "p95_ms": 9.0, "disturbed": False}
-    return latency.with_conditions(
+    return latency.add_conditions(
         pd.DataFrame(
             [
                 {
@@ -30,20 +30,22 @@ ITEMS = pd.DataFrame({"run_id": [1, 2, 3], "stage_id": [10, 20, 30]})
 
 
 def test_conditions_of_the_most_stages_come_first():
-    offered = latency.offered(latencies((1, 10, 1, 1.0), (1, 10, 64, 5.0), (2, 20, 64, 6.0)))
+    offered = latency.list_conditions(latencies((1, 10, 1, 1.0), (1, 10, 64, 5.0), (2, 20, 64, 6.0)))
     assert [conditions.split(", ")[1] for conditions in offered] == ["batch 64", "batch 1"]
 
 
 def test_times_are_those_of_the_conditions_and_what_has_others_is_timed_too():
     found = latencies((1, 10, 1, 1.0), (1, 10, 64, 5.0), (2, 20, 64, 6.0), (2, 20, 64, 7.0))
-    told = latency.timed(ITEMS, found, next(name for name in latency.offered(found) if "batch 1," in name))
+    told = latency.join_latencies(
+        ITEMS, found, next(name for name in latency.list_conditions(found) if "batch 1," in name)
+    )
     assert told["is_timed"].tolist() == [True, True, False]
     assert told["p50_ms"].fillna(-1).tolist() == [1.0, -1, -1]
-    last = latency.timed(ITEMS, found, latency.offered(found)[0])
+    last = latency.join_latencies(ITEMS, found, latency.list_conditions(found)[0])
     assert last["p50_ms"].fillna(-1).tolist() == [5.0, 7.0, -1]  # the later of two of the same conditions
 
 
 def test_nothing_is_timed_where_there_are_no_latencies():
-    none = latency.with_conditions(pd.DataFrame())
-    assert latency.offered(none) == []
-    assert latency.timed(ITEMS, none, None)["is_timed"].tolist() == [False] * 3
+    none = latency.add_conditions(pd.DataFrame())
+    assert latency.list_conditions(none) == []
+    assert latency.join_latencies(ITEMS, none, None)["is_timed"].tolist() == [False] * 3

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from app.screens.run.claims import claims
+from app.screens.run.claims import list_claims
 
 STAGE = {
     "position": 2, "label": "rtn", "trained": True, "compressed": True, "parameters": 1000, "nominal_bits": 4.0,
@@ -12,7 +12,7 @@ STAGE = {
 
 
 def verdict(timed=frozenset({2}), **changes):
-    [claim] = claims(pd.DataFrame([{**STAGE, **changes}]), set(timed))
+    [claim] = list_claims(pd.DataFrame([{**STAGE, **changes}]), set(timed))
     return claim
 
 
@@ -52,4 +52,4 @@ def test_a_format_without_a_kernel_is_size_only():
 
 def test_dense_untrained_and_foreign_stages_claim_nothing():
     rows = [{**STAGE, "compressed": False}, {**STAGE, "trained": False}, {**STAGE, "position": -1}]
-    assert claims(pd.DataFrame(rows), {2}) == []
+    assert list_claims(pd.DataFrame(rows), {2}) == []

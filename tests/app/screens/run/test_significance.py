@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.charts.waterfall import UNTESTED
-from app.screens.run.significance import CHANCE, DISTURBED, SURE, of_scores, of_times, p_values
+from app.screens.run.significance import CHANCE, DISTURBED, SURE, judge_scores, judge_times, p_values
 from core.artifacts.store import MANIFEST
 from core.settings import settings
 
@@ -44,12 +44,12 @@ def test_what_has_no_results_here_is_not_tested():
 def test_a_score_is_sure_where_its_test_is_significant():
     for n, n_right in enumerate((20, 10, 11), start=1):
         keep(f"{n:064x}", [1] * n_right + [0] * (20 - n_right))
-    told = of_scores(stages({}, {"p_value": 0.5}, {"p_value": 0.004}))
+    told = judge_scores(stages({}, {"p_value": 0.5}, {"p_value": 0.004}))
     assert {at: (one.is_sure, one.words) for at, one in told.items()} == {
         2: (False, "not significant (p = 0.500)"),
         3: (False, "not significant (p = 1.000)"),
     }
-    assert of_scores(stages({}, {"p_value": 0.01}))[2].is_sure
+    assert judge_scores(stages({}, {"p_value": 0.01}))[2].is_sure
 
 
 def timed(*times: tuple, **columns: object) -> pd.DataFrame:
@@ -69,19 +69,19 @@ def timed(*times: tuple, **columns: object) -> pd.DataFrame:
     ],
 )
 def test_a_time_is_sure_where_intervals_against_the_reference_lie_apart(second, third, told):
-    assert of_times(timed((1.0, None, None), second, third)) == told
+    assert judge_times(timed((1.0, None, None), second, third)) == told
 
 
 def test_a_disturbed_time_makes_both_its_changes_unsure():
     table = timed((1.0, None, None), (2.0, 1.9, 2.1), (3.0, 2.9, 3.1))
     table["disturbed"] = [False, True, False]
-    assert of_times(table) == {2: DISTURBED, 3: DISTURBED}
+    assert judge_times(table) == {2: DISTURBED, 3: DISTURBED}
     table["disturbed"] = [True, False, False]
-    assert of_times(table) == {1: DISTURBED, 2: DISTURBED, 3: SURE}
-    assert of_times(table.iloc[:0]) == {}
+    assert judge_times(table) == {1: DISTURBED, 2: DISTURBED, 3: SURE}
+    assert judge_times(table.iloc[:0]) == {}
 
 
 def test_times_against_different_references_are_not_compared():
     table = timed((1.0, None, None), (2.0, 1.9, 2.1), (3.0, 2.9, 3.1))
     table["reference_stage_id"] = [1, 1, 7]
-    assert of_times(table) == {2: SURE, 3: UNTESTED}
+    assert judge_times(table) == {2: SURE, 3: UNTESTED}

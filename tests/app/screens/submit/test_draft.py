@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.screens.submit.draft import Draft, Unread, dense_companion
+from app.screens.submit.draft import Draft, Unread, make_dense_companion
 from app.screens.submit.widgets import FormPlace
 from core.spec.model import RunSpec
 from tests.app.catalogues import CATALOGUE
@@ -76,7 +76,7 @@ def test_a_source_without_a_name_is_a_problem():
 
 def test_a_recipe_that_only_trains_sparsely_is_offered_its_dense_companion():
     sparse = spec({"train": {"steps": 7, "methods": [{"sr_ste": {"n": 2}}]}}, "rtn")
-    assert dense_companion(sparse, CATALOGUE) == {
+    assert make_dense_companion(sparse, CATALOGUE) == {
         "source": "builtin:vit", "dim": 64, "recipe": [{"train": {"steps": 7}}]
     }  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_a_recipe_that_only_trains_sparsely_is_offered_its_dense_companion():
     ],
 )
 def test_no_companion_where_there_is_a_reference_or_nothing_to_train(complete):
-    assert dense_companion(complete, CATALOGUE) is None
+    assert make_dense_companion(complete, CATALOGUE) is None
 
 
 def place(draft, part, *path):

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.charts.annotated import feasible
-from app.charts.axes import AXES, axes_of_task, score_axis
-from app.screens.tradeoffs.limits import fields
+from app.charts.annotated import find_feasible
+from app.charts.axes import AXES, list_axes, score_axis
+from app.screens.tradeoffs.limits import list_fields
 from app.text import formats
 from core.analysis.decision.choice import decide
 
 TASK = {"score_name": "accuracy", "score_unit": "%", "higher_is_better": True}
-ALL = axes_of_task(score_axis("accuracy", "%", True))
-FIELDS = {field.column: field for field in fields(TASK)}
+ALL = list_axes(score_axis("accuracy", "%", True))
+FIELDS = {field.column: field for field in list_fields(TASK)}
 TYPED = {"B": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3}
 
 
@@ -26,7 +26,7 @@ def decided(column: str, values: np.ndarray, bound: float) -> list[bool]:
 
 
 def drawn(column: str, values: np.ndarray, bound: float) -> list[bool]:
-    return feasible(pd.DataFrame({column: values}), {column: bound}, ALL).tolist()
+    return find_feasible(pd.DataFrame({column: values}), {column: bound}, ALL).tolist()
 
 
 @pytest.mark.parametrize("megabytes", [4.1, 8.2, 0.05, 1.1, 16.4])

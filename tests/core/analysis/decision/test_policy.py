@@ -5,7 +5,7 @@ import pytest
 from core.analysis.decision.limits import Limit
 from core.analysis.decision.policy import Policy
 from core.errors import SpecError
-from core.quantities import POLICY_KEYS
+from core.quantities import POLICY_KEYS, Unit
 
 WHOLE = """
 size: {at_most: 1 MB, ratio_at_most: 0.5}
@@ -69,8 +69,9 @@ def test_every_quantity_with_a_key_can_be_limited_to_its_better_side(key):
     quantity = POLICY_KEYS[key]
     field, unit = ("at_most", {"bytes": "B"}) if quantity.better == "less" else ("at_least", {})
     symbol = unit.get(quantity.unit.symbol, quantity.unit.symbol)
-    [clause] = Policy.from_yaml(f"{key}: {{{field}: 12 {symbol}}}".replace(" }", "}")).clauses()
-    assert (clause.field, clause.limit) == (f"{key}.{field}", Limit(quantity.name, field.replace("_", " "), 12.0))
+    bound = 0.5 if quantity.unit is Unit.COSINE else 12.0
+    [clause] = Policy.from_yaml(f"{key}: {{{field}: {bound:g} {symbol}}}".replace(" }", "}")).clauses()
+    assert (clause.field, clause.limit) == (f"{key}.{field}", Limit(quantity.name, field.replace("_", " "), bound))
 
 
 def test_zero_may_be_lost():

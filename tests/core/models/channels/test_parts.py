@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import core.models
 from core.algorithms.masks import prunable_weights
 from core.models.anatomy import anatomy
-from core.models.channels import ChannelPart, Network, find_parts, trace
+from core.models.channels import ChannelPart, Network, find_parts, trace_channels
 from core.models.channels.parts import FFN, OTHER, RESIDUAL, VALUES
 from core.models.conv1d import convert_conv1d_
 from core.spec.model import ModelSpec
@@ -78,7 +78,7 @@ def answer(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def parts_of(model, batch, kinds=ALL, m=4) -> tuple[Network, list[ChannelPart], dict[str, str]]:
-    network = trace(model, lambda: answer(model, batch))
+    network = trace_channels(model, lambda: answer(model, batch))
     return network, *find_parts(network, anatomy(model), list(prunable_weights(model)), m, kinds)
 
 
@@ -175,7 +175,7 @@ class Plain(nn.Module):
 
 
 def reason_of(model: nn.Module, x: torch.Tensor) -> str:
-    network = trace(model.eval(), lambda: model(x))
+    network = trace_channels(model.eval(), lambda: model(x))
     parts, left = find_parts(network, anatomy(model), ["second.weight"], 4, ALL)
     assert not parts
     return left["second"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.models.channels import Network, Slot, trace
+from core.models.channels import Network, Slot, trace_channels
 from tests.core.models.channels.networks import CASES, VECTORS, Case, Net, linear, two
 
 
@@ -30,7 +30,7 @@ def traced(case: Case) -> tuple[Net, torch.Tensor, Network]:
     net = Net(case)
     randomize_(net)
     x = torch.randn(case.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return net, x, trace(net, lambda: net(x))
+    return net, x, trace_channels(net, lambda: net(x))
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_parameters_that_share_part_of_their_memory_keep_their_order():
     memory = torch.randn(60, dtype=torch.float64)
     net.a.weight = nn.Parameter(memory[:48].view(8, 6))
     net.c.weight = nn.Parameter(memory[44:60].view(2, 8))
-    network = trace(net, lambda: net(torch.randn(VECTORS, dtype=torch.float64)))
+    network = trace_channels(net, lambda: net(torch.randn(VECTORS, dtype=torch.float64)))
     assert not network.channels and "memory" in network.frozen["c.weight", 1]
 
 
@@ -128,7 +128,7 @@ def test_what_a_module_keeps_outside_its_state_stays_where_it_is():
     net = Net(Case(VECTORS, lambda n, x: n.c(n.a(x) * n.scale), two(linear(6, 8), linear(8, 2)), {}, {}))
     net.register_buffer("scale", torch.rand(8), persistent=False)
     randomize_(net)
-    network = trace(net, lambda: net(torch.randn(VECTORS, dtype=torch.float64)))
+    network = trace_channels(net, lambda: net(torch.randn(VECTORS, dtype=torch.float64)))
     assert not network.channels and "outside" in network.frozen["c.weight", 1]
 
 

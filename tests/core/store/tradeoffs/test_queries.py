@@ -172,18 +172,18 @@ def test_candidates_are_all_stages_with_what_is_asked_of_them(filled):
 
 def test_recorded_reused_and_lost_stages_change_the_mark(filled):
     session, project_id, _ = filled
-    seen = [queries.last_change(session, project_id)]
+    seen = [queries.find_last_change(session, project_id)]
     factories.fill_store(session, 3, seed=5)
-    seen.append(queries.last_change(session, project_id))
+    seen.append(queries.find_last_change(session, project_id))
     known = session.scalars(select(RunStage).where(RunStage.project_id == project_id)).first()
     run = factories.submit(session)
     session.add(RunStage(run_id=run.id, position=1, stage_id=known.stage_id, project_id=project_id, reused=True))
     session.flush()
-    seen.append(queries.last_change(session, project_id))
+    seen.append(queries.find_last_change(session, project_id))
     session.execute(delete(RunStage).where(RunStage.run_id == known.run_id))
-    seen.append(queries.last_change(session, project_id))
+    seen.append(queries.find_last_change(session, project_id))
     session.execute(delete(Latency).where(Latency.id == session.scalar(select(func.max(Latency.id)))))
-    seen.append(queries.last_change(session, project_id))
+    seen.append(queries.find_last_change(session, project_id))
     assert len(set(seen)) == len(seen)
 
 
@@ -248,15 +248,15 @@ def test_recent_points_are_never_thinned_out(session):
 
 def test_settled_stages_do_not_change_by_what_is_recorded_later(session):
     project_id = factories.fill_store(session, 2 * queries.RECENT)
-    upto = queries.last_settled(session)
+    upto = queries.find_last_settled(session)
     newest = session.scalar(select(func.max(Stage.id)))
     assert newest - queries.RECENT < upto <= newest and upto % queries.RECENT == 0
     task_hash = queries.list_tasks(session, project_id)[0].task_hash
-    mark = queries.last_change(session, project_id, upto=upto)
+    mark = queries.find_last_change(session, project_id, upto=upto)
     chosen = PointFilter(project_id, task_hash, upto=upto)
     conditions, tasks = queries.list_conditions(session, chosen), queries.list_tasks(session, project_id, upto=upto)
     factories.fill_store(session, 3, seed=5)
-    assert queries.last_change(session, project_id, upto=upto) == mark
+    assert queries.find_last_change(session, project_id, upto=upto) == mark
     assert queries.list_conditions(session, chosen) == conditions
     assert queries.list_tasks(session, project_id, upto=upto) == tasks
     after = {task.task: task.n_stages for task in queries.list_tasks(session, project_id, after=upto)}
@@ -266,7 +266,7 @@ def test_settled_stages_do_not_change_by_what_is_recorded_later(session):
     }
     session.execute(delete(Latency).where(Latency.stage_id == upto))
     session.execute(delete(RunStage).where(RunStage.stage_id == upto))
-    assert queries.last_change(session, project_id, upto=upto) != mark
+    assert queries.find_last_change(session, project_id, upto=upto) != mark
 
 
 def test_candidates_are_recipes_with_their_means(session):

@@ -90,7 +90,7 @@ def test_global_tokens_change_nothing_in_the_block_local_layers(name):
 @pytest.mark.parametrize("name", STEPS)
 def test_a_model_rebuilt_from_its_artifacts_form_gives_the_same(name):
     subject, batch = mixed(name, "encoder"), inputs_of("encoder")
-    again = artifact._bare(subject.configs["main"], artifact.replacements(subject.model))
+    again = artifact._bare(subject.configs["main"], artifact.list_replacements(subject.model))
     again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
     with torch.no_grad():
         assert torch.equal(again.eval()(**batch), subject.model(**batch))

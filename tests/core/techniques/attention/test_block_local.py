@@ -52,7 +52,7 @@ def test_generation_with_its_cache_is_recomputation():
 def test_a_model_rebuilt_from_its_artifacts_form_gives_the_same():
     subject = subject_of("mean")
     BlockLocal(block=8).apply(subject, context(subject))
-    again = artifact._bare(subject.configs["main"], artifact.replacements(subject.model))
+    again = artifact._bare(subject.configs["main"], artifact.list_replacements(subject.model))
     again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
     assert torch.equal(again.eval()(**inputs_of("mean")), subject.model(**inputs_of("mean")))
 

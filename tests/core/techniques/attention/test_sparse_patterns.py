@@ -5,7 +5,7 @@ import torch
 
 from core.artifacts import artifact
 from core.errors import SpecError
-from core.measure.compute import macs
+from core.measure.compute import count_macs
 from core.runtimes.onnxruntime import exported
 from core.techniques.attention.bigbird import BigBird
 from core.techniques.attention.etc import Etc
@@ -36,14 +36,14 @@ def test_models_answer_with_the_weights_they_had_and_save_multiplications(name, 
     assert kept == list(again)
     example = {key: value[:1] for key, value in inputs_of(kind).items()}
     assert subject.model(**example).shape == (1, 3)
-    assert macs(subject.model, example) < macs(before.model, example)
+    assert count_macs(subject.model, example) < count_macs(before.model, example)
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_model_rebuilt_from_its_artifacts_form_gives_the_same(name):
     subject = applied(STEPS[name], "encoder")
     config = subject.configs["main"]
-    modules = artifact.replacements(subject.model)
+    modules = artifact.list_replacements(subject.model)
     again = artifact._bare(config, modules)
     again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
     batch = inputs_of("encoder")
@@ -119,7 +119,7 @@ def test_packed_and_cast_projections_are_taken_over(name, earlier):
     after = subject.model(**batch)
     if name != "etc":  # whose labels and global tokens are new
         torch.testing.assert_close(after, before, rtol=1e-4, atol=0.05 if isinstance(earlier, Cast) else 1e-4)
-    modules = artifact.replacements(subject.model)
+    modules = artifact.list_replacements(subject.model)
     again = artifact._bare(subject.configs["main"], modules)
     again.load_state_dict(subject.model.state_dict(), strict=True, assign=True)
     torch.testing.assert_close(again.eval()(**batch), after)

@@ -108,7 +108,7 @@ def test_factors_go_through_later_steps_and_an_artifact(later, tmp_path):
     subject, (step, kind) = subject_of("builtin gpt", depth=2), LATER[later]
     applied("moe", subject)
     Svd(rank=4).apply(subject, context(subject))
-    macs = compute.macs(subject.model, {"input_ids": torch.arange(12)[None]})
+    macs = compute.count_macs(subject.model, {"input_ids": torch.arange(12)[None]})
     if step is not None:
         step.check(subject)
         step.apply(subject, context(subject))
@@ -123,7 +123,7 @@ def test_factors_go_through_later_steps_and_an_artifact(later, tmp_path):
     assert isinstance(factored, LowRankExpertLinear)
     assert kind is None or {type(factored.up), type(factored.down)} & {kind}
     if later in ("nothing", "rtn"):
-        assert compute.macs(again, {"input_ids": torch.arange(12)[None]}) == macs
+        assert compute.count_macs(again, {"input_ids": torch.arange(12)[None]}) == macs
     fresh = artifact.load_subject(tmp_path, subject.task, torch.device("cpu"))
     with torch.no_grad():
         torch.testing.assert_close(logits_of(fresh.model, batch), expected, rtol=1e-3, atol=1e-4)

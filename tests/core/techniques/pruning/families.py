@@ -47,9 +47,9 @@ class RandomTask:
 
 def kind_of(family: str) -> str:
     """What a family reads: image, text (without padding) or padded text."""
-    return (
-        "image" if family.endswith(("vit", "deit")) else "padded" if family in ("bert", "builtin encoder") else "text"
-    )
+    if family.endswith(("vit", "deit", "resnet")):
+        return "image"
+    return "padded" if family in ("bert", "builtin encoder") else "text"
 
 
 def config_of(family: str, depth: int, **more: object) -> dict:
@@ -91,6 +91,8 @@ def loaded(subject: Subject) -> Loaded:
 
 
 def _builtin(family: str, depth: int) -> dict:
+    if family == "builtin resnet":
+        return {"depth": 8, "width": 8, "image_size": [8, 8], "channels": 1, "n_classes": 10}
     blocks = {"dim": 32, "depth": depth, "heads": 4, "kv_heads": 4, "attention": "full", "attention_settings": {}}
     blocks |= {"ffn": "mlp", "ffn_dim": 48}
     if family == "builtin vit":

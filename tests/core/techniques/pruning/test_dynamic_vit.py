@@ -6,7 +6,7 @@ import torch
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.measure.compute import macs
+from core.measure.compute import count_macs
 from core.nn.tokens.selecting import SelectingBlock
 from core.tasks.base import logits_of
 from core.techniques.catalogue import TECHNIQUES
@@ -21,7 +21,7 @@ from tests.core.training.test_loop import plan
 def test_dynamic_vit_trains_with_masks_and_evaluates_with_fewer_tokens(vision_subject, source, tmp_path):
     subject, loaded = vision_subject(source)
     batch = images(subject)
-    before = macs(subject.model, batch)
+    before = count_macs(subject.model, batch)
     method = TECHNIQUES["dynamic_vit"](keep=0.5, stages=1)
     record = MemoryRecord()
     Training(subject, context(subject, record), plan(steps=3, batch_size=16), [method]).run()
@@ -30,7 +30,7 @@ def test_dynamic_vit_trains_with_masks_and_evaluates_with_fewer_tokens(vision_su
         "0/distillation of logits",
         "0/distillation of tokens",
     } <= record.curves.keys()
-    assert macs(subject.model, batch) < before
+    assert count_macs(subject.model, batch) < before
     artifact.save(subject, tmp_path, loaded)
     again = artifact.load_models(tmp_path)["main"]
     with torch.no_grad():

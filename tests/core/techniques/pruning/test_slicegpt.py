@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from core.algorithms.residual_basis import untie_
 from core.artifacts import artifact
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
-from core.measure.compute import count_weights, macs
+from core.measure.compute import count_macs, count_weights
 from core.models.anatomy import anatomy
 from core.models.residual import residual
 from core.nn.low_rank_linear import LowRankLinear
@@ -16,7 +17,7 @@ from core.runtimes.decode import decoder_of
 from core.tasks.base import Kind, logits_of
 from core.techniques.attention.sliding_window import SlidingWindow
 from core.techniques.pruning.depth_pruning import take_out_
-from core.techniques.pruning.slicegpt import Slicegpt, kept_width, untie_
+from core.techniques.pruning.slicegpt import Slicegpt, kept_width
 from core.techniques.pruning.slicing import Slicing, principal_directions
 from core.techniques.pruning.token_merging import TokenMerging
 from core.techniques.quantization.rtn import Rtn
@@ -202,9 +203,9 @@ def test_layers_without_a_bias_get_one_where_their_norm_shifts(tmp_path):
 def test_skips_are_counted_as_weights_and_as_work():
     subject = subject_of("builtin vit", depth=2)
     batch = {"pixel_values": torch.zeros(1, 1, 8, 8)}
-    dense = macs(subject.model, batch), count_weights(subject.model).parameters
+    dense = count_macs(subject.model, batch), count_weights(subject.model).parameters
     Slicegpt(slicing=0.5).apply(subject, context(subject))
-    sliced = macs(subject.model, batch), count_weights(subject.model).parameters
+    sliced = count_macs(subject.model, batch), count_weights(subject.model).parameters
     n_tokens, halved = 17, 2 * (4 * 32 * 32 + 2 * 32 * 48) // 2  # linears: 2 blocks, one side of each half as wide
     skips = 2 * 2 * 16 * 16
     embedding, head = 16 * 4 * 16, 16 * 10

@@ -6,7 +6,7 @@ import torch
 from core import models, tasks
 from core.artifacts import artifact
 from core.errors import SpecError
-from core.measure.compute import macs
+from core.measure.compute import count_macs
 from core.spec.catalogue import built_in
 from core.spec.model import ModelSpec, RunSpec, TaskSpec
 from core.spec.schema_validation import validate
@@ -34,9 +34,9 @@ def test_merging_equal_tokens_changes_no_answer(vision_subject, source):
 def test_merging_saves_work_and_reloads_exactly(vision_subject, source, tmp_path):
     subject, loaded = vision_subject(source)
     batch = images(subject)
-    before = macs(subject.model, batch)
+    before = count_macs(subject.model, batch)
     TECHNIQUES["token_merging"](merged=4).apply(subject, context(subject))
-    assert macs(subject.model, batch) < before
+    assert count_macs(subject.model, batch) < before
     tokens = [row["tokens out"] for row in subject.details["layers"]]
     assert tokens[0] == subject.details["layers"][0]["tokens in"] - 4
     artifact.save(subject, tmp_path, loaded)

@@ -1,13 +1,18 @@
 """number_format on whole models."""
 
+import copy
+
 import pytest
 import torch
 
+from core.artifacts import artifact
 from core.errors import SpecError
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.format_linear import FormatLinear
 from core.nn.formats.catalogue import FORMATS
+from core.subject import Subject
 from core.techniques.quantization.number_format import NumberFormats
+from tests import simulated_device
 from tests.core.fakes import context, plane_subject
 from tests.core.techniques.pruning.families import subject_of
 from tests.core.techniques.quantization.test_rtn import encoder_subject
@@ -78,3 +83,19 @@ def test_what_is_quantized_already_is_refused():
 def test_labels_tell_settings_apart():
     assert NumberFormats().label() == "MXFP4"
     assert NumberFormats(format="fp8_e4m3", granularity="block").label() == "FP8 E4M3 per block"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_format_and_a_packed_tied_table_are_those_of_the_cpu_on_another_device(format):
+    on_cpu = subject_of("builtin gpt", depth=1)
+    with simulated_device.active(artifact) as sim:
+        on_sim = Subject({"main": copy.deepcopy(on_cpu.model).to(sim)}, on_cpu.task, on_cpu.configs)
+        for subject in (on_cpu, on_sim):
+            applied(subject, format=format, granularity="block", include_embeddings=True)
+        state, expected = on_sim.model.state_dict(), on_cpu.model.state_dict()
+        assert {tensor.device for tensor in state.values()} == {sim}
+        assert all(torch.equal(tensor.cpu(), expected[name]) for name, tensor in state.items())
+        tokens = artifact.probe_batch(on_cpu.task)["input_ids"]
+        with torch.inference_mode():
+            found = on_sim.model(tokens.to(sim)).cpu()
+        assert torch.allclose(found, on_cpu.model(tokens), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Runs in an MLflow store, for `benchmarks/pages.py`; started by an interpreter that has MLflow.
+"""Runs in an MLflow store, for `benchmarks.pages`; started by an interpreter that has MLflow.
 
 python mlflow_runs.py STORE RUNS.json     (a list of {"name", "params", "metrics"}; prints the runs' ids)
 """

@@ -1,0 +1,1 @@
+"""Learned rounding: layers or blocks whose codes are chosen so that their outputs stay what they were."""
