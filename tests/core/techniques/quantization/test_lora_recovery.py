@@ -13,6 +13,7 @@ from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.nn.adapted_linear import AdaptedLinear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.packed_embedding import PackedEmbedding
 from core.nn.sparse_integer_linear import SparseQuantLinear
 from core.publish import catalogue
 from core.spec.catalogue import Catalogue
@@ -223,12 +224,21 @@ def test_what_cannot_work_is_refused():
     with pytest.raises(SpecError, match="matches no quantized layer"):
         LoraRecovery(targets=["nothing"]).check(subject)
     before_and_after_the_end(subject, [LoraRecovery()])
-    with pytest.raises(SpecError, match="has an adapter already"):
+    with pytest.raises(SpecError, match="has a low-rank term already"):
         LoraRecovery().check(subject)
     other = family_subject("llama")
     NumberFormats(format="nf4").apply(other, context(other))
     with pytest.raises(SpecError, match="without a uniform grid"):
         LoraRecovery(merge=True).check(other)
+
+
+def test_packed_embeddings_stay_as_they_are():
+    subject = family_subject("builtin gpt")  # its head is tied
+    Rtn(bits=8, include_embeddings=True, include_head=True).apply(subject, context(subject))
+    before, after = before_and_after_the_end(subject, [LoraRecovery(rank=2)], learning_rate=0.05)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    tables = [m for m in subject.model.modules() if isinstance(m, PackedEmbedding)]
+    assert tables and all(isinstance(m.table, IntegerLinear) for m in tables)
 
 
 def test_label():
