@@ -15,7 +15,7 @@ from core.nn.adapted_linear import AdaptedLinear
 from core.nn.integer_linear import IntegerLinear
 from core.nn.packed_embedding import PackedEmbedding
 from core.nn.sparse_integer_linear import SparseQuantLinear
-from core.publish import catalogue
+from core.publish import describe_catalogue
 from core.spec.catalogue import Catalogue
 from core.spec.model import RunSpec
 from core.spec.schema_validation import validate
@@ -202,7 +202,7 @@ def test_it_works_on_any_device():
 
 
 def test_the_form_allows_it_after_a_step_that_quantizes_and_other_trainings_not():
-    known = Catalogue(**catalogue(plugins=False))
+    known = Catalogue(**describe_catalogue(plugins=False))
 
     def spec(*methods: object) -> RunSpec:
         recipe = ["rtn", {"train": {"methods": list(methods)}}]
