@@ -50,10 +50,12 @@ def _order_problems(recipe: Sequence[StepSpec], catalogue: Catalogue) -> Iterato
         methods = [_method(item) for item in step.settings.get("methods") or ()]
         parts = [step, *filter(None, methods)]
         entries = [catalogue.techniques.get(part.technique, {}) for part in parts]
-        against = {left[name] for entry in entries for name in entry.get("accepts", ()) if name in left}
+        accepted = {name for entry in entries for name in entry.get("accepts", ())}  # by a method, of its training
+        against: set[str] = set()
         for part, entry in zip(parts, entries, strict=True):
             for name, remedy in _as_set(part, entry, "refuses"):
-                if name in left and left[name] not in against:
+                is_refused = name in left and not (part is step and name in accepted)
+                if is_refused and left[name] not in against:
                     against.add(left[name])
                     message = f"cannot follow {left[name]}, which leaves {name}"
                     yield Problem(f"recipe[{index}]", step.technique, message, remedy)

@@ -19,7 +19,7 @@ from core.runtimes.decode import decoder_of
 from core.spec.model import ModelSpec, RunSpec, StepSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import Kind, logits_of
-from core.technique import QUANTIZED_ACTIVATIONS, OneShot, TrainingMethod
+from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, OneShot, TrainingMethod
 from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.training.train import Train
 from tests import simulated_device
@@ -43,7 +43,11 @@ FAMILIES = {
 }
 KINDS = {"image": Kind.IMAGE_CLASSIFICATION, "text": Kind.LANGUAGE_MODELLING, "padded": Kind.TEXT_CLASSIFICATION}
 ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot) and name != "train"]
-METHODS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, TrainingMethod)]
+METHODS = [
+    name
+    for name, cls in TECHNIQUES.items()
+    if issubclass(cls, TrainingMethod) and INTEGER_CODES not in cls.accepts  # of quantized models: its own test has one
+]
 
 
 @pytest.fixture(autouse=True)

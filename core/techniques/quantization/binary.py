@@ -4,9 +4,8 @@ Paper: https://arxiv.org/abs/2205.13016. A weight becomes a sign about its matri
 it. Activations are elastic: their step and shift are learned, as LSQ's step is. One-bit codes are {0, 1} where inputs
 have one sign (after ReLU; small negative values, as GELU has them, count as none), {-1, 1} elsewhere. The first part of
 the training has `first_activation_bits` and learns from `teacher`, logits and blocks; the model that it ends with
-teaches the second part, which has `activation_bits`.
-Here only what linear layers read is rounded: attention's own products keep their precision. Embeddings and the head
-keep theirs as in the paper. Binary weights have no zero, so masks cannot be kept.
+teaches the second part, which has `activation_bits`. Embeddings and the head keep their precision, as in the paper;
+here attention's own products do too. Binary weights have no zero, so masks cannot be kept.
 """
 
 import copy
@@ -66,8 +65,7 @@ class Binary(TrainingMethod):
     switch: float = Field(0.5, gt=0, lt=1, description="share of the updates in the first part")
     teacher: Teacher | None = Field(
         None,
-        description="model reference that teaches the first part: stage:<n>, run:<id>, hf:<repo or folder>, or a "
-        "mapping with a recipe; labels only if empty",
+        description="model reference that teaches the first part: stage:<n>, run:<id>, hf:<repo or folder>",
         json_schema_extra={"role": "model", "when_empty": "labels only"},
     )
     alpha: float = Field(1.0, ge=0, le=1, description="weight of a teacher's logits; the labels' loss gets the rest")

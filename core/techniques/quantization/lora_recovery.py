@@ -21,7 +21,9 @@ from core.context import Context
 from core.errors import SpecError
 from core.families import Family
 from core.nn.adapted_linear import AdaptedLinear
+from core.nn.corrected_linear import CorrectedLinear
 from core.nn.integer_linear import IntegerLinear
+from core.nn.packed_embedding import PackedEmbedding
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.technique import BLOCKS, INTEGER_CODES, KEPT_WEIGHTS, LOW_RANK, QUANTIZED_ACTIVATIONS, TrainingMethod
@@ -118,11 +120,15 @@ class LoraRecovery(TrainingMethod):
 
     def _layers(self, model: nn.Module) -> dict[str, IntegerLinear]:
         """The quantized layers to adapt, by full name; raises SpecError if there are none, or they have adapters."""
-        found = {name: module for name, module in model.named_modules() if isinstance(module, IntegerLinear)}
+        found, tables = {}, set[nn.Module]()
         for name, module in model.named_modules():
-            if isinstance(module, AdaptedLinear):
-                remedy = "Keep one of the two trainings, or set merge: true in the first."
-                raise SpecError.of("model", name, "has an adapter already", remedy)
+            if isinstance(module, (AdaptedLinear, CorrectedLinear)):
+                remedy = "Keep one of the two steps, or set merge: true in the first training."
+                raise SpecError.of("model", name, "has a low-rank term already", remedy)
+            if isinstance(module, PackedEmbedding):
+                tables.add(module.table)  # looked up, not multiplied; a head may share it
+            elif isinstance(module, IntegerLinear) and module not in tables:
+                found[name] = module
         if not found:
             message = "has no quantized layer"
             remedy = "Put this training after a step that quantizes, such as rtn."

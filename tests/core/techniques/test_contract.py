@@ -58,7 +58,8 @@ SAVE_WORK = {
     "token_merging",
 }  # as many bytes, fewer multiply-accumulates
 ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
-METHODS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, TrainingMethod)]
+ALL_METHODS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, TrainingMethod)]
+METHODS = [name for name in ALL_METHODS if INTEGER_CODES not in TECHNIQUES[name].accepts]  # on a model as it is loaded
 PACKING = [name for name in METHODS if INTEGER_CODES in TECHNIQUES[name].leaves]
 
 

@@ -11,7 +11,7 @@ from core.tasks.base import logits_of
 from core.technique import Family, TrainingMethod
 from core.techniques.training.train import Train
 from core.training.loop import Training
-from tests.core.fakes import context, plane_subject
+from tests.core.fakes import PlaneTask, context, plane_subject
 from tests.core.techniques.pruning.families import subject_of
 from tests.core.techniques.sparse_training.test_top_kast import three_layers
 from tests.core.training.test_loop import plan
@@ -25,7 +25,7 @@ FAMILIES: dict[str, dict] = {
 def family_subject(family: str, dtype: torch.dtype = torch.float32) -> Subject:
     """A small model of a family with a loss on random examples."""
     subject = subject_of(family, depth=2, dtype=dtype, **FAMILIES.get(family, {}))
-    subject.task.loss = _loss
+    subject.task.loss, subject.task.score = _loss, PlaneTask.score
     return subject
 
 
