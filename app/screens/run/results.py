@@ -21,8 +21,8 @@ FIDELITY = (
 )
 EMBEDDINGS = (
     "Cosine is that of a test text's embedding with its reference's: the mean with its 95 % interval over examples, "
-    "and the minimum. Neighbours are the share of each text's 10 nearest neighbours in the reference that are among its "
-    "10 nearest here; the other test texts are the candidates."
+    "and the minimum. Neighbours are the share of each text's 10 nearest neighbours in the reference that are among "
+    "its 10 nearest here; the other test texts are the candidates."
 )
 AGAINST = "The last stage. Below: the change from the reference."
 
