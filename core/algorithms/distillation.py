@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +23,12 @@ def _named(value: str | dict[str, Any]) -> str | dict[str, Any]:
 
 
 Teacher = Annotated[str | dict[str, Any], AfterValidator(_named)]
+
+
+def teacher_field() -> Any:
+    """The setting of a method that cannot do without a teacher."""
+    words = "model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe"
+    return Field(description=words, json_schema_extra={"role": "model"})
 
 
 def check_answers(teacher: Teacher, expected: Tensor, logits: Tensor) -> None:

@@ -14,7 +14,7 @@ from core.measure.score import Examples, scored_indices
 from core.tasks.base import Task
 
 MOST = 24
-OTHER_UNITS = {"cosine": "1 - cosine", "similarity": "of the ranks"}  # of a loss that is not in nats
+OTHER_UNITS = {"cosine": "1 - cosine", "similarity": "share of ranks"}  # of a loss that is not in nats
 
 
 def save(

@@ -82,7 +82,7 @@ OWN_DATA = "task"  # as a source of calibration: the calibration split of the ru
 class CalibrationSource(_Source):
     """Data to calibrate with: `task`, or any source of tasks with its settings; `weight` is its part in a mix."""
 
-    weight: float = Field(1.0, gt=0, le=1e6)
+    weight: float = Field(1.0, gt=0, le=1000, description="its part in the mix")
 
     @property
     def task(self) -> TaskSpec:
@@ -102,7 +102,6 @@ class CalibrationSpec(_Spec):
         min_length=1,
         max_length=8,
         description="data to calibrate with; of several, each gives its part by weight",
-        json_schema_extra={"role": "calibration sources"},
     )
     count: int | None = Field(
         None,
@@ -121,7 +120,7 @@ class CalibrationSpec(_Spec):
     seed: int | None = Field(
         None,
         ge=0,
-        lt=2**31,
+        le=99_999,
         description="seed that draws the examples; the run's if empty",
         json_schema_extra={"when_empty": "the run's"},
     )

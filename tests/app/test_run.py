@@ -210,6 +210,27 @@ def test_layers_are_told(run_id):
     assert table.to_dict("records") == [{"Layer": "head", "Sparsity": "25.00 %"}]
 
 
+def test_calibration_is_told_with_the_layers(run_id):
+    rows = [{"name": "head", "tokens": 40, "inputs": 8, "dead inputs": 3, "outlier ratio": 2.0}]
+    coverage = {"examples": {"task": 16}, "tokens": 40, "layers": rows}
+    with session() as s:
+        s.execute(update(Stage).where(Stage.label == "rtn 8-bit").values(details={"calibration": coverage}))
+    at = opened(run_id, tab="Layers")
+    assert any("calibrated with 16 examples of task, 40 tokens" in expander.label for expander in at.expander)
+    assert at.dataframe[0].value.to_dict("records")[0]["Dead inputs"] == 3
+    assert "3 input channels stayed zero" in words(at)
+
+
+def test_mistakes_of_embeddings_name_the_unit_of_their_loss(run_id):
+    folder = Path(artifacts.store().root) / artifacts.store().address("c" * 64)
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    item = {"index": 3, "text": "moved", "label": "", "nats": 0.25, "reference_nats": 0.0, "unit": "1 - cosine"}
+    (folder / f"mistakes-{'b' * 64}.json").write_text(json.dumps([item]))
+    (row,) = opened(run_id, tab="Regressions").dataframe[0].value.to_dict("records")
+    assert row == {"Text": "moved", "Loss (1 - cosine)": "0.250", "Reference loss (1 - cosine)": "0"}
+
+
 def test_mistakes_show_what_the_reference_knew(run_id):
     folder = Path(artifacts.store().root) / artifacts.store().address("c" * 64)
     folder.mkdir(parents=True)

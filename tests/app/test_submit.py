@@ -309,3 +309,35 @@ def test_number_fields_take_what_is_out_of_range_and_the_page_refuses_it(page):
     assert not any(number.proto.has_min or number.proto.has_max for number in page.number_input)
     field(page, "rtn.bits").set_value(99).run()
     assert "must be at most 8" in shown_text(page).lower() and submit_button(page).disabled
+
+
+def test_calibration_data_are_chosen_mixed_and_given_up_again(page):
+    field(page, ".calibration.add", "button").click().run()
+    field(page, "calibration.sources[0].source", "selectbox").set_value("builtin:digits").run()
+    field(page, ".calibration.add", "button").click().run()
+    field(page, "calibration.sources[1].source", "selectbox").set_value("task").run()
+    field(page, "calibration.sources[1].weight").set_value(3).run()
+    field(page, "calibration.count").set_value(64).run()
+    found = shown_spec(page).calibration
+    assert [(source.source, source.weight) for source in found.sources] == [("builtin:digits", 1), ("task", 3)]
+    assert found.count == 64 and found.seed is None
+    assert any(expander.label == "Calibration data (chosen)" for expander in page.expander)
+    for _ in range(2):
+        field(page, "calibration.sources[0].remove", "button").click().run()
+    assert shown_spec(page).calibration.sources[0].source == "task"  # the default again
+    assert "sources" not in yaml_field(page).value
+    assert not page.exception
+
+
+def test_problems_of_calibration_data_are_shown_at_their_fields(page):
+    for calibration, said in (
+        ("{length: 2}", "greater than or equal to 8"),
+        ("{sources: [task, {source: 'builtin:digits', size: 3}]}", "is not a known setting"),
+        ("{sources: ['builtin:nothing']}", "is not a known task source"),
+        ("{sources: [task, {source: 'file:'}]}", "has no name yet"),
+        ("{sources: [{source: task, length: 9}]}", "is a setting of the task itself"),
+        ("{sources: [task, task]}", "is listed twice"),
+    ):
+        typed(page, f"{YAML}calibration: {calibration}\n")
+        assert said in shown_text(page).lower(), calibration
+        assert submit_button(page).disabled

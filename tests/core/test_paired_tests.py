@@ -140,7 +140,8 @@ def test_scores_of_other_pairs_and_constant_cosines():
 
 
 def test_a_mean_cosine_is_tested_by_its_size_not_by_its_sign():
-    cosine = np.full(50, 0.99)
-    cosine[:25] = 0.9
-    found = paired("cosine with the reference", {"cosine": cosine}, {"cosine": np.full(50, 0.945)})
-    assert found.delta == pytest.approx(0) and found.p_value == pytest.approx(1)
+    base = np.full(50, 0.95)
+    mine = base + 0.001  # most texts gain a little, few lose much: the mean hardly changes
+    mine[:5] = 0.941
+    found = paired("cosine with the reference", {"cosine": mine}, {"cosine": base})
+    assert found.delta == pytest.approx(0, abs=1e-9) and found.p_value == pytest.approx(1)

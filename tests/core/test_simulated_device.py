@@ -14,8 +14,10 @@ from core.engine.pipeline import Execution
 from core.engine.recording import MemoryRecord
 from core.errors import Interrupted, SpecError
 from core.measure import compute, latency, memory
+from core.measure.stage import StageMeasurer
 from core.nn.precision import HALF_DTYPES
 from core.runtimes.decode import decoder_of
+from core.settings import settings
 from core.spec.model import ModelSpec, RunSpec, StepSpec, TaskSpec
 from core.subject import Subject
 from core.tasks.base import Kind, logits_of
@@ -24,6 +26,7 @@ from core.techniques.catalogue import TECHNIQUES, technique
 from core.techniques.training.train import Train
 from tests import simulated_device
 from tests.core.fakes import StopAt, context
+from tests.core.sentences import save_encoder, save_pairs, save_texts
 from tests.core.techniques.pruning.families import kind_of, loaded, subject_of
 from tests.core.techniques.steps import precede
 from tests.core.techniques.test_contract import SOURCES
@@ -246,6 +249,30 @@ def test_a_run_is_scored_timed_and_compared(source, recipe, sim, tmp_path, monke
     assert stages[2].comparison is not None and stages[2].measured.reload_max_error is not None
     phases = {"forward"} if source == "vit" else {"prefill", "decode"}
     assert {row.phase for row in stages[1].latencies} == phases  # packed layers have no kernel on this device
+
+
+def test_embeddings_are_compared_and_calibrated_on_the_device(sim, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMBOARD_DATA", str(tmp_path))
+    settings.cache_clear()
+    monkeypatch.setattr(memory, "reload", lambda *_, **__: memory.Reload(0.0, 1.0, 1.0, 1))
+    monkeypatch.setattr(StageMeasurer, "_latencies", lambda *_: [])
+    save_encoder(tmp_path / "encoder")
+    save_texts(tmp_path)
+    save_pairs(tmp_path)
+    task = {"source": "file:pairs.csv", "kind": "embeddings", "test": 0.4}
+    spec = RunSpec.parse(
+        {
+            "model": "hf:encoder",
+            "task": task,
+            "calibration": {"sources": ["task", {"source": "file:texts.txt"}], "count": 8, "seed": 1},
+            "recipe": [{"sparsegpt": {}}],
+        }
+    )
+    store = ArtifactStore(str(tmp_path / "kept"), tmp_path / "kept")
+    _, pruned = Execution(spec, MemoryRecord(), store, sim, tmp_path).run()
+    settings.cache_clear()
+    assert 0 < pruned.fidelity.cosine < 1 and 0 < pruned.fidelity.neighbours_kept < 100
+    assert pruned.measured.details["calibration"]["examples"] == {"task": 4, "file:texts.txt": 4}
 
 
 def test_generated_tokens_are_those_of_the_cpu(sim):

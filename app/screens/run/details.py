@@ -10,8 +10,9 @@ from app.charts.layers import draw_layers, list_quantities, make_title
 from app.queries import run_details
 from app.queries.stages import load_keys
 from app.text import formats
+from app.text.calibration import describe_calibration, list_calibration_notes, make_calibration_table
 from app.text.stages import make_layer_table, make_missed_table, name_of
-from core.measured import reached_share
+from core.measured import CALIBRATION, reached_share
 from core.spec.model import RunSpec
 
 PER_ROW = 6  # images
@@ -20,6 +21,7 @@ PER_ROW = 6  # images
 def show_layers(stages: pd.DataFrame) -> None:
     """Per-layer results of the steps, and the modules that they did not reach."""
     _show_missed(stages)
+    _show_calibration(stages)
     found = {name_of(stage): stage["details"]["layers"] for stage in stages.to_dict("records") if _layers(stage)}
     if not found:
         st.info("No step of this run has per-layer results. Pruning, quantization and decomposition record them.")
@@ -43,6 +45,19 @@ def _show_missed(stages: pd.DataFrame) -> None:
             continue
         with st.expander(f"{formats.plain(name_of(stage))}: reached {formats.percent(share)} of the parameters"):
             st.dataframe(missed, hide_index=True)
+
+
+def _show_calibration(stages: pd.DataFrame) -> None:
+    """What each step calibrated with, and what its layers saw of it."""
+    for stage in stages.to_dict("records"):
+        coverage = stage["details"].get(CALIBRATION) if isinstance(stage["details"], dict) else None
+        if coverage:
+            title = f"{name_of(stage)}: calibrated with {describe_calibration(coverage)}"
+            with st.expander(formats.plain(title)):
+                for note in list_calibration_notes(coverage):
+                    st.caption(note)
+                if coverage["layers"]:
+                    st.dataframe(make_calibration_table(coverage), hide_index=True)
 
 
 def _layers(stage: dict[str, Any]) -> bool:
@@ -88,21 +103,23 @@ def _images(items: list[dict[str, Any]]) -> None:
 def _texts(items: list[dict[str, Any]]) -> None:
     st.caption("Inputs with the largest increase in loss over the reference.")
     rows = []
+    unit = f" ({items[0]['unit']})" if "unit" in items[0] else ""
     for item in items:
         answers = {"Label": item["label"], "Prediction": str(item["predicted"])} if "predicted" in item else {}
         rows.append(
             {
                 "Text": item["text"],
                 **answers,
-                "Loss": _loss(item, "nats"),
-                "Reference loss": _loss(item, "reference_nats"),
+                f"Loss{unit}": _loss(item, "nats"),
+                f"Reference loss{unit}": _loss(item, "reference_nats"),
             }
         )
     st.dataframe(rows, hide_index=True, row_height=70, column_config={"Text": st.column_config.Column(width="large")})
 
 
 def _loss(item: dict[str, Any], name: str) -> str:
-    return f"{formats.number(item[name])} {formats.plain(item.get('unit', 'nats'))}"
+    """A loss in nats; any other unit is in the column's head."""
+    return formats.number(item[name]) if "unit" in item else f"{formats.number(item[name])} nats"
 
 
 def show_spec(run: dict[str, Any]) -> None:

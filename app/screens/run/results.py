@@ -19,6 +19,11 @@ FIDELITY = (
     "mean with its 95 % interval over examples (for text: over windows), and the 99 % quantile over predictions. A "
     "prediction is an example's class, or a scored token. Flips are predictions that change between right and wrong."
 )
+EMBEDDINGS = (
+    "Cosine is that of a test text's embedding with its reference's: the mean with its 95 % interval over examples, "
+    "and the minimum. Neighbours are the share of each text's 10 nearest neighbours in the reference that are among "
+    "its 10 nearest here; the other test texts are the candidates."
+)
 AGAINST = "The last stage. Below: the change from the reference."
 
 
@@ -112,7 +117,7 @@ def show_fidelity(stages: pd.DataFrame) -> None:
         return
     st.subheader("Fidelity to the reference", anchor=False)
     wrapped_table.show(words.make_fidelity_table(stages))
-    st.caption(FIDELITY)
+    st.caption(EMBEDDINGS if compared["cosine"].notna().any() else FIDELITY)
 
 
 def show_costs(stages: pd.DataFrame) -> None:

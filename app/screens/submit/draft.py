@@ -88,6 +88,7 @@ class Draft(Edited):
     model: DraftPart
     task: DraftPart
     steps: list[Step]
+    calibration: DraftPart
     reference: DraftPart | None
     measure: DraftPart
     limits: DraftPart
@@ -107,6 +108,7 @@ class Draft(Edited):
             model=DraftPart(data["model"]),
             task=DraftPart(data["task"]),
             steps=[Step(_plain(step.settings), step.technique) for step in spec.recipe],
+            calibration=DraftPart(data.get("calibration", {})),
             reference=DraftPart(data["reference"]) if spec.reference else None,
             measure=DraftPart(data.get("measure", {})),
             limits=DraftPart(data.get("limits", {})),
@@ -120,6 +122,7 @@ class Draft(Edited):
         """The spec as plain data, without empty values."""
         data = {**self.general.values, "model": self.model.values, "task": self.task.values}
         data["recipe"] = [{step.technique: step.values} for step in self.steps]
+        data["calibration"] = self.calibration.values
         data["reference"] = self.reference and self.reference.values
         data |= {"measure": self.measure.values, "limits": self.limits.values}
         return {key: copy.deepcopy(value) for key, value in data.items() if value not in ("", None, {})}
@@ -147,12 +150,18 @@ class Draft(Edited):
         except SpecError as error:
             return None, error.problems
         named = {"model": self.model, "task": self.task, "reference": self.reference}
-        problems = [_unnamed(field) for field, part in named.items() if part is not None and _lacks_name(part.values)]
+        places = {field: part.values for field, part in named.items() if part is not None}
+        places |= {f"calibration.sources[{i}]": source for i, source in enumerate(self._calibration_sources())}
+        problems = [_unnamed(field) for field, values in places.items() if _lacks_name(values)]
         try:
             validate(spec, catalogue)
         except SpecError as error:
             problems += error.problems
         return spec, problems
+
+    def _calibration_sources(self) -> list[dict[str, Any]]:
+        sources = self.calibration.values.get("sources", [])
+        return [source for source in sources if isinstance(source, dict)] if isinstance(sources, list) else []
 
     def add(self, technique: str, settings: dict[str, Any]) -> None:
         """Append a technique to the recipe."""

@@ -13,6 +13,7 @@ import streamlit as st
 from app.screens.submit.widgets import FormPlace, draw, show_problem
 from app.text.schema import Field, list_fields, starting_settings
 from core.spec.catalogue import Catalogue
+from core.spec.model import OWN_DATA
 
 COLUMNS = 3
 _WIDE = ("model", "methods", "runtimes", "object")
@@ -190,7 +191,7 @@ def draw_model(place: FormPlace, label: str) -> None:
     source = str(place.values.get("source", ""))
     options = [f"stage:{n}" for n in range((place.stages if place.stages is not None else -1) + 1)]
     options += list(place.catalogue.models)
-    _source_form(place, label, options, place.catalogue.models)
+    source_form(place, label, options, place.catalogue.models)
     show_problem(place.problem("source"))
     found = place.catalogue.source("models", source)
     if found is not None:
@@ -202,14 +203,15 @@ def draw_model(place: FormPlace, label: str) -> None:
 
 def draw_task(place: FormPlace, label: str) -> None:
     """A task: its source, and the settings of the source's schema."""
-    _source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
+    source_form(place, label, list(place.catalogue.tasks), place.catalogue.tasks)
     show_problem(place.problem("source"))
     found = place.catalogue.source("tasks", str(place.values.get("source", "")))
     if found is not None:
         draw_settings(found[1]["schema"], place)
 
 
-def _source_form(place: FormPlace, label: str, options: list[str], entries: Mapping[str, Any]) -> None:
+def source_form(place: FormPlace, label: str, options: list[str], entries: Mapping[str, Any]) -> None:
+    """The choice of a source, and of its file, repository or run."""
     source = str(place.values.get("source", ""))
     scheme, _, rest = source.partition(":")
     chosen = source if source in options else scheme
@@ -247,6 +249,8 @@ _EXAMPLES = {"hf": "facebook/opt-125m", "file": "reviews.csv"}
 
 
 def _source_title(source: str) -> str:
+    if source == OWN_DATA:
+        return "The task's own data"
     if source == "stage:0":
         return "stage 0 of this run (the original model)"
     if source.startswith("stage:"):
@@ -275,7 +279,7 @@ def _choose_source(place: FormPlace, key: str) -> None:
     chosen = st.session_state[key]
     for name in list(place.values):
         place.leave_out(name)
-    place.put("source", chosen if ":" in chosen else f"{chosen}:")
+    place.put("source", chosen if ":" in chosen or chosen == OWN_DATA else f"{chosen}:")
     place.part.redraw()
 
 

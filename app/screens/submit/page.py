@@ -8,6 +8,7 @@ import streamlit as st
 from app.queries.catalogue import load_catalogue
 from app.queries.runs import load_answer, load_estimate, load_identical, load_run_titles
 from app.screens.submit import editor, forms, uploads
+from app.screens.submit.calibration import draw_calibration
 from app.screens.submit.draft import DraftPart, Step, make_dense_companion
 from app.screens.submit.widgets import FormPlace, show_problem
 from app.text import formats
@@ -145,6 +146,10 @@ with left:
         args=(draft.edition, editor.add_step, draft, add_key),
         label_visibility="collapsed",
     )
+
+    chosen = " (chosen)" if draft.calibration.values else " (the task's own)"
+    with st.expander(f"Calibration data{chosen}", icon=":material/tune:"):
+        draw_calibration(place(draft.calibration, "calibration"))
 
     st.subheader("Measurement")
     with st.expander("What is measured", icon=":material/speed:"):

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss
+from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss, teacher_field
 from core.context import Context
 from core.families import Family
 from core.spec.model import ModelSpec
@@ -26,10 +26,7 @@ class DistillLogits(TrainingMethod):
     paper = "https://arxiv.org/abs/1503.02531"
     compresses = False
 
-    teacher: Teacher = Field(
-        description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
-        json_schema_extra={"role": "model"},
-    )
+    teacher: Teacher = teacher_field()
     temperature: float = Field(2.0, gt=0, le=100, description="temperature for both distributions; usually 1 to 4")
     alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's loss; the labels' loss gets the rest")
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss
+from core.algorithms.distillation import Teacher, check_answers, counted_positions, distillation_loss, teacher_field
 from core.algorithms.structured.fold import fold_
 from core.algorithms.structured.lagrangian import lagrangian, ramp
 from core.algorithms.structured.layer_matching import TaughtLayers, outputs_of
@@ -66,10 +66,7 @@ class Cofi(TrainingMethod):
         }
     }
 
-    teacher: Teacher = Field(
-        description="model reference: stage:<n>, run:<id>, hf:<repo or folder>, or a mapping with a recipe",
-        json_schema_extra={"role": "model"},
-    )
+    teacher: Teacher = teacher_field()
     sparsity: float = Field(0.6, gt=0, lt=1, description="share of the blocks' weights to remove")
     residual: bool = Field(True, description="also remove channels of the residual stream")
     start: float = Field(0.05, ge=0, lt=1, description="share of the updates before masks are learned")

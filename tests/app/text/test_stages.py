@@ -140,3 +140,16 @@ def test_what_a_checkpoint_holds_is_told_where_a_stage_was_loaded_from_one():
     source = {**STAGE, "label": "hf:acme/small", "details": stored}
     (note,) = stages.list_checkpoint_notes(pd.DataFrame([source, {**STAGE, "details": {}}]))
     assert "44.0 kB of bfloat16 weights" in note and "small" in note
+
+
+def test_fidelity_of_embeddings_is_told_without_the_quantities_of_predictions():
+    columns = [column for quantity in shown_in(Shown.FIDELITY) for column in quantity.columns]
+    near = {"cosine": 0.99987, "cosine_low": 0.9998, "cosine_high": 0.9999, "cosine_min": 0.98, "neighbours_kept": 95.5}
+    rows = [{**STAGE, **dict.fromkeys(columns), **near}]
+    (told,) = stages.fidelity_table(pd.DataFrame(rows)).to_dict("records")
+    assert told == {
+        "Stage": "2 · rtn 8-bit",
+        "Cosine": "0.99987 (0.99980 to 0.99990)",
+        "Cosine min.": "0.98000",
+        "Neighbours": "95.50 %",
+    }
