@@ -94,8 +94,6 @@ def _tell(
             kls[title] = comparison.compare().kl
     (measured, kl), (even, other) = kls.items()
     wins = kl < other
-    verdict = "better than" if wins else "no better than"
-    message = (
-        f"{measured}: KL {kl:.3g} nats on calibration data ({predicted:.3g} predicted), {verdict} {even}: {other:.3g}"
-    )
-    context.record.event("info" if wins else "warning", message)
+    told = f"{measured}: KL {kl:.3g} nats on calibration data ({predicted:.3g} predicted)"
+    verdict = f"{'better' if wins else 'no better'} than {even}: {other:.3g}"
+    context.record.event("info" if wins else "warning", f"{told}, {verdict}")
