@@ -2,8 +2,8 @@
 
 Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936). Nearest in the weights' own norm, without data. With
 `ranks: measured`, calibration data decide how as many weights are shared out among the layers (Puzzletron,
-https://arxiv.org/abs/2411.19146). A layer whose two factors would not be smaller is left alone. Experts are factored one
-by one, all of a layer's with the same rank.
+https://arxiv.org/abs/2411.19146). A layer whose two factors would not be smaller is left alone. Experts are factored
+one by one, all of a layer's with the same rank.
 """
 
 from typing import Literal
