@@ -6,13 +6,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from app.charts.layers import CELL_HEIGHT, LABEL_WIDTH, MOST_WORDS
+from app.charts.layers import CELL_HEIGHT, LABEL_WIDTH
 from app.charts.theme import NEUTRAL, SERIES
 from app.text import formats
 from core.analysis.allocation.table import DENSE, SensitivityTable
 from core.analysis.profiles import BINS, REACH
 
 FLOOR = 1e-9  # nats: what is less, or below zero, is drawn as this
+MOST_WORDS = 400  # cells with room for their value
 HISTOGRAM_HEIGHT = 200
 FRONTIER_HEIGHT = 340
 KINDS = ("mixed", "uniform", "first and last at 8 bit", "measured")
@@ -34,7 +35,7 @@ def sensitivity_map(table: SensitivityTable) -> alt.LayerChart | alt.FacetChart:
         ],
     )
     low, high = float(drawn["shown"].min()), float(drawn["shown"].max())
-    legend = alt.Legend(orient="bottom", direction="horizontal", gradientLength=260, format="~g", tickCount=4)
+    legend = alt.Legend(orient="bottom", direction="horizontal", gradientLength=300, format=".0e", tickCount=4)
     scale = alt.Scale(type="log", scheme="viridis", domain=[low, max(high, low * 1.001)])
     colour = alt.Color("shown:Q", title="loss increase, nats", scale=scale, legend=legend)
     layers = [base.mark_rect(stroke="white", strokeWidth=0.5).encode(color=colour)]
@@ -90,7 +91,9 @@ def outlier_chart(profiles: list[dict[str, Any]]) -> alt.LayerChart | alt.FacetC
             alt.Tooltip("rms:Q", title="RMS", format=".3g"),
         ],
     )
-    x = alt.X("ratio:Q", title="Largest magnitude / root mean square", scale=alt.Scale(type="log", nice=True))
+    x = alt.X(
+        "ratio:Q", title="Largest magnitude / root mean square", scale=alt.Scale(type="log", nice=False, padding=12)
+    )
     lines = base.mark_line(color=NEUTRAL, opacity=0.5).encode(x=x, detail="layer:N")
     names = ["weights", "inputs"]
     colours = alt.Scale(domain=names, range=[SERIES[0], SERIES[1]])
@@ -128,8 +131,13 @@ def histogram(profile: dict[str, Any], title: str) -> alt.Chart:
 
 
 def frontier_chart(points: pd.DataFrame, budget: float, title: str) -> alt.LayerChart | alt.FacetChart:
-    """Predicted loss against cost: rows of `kind` (KINDS), `cost`, `loss` and `label`; the budget as a line."""
-    drawn = points.assign(shown=points["loss"].clip(lower=FLOOR), words=points["loss"].map(formats.nats))
+    """Predicted loss against cost, and the budget as a line.
+
+    Rows of `kind` (KINDS), `cost`, `loss`, `label`, and whether the label is `named` beside the point.
+    """
+    least = points["loss"][points["loss"] > FLOOR].min()
+    floor = FLOOR if np.isnan(least) else least / 2  # of a logarithmic axis, for what is predicted to cost nothing
+    drawn = points.assign(shown=points["loss"].clip(lower=floor), words=points["loss"].map(formats.nats))
     x = alt.X("cost:Q", title=title, scale=alt.Scale(zero=False, nice=False, padding=12))
     y = alt.Y("shown:Q", title="Loss increase, nats", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g"))
     tooltip = [
@@ -147,10 +155,11 @@ def frontier_chart(points: pd.DataFrame, budget: float, title: str) -> alt.Layer
         shape=alt.Shape("kind:N", title=None, scale=_scale(shown, KIND_SHAPES)),
         size=alt.condition(alt.datum.kind == KINDS[0], alt.value(18), alt.value(80)),
     )
-    others = base.transform_filter((alt.datum.kind == KINDS[1]) | (alt.datum.kind == KINDS[3]))
-    words = others.mark_text(align="left", dx=7, dy=-7, fontSize=11, color=NEUTRAL).encode(text="label:N")
+    words = base.transform_filter(alt.datum.named).mark_text(align="left", dx=7, dy=-8, fontSize=11, color=NEUTRAL)
     rule = alt.Chart(pd.DataFrame({"budget": [budget]})).mark_rule(strokeDash=[5, 3], color=NEUTRAL)
-    return alt.layer(rule.encode(x="budget:Q"), line, marks, words).properties(height=FRONTIER_HEIGHT)
+    return alt.layer(rule.encode(x="budget:Q"), line, marks, words.encode(text="label:N")).properties(
+        height=FRONTIER_HEIGHT
+    )
 
 
 def _scale(kinds: list[str], of: dict[str, str]) -> alt.Scale:

@@ -81,8 +81,17 @@ def predicted_points(table: SensitivityTable, unit: BudgetUnit) -> list[dict[str
             cost = table.cost(choice, unit)
             loss = total(np.nan_to_num(np.maximum(table.losses, 0), nan=np.inf), choice)
             if cost <= high * (1 + 1e-9) and np.isfinite(loss):
-                points.append({"kind": kind, "cost": cost, "loss": loss, "label": _label(table, choice, kind)})
+                named = kind == UNIFORM and _is_best_of_its_bits(table, int(choice[0]))
+                label = _label(table, choice, kind)
+                points.append({"kind": kind, "cost": cost, "loss": loss, "label": label, "named": named})
     return points
+
+
+def _is_best_of_its_bits(table: SensitivityTable, index: int) -> bool:
+    """Whether no other format of as many bits has less predicted loss: only one of them is named in the chart."""
+    losses = np.nan_to_num(np.maximum(table.losses, 0), nan=np.inf).sum(axis=0)
+    alike = [i for i, each in enumerate(table.formats) if each.bits == table.formats[index].bits and i != DENSE]
+    return index == min(alike, key=lambda i: losses[i], default=index)
 
 
 def _label(table: SensitivityTable, choice: Choice, kind: str) -> str:
@@ -96,7 +105,7 @@ def _label(table: SensitivityTable, choice: Choice, kind: str) -> str:
 def _measured_points(measured: list[dict[str, Any]], unit: BudgetUnit) -> list[dict[str, Any]]:
     rows = [(told, told["rows"][0]) for told in measured]
     return [
-        {"kind": MEASURED, "cost": row[unit], "loss": row["kl"], "label": f"run {told['run_id']}"}
+        {"kind": MEASURED, "cost": row[unit], "loss": row["kl"], "label": f"run {told['run_id']}", "named": True}
         for told, row in rows
         if row["kl"] is not None
     ]
@@ -104,15 +113,12 @@ def _measured_points(measured: list[dict[str, Any]], unit: BudgetUnit) -> list[d
 
 def _show_cards(table: SensitivityTable, choice: Choice, baselines: dict[str, Choice]) -> None:
     row = st.container(horizontal=True)
-    best = table.predicted(choice)
-    row.metric("Mixed, predicted", formats.nats(best), _label(table, choice, MIXED), delta_color="off", border=True)
-    for name, title in ((UNIFORM, "Uniform, predicted"), (EDGES, "First and last at 8 bit, predicted")):
-        if name in baselines:
-            loss = table.predicted(baselines[name])
-            note = f"{_label(table, baselines[name], name)}"
-            row.metric(title, formats.nats(loss), note, delta_color="off", delta_arrow="off", border=True)
-        else:
-            row.metric(title, formats.NOTHING, "does not fit", delta_color="off", delta_arrow="off", border=True)
+    choices = {MIXED: choice, **baselines}
+    for name, title in ((MIXED, "Mixed"), (UNIFORM, "Uniform"), (EDGES, "First and last at 8 bit")):
+        fits = name in choices
+        loss = formats.nats(table.predicted(choices[name])) if fits else formats.NOTHING
+        note = _label(table, choices[name], name) if fits else "does not fit"
+        row.metric(f"{title}, predicted", loss, note, delta_color="off", delta_arrow="off", border=True)
 
 
 def _caption(table: SensitivityTable, unit: BudgetUnit) -> str:
@@ -200,7 +206,7 @@ def _show_measured(measured: list[dict[str, Any]]) -> None:
             "Predicted": formats.nats(told["rows"][0]["predicted"]),
             "Measured on calibration data": formats.nats(told["rows"][0]["kl"]),
             "Measured on test data": formats.nats(told["kl"]),
-            "Against the baselines": told["verdict"],
+            "Against the baselines": "better" if told["wins"] else "not better",
         }
         for told in measured
     ]

@@ -1,9 +1,12 @@
 """SVD: every linear layer becomes the nearest product of two thin ones.
 
-Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936). Nearest in the weights' own norm, without
-data. A layer whose two factors would not be smaller is left alone. Experts are factored one by one, all of a layer's
-with the same rank.
+Paper: https://doi.org/10.1007/BF02288367 (Eckart and Young, 1936). Nearest in the weights' own norm, without data. With
+`ranks: measured`, calibration data decide how as many weights are shared out among the layers (Puzzletron,
+https://arxiv.org/abs/2411.19146). A layer whose two factors would not be smaller is left alone. Experts are factored
+one by one, all of a layer's with the same rank.
 """
+
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +22,7 @@ from core.nn.low_rank_linear import LowRankLinear
 from core.nn.replacement import Replacement
 from core.subject import Subject
 from core.technique import INTEGER_CODES, LOW_RANK, MASK, OneShot
+from core.techniques.low_rank.measured_ranks import measured_ranks
 
 UNDOES_MASKS = "Factoring makes pruned weights nonzero again: put svd before the step that prunes."
 
@@ -49,12 +53,25 @@ class Svd(OneShot):
         None, ge=1, description="rank of every layer, in place of `kept`", json_schema_extra={"when_empty": "not set"}
     )
 
+    ranks: Literal["equal", "measured"] = Field(
+        "equal",
+        description="equal: the same share of every layer; measured: by what factoring each layer alone does to the "
+        "predictions, with `kept` of all layers' weights together",
+    )
+    calibration_examples: int = Field(
+        32, ge=1, le=100_000, description="number of calibration examples, for ranks: measured"
+    )
+
     def label(self) -> str:
         """The rank, or the share of weights kept."""
-        return f"rank {self.rank}" if self.rank is not None else f"{100 * self.kept:g} %"
+        share = f"{100 * self.kept:g} %" + (" measured" if self.ranks == "measured" else "")
+        return f"rank {self.rank}" if self.rank is not None else share
 
     def check(self, subject: Subject) -> None:
         """Some layer gets smaller, and none of them is masked."""
+        if self.ranks == "measured" and self.rank is not None:
+            message = "gives every layer the same rank, so that there is nothing to measure"
+            raise SpecError.of("rank", self.rank, message, "Set kept in its place, or ranks: equal.")
         ranks = self._ranks(subject.model)
         masked = next((name for name in ranks if subject.mask(f"{name}.weight") is not None), None)
         if masked is not None:
@@ -68,6 +85,9 @@ class Svd(OneShot):
         """Swap in the factors."""
         self.check(subject)
         ranks = self._ranks(subject.model)
+        if self.ranks == "measured":
+            equal = {name: ranks.get(name) for name in prunable(subject.model, (nn.Linear, ExpertLinear))}
+            ranks = measured_ranks(subject, context, equal, self.kept, self.calibration_examples)
         rows = []
         for index, (name, rank) in enumerate(ranks.items()):
             context.record.progress(index / len(ranks), name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.algorithms.quantization_grids import QuantizationScheme, quantize_groups
+from core.algorithms.trial_weights import trial_weights
 from core.analysis.allocation.table import LayerFormat
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
@@ -97,17 +98,13 @@ def with_layers(model: nn.Module, packed: Mapping[str, PackedLayer]) -> Iterator
 
     Formats that change weights only are put into the dense layers, which are faster than unpacking for every batch.
     """
-    originals = {name: layer_of(model, name) for name in packed}
-    weights = {name: layer.weight for name, layer in originals.items()}
+    weights = {name: layer.weight for name, layer in packed.items() if not layer.changes_activations}
+    originals = {name: model.get_submodule(name) for name in packed.keys() - weights.keys()}
     try:
-        for name, layer in packed.items():
-            if layer.changes_activations:
-                model.set_submodule(name, layer.module)
-            else:
-                rounded = layer.weight.to(weights[name].device, weights[name].dtype)
-                originals[name].weight = nn.Parameter(rounded, requires_grad=False)
-        yield
+        for name in originals:
+            model.set_submodule(name, packed[name].module)
+        with trial_weights(model, weights):
+            yield
     finally:
         for name, original in originals.items():
-            original.weight = weights[name]
             model.set_submodule(name, original)

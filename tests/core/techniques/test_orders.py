@@ -66,7 +66,8 @@ def refused_by_declaration(first: dict, second: dict) -> bool:
     try:
         validate(spec, CATALOGUE)
     except SpecError as error:
-        return all(problem.message.startswith("cannot follow") for problem in error.problems)
+        of_order = [problem for problem in error.problems if not problem.message.startswith("needs ")]
+        return bool(of_order) and all(problem.message.startswith("cannot follow") for problem in of_order)
     return False
 
 

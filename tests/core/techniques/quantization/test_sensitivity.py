@@ -98,7 +98,7 @@ def test_fisher_is_the_sum_over_weights_of_squared_gradients_and_changes():
         example = {name: value[index : index + 1] for name, value in batch.items()}
         loss = subject.task.loss(logits_of(subject.model, example), example)
         squares += torch.autograd.grad(loss, layer.weight)[0].detach().square() / 8
-    change = Rtn(bits=3, observer="mse").quantize(layer).weight() - layer.weight.detach()
+    change = (Rtn(bits=3, observer="mse").quantize(layer).weight() - layer.weight).detach()
     expected = float(0.5 * (squares * change.square()).sum())
     index = next(i for i, group in enumerate(table.groups) if group.layers == ["blocks.0.ffn.up"])
     assert table.losses[index, 1] == pytest.approx(expected, rel=1e-4)
