@@ -218,25 +218,39 @@ def walk(
     try:
         with without_cache(model):
             order = find_order(model, {key: value[:1] for key, value in batches[0].items()}, layers)
-        last = max((i for i, part in enumerate(order.parts) if part.is_block), default=-1)
-        hidden: HiddenStates | None = None
-        for index, part in enumerate(order.parts):
-            place = _Place(record, index, len(order.parts), part.name)
-            place.report()
-            if not part.is_block:
-                yield from _unfinished(CalibrationBlock(model, part, batches, place, coverage=coverage), finished)
-                continue
-            hidden = hidden or HiddenStates(model, batches, order.extras, device, keep_originals=targets)
-            outputs = list(_originals(hidden, part.name, place)) if targets else None
-            if part.groups:
-                block = CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
-                yield from _unfinished(block, finished)
-            for i in range(len(batches) if index < last else 0):
-                place.report(1.0)
-                hidden.advance(part.name, i)
-            hidden.originals = outputs or hidden.originals
+        begin = partial(HiddenStates, model, batches, order.extras, device, keep_originals=targets)
+        for block in _walk_parts(model, order.parts, batches, record, coverage, begin, targets):
+            yield from _unfinished(block, finished)
     finally:
         model.train(was_training)
+
+
+def _walk_parts(
+    model: nn.Module,
+    parts: Sequence[WalkPart],
+    batches: Sequence[Batch],
+    record: Reports,
+    coverage: Coverage | None,
+    begin: Callable[[], HiddenStates],
+    targets: bool,
+) -> Iterator[CalibrationBlock]:
+    """Every part that holds layers. What is before the blocks may change until `begin` makes their hidden states."""
+    hidden: HiddenStates | None = None
+    last = max((i for i, part in enumerate(parts) if part.is_block), default=-1)
+    for index, part in enumerate(parts):
+        place = _Place(record, index, len(parts), part.name)
+        place.report()
+        if not part.is_block:
+            yield CalibrationBlock(model, part, batches, place, coverage=coverage)
+            continue
+        hidden = hidden or begin()
+        outputs = list(_originals(hidden, part.name, place)) if targets else None
+        if part.groups:
+            yield CalibrationBlock(model, part, batches, place, hidden, outputs, coverage)
+        for i in range(len(batches) if index < last else 0):
+            place.report(1.0)
+            hidden.advance(part.name, i)
+        hidden.originals = outputs or hidden.originals
 
 
 def _unfinished(block: CalibrationBlock, finished: Finished | None) -> Iterator[CalibrationBlock]:

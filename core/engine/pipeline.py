@@ -20,9 +20,9 @@ from core.artifacts import artifact
 from core.artifacts.manifest import Manifest, manifest_digest
 from core.artifacts.store import ArtifactStore
 from core.calibration import load_calibration
-from core.context import Context, Record
+from core.context import Context
 from core.engine import preflight
-from core.engine.recording import RunRecord
+from core.engine.recording import PartOfProgress, RunRecord
 from core.engine.stage_plan import StagePlan, StagePlanner, calibrates, is_run, stage_family
 from core.errors import SpecError
 from core.integrity import EXAMPLES, REPORT
@@ -172,7 +172,7 @@ class Execution:
             device=self.device,
             task=self.task,
             seed_material=plan.draws[position],
-            record=_Share(self.record, APPLY_SHARE),
+            record=PartOfProgress(self.record, APPLY_SHARE),
             resolve=lambda reference: self._resolve(plan, position, reference),
             checkpoint=self._checkpoint(plan.keys[position]),
             calibration_set=self.calibration if calibrates(bound) else None,
@@ -283,19 +283,3 @@ class Execution:
         found = self.record.find_stage(self.planner.run(plan.source).last_key) if is_run(plan.source) else None
         before = SOURCE if found is None or not position else found.measured.family
         return stage_family((bound for _, bound in plan.steps[:position]), before)
-
-
-class _Share:
-    """A record whose progress is the first part of a step's."""
-
-    def __init__(self, record: Record, share: float):
-        self.record, self.share = record, share
-
-    def progress(self, fraction: float, text: str) -> None:
-        self.record.progress(fraction * self.share, text)
-
-    def curve(self, name: str, step: int, value: float) -> None:
-        self.record.curve(name, step, value)
-
-    def event(self, level: str, message: str) -> None:
-        self.record.event(level, message)

@@ -110,3 +110,19 @@ class MemoryRecord:
     def note_environment(self, environment: dict[str, Any]) -> None:
         """Keep what the run executes on."""
         self.environment = environment
+
+
+class PartOfProgress:
+    """A record whose progress is the first part of a step's."""
+
+    def __init__(self, record: Record, share: float):
+        self.record, self.share = record, share
+
+    def progress(self, fraction: float, text: str) -> None:
+        self.record.progress(fraction * self.share, text)
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        self.record.curve(name, step, value)
+
+    def event(self, level: str, message: str) -> None:
+        self.record.event(level, message)
