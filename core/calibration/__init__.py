@@ -3,10 +3,11 @@
 The entry point is `Context.blocks`.
 """
 
+from core.calibration.block import CalibrationBlock
 from core.calibration.coverage import Coverage, count_tokens
 from core.calibration.data import CalibrationSet, load_calibration
 from core.calibration.inputs import groups_of, input_rows, matrices_of, weight_from_matrices
-from core.calibration.sequential import CalibrationBlock, walk
+from core.calibration.sequential import walk
 from core.calibration.statistics import Hessian, InputNorms
 
 __all__ = [

@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map_only
 
 from core.calibration import CalibrationBlock
+from core.calibration.block import Batch
 from core.calibration.calls import find_unpadded
 from core.calibration.hidden_states import Arguments, hidden_of
-from core.calibration.sequential import Batch
 from core.nn.experts.linear import ExpertLinear
 
 Weights = Mapping[str, Tensor]  # by the layer's full name

@@ -4,13 +4,8 @@ Paper: https://arxiv.org/abs/2205.13016. A weight becomes a sign about its matri
 it. Activations are elastic: their step and shift are learned, as LSQ's step is. One-bit codes are {0, 1} where inputs
 have one sign (after ReLU; small negative values, as GELU has them, count as none), {-1, 1} elsewhere. The first part of
 the training has `first_activation_bits` and learns from `teacher`, logits and blocks; the model that it ends with
-<<<<<<< Updated upstream
 teaches the second part, which has `activation_bits`. Embeddings and the head keep their precision, as in the paper;
 here attention's own products do too. Binary weights have no zero, so masks cannot be kept.
-=======
-teaches the second part, which has `activation_bits`. Here attention's own products keep their precision, embeddings
-and the head theirs as in the paper. Binary weights have no zero, so masks cannot be kept.
->>>>>>> Stashed changes
 """
 
 import copy
