@@ -12,6 +12,7 @@ quantize the same checkpoint with the same windows, and are scored here in the s
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -110,6 +111,8 @@ def run_peer(
     with tempfile.TemporaryDirectory(prefix="slimboard-peer-") as name:
         folder = Path(name)
         subject.model.save_pretrained(folder / "model")
+        for file in Path(execution.spec.model.source.removeprefix("hf:")).glob("*token*.json"):
+            shutil.copy(file, folder / "model")
         save_file({"input_ids": calibration_tokens(execution, CALIBRATION)}, folder / "windows.safetensors")
         named = {f"{m}:{f.bits}:{f.group_size or 0}:{'symmetric' if f.symmetric else 'affine'}": (f, m)
                  for f in formats for m in arms.PEER}  # fmt: skip

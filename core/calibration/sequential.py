@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from core.calibration.block import Batch, CalibrationBlock, WalkPlace, Reports
+from core.calibration.block import Batch, CalibrationBlock, Reports, WalkPlace
 from core.calibration.coverage import Coverage
 from core.calibration.hidden_states import HiddenStates, without_cache
 from core.calibration.order import WalkPart, find_order
