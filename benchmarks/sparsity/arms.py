@@ -173,6 +173,18 @@ def calibrated() -> Group:
     return Group(["gpt", "llama", "vit"], arms, claims)
 
 
+def wanda() -> Group:
+    """What costs Wanda its lead on a ViT: the score, or that weights compete within an output."""
+    arms: dict[str, Recipe] = {
+        "dense": DENSE,
+        "magnitude, layer": [train(), {"magnitude_pruning": {"sparsity": 0.5}}],
+        "Wanda, output": [train(), {"wanda": {"sparsity": 0.5}}],
+        "Wanda, layer": [train(), {"wanda": {"sparsity": 0.5, "comparison_group": "layer"}}],
+    }
+    claims = [Claim("Wanda, layer", "Wanda, output"), Claim("Wanda, layer", "magnitude, layer")]
+    return Group(["vit", "gpt"], arms, claims)
+
+
 def structured() -> Group:
     """Whole parts taken out, then a short recovery, against the same share of random parts."""
     arms: dict[str, Recipe] = {"dense": DENSE, "bf16": BF16}
@@ -203,6 +215,7 @@ GROUPS = {
     "top_kast": top_kast,
     "sr_ste": sr_ste,
     "calibrated": calibrated,
+    "wanda": wanda,
     "structured": structured,
 }
-CAUSES = ("top_kast", "sr_ste")  # why a paper's order does not come out: carried out only when asked for
+CAUSES = ("top_kast", "sr_ste", "wanda")  # why a paper's order does not come out: carried out only when asked for

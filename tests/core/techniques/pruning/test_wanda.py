@@ -15,7 +15,7 @@ from core.models.gpt import Gpt
 from core.subject import Subject
 from core.tasks.base import logits_of
 from core.techniques.pruning.magnitude_pruning import MagnitudePruning
-from core.techniques.pruning.wanda import Wanda, keep_rows
+from core.techniques.pruning.wanda import Wanda, keep_layer, keep_rows
 from core.techniques.pruning.wanda_layers import wanda_scores
 from core.techniques.training.train import Train
 from tests.core.calibration.models import BLOCKS, subject_of
@@ -26,7 +26,8 @@ def test_the_score_weighs_magnitude_by_input_norm():
     weight = torch.tensor([[1.0, -2.0, 3.0, -4.0], [4.0, 1.0, 1.0, -0.5]])
     scores = wanda_scores(weight, torch.tensor([9.0, 1.0, 1.0, 1.0]))
     assert scores.tolist() == [[9, 2, 3, 4], [36, 1, 1, 0.5]]
-    assert keep_rows(scores, 0.5).int().tolist() == [[1, 0, 0, 1], [1, 1, 0, 0]]  # not the five largest of all
+    assert keep_rows(scores, 0.5).int().tolist() == [[1, 0, 0, 1], [1, 1, 0, 0]]  # not the four largest of all
+    assert keep_layer(scores, 0.5).int().tolist() == [[1, 0, 1, 1], [1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(("sparsity", "d"), [(0.0, 8), (0.5, 9), (0.29, 100), (0.7, 10), (0.99, 64)])
