@@ -1,4 +1,5 @@
-"""Quantizers whose levels lie unevenly: powers of two, two ranges with a step each, and a step for each channel.
+"""Quantizers whose levels lie unevenly: powers of two, two ranges with a step each, or a step for each
+head or channel.
 
 Papers: https://arxiv.org/abs/2212.08254 (RepQ-ViT: powers of the root of two), https://arxiv.org/abs/2111.12293
 (PTQ4ViT: twin ranges), https://arxiv.org/abs/2111.13824 (FQ-ViT: powers of two, for probabilities and for channels).
@@ -37,9 +38,9 @@ class UnevenQuantizer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def set_steps(self, steps: Tensor) -> Self:
-        """Fix the step, of one element; what the stored dtype does not hold precisely is stored as float32."""
+        """Fix the steps, usually one; what the stored dtype does not hold precisely is stored as float32."""
         self.to(steps.device)
-        steps = steps.detach().reshape(1).float().clamp_min(SMALLEST_SCALE)
+        steps = steps.detach().reshape(self.steps.shape).float().clamp_min(SMALLEST_SCALE)
         if not is_precise(steps, self.scale_dtype):
             self.scale_dtype = torch.float32
         self.steps = steps.to(self.scale_dtype)
@@ -105,6 +106,22 @@ class TwinQuantizer(UnevenQuantizer):
         return torch.where(x >= split, above, below)  # their sum would count a value twice
 
 
+class HeadQuantizer(UnevenQuantizer):
+    """Symmetric levels with a step for each head of x [B, heads, T, d]; `steps` are [heads, 1, 1]."""
+
+    def __init__(self, bits: int, *, heads: int, scale_dtype: str = "float32"):
+        super().__init__(bits, scale_dtype)
+        self.heads = heads
+        self.steps = torch.ones(heads, 1, 1, dtype=self.scale_dtype)
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "kind": "heads", "heads": self.heads}
+
+    def nearest(self, x: Tensor) -> Tensor:
+        step, largest = self.steps.float(), 2 ** (self.bits - 1) - 1
+        return torch.round(x / step).clamp(-largest, largest) * step
+
+
 class PowerOfTwoQuantizer(UnevenQuantizer):
     """Steps of `channels` that differ by powers of two, with one zero point: step / 8 * 2**exponent, exponent 0..3."""
 
@@ -143,6 +160,7 @@ _KINDS: dict[str, Callable[..., AnyQuantizer]] = {
     "uniform": ActivationQuantizer,
     "log": LogQuantizer,
     "twin": TwinQuantizer,
+    "heads": HeadQuantizer,
     "power-of-two": PowerOfTwoQuantizer,
 }
 
