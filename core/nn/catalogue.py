@@ -41,6 +41,7 @@ from core.nn.replacement import Replacement
 from core.nn.reversible import ReversibleStack
 from core.nn.rotated_input import RotatedInput
 from core.nn.rounded_input import RoundedInput
+from core.nn.rounded_norm import RoundedNorm
 from core.nn.rwkv.block import RwkvBlock
 from core.nn.rwkv.wkv import Wkv
 from core.nn.selective_scan import SelectiveScan
@@ -104,6 +105,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "MambaBlock": MambaBlock,
     "Retention": Retention,
     "RoundedInput": RoundedInput,
+    "RoundedNorm": RoundedNorm,
     "RwkvBlock": RwkvBlock,
     "SelectiveScan": SelectiveScan,
     "TokenMixing": TokenMixing,

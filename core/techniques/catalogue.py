@@ -49,6 +49,7 @@ from core.techniques.quantization.binary import Binary
 from core.techniques.quantization.bitnet import Bitnet
 from core.techniques.quantization.cast import Cast
 from core.techniques.quantization.dynamic_int8 import DynamicInt8
+from core.techniques.quantization.fq_vit import FqVit
 from core.techniques.quantization.gptq import Gptq
 from core.techniques.quantization.hqq import Hqq
 from core.techniques.quantization.imatrix import Imatrix
@@ -123,6 +124,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "awq": Awq,
     "llm_int8": LlmInt8,
     "palettize": Palettize,
+    "fq_vit": FqVit,
     "ptq4vit": Ptq4vit,
     "repq_vit": RepqVit,
     "rtn": Rtn,

@@ -4,7 +4,6 @@ Papers: https://arxiv.org/abs/1706.03762 (section 3.3), https://arxiv.org/abs/16
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Mlp(nn.Module):
@@ -13,8 +12,10 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.up = nn.Linear(dim, hidden)
+        self.activation: nn.Module = nn.GELU()
         self.down = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] -> [..., hidden] -> [..., dim]."""
-        return self.down(F.gelu(self.up(x)))
+        output: Tensor = self.down(self.activation(self.up(x)))
+        return output

@@ -8,6 +8,7 @@ output, of least squared error, chosen after the fold. Products inside of attent
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -51,15 +52,13 @@ class RepqVit(VisionQuantization):
         found = folds(subject.model) if self.reparameterize else []
         places = {fold.consumers[0]: fold for fold in found if fold.is_norm and set(fold.consumers) <= set(names)}
         swap_attentions(subject, attentions)
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for block in context.blocks(subject, self.calibration_examples, names):
             seen = observe(subject.model, block, attentions)
             for group, values in block.statistics(ActivationValues):
                 assert isinstance(values, ActivationValues)
                 quantizer = self._quantizer(subject, group, values, places)
-                for name in group:
-                    linear = subject.model.get_submodule(name)
-                    rows[name] = self.replace(subject, name, quantizer, self.pack(linear))  # type: ignore[arg-type]
+                rows |= self.replace_group(subject, group, quantizer)
             for name, operands in seen.items():
                 self._quantize_products(products_of(subject.model, name), operands, subject.dtype)
         subject.details["layers"] = [rows[name] for name in names if name in rows]

@@ -90,6 +90,17 @@ class VisionQuantization(OneShot):
             subject.replace(name, RoundedInput.around(subject.model.get_submodule(name), quantizer))  # type: ignore
         return row | {"activation_bits": self.activation_bits}
 
+    def replace_group(
+        self, subject: Subject, group: Sequence[str], quantizer: ActivationQuantizer
+    ) -> dict[str, dict[str, Any]]:
+        """Quantize dense layers that share their input; their rows of the report, by name."""
+        rows = {}
+        for name in group:
+            linear = subject.model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            rows[name] = self.replace(subject, name, quantizer, self.pack(linear))
+        return rows
+
 
 def swap_attentions(subject: Subject, names: Sequence[str], *, approximate_exp: bool = False) -> None:
     """Put attentions in place that can quantize their products; the projections stay, and nothing is rounded yet."""
@@ -111,17 +122,17 @@ def products_of(model: nn.Module, attention: str) -> AttentionProducts:
 
 
 @contextmanager
-def observing(products: AttentionProducts) -> Iterator[Observed]:
-    """Inside, what the operands are is taken in, as vectors along their last axis."""
-    seen = {name: ActivationValues() for name in OPERANDS}
+def observing(model: nn.Module, modules: Sequence[str]) -> Iterator[Observed]:
+    """Inside, what these modules are called with is taken in, as vectors along its last axis."""
+    seen = {name: ActivationValues() for name in modules}
 
-    def recorder(name: str) -> Any:
+    def recorder(values: ActivationValues) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[name].add(args[0].detach().reshape(1, -1, args[0].shape[-1]))
+            values.add(args[0].detach().reshape(1, -1, args[0].shape[-1]))
 
         return hook
 
-    handles = [products.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in OPERANDS]
+    handles = [model.get_submodule(name).register_forward_pre_hook(recorder(values)) for name, values in seen.items()]
     try:
         yield seen
     finally:
@@ -134,7 +145,7 @@ def observe(model: nn.Module, block: CalibrationBlock, attentions: Sequence[str]
     seen = {}
     for name in attentions:
         if block.is_block and name.startswith(f"{block.name}."):
-            with observing(products_of(model, name)) as seen[name]:
+            with observing(products_of(model, name), OPERANDS) as seen[name]:
                 for _ in block.outputs():
                     pass
     return seen

@@ -14,6 +14,7 @@ SMALL = {
     "autoround": {"iterations": 4, "calibration_examples": 16},
     "block_local": {"block": 5},
     "channel_permutation": {"strategy": "greedy_swap", "escapes": 0},
+    "fq_vit": {"calibration_examples": 8},
     "head_pruning": {"importance": "magnitude"},
     "kv_cache_quantization": {"group_size": 8, "window": 4},
     "low_rank_correction": {"rank": 2},
