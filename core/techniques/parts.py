@@ -7,6 +7,7 @@ from core.technique import ROTATED_INPUTS
 
 SWAPPED_ATTENTION = "attention that is not full"
 NO_FULL_ATTENTION = "no full attention"
+QUANTIZED_PRODUCTS = "quantized products of attention"
 NO_HEADS = "no heads of plain projections"
 NO_DENSE_FFN = "no dense feed-forward network"
 EXPERTS = "experts"

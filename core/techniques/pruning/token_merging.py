@@ -11,7 +11,7 @@ from core.families import Family
 from core.nn.tokens.merging import MergingBlock
 from core.subject import Subject
 from core.technique import REDUCED_TOKENS, ROTATED_STREAM, OneShot
-from core.techniques.parts import NEEDS_PLAIN_BLOCKS
+from core.techniques.parts import NEEDS_PLAIN_BLOCKS, QUANTIZED_PRODUCTS
 from core.techniques.pruning.token_blocks import tokens_of
 
 
@@ -23,6 +23,7 @@ class TokenMerging(OneShot):
     leaves = frozenset({REDUCED_TOKENS})
     refuses = {
         **NEEDS_PLAIN_BLOCKS,
+        QUANTIZED_PRODUCTS: "Token-reducing blocks compute full attention: remove one of the two steps.",
         ROTATED_STREAM: "Tokens of a rotated stream are not merged: remove one of the two steps.",
         REDUCED_TOKENS: "A block can reduce its tokens in only one way: remove one of the two steps.",
     }
