@@ -28,7 +28,7 @@ from core.nn.sparse_integer_linear import with_activations
 from core.nn.uneven_quantizers import AnyQuantizer
 from core.subject import Subject
 from core.technique import INTEGER_CODES, QUANTIZED_ACTIVATIONS, REDUCED_TOKENS, ROTATED_STREAM, OneShot
-from core.techniques.parts import NEEDS_FULL_ATTENTION, NO_FULL_ATTENTION, QUANTIZED_PRODUCTS
+from core.techniques.parts import NEEDS_FULL_ATTENTION, NO_FULL_ATTENTION, QUANTIZED_PRODUCTS, SWAPPED_ATTENTION
 from core.techniques.quantization.layers import quantizable
 
 Observed = dict[str, ActivationValues]
@@ -40,6 +40,7 @@ class VisionQuantization(OneShot):
     family = Family.QUANTIZATION
     leaves = frozenset({NO_FULL_ATTENTION, QUANTIZED_PRODUCTS, INTEGER_CODES, QUANTIZED_ACTIVATIONS})
     refuses = NEEDS_FULL_ATTENTION | {
+        SWAPPED_ATTENTION: "This step quantizes full attention: remove one of the two steps.",
         INTEGER_CODES: "This step needs the weights: remove one of the two quantization steps.",
         REDUCED_TOKENS: "This step quantizes plain blocks: remove one of the two steps.",
         ROTATED_STREAM: "This step scales norms: remove rotation, or use activation_quantization.",
