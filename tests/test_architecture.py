@@ -63,7 +63,7 @@ LAYERS = {  # from the bottom up: a package imports only from layers below its o
         {"measured", "publish_settings", "quantities", "software", "spec"},
         {"paired_tests"},
         {"nn"},
-        {"analysis", "tasks"},
+        {"allocation", "analysis", "tasks"},
         {"models", "store"},
         {"calibration", "runtimes", "subject"},
         {"artifacts", "context"},
