@@ -18,6 +18,7 @@ class ActivationValues:
         self.count = 0
         self.extremes = torch.zeros(0)  # lowest and highest, [2]
         self.averages = torch.zeros(0)
+        self.channels = torch.zeros(0)  # the extremes of each channel, [2, d]
         self._kept: list[Tensor] = []
         self._stride = 1
 
@@ -26,14 +27,15 @@ class ActivationValues:
         if not rows.numel():
             return
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32)).flatten(0, 1)
-        found = torch.stack([rows.amin(), rows.amax()])
+        low, high = rows.amin(0), rows.amax(0)
+        found = torch.stack([low.amin(), high.amax()])
         if self.count:
-            self.extremes = torch.stack(
-                [torch.minimum(found, self.extremes)[0], torch.maximum(found, self.extremes)[1]]
-            )
+            low, high = torch.minimum(low, self.channels[0]), torch.maximum(high, self.channels[1])
             self.averages = torch.lerp(self.averages, found, EMA_WEIGHT)
         else:
-            self.extremes = self.averages = found
+            self.averages = found
+        self.channels = torch.stack([low, high])
+        self.extremes = torch.stack([low.amin(), high.amax()])
         self._keep(rows)
         self.count += len(rows)
 

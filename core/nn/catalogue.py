@@ -6,9 +6,11 @@ from core.nn.attention.bigbird import BigBirdAttention
 from core.nn.attention.block_local import BlockLocalAttention
 from core.nn.attention.etc import EtcAttention
 from core.nn.attention.huggingface_quantized_kv import HuggingFaceQuantizedKv
+from core.nn.attention.huggingface_quantized_products import HuggingFaceQuantizedProducts
 from core.nn.attention.huggingface_sliding_window import HuggingFaceSlidingWindow
 from core.nn.attention.linear_attention import LinearAttention
 from core.nn.attention.quantized_kv import QuantizedKvAttention
+from core.nn.attention.quantized_products import QuantizedProductsAttention
 from core.nn.attention.retention import Retention
 from core.nn.attention.sliding_window import SlidingWindowAttention
 from core.nn.attention.sparse_qkv import SparseQkvAttention
@@ -26,6 +28,7 @@ from core.nn.ffn.geglu import Geglu
 from core.nn.ffn.sparse_ffn import SparseFfn
 from core.nn.format_linear import FormatLinear
 from core.nn.gmlp import GmlpBlock
+from core.nn.integer_functions import IntegerGelu
 from core.nn.llm_int8_linear import LlmInt8Linear
 from core.nn.low_rank_linear import LowRankLinear
 from core.nn.mamba import Mamba, MambaBlock
@@ -75,6 +78,7 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "PackedEmbedding": PackedEmbedding,
     "PackedExpertLinear": PackedExpertLinear,
     "QuantizedKvAttention": QuantizedKvAttention,
+    "QuantizedProductsAttention": QuantizedProductsAttention,
     "PaletteLinear": PaletteLinear,
     "QuantLinear": QuantLinear,
     "RotatedInput": RotatedInput,
@@ -92,7 +96,9 @@ REPLACEMENTS: dict[str, type[Replacement]] = {
     "Top2Experts": Top2Experts,
     "HuggingFaceExperts": HuggingFaceExperts,
     "HuggingFaceQuantizedKv": HuggingFaceQuantizedKv,
+    "HuggingFaceQuantizedProducts": HuggingFaceQuantizedProducts,
     "HuggingFaceSlidingWindow": HuggingFaceSlidingWindow,
+    "IntegerGelu": IntegerGelu,
     "LinearAttention": LinearAttention,
     "Mamba": Mamba,
     "MambaBlock": MambaBlock,

@@ -1,7 +1,7 @@
 """A packed linear layer of any format whose inputs are rounded to integer codes before it multiplies them.
 
-For formats whose codes no kernel here multiplies with integer activations: number formats and palettes. Layers with
-integer grids are `ActivationQuantLinear`.
+For codes that no kernel here multiplies: weights in number formats and palettes, and inputs whose levels lie unevenly.
+Integer weights with inputs on an even grid are `ActivationQuantLinear`.
 """
 
 from typing import Any, Self
@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from core.nn.activation_quantizer import ActivationQuantizer
 from core.nn.integer_linear import IntegerLinear
 from core.nn.replacement import Replacement
+from core.nn.uneven_quantizers import AnyQuantizer, make_quantizer
 
 
 class RoundedInput(Replacement):
@@ -22,11 +22,11 @@ class RoundedInput(Replacement):
     def __init__(self, in_features: int, out_features: int, *, activation: dict[str, Any]):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.activation = ActivationQuantizer(**activation)
+        self.activation = make_quantizer(**activation)
         self.linear = None
 
     @classmethod
-    def around(cls, layer: IntegerLinear, activation: ActivationQuantizer) -> Self:
+    def around(cls, layer: IntegerLinear, activation: AnyQuantizer) -> Self:
         """The layer with its inputs rounded."""
         made = cls(layer.in_features, layer.out_features, activation=activation.arguments())
         made.activation = activation.to(layer.codes.device)

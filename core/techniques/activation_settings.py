@@ -1,16 +1,12 @@
 """The settings of techniques that round activations to integers."""
 
-from functools import partial
-
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from core.algorithms.activation_ranges import ActivationObserverName, static_range
+from core.algorithms.activation_ranges import ActivationObserverName, static_quantizer, static_range
 from core.calibration.activations import ActivationValues
 from core.nn.activation_quantizer import ActivationQuantizer, ActivationScale
-from core.nn.integer_linear import dtype_name
-from core.nn.precision import HALF_DTYPES, is_precise
 
 
 class ActivationSettings(BaseModel):
@@ -49,25 +45,13 @@ class ActivationSettings(BaseModel):
         return " ".join(filter(None, [*parts, self.activation_observer if self.is_static else ""]))
 
     def quantizer(self, dtype: torch.dtype, values: ActivationValues | None = None) -> ActivationQuantizer:
-        """The quantizer of one layer's inputs in a model of this dtype; a static one needs the `values` it has seen.
-
-        A static scale is stored in a 16-bit model's dtype where that is precise enough, else in float32.
-        """
-        make = partial(
-            ActivationQuantizer,
-            self.activation_bits,
-            symmetric=self.activation_symmetric,
-            scale=self.activation_scale,
-        )
+        """The quantizer of one layer's inputs in a model of this dtype; a static one needs the `values` it has seen."""
         if not self.is_static:
-            return make()
+            return ActivationQuantizer(
+                self.activation_bits, symmetric=self.activation_symmetric, scale=self.activation_scale
+            )
         assert values is not None, "a static scale needs calibration"
-        low, high = self.range_of(values)
-        for stored in (dtype if dtype in HALF_DTYPES else torch.float32, torch.float32):
-            made = make(scale_dtype=dtype_name(stored)).to(low.device).set_range(low, high)
-            if is_precise(made.static_scale, stored):
-                break
-        return made
+        return static_quantizer(self.activation_bits, self.activation_symmetric, *self.range_of(values), dtype)
 
     def range_of(self, values: ActivationValues) -> tuple[Tensor, Tensor]:
         """The static range that the estimator chooses for what calibration has seen."""

@@ -60,6 +60,8 @@ from core.techniques.quantization.lsq import Lsq
 from core.techniques.quantization.mixed_precision import MixedPrecision
 from core.techniques.quantization.number_format import NumberFormats
 from core.techniques.quantization.palettize import Palettize
+from core.techniques.quantization.ptq4vit import Ptq4vit
+from core.techniques.quantization.repq_vit import RepqVit
 from core.techniques.quantization.rotation import Rotation
 from core.techniques.quantization.rtn import Rtn
 from core.techniques.quantization.sensitivity import Sensitivity
@@ -121,6 +123,8 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "awq": Awq,
     "llm_int8": LlmInt8,
     "palettize": Palettize,
+    "ptq4vit": Ptq4vit,
+    "repq_vit": RepqVit,
     "rtn": Rtn,
     "sensitivity": Sensitivity,
     "mixed_precision": MixedPrecision,

@@ -18,6 +18,8 @@ SMALL = {
     "kv_cache_quantization": {"group_size": 8, "window": 4},
     "low_rank_correction": {"rank": 2},
     "mixed_precision": {"budget": 6.0, "calibration_examples": 4},
+    "ptq4vit": {"candidates": 4, "rounds": 1, "calibration_examples": 8},
+    "repq_vit": {"calibration_examples": 8},
     "sensitivity": {"bits": [4, 8], "granularities": ["channel"], "calibration_examples": 4},
     "sliding_window": {"window": 6},
     "sparse_ffn": {"block_size": 4},

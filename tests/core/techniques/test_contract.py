@@ -38,6 +38,7 @@ SETTINGS = {
     "cofi": {"teacher": "stage:0"},
     "distill_logits": {"teacher": "stage:0"},
     "mixed_precision": SMALL["mixed_precision"],
+    "ptq4vit": SMALL["ptq4vit"],
     "sensitivity": SMALL["sensitivity"],
     "train": {"steps": 2, "evaluations": 0},
     "kv_cache_quantization": {"group_size": 8, "window": 2},

@@ -52,6 +52,7 @@ SETTINGS = {
     "kv_cache_quantization": {"group_size": 8, "window": 2},
     "low_rank_correction": {"rank": 2},
     "mixed_precision": SMALL["mixed_precision"],
+    "ptq4vit": SMALL["ptq4vit"],
     "sensitivity": SMALL["sensitivity"],
     "sliding_window": {"window": 4},
     "sparse_ffn": {"block_size": 4},
