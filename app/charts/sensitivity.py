@@ -9,8 +9,8 @@ import pandas as pd
 from app.charts.layers import CELL_HEIGHT, LABEL_WIDTH
 from app.charts.theme import NEUTRAL, SERIES
 from app.text import formats
-from core.analysis.allocation.table import DENSE, SensitivityTable
-from core.analysis.profiles import BINS, REACH
+from core.allocation.histograms import BINS, REACH
+from core.allocation.table import DENSE, SensitivityTable
 
 FLOOR = 1e-9  # nats: what is less, or below zero, is drawn as this
 MOST_WORDS = 400  # cells with room for their value

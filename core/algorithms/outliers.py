@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from core.analysis.profiles import BINS, REACH
+from core.allocation.histograms import BINS, REACH
 
 
 class Profile(NamedTuple):

@@ -229,7 +229,7 @@ def test_a_plain_training_is_that_of_the_cpu(precision, prepared, sim):
             "vit",
             [{"train": {"steps": 2, "methods": [{"distill_logits": {"teacher": "stage:0"}}]}}, {"rtn": {"bits": 4}}],
         ),
-        ("gpt", [{"train": {"steps": 2}}, "wanda"]),
+        pytest.param("gpt", [{"train": {"steps": 2}}, "wanda"], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_scored_timed_and_compared(source, recipe, sim, tmp_path, monkeypatch):

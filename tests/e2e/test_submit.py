@@ -84,8 +84,8 @@ def test_a_number_out_of_range_is_not_dropped_but_refused(page, server):
     expect_yaml(page, "bits: 99")
     expect(page.get_by_text("Must be at most 8").first).to_be_visible()
     expect(page.get_by_role("button", name="Submit", exact=True)).to_be_disabled()
-    page.get_by_label("Seed").fill("-1")
-    page.get_by_label("Seed").press("Enter")
+    page.get_by_label("Seed", exact=True).fill("-1")
+    page.get_by_label("Seed", exact=True).press("Enter")
     expect_yaml(page, "seed: -1")
 
 

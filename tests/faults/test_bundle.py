@@ -86,7 +86,7 @@ def found(run_id: int) -> tuple[list[tuple[object, ...]], list[tuple[object, ...
         return rows, [tuple(row) for row in s.execute(query)]
 
 
-@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("weights", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_rerun_of_an_imported_bundle_gives_the_same_metrics(move_to, tmp_path, weights):
     user_id, project_id = move_to("here")
     run_id = runs.submit(actor(user_id, project_id), RunSpec.parse(RECIPE), built_in())

@@ -14,9 +14,9 @@ from app.queries.catalogue import load_catalogue
 from app.queries.runs import forget_runs
 from app.queries.sensitivity import load_choices
 from app.text import formats
-from core.analysis.allocation.choice import Choice, frontier, total
-from core.analysis.allocation.table import DENSE, BudgetUnit, SensitivityTable
-from core.analysis.allocation.units import UNITS
+from core.allocation.choice import Choice, frontier, total
+from core.allocation.table import DENSE, BudgetUnit, SensitivityTable
+from core.allocation.units import UNITS
 from core.errors import SpecError
 from core.spec.model import RunSpec
 

@@ -10,7 +10,7 @@ from app.charts.sensitivity import histogram, outlier_chart, sensitivity_map
 from app.screens.run import budgets
 from app.text import formats
 from app.text.stages import name_of
-from core.analysis.allocation.table import SensitivityTable
+from core.allocation.table import SensitivityTable
 
 METHODS = {
     "kl": "measured: the KL divergence of the predictions with only these layers quantized",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.algorithms.trial_weights import trial_weights
-from core.analysis.allocation.choice import choose, total
+from core.allocation.choice import choose, total
 from core.context import Context
 from core.measure.calibration_kl import CalibrationComparison
 from core.nn.experts.linear import ExpertLinear

@@ -66,7 +66,7 @@ class Binary(TrainingMethod):
     teacher: Teacher | None = Field(
         None,
         description="model reference that teaches the first part: stage:<n>, run:<id>, hf:<repo or folder>",
-        json_schema_extra={"role": "model", "when_empty": "labels only"},
+        json_schema_extra={"role": "model"},
     )
     alpha: float = Field(1.0, ge=0, le=1, description="weight of a teacher's logits; the labels' loss gets the rest")
     blocks_weight: float = Field(1.0, ge=0, le=1e6, description="weight of the error of the blocks' outputs")

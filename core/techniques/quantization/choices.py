@@ -7,9 +7,9 @@ import torch
 
 from core.algorithms.packed_layers import layer_report
 from core.algorithms.quantization_grids import QuantizationScheme
-from core.analysis.allocation.choice import Choice
-from core.analysis.allocation.table import LayerFormat, SensitivityTable
-from core.analysis.allocation.units import UNITS
+from core.allocation.choice import Choice
+from core.allocation.table import LayerFormat, SensitivityTable
+from core.allocation.units import UNITS
 from core.subject import Subject
 from core.techniques.quantization.formats import PackedLayer, layer_of, pack_layer, scheme_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.algorithms.quantization_grids import QuantizationScheme, quantize_groups
 from core.algorithms.trial_weights import trial_weights
-from core.analysis.allocation.table import LayerFormat
+from core.allocation.table import LayerFormat
 from core.nn.experts.linear import ExpertLinear
 from core.nn.experts.packed import PackedExpertLinear
 from core.nn.integer_linear import IntegerLinear

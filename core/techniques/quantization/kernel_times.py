@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from core.analysis.allocation.table import DENSE, LayerFormat, SensitivityTable
+from core.allocation.table import DENSE, LayerFormat, SensitivityTable
 from core.context import Context
 from core.measure.hardware import hardware_name
 from core.measure.kernels import layer_milliseconds

@@ -44,7 +44,6 @@ class LoraRecovery(TrainingMethod):
     targets: list[str] = Field(
         default_factory=list,
         description="names of layers to adapt, * matches anything; all quantized ones if empty",
-        json_schema_extra={"when_empty": "all quantized layers"},
     )
     merge: bool = Field(False, description="round the adapters into the codes at the end, which keeps the size")
     calibration_examples: int = Field(

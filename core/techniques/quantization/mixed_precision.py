@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 
 from core.algorithms.second_order_layers import SweepPlan, sweep_by_hessians
-from core.analysis.allocation.choice import Choice, Unaffordable
-from core.analysis.allocation.table import BudgetUnit, KernelRule, SensitivityTable
-from core.analysis.allocation.units import UNITS
+from core.allocation.choice import Choice, Unaffordable
+from core.allocation.table import BudgetUnit, KernelRule, SensitivityTable
+from core.allocation.units import UNITS
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from core.algorithms.sensitivity import fisher_increase, hessian_increase, mean_traces, predictions_per_example
 from core.algorithms.structured.gradients import gradient_moments
-from core.analysis.allocation.table import LayerFormat, SensitivityTable
+from core.allocation.table import LayerFormat, SensitivityTable
 from core.context import Context
 from core.errors import SpecError
 from core.families import Family

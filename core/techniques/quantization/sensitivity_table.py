@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from core.algorithms.outliers import InputProfile, joined, profile_of
-from core.analysis.allocation.table import DENSE, LayerFormat, LayerGroup, SensitivityTable
+from core.allocation.table import DENSE, LayerFormat, LayerGroup, SensitivityTable
 from core.calibration import CalibrationBlock
 from core.context import Context
 from core.models.meta import tied_parameters

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from app.charts.sensitivity import KINDS, frontier_chart, histogram, loss_cells, outlier_chart, sensitivity_map, short
-from core.analysis.profiles import BINS
-from tests.core.analysis.allocation.test_table import table
+from core.allocation.histograms import BINS
+from tests.core.allocation.test_table import table
 
 
 def test_every_group_has_a_cell_in_each_quantized_format():

@@ -146,7 +146,7 @@ def test_fidelity_of_embeddings_is_told_without_the_quantities_of_predictions():
     columns = [column for quantity in shown_in(Shown.FIDELITY) for column in quantity.columns]
     near = {"cosine": 0.99987, "cosine_low": 0.9998, "cosine_high": 0.9999, "cosine_min": 0.98, "neighbours_kept": 95.5}
     rows = [{**STAGE, **dict.fromkeys(columns), **near}]
-    (told,) = stages.fidelity_table(pd.DataFrame(rows)).to_dict("records")
+    (told,) = stages.make_fidelity_table(pd.DataFrame(rows)).to_dict("records")
     assert told == {
         "Stage": "2 · rtn 8-bit",
         "Cosine": "0.99987 (0.99980 to 0.99990)",

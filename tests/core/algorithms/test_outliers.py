@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.algorithms.outliers import InputProfile, joined, profile_of
-from core.analysis.profiles import BINS, REACH
+from core.allocation.histograms import BINS, REACH
 
 
 def test_a_profile_by_hand():

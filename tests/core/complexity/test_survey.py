@@ -113,7 +113,7 @@ def test_every_architecture_of_the_catalogue_is_measured_or_refused_with_a_reaso
 
 def test_what_no_model_takes_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(TECHNIQUES["sliding_window"], "check", lambda self, subject: subjects._no_model("x"))
-    monkeypatch.setattr(subjects, "steps", lambda: ["sliding_window"])
+    monkeypatch.setattr(subjects, "list_steps", lambda: ["sliding_window"])
     name, reason = list(subjects.list_candidates(64))[-1]
     assert name == "sliding_window" and reason.count("is not available") == 2
     assert reason.startswith("builtin:gpt: ") and "builtin:encoder: " in reason

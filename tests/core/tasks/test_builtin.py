@@ -83,8 +83,8 @@ def test_preview_of_text_shows_its_beginning():
 def test_preview_and_uploads_load_no_torch():
     code = (
         "import sys; from core.spec.model import TaskSpec; import core.tasks.upload;"
-        "from core.tasks.preview import preview;"
-        "[preview(TaskSpec(source=s)) for s in ('builtin:digits', 'builtin:python-docs')];"
+        "from core.tasks.preview import load_preview;"
+        "[load_preview(TaskSpec(source=s)) for s in ('builtin:digits', 'builtin:python-docs')];"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,6 +17,8 @@ from tests.core.fakes import context
 from tests.core.techniques.pruning.families import subject_of
 from tests.core.techniques.steps import SMALL, precede
 
+FOLDING = ("awq", "smoothquant")  # only the model itself shows whether it has a place to fold factors into
+
 SETTINGS = {
     "adaround": {"iterations": 4, "calibration_examples": 16},
     "autoround": {"iterations": 4, "calibration_examples": 16},
@@ -106,7 +108,8 @@ def test_what_a_subject_refuses_after_a_step_is_declared(first, fresh):
         for second in THEN:
             later = bound(second)
             if refusal(later, original) is None and (why := refusal(later, subject)) is not None:
-                assert refused_by_declaration(first, second), (first, second, str(why))
+                by_model = next(iter(second)) in FOLDING and "folded into" in str(why)
+                assert by_model or refused_by_declaration(first, second), (first, second, str(why))
 
 
 @pytest.mark.parametrize("first", [step for step in FIRST if bound(step).leaves & {*NEEDS_PLAIN_BLOCKS}], ids=str)

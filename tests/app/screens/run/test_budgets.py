@@ -8,14 +8,14 @@ from app.actions.budgets import with_budget
 from app.queries import run_details
 from app.queries.sensitivity import load_choices
 from app.screens.run.budgets import format_table, predicted_points, slider_range
-from core.analysis.allocation.units import UNITS
+from core.allocation.units import UNITS
 from core.spec.model import RunSpec
 from core.store import stages
 from core.store.engine import read_session, session
 from core.store.models import Run, RunStage, RunStatus
 from tests import factories
 from tests.app.test_run import button, change, opened, words
-from tests.core.analysis.allocation.test_table import table
+from tests.core.allocation.test_table import table
 
 RECIPE = [{"sensitivity": {"bits": [2, 4, 8]}}, {"mixed_precision": {"budget": 6.0}}]
 

@@ -109,8 +109,8 @@ def test_sparsegpt_solves_each_expert_by_the_hessian_of_its_own_tokens(kind):
 def test_sparsegpt_has_the_hessian_and_the_factor_of_one_expert_at_a_time(bits, monkeypatch):
     seen, alive = weakref.WeakSet(), []
 
-    def counted(hessian: Tensor, damping: float) -> Factor:
-        factor = factorize(hessian, damping)
+    def counted(hessian: Tensor, damping: float, **settings: bool) -> Factor:
+        factor = factorize(hessian, damping, **settings)
         seen.update((hessian, factor.upper))
         alive.append(len(seen))
         return factor

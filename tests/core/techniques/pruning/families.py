@@ -8,6 +8,7 @@ from torch import Tensor
 from core import models
 from core.models.loaded import Loaded
 from core.models.tokenizer import ByteTokenizer
+from core.scores import ACCURACY
 from core.subject import Subject
 from core.tasks.base import InputFormat
 from tests.core.models.conftest import CLASSES, SIZES, configs
@@ -22,6 +23,7 @@ class RandomTask:
 
     name = "test:random"
     length = LENGTH
+    score = ACCURACY
 
     def __init__(self, kind: str):
         self.kind_of_input = kind

@@ -209,8 +209,8 @@ def test_a_model_whose_answers_would_change_is_left_as_it_was(monkeypatch):
         channels = tuple(Channels(tuple(s for s in c.slots if not s.name.endswith("bias"))) for c in network.channels)
         return Network(channels, network.frozen, network.tensors, network.names)
 
-    channel_permutation_trace = channel_permutation.trace
-    monkeypatch.setattr(channel_permutation, "trace", forgetful)
+    channel_permutation_trace = channel_permutation.trace_channels
+    monkeypatch.setattr(channel_permutation, "trace_channels", forgetful)
     subject = deep_subject()
     MagnitudePruning(sparsity=0.25).apply(subject, context(subject))
     before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.analysis.allocation.table import SensitivityTable
+from core.allocation.table import SensitivityTable
 from core.engine.recording import MemoryRecord
 from core.errors import SpecError
 from core.tasks.base import Kind, logits_of

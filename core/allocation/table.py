@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from core.analysis.allocation.choice import Choice, Matrix, choose, total
+from core.allocation.choice import Choice, Matrix, choose, total
 
 BudgetUnit = Literal["average-bits", "megabytes", "bit-operations", "milliseconds"]
 KernelRule = Literal["any", "here"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from core.analysis.allocation.choice import Unaffordable, choose, fits, frontier, total
+from core.allocation.choice import Unaffordable, choose, fits, frontier, total
 
 
 def problem(seed: int, parts: int = 5, variants: int = 4):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from core.analysis.allocation.choice import Unaffordable, total
-from core.analysis.allocation.table import LayerFormat, LayerGroup, SensitivityTable
+from core.allocation.choice import Unaffordable, total
+from core.allocation.table import LayerFormat, LayerGroup, SensitivityTable
 
 FORMATS = [LayerFormat(32, dense=True), LayerFormat(2), LayerFormat(4), LayerFormat(8), LayerFormat(8, None, 8)]
 WEIGHTS = (100, 400, 300)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from core.analysis.allocation.table import BudgetUnit
+from core.allocation.table import BudgetUnit
 
 
 class UnitWords(NamedTuple):
