@@ -132,7 +132,7 @@ class ExpertsStep(OneShot):
         if not isinstance(block, TransformerBlock):
             message = f"is part of a {type(block).__name__}, which does not pass it the padding mask"
             raise SpecError.of("model", name, message, "Remove one of the two steps.")
-        packed = next((part for part, layer in ffn.named_children() if type(layer) is not nn.Linear), None)
+        packed = next((part for part, layer in ffn.named_children() if type(layer) not in (nn.Linear, nn.GELU)), None)
         if packed is not None:
             kind = type(ffn.get_submodule(packed)).__name__
             message = f"is a {kind}, from which experts cannot be created"

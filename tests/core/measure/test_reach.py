@@ -97,7 +97,8 @@ def test_blocks_that_move_up_are_not_reached():
 
 STEPS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
 SETTINGS = SMALL | {"train": {"steps": 1, "evaluations": 0}}
-ELSEWHERE = {"bigbird", "etc", "mlp_mixer", "token_merging", "reap"}  # not for causal models, or only for experts
+ONLY_FOR_IMAGES = {"fq_vit", "ptq4vit", "repq_vit"}
+ELSEWHERE = ONLY_FOR_IMAGES | {"bigbird", "etc", "mlp_mixer", "token_merging", "reap"}  # not for causal dense models
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name not in ELSEWHERE and TECHNIQUES[name].changes])

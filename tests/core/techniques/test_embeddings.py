@@ -16,7 +16,7 @@ from core.techniques.catalogue import TECHNIQUES, technique
 from core.training.loop import Training
 from tests.core.fakes import context
 from tests.core.sentences import save_encoder, save_pairs, save_texts
-from tests.core.techniques.steps import SMALL
+from tests.core.techniques.steps import SMALL, precede
 from tests.core.training.test_loop import plan
 
 ONE_SHOTS = [name for name, cls in TECHNIQUES.items() if issubclass(cls, OneShot)]
@@ -75,6 +75,7 @@ def answers(subject: Subject, model: torch.nn.Module) -> torch.Tensor:
 def test_a_step_leaves_an_encoder_whose_artifact_embeds_the_same(name, tmp_path):
     subject, loaded = subject_of("pairs.csv")
     step = bound(name)
+    precede(step, subject)
     try:
         step.check(subject)
     except SpecError as error:

@@ -47,6 +47,7 @@ QUANTIZERS = {
     if issubclass(cls, OneShot) and cls.family is Family.QUANTIZATION and INTEGER_CODES in cls.leaves
 }
 FOLDING = ("smoothquant", "awq")  # a BERT adds what its norms give to the stream, so nothing folds into them
+ONLY_FOR_VITS = ("fq_vit", "ptq4vit", "repq_vit")
 CHOICES = ({}, {"include_head": True}, {"include_embeddings": True})
 CASES = [
     pytest.param(name, family, marks=() if name == "rtn" or j == i % len(FAMILIES) else pytest.mark.slow)
@@ -128,4 +129,6 @@ def check_stage(subject: Subject, folder, n_parameters: int) -> None:
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_a_quantizer_takes_all_families_of_linear_layers_as_they_come(name):
     refused = {family for family in FAMILIES if is_refused(steps(name)[0], fresh(family))}
-    assert refused <= {"builtin resnet"} | ({"bert"} if name in FOLDING else set())
+    images = {family for family in FAMILIES if kind_of(family) == "image"}
+    others = set(FAMILIES) - images if name in ONLY_FOR_VITS else {"bert"} if name in FOLDING else set()
+    assert refused <= {"builtin resnet"} | others
