@@ -33,6 +33,7 @@ from tests.core.techniques.steps import SMALL, precede
 from tests.core.training.test_loop import plan
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+IN_TURN = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]  # the code is the same for both
 CHECKPOINTS = ("llama", "gpt2", "bert", "vit")
 EXPERTS = "mixtral"  # for what takes no other model
 BUILTIN = ("builtin gpt", "builtin encoder", "builtin vit")
@@ -168,7 +169,7 @@ def check_stage(subject: Subject, dtype: torch.dtype, folder) -> None:
     assert torch.equal(again, stored)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", IN_TURN)
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tmp_path):
     expected = torch.bfloat16 if name == "cast" else DTYPES[dtype]
@@ -178,7 +179,7 @@ def test_a_step_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tmp_pa
         check_stage(subject, expected, tmp_path / str(index))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", IN_TURN)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_training_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tmp_path):
     for index, subject in enumerate(fitting(name, dtype, subjects)):
@@ -186,7 +187,7 @@ def test_a_training_leaves_a_16_bit_model_in_its_dtype(name, dtype, subjects, tm
         check_stage(subject, DTYPES[dtype], tmp_path / str(index))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", IN_TURN)
 @pytest.mark.parametrize("importance", ["taylor", "first_order", "mixed", "l2"])
 def test_importances_are_those_of_the_same_weights_in_float32(importance, dtype, subjects):
     subject = subjects(Source("llama", dtype))
