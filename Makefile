@@ -27,7 +27,7 @@ test-all: $(VENV)/.installed-dev
 	$(PYTEST) -m ""
 
 bench: $(VENV)/.installed-bench
-	@for name in $(sort $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))) measuring pages); do \
+	@for name in $(sort $(basename $(notdir $(filter-out %byte_tokenizer.py,$(wildcard benchmarks/[a-z]*.py)))) measuring pages); do \
 		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -21,11 +21,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from benchmarks.quantization.trial import load_dense, refuse_teacher
 from benchmarks.sparsity.arms import DENSE
-from benchmarks.sparsity.outcomes import execution_of, keep_in, last_stage, spec_of
+from benchmarks.sparsity.outcomes import execution_of, keep_in, spec_of
 from benchmarks.sparsity.vehicles import VEHICLES
 from core.algorithms.quantization_grids import RANGE_ESTIMATORS, Grid
-from core.artifacts import artifact
 from core.context import Context
 from core.engine.pipeline import Execution
 from core.engine.recording import MemoryRecord
@@ -72,21 +72,16 @@ def arms(bits: int) -> dict[str, dict[str, Any]]:
 def kl_of(vehicle: str, seed: int, bits: list[int], folder: Path) -> dict[tuple[str, int, str], float]:
     """Mean KL to the dense model in nats by arm, bits and grid."""
     execution = execution_of(spec_of(vehicle, DENSE, seed, folder, 1.0), folder, "cpu")
-    dense = list(log_probabilities(load(execution).model, execution))
+    dense = list(log_probabilities(load_dense(execution).model, execution))
     found = {}
     for b in bits:
         for arm, step in arms(b).items():
             for grid, min_max in GRIDS.items():
-                subject = load(execution)
+                subject = load_dense(execution)
                 with patch.dict(RANGE_ESTIMATORS, {"min-max": min_max}):
                     quantize(subject, step, seed)
                 found[arm, b, grid] = mean_kl(dense, log_probabilities(subject.model, execution))
     return found
-
-
-def load(execution: Execution) -> Subject:
-    """The trained dense model."""
-    return artifact.load_subject(last_stage(execution), execution.task, execution.device)
 
 
 def quantize(subject: Subject, step: dict[str, Any], seed: int) -> None:
@@ -94,11 +89,7 @@ def quantize(subject: Subject, step: dict[str, Any], seed: int) -> None:
     bound = technique(StepSpec.model_validate(step), "step")
     assert isinstance(bound, OneShot)
     bound.check(subject)
-    bound.apply(subject, Context(torch.device("cpu"), subject.task, f"{seed}", MemoryRecord(), _no_teacher))
-
-
-def _no_teacher(reference: object) -> nn.Module:
-    raise LookupError(f"no step of this comparison has a teacher: {reference}")
+    bound.apply(subject, Context(torch.device("cpu"), subject.task, f"{seed}", MemoryRecord(), refuse_teacher))
 
 
 @torch.inference_mode()

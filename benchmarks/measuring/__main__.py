@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.byte_tokenizer import N_TOKENS, save_byte_tokenizer
 from benchmarks.measuring import once
 
 HERE = Path(__file__).parents[2]
@@ -54,17 +55,11 @@ def save_model(folder: Path) -> None:
     """A LLaMA of 6 million random weights on single bytes, as `save_pretrained` writes it."""
     import torch
     import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    letters = {"[PAD]": 0, **{letter: i + 1 for i, letter in enumerate(alphabet)}}
-    tokenizer = Tokenizer(models.BPE(letters, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
+    save_byte_tokenizer(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=len(letters),
+        vocab_size=N_TOKENS,
         hidden_size=256,
         intermediate_size=768,
         num_hidden_layers=7,

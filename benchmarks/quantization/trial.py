@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -69,7 +68,7 @@ def quantize(execution: Execution, steps: Steps) -> tuple[Subject, float]:
 
 def context_of(execution: Execution) -> Context:
     """What the steps of a trial get: the same calibration examples for all of them."""
-    return Context(execution.device, execution.task, f"{execution.spec.seed}", MemoryRecord(), _refuse_teacher)
+    return Context(execution.device, execution.task, f"{execution.spec.seed}", MemoryRecord(), refuse_teacher)
 
 
 def judge(execution: Execution, model: nn.Module, seconds: float, size: int | None) -> Trial:
@@ -112,5 +111,6 @@ def _tensors_once(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _refuse_teacher(reference: Any) -> nn.Module:
+def refuse_teacher(reference: object) -> nn.Module:
+    """In the place of `Context.resolve`: no step of a comparison has a teacher."""
     raise LookupError(f"no step of this comparison has a teacher: {reference}")

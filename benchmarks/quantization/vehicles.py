@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.byte_tokenizer import N_TOKENS, save_byte_tokenizer
+
 TEXT = {"source": "builtin:python-docs", "length": 128}
 SHAPES = {"source": "builtin:shapes"}
 
@@ -23,7 +25,7 @@ def _llama(folder: Path) -> dict[str, Any]:
     import transformers
 
     config = transformers.LlamaConfig(
-        vocab_size=257,
+        vocab_size=N_TOKENS,
         hidden_size=128,
         intermediate_size=384,
         num_hidden_layers=4,
@@ -42,7 +44,7 @@ def _opt(folder: Path) -> dict[str, Any]:
     import transformers
 
     config = transformers.OPTConfig(
-        vocab_size=257,
+        vocab_size=N_TOKENS,
         hidden_size=128,
         ffn_dim=512,
         num_hidden_layers=4,
@@ -63,15 +65,9 @@ def _vit(folder: Path) -> dict[str, Any]:
 def _save(target: Path, model: Any, config: Any) -> dict[str, Any]:
     """A folder as `save_pretrained` writes it, with a tokenizer of single bytes."""
     import torch
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     if not (target / "model.safetensors").exists():
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(models.BPE({"[PAD]": 0, **{letter: i + 1 for i, letter in enumerate(alphabet)}}, []))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(target)
+        save_byte_tokenizer(target)
         torch.manual_seed(0)
         model(config).save_pretrained(target)
     return {"source": f"hf:{target}"}
